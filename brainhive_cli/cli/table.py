@@ -73,8 +73,8 @@ def list_names(names: str) -> list[str]:
     """
     listed_names: list[str] = []
     for name in names.split(","):
-        # Sign before the name of a list that is made when a command line is completed
-        # (see `list_names`).
+        # Sign before the name of a list that is made when a command line is
+        # completed (see `list_names`).
         list_name = name.removeprefix("@")
         if list_name == name:
             listed_names.append(name)
@@ -303,8 +303,8 @@ class Command:
         parameters = {"overrides": OVERRIDES}
         if self.arguments:
             metavar = self.arguments["metavar"]
-            # Description of the arguments of a command, by their placeholder in the
-            # help.
+            # Description of the arguments of a command, by their placeholder
+            # in the help.
             metavars = {"PATH": "Files, folders or patterns", "NAME": "Names"}
             parameters["overrides"] = make_arguments(
                 f"[{metavar}]... [KEY.PATH=VALUE]...",

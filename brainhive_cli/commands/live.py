@@ -228,8 +228,8 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
         publisher = _Publisher()
         if recipe.lines:
             publisher.send_functions.append(partial(console.show_json, indent=None))
-        # Start of the warning if the saved session, the page or the outlet fails to
-        # close.
+        # Start of the warning if the saved session, the page or the outlet
+        # fails to close.
         closing_warning = "the session has ended, but a part of it could not be closed"
         if recipe.outlet:
             from brainhive_cli.data.recordings import ResultOutlet

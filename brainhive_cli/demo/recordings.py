@@ -193,8 +193,8 @@ def _simulate_noise(rng: np.random.Generator, n_times: int) -> Float64:
     mixing = np.exp(-0.5 * (distances / 0.35) ** 2)
     mixing /= np.linalg.norm(mixing, axis=1, keepdims=True)
     own_noise = _shape_noise(rng, amplitude, n_channels, n_times)
-    # Standard deviation of the 1/f background. The demo has more noise, and more
-    # training pictures.
+    # Standard deviation of the 1/f background. The demo has more noise, and
+    # more training pictures.
     background_uv = 2.6
     signal = background_uv * (0.8 * mixing @ sources + 0.6 * own_noise)
 

@@ -375,8 +375,8 @@ def _score_plain_ranking(result: ForeignResult, k: int) -> tuple[float, float]:
 
     # add the deviation that random ties or subsets make plausible
     deviation = np.sqrt((chances * (1 - chances)).sum()) / len(chances)
-    # Largest difference between a score with random ties and its mean, in standard
-    # deviations.
+    # Largest difference between a score with random ties and its mean,
+    # in standard deviations.
     highest = max(hits.mean(), chances.mean() + 3.0 * deviation)
     return 100 * float(hits.mean()), 100 * float(highest)
 
@@ -621,8 +621,8 @@ def _is_counter(names: set[str]) -> bool:
     """
     n_counted = 0
     for name in names:
-        # Matches the last number in a name, except for the size or version of a
-        # picture.
+        # Matches the last number in a name, except for the size or version
+        # of a picture.
         match = re.search(r"\d{1,18}(?=\D*((\d{1,5}x|v)\d{1,5}\D*)?$)", name)
         if match:
             number = int(match[0])

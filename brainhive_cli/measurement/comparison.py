@@ -298,10 +298,10 @@ def crossed_t_test(
 
     noise = 0.0
     if subject_variance:
-        # Exponent, in `crossed_t_test`, of the share of the variance over subjects that
-        # the noise of each subject explains. Among the exponents 1 to 8, 4 has the
-        # largest statistical power with a false positive rate of at most .06
-        # (`benchmarks/simulated_statistics`).
+        # Exponent, in `crossed_t_test`, of the share of the variance over
+        # subjects that the noise of each subject explains. Among the exponents 1
+        # to 8, 4 has the largest statistical power with a false positive rate of
+        # at most .06 (`benchmarks/simulated_statistics`).
         noise = (components.noise_variance / subject_variance) ** 4
     subject_term = subject_variance**2 * (
         (1 - noise) / (subjects - 1) + noise / (subjects * components.dof)

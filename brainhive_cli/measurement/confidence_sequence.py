@@ -72,8 +72,8 @@ class HitRate:
     excess_repeats: float = 0.0
     _shown: Counter[str] = field(default_factory=Counter)
     _block: list[tuple[str, str]] = field(default_factory=list)
-    # Number of trials in the first block. Each block is twice as long as the previous
-    # one.
+    # Number of trials in the first block. Each block is twice as long as
+    # the previous one.
     _block_size: int = 4
     _log_e: Float64 = field(default_factory=lambda: np.zeros(len(LOG_ODDS)))
     _largest_log_e: float = 0.0

@@ -376,8 +376,8 @@ def describe_design(timeline: Timeline, stratum: Int64) -> LabelDesign:
             # Largest score of the true order by its odds, among orders with these odds.
             if _compare_orders([joint], label, orders)[0, 0] < 0.1:
                 break
-            # Factor by which the odds grow until orders are as designed as the true
-            # one.
+            # Factor by which the odds grow until orders are as designed as
+            # the true one.
             design = replace(design, predictions=1.4 * design.predictions)
     return design
 
@@ -492,8 +492,8 @@ def _draw_runs(timeline: Timeline) -> Timeline:
     """Draw whole runs with at most 30,000 trials, or keep a single run."""
     runs, sizes = np.unique(timeline.run, return_counts=True)
     order = np.random.default_rng(0).permutation(len(runs))
-    # Largest number of trials by which pictures are described. Runs are drawn from
-    # more.
+    # Largest number of trials by which pictures are described. Runs are
+    # drawn from more.
     n_kept = max(1, int((sizes[order].cumsum() <= 30_000).sum()))
     is_kept = np.isin(timeline.run, runs[order[:n_kept]])
     return timeline._replace(
@@ -742,8 +742,8 @@ class _DesignDecoding:
         # Number of random orders with decoders of their own, after which weak evidence
         # is not weighed further.
         n_first_redrawn = 19
-        # Margin of the true order, in standard deviations, that needs no further
-        # orders.
+        # Margin of the true order, in standard deviations, that needs
+        # no further orders.
         clear_margin_sd = 6.0
         # Largest number of random orders whose own decoders are fitted.
         for order in new_orders[:49]:

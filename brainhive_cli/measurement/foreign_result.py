@@ -324,9 +324,9 @@ def _mark_missing(values: Tensor) -> Tensor:
     """
     values = values.where(values.isfinite(), torch.nan)
     present = values[values.isfinite()]
-    # Largest ratio of a negative similarity to the largest absolute value of the higher
-    # similarities. A similarity further below zero, such as -10⁹, masks a missing
-    # value.
+    # Largest ratio of a negative similarity to the largest absolute value of
+    # the higher similarities. A similarity further below zero, such as -10⁹,
+    # masks a missing value.
     mask_ratio = 100
     if not len(present) or present.min() >= -mask_ratio * present.max().abs():
         return values

@@ -306,8 +306,8 @@ def target_similarities(
         similarities = queries.double().gather(1, targets.clamp(min=0))
         return similarities.masked_fill(targets < 0, -math.inf)
 
-    # Largest number of token values of targets in memory at a time. They take 2 MB in
-    # float64.
+    # Largest number of token values of targets in memory at a time. They take 2
+    # MB in float64.
     max_target_numbers = 2**18
     # limit the number n of queries whose target tokens [n, K, D] are in memory
     batch_size = max(1, max_target_numbers // (targets.shape[1] * queries.shape[1]))

@@ -210,8 +210,8 @@ def _test_order(
     statistics: list[list[float]] = []
     for item in islice(orders, 1 + RANDOM_ORDERS):
         statistics.append(measure(item))
-        # Number of orders after which a test may stop early, the measured order
-        # included.
+        # Number of orders after which a test may stop early, the
+        # measured order included.
         if len(statistics) == 40:
             p = _p_of_first(statistics)
             # A test stops early if its p is larger than this limit.

@@ -628,9 +628,9 @@ class StimulusGrouping:
         # Batch size effects in the analysis of simulation output, where blocks are
         # called batches).
         max_film_blocks = 15
-        # Smallest number of clips in a block. In the data set cc2017 they last 120 s,
-        # and neighbouring blocks of this length hardly correlate
-        # (`benchmarks/simulated_statistics`).
+        # Smallest number of clips in a block. In the data set cc2017
+        # they last 120 s, and neighbouring blocks of this length
+        # hardly correlate (`benchmarks/simulated_statistics`).
         min_clips_per_block = 60
         # cut the sequence of clips into blocks of about equal size
         n_blocks = min(max_film_blocks, n_clips // min_clips_per_block)

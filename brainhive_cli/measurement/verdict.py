@@ -254,8 +254,8 @@ class _Test:
         n_units, n_labels = contributions.shape
         row_starts = np.arange(n_units) * n_labels
         measured_rank = float(contributions.take(row_starts + label).sum())
-        # Largest number of ranks that are looked up in one step, which bounds the
-        # memory.
+        # Largest number of ranks that are looked up in one step, which
+        # bounds the memory.
         max_lookups = 2**22
         batch_size = max(1, max_lookups // n_units)
         sums = []

@@ -335,8 +335,8 @@ def compute_mmd_kernel(a: Tensor, b: Tensor) -> Tensor:
     squared_lengths = a.square().sum(1)[:, None] + b.square().sum(1)
     squared_distances = (squared_lengths - 2 * a @ b.T).clamp(min=0)
     kernels = []
-    # Standard deviations of the Gaussian kernels that MMD averages (SAMGA). Vectors are
-    # not normalised.
+    # Standard deviations of the Gaussian kernels that MMD averages (SAMGA). Vectors
+    # are not normalised.
     for std in (0.1, 0.2, 0.5, 1.0, 2.0):
         kernels.append((-squared_distances / (2 * std**2)).exp())
     return torch.stack(kernels).mean(0)

@@ -86,11 +86,11 @@ def keep_freed_memory() -> None:
     # only glibc has the function mallopt
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        # Value of both options, twice the memory of a training step of BrainHiVE on a
-        # CPU.
+        # Value of both options, twice the memory of a training step of BrainHiVE
+        # on a CPU.
         malloc_threshold_bytes = 2**30
-        # Option of mallopt: size of allocations that glibc returns when freed
-        # (malloc.h).
+        # Option of mallopt: size of allocations that glibc returns
+        # when freed (malloc.h).
         mallopt(-3, malloc_threshold_bytes)
         # Option of mallopt: size of free memory that glibc keeps (malloc.h).
         mallopt(-1, malloc_threshold_bytes)

@@ -30,8 +30,8 @@ def check(folder: Path) -> tuple[dict[str, int], list[str]]:
     """
     # the readers compare the digests of files with a suffix in `readers`
     digests = documents.read_digests(folder)
-    # Kind and reader by suffix of a file. A reader raises a BrainhiveError if the file
-    # is damaged.
+    # Kind and reader by suffix of a file. A reader raises a BrainhiveError if the
+    # file is damaged.
     readers: dict[str, tuple[str, Callable[[Path], Any]]] = {
         ".json": ("documents", _read_document),
         ".yaml": ("documents", _read_document),

@@ -503,8 +503,8 @@ def _verify(path: Path, hint: str) -> None:
 
     with safe_open(path, _choose_framework(path)) as file:
         stored_digest = (file.metadata() or {}).get(DIGEST_KEY, "")
-        # Pattern of our digests. Other programs may store other values under the same
-        # key.
+        # Pattern of our digests. Other programs may store other values under
+        # the same key.
         if not re.fullmatch("[0-9a-f]{32}", stored_digest):
             return
         if stored_digest != _digest(file.keys(), file.get_tensor):

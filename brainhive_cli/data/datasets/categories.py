@@ -218,8 +218,8 @@ def _read_exemplars(
     Fewer exemplars are repeated. An average over views counts each of them once.
     """
     exemplars = []
-    # Height and width to which exemplars are resized and cropped, so that they fit into
-    # an array.
+    # Height and width to which exemplars are resized and cropped, so that they fit
+    # into an array.
     side_px = 256
     for file in files[index]:
         # resize the shorter side, and crop the centre

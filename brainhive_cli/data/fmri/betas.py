@@ -382,8 +382,8 @@ class Betas(Preparation):
                 assert recording.sessions is not None  # as in every joined recording
                 for session in np.unique(recording.sessions).tolist():
                     rows = np.flatnonzero(recording.sessions == session)
-                    # Largest number of trials of a session and split whose spread is
-                    # measured.
+                    # Largest number of trials of a session and split whose
+                    # spread is measured.
                     sample = recording.signal[rows[:16]]
                     spreads[session + 1] = float(np.std(sample))
             self._require_one_scale(subject, "session", spreads)

@@ -188,8 +188,8 @@ def build_hrf_library(
         # subtract the undershoot from the response: [20, samples]
         rows = np.loadtxt(folder / "hrf_library.csv", delimiter=",")
         delay, late_delay, scale, late_scale, ratio, onset = rows.T[:, :, None]
-        # Samples of an HRF in GLMsingle's library, which reaches to 50 s after the
-        # onset.
+        # Samples of an HRF in GLMsingle's library, which reaches to 50 s
+        # after the onset.
         hrf_samples = 501
         times_s = np.arange(hrf_samples) * hrf_step_s - onset
         undershoot = evaluate_gamma(times_s, late_delay / late_scale, late_scale)
@@ -245,8 +245,8 @@ def build_canonical_design(
     frame_times_s = run.frame_times_s
     n_intervals = len(frame_times_s) - 1
     stop_s = frame_times_s[-1] * (1 + 1 / n_intervals)
-    # Time of nilearn's grid before the first volume. The grid has `OVERSAMPLING` steps
-    # a TR.
+    # Time of nilearn's grid before the first volume. The grid has `OVERSAMPLING`
+    # steps a TR.
     lead_s = 24.0
     start_s = frame_times_s[0] - lead_s
     duration_s = frame_times_s[-1] - frame_times_s[0]
@@ -944,8 +944,8 @@ def fractional_ridge(
     values = np.concatenate(eigenvalues)[:, None]
     is_estimated = values > MIN_EIGENVALUE_RATIO * values.max()
 
-    # Limits of fracridge's grid, as shares of the smallest and of the largest
-    # eigenvalue.
+    # Limits of fracridge's grid, as shares of the smallest and of
+    # the largest eigenvalue.
     penalty_limits = (0.01, 1e4)
     # the grid of penalties begins with 0, which is least squares
     low_share, high_share = penalty_limits

@@ -329,8 +329,8 @@ def _name_known_labels(file_name: str, labels: Array) -> Mapping[int, str]:
         max_freesurfer_region = 35
         for name, label in read_freesurfer_lut()[0].items():
             thousands, region = divmod(label, 1000)
-            # Thousands of the labels of the left and right cortex in FreeSurfer's
-            # table.
+            # Thousands of the labels of the left and right cortex
+            # in FreeSurfer's table.
             if thousands in (1, 2) and region <= max_freesurfer_region:
                 names[label] = name
         return names

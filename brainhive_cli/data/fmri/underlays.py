@@ -93,8 +93,8 @@ def scale_brightness(values: Array) -> Array:
     positive_values = finite_values[finite_values > 0]
     brightest = 1.0
     if positive_values.size:
-        # Percentile of the positive values that is white. Fat and vessels may be
-        # brighter.
+        # Percentile of the positive values that is white. Fat and vessels
+        # may be brighter.
         brightest = float(np.percentile(positive_values, 99.8))
     brightness = np.clip(finite_values / brightest, 0, 1)
     return np.rint(255 * brightness).astype(np.uint8)

@@ -285,9 +285,9 @@ def _read_segments(
                 # Number of a class's pictures that followed one another.
                 repeat, block_row = divmod(n_rows[label], 50)
                 n_rows[label] += 1
-                # Number of rows at the start of each block that the authors of
-                # EEG-ImageNet train on. They test on the other rows. Source:
-                # src/object_classification.py.
+                # Number of rows at the start of each block that the
+                # authors of EEG-ImageNet train on. They test on the other
+                # rows. Source: src/object_classification.py.
                 is_test = "test" in config.splits and block_row >= 30
                 segment = Segment(
                     path,

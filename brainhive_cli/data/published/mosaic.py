@@ -113,8 +113,8 @@ class MosaicPictures(parts.Config):
         if studies != PICTURE_STUDIES:
             name = "-".join([NAME] + studies)
         splits = tuple(SPLIT_LISTS)
-        # Studies that also showed artificial pictures: NSD-Synthetic, shapes and
-        # letters.
+        # Studies that also showed artificial pictures: NSD-Synthetic,
+        # shapes and letters.
         if not {"NSD", "deeprecon"} & set(studies):
             splits = ("train", "test")
         root = paths.dataset(NAME, self.root)

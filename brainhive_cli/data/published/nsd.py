@@ -579,8 +579,8 @@ def _read_imagery_trials(
     imagery_table = "nsddata/bdata/nsdimagery/nsdimagery_subj{:02d}_{}.tsv"
     names = [imagery_table.format(subject, run_name) for run_name in IMAGERY_RUNS]
     has_tables = any((root / name).exists() for name in names)
-    # The laboratory's own file. `exps` are the blocks and `cues` the stimuli of all
-    # betas.
+    # The laboratory's own file. `exps` are the blocks and `cues` the stimuli
+    # of all betas.
     pickle = None if has_tables else find_below(root, "**/nsdimagery_stimuli.pkl3")
     if pickle is not None:
         with report_damage(pickle, IMAGERY_HINT):

@@ -83,9 +83,9 @@ def _list_pictures(root: Path, config: FmriPictures, split: str) -> StimulusSet:
         split_of = read_splits(find_file(root, config.trials, source), source)
     paths = []
     concepts = []
-    # Concept in the name of a picture of ImageNet (n01443537_22563), of BOLD5000's
-    # scenes (abbey1) and of THINGS (dog_12s). Any other picture is a concept of its
-    # own.
+    # Concept in the name of a picture of ImageNet (n01443537_22563), of
+    # BOLD5000's scenes (abbey1) and of THINGS (dog_12s). Any other picture is a
+    # concept of its own.
     concept = r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)|.+"
     for path in find_pictures(image_root, subfolder):
         stem = PurePath(path).stem

@@ -272,8 +272,8 @@ class ArrayInfo(BaseModel):
 def _list_patterns(split: str) -> list[str]:
     """List the patterns of a split's prepared files that name the subject."""
     patterns = []
-    # Further files of a split: NeuroBridge's and SAMGA's, ATM's of MEG, and AlignVis's
-    # of MEG.
+    # Further files of a split: NeuroBridge's and SAMGA's, ATM's of MEG, and
+    # AlignVis's of MEG.
     other_files = {
         "train": (
             "train.npy",

@@ -210,8 +210,8 @@ class EpochFiles(Preparation):
         start, stop = self.config.keep_ms
         first_ms = times_ms[0]
         last_ms = times_ms[-1]
-        # Half of the time between two samples, within which a limit means the nearest
-        # sample.
+        # Half of the time between two samples, within which a limit means
+        # the nearest sample.
         half_sample_ms = 2.5
         if start < first_ms - half_sample_ms or stop > last_ms + half_sample_ms:
             raise BrainhiveError(

@@ -88,8 +88,8 @@ class Smooth(Config):
         import torch
         import torch.nn.functional as F
 
-        # Number of samples in a smoothing average, as published. Fewer at the ends of a
-        # trial.
+        # Number of samples in a smoothing average, as published. Fewer at the ends
+        # of a trial.
         smoothing_samples = 5
         # at the ends, average fewer samples instead of zeros
         smoothed = F.avg_pool1d(

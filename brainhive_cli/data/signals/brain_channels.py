@@ -64,8 +64,8 @@ def find_codes(signal: Array, labels: Int64) -> Bool:
             expected = _count_pairs(levels) / _count_pairs(np.zeros_like(levels))
             groups = labels * (levels.max() + 1) + levels
             observed = _count_pairs(groups) / max(1, _count_pairs(labels))
-            # Smallest agreement of a channel's codes with the labels, from 0 by chance
-            # to 1.
+            # Smallest agreement of a channel's codes with the labels, from 0 by
+            # chance to 1.
             is_code[channel] |= observed - expected > 0.8 * (1 - expected)
     return is_code & (not is_code.all() or len(is_code) == 1)
 

@@ -102,8 +102,8 @@ class SampleTimes:
         Returns:
             The rate, or None if it is not known yet or agrees with the nominal rate.
         """
-        # Longest gap in a measurement of the rate, which begins again after a longer
-        # gap.
+        # Longest gap in a measurement of the rate, which begins again after
+        # a longer gap.
         max_gap_s = 0.5
         # a gap, or a clock that goes back, restarts the measurement
         for timestamp in timestamps.tolist():
@@ -157,8 +157,8 @@ class SampleTimes:
         # at 1000 Hz.
         lock_s = 5.0
         gain = max(1 / (self._locked + 1), 1 / (lock_s * self._rate_hz))
-        # Largest correction of a step, in periods, so that it does not look like a
-        # loss.
+        # Largest correction of a step, in periods, so that it does not look
+        # like a loss.
         max_step_s = 0.4 * self._nominal_s
         correction_s = min(max_step_s, max(-max_step_s, gain * pull_s))
         self._last_s += self._period_s + correction_s

@@ -416,8 +416,8 @@ def draw_artifacts(measurements: Measurements) -> list[Artifact]:
         title = f"Each person, by {facts.arm}"
         artifacts.append(_draw_curve(facts, title, lines, section=FINDING))
 
-    # Titles of the curves of further arms, by the data that they take from a new
-    # person.
+    # Titles of the curves of further arms, by the data that they take from
+    # a new person.
     curve_titles = {
         "signals": "Alignments without labels",
         "signals and labels": "Other ways with labels",

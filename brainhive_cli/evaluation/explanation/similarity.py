@@ -278,8 +278,8 @@ def compute_distances(patterns: Array) -> Float64:
     """
     flat_patterns = np.asarray(patterns, np.float64).reshape(len(patterns), -1)
     n_pictures, n_values = flat_patterns.shape
-    # Smallest number of pictures. Three pictures have three distances, whose ranks say
-    # little.
+    # Smallest number of pictures. Three pictures have three distances, whose
+    # ranks say little.
     min_pictures = 4
     if n_pictures < min_pictures or n_values < 2:
         raise BrainhiveError(

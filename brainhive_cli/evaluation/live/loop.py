@@ -358,8 +358,8 @@ class Loop:
         """
         ahead_s = event.time_s - self.session.stream.now_s()
         difference_s = max(ahead_s, self._arrival_s - event.time_s)
-        # Time between an event and the samples of its chunk beyond which it has another
-        # clock.
+        # Time between an event and the samples of its chunk beyond which it
+        # has another clock.
         clock_tolerance_s = 2.0
         if self._has_other_clock or difference_s < clock_tolerance_s:
             return

@@ -250,8 +250,8 @@ def _draw_signals(belief: Belief, seed: int) -> tuple[Float64, Int64]:
     # Number of signals that fit the assumptions, over which the power is averaged.
     n_signals = 4000
     log_gain, _, shape = belief.draw(rng, n_signals)
-    # Standard deviation of the error of the light model, as a logarithm of the gain
-    # (`benchmarks/design_power.py`).
+    # Standard deviation of the error of the light model, as a logarithm of
+    # the gain (`benchmarks/design_power.py`).
     return log_gain + 0.1 * rng.standard_normal(n_signals), shape
 
 

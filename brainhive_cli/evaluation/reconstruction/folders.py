@@ -306,8 +306,8 @@ def match_repeats(
         # the most likely match first
         path = PurePosixPath(name)
         paths = [path]
-        # Name with a number, such as `NAME_0`, of one of several reconstructions of
-        # NAME.
+        # Name with a number, such as `NAME_0`, of one of several
+        # reconstructions of NAME.
         numbered = re.fullmatch(r"(.+?)[_-]\d+", path.name)
         if numbered:
             paths.append(path.with_name(numbered[1]))
@@ -347,8 +347,8 @@ def open_column(path: Path, column: int) -> Clip:
     """
     clip = open_clip(path)
     height, width = clip.frames.shape[1:3]
-    # Border around and between the columns of NEURONS' GIFs. Source: make_grid of
-    # torchvision.
+    # Border around and between the columns of NEURONS' GIFs. Source:
+    # make_grid of torchvision.
     border_px = 2
     for border in (border_px, 0):
         # the columns share the border between them

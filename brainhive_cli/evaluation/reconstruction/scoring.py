@@ -645,8 +645,8 @@ def _compare_thumbnails(
     limit = min(MAX_RMS_DIFFERENCE, MAX_RELATIVE_DIFFERENCE * true_pixels.std())
     pixel_range = np.ptp(pixels, (1, 2)).max()
     true_range = np.ptp(true_pixels, (1, 2)).max()
-    # Largest range of a picture of one colour, in levels of 255. JPEG changes it a
-    # little.
+    # Largest range of a picture of one colour, in levels of 255. JPEG changes
+    # it a little.
     is_blank = pixel_range <= 2 < true_range
     return bool(difference < limit), bool(is_blank)
 

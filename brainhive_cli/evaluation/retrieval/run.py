@@ -180,8 +180,8 @@ class RetrievalRun(Job, RunJob):
                 "reconstruct", facts.prior, self.runs[0].dataset_config
             )
             hint = Line("reconstruct", *arguments, ("run", measurements.facts.run))
-        # Tables in the terminal: the result, and everything else that the recipe
-        # requests.
+        # Tables in the terminal: the result, and everything else that
+        # the recipe requests.
         printed_tables = (
             "cells",
             "baseline",

@@ -181,9 +181,9 @@ def standardise(features: Tensor) -> Tensor:
     # features that vary only by rounding errors become 0, as in a white picture
     centred = flat - flat.mean(1, keepdim=True)
     spreads = centred.norm(dim=1, keepdim=True)
-    # Largest rounding error of resizing in float32, as a share of the colours. White
-    # becomes up to 1.0000005, so a white picture gets a standard deviation of that
-    # order.
+    # Largest rounding error of resizing in float32, as a share of the colours.
+    # White becomes up to 1.0000005, so a white picture gets a standard deviation
+    # of that order.
     is_constant = spreads <= 1e-6 * norms
     return (centred / spreads).masked_fill_(is_constant, 0)
 

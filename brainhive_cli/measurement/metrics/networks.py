@@ -420,8 +420,8 @@ NETWORKS = {
         "efficientnet_b1-c27df63c.pth",
         ["avgpool"],
     ),
-    # Address of the file that `torch.hub.load("facebookresearch/swav:main",
-    # "resnet50")` downloads.
+    # Address of the file that
+    # `torch.hub.load("facebookresearch/swav:main", "resnet50")` downloads.
     "swav": MetricNetwork(
         "SwAV",
         224,
@@ -508,8 +508,8 @@ def _classify(beginning: str, n_ways: int, is_strict: bool) -> FeatureMetric:
         is_strict: True for a single right class of a stimulus.
     """
     network, compare = CLASSIFIERS[beginning]
-    # Number of right classes of a stimulus in n-way classification (NEURONS,
-    # NeuroClips, MinD-Video).
+    # Number of right classes of a stimulus in n-way classification
+    # (NEURONS, NeuroClips, MinD-Video).
     n_labels = 1 if is_strict else 3
     chance = n_way_chance(n_ways, n_labels)
     metric = MetricPart(

@@ -279,8 +279,8 @@ class FeatureEncoder(nn.Module):
         if reference is None:
             return
 
-        # Files of weights that are downloaded. braindecode also publishes them as
-        # pickles.
+        # Files of weights that are downloaded. braindecode also publishes
+        # them as pickles.
         weights_pattern = "*.safetensors"
         folder = hub.folder(reference, allow=["config.json", weights_pattern])
         files: list[Path] = []

@@ -90,8 +90,8 @@ class GaborPyramid(nn.Module):
         luminance = colours[:, :1]
         # Energy of all orientations at which a response is half of the maximum.
         saturation = 0.1
-        # Number of scales. Pictures are halved between scales: 32, 16, 8 and 4 cycles
-        # per picture.
+        # Number of scales. Pictures are halved between scales: 32, 16, 8 and 4
+        # cycles per picture.
         for _ in range(4):
             # mirror the borders, so that they are not edges
             mirrored = pad(luminance, (FILTER_PX // 2,) * 4, mode="reflect")

@@ -74,8 +74,8 @@ class Captioner:
         Raises:
             BrainhiveError: if the head is absent or its tokens have another shape.
         """
-        # Largest number of tokens of a caption, with GIT's first token. BLIP-2's own
-        # limit.
+        # Largest number of tokens of a caption, with GIT's first token.
+        # BLIP-2's own limit.
         max_caption_tokens = 20
         if self.head:
             tokenizer = self.preprocessor

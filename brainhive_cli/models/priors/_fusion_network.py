@@ -445,8 +445,8 @@ def read_cross_attention_sizes(unet: Any) -> dict[int, tuple[int, int]]:
     """
     sizes = {}
     for index, name in enumerate(get_processors(unet)):
-        # Suffix of diffusers' names of cross-attentions. `attn1` are the
-        # self-attentions.
+        # Suffix of diffusers' names of cross-attentions. `attn1`
+        # are the self-attentions.
         if name.endswith("attn2.processor"):
             attention = unet.get_submodule(name.removesuffix(".processor"))
             sizes[index] = (attention.to_k.in_features, attention.to_k.out_features)

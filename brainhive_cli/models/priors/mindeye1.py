@@ -201,8 +201,8 @@ class DiffusionPrior(identity.Identity):
         # cosine schedule: betas and cumulative products of 1 - beta, [timesteps]
         n_steps = config.timesteps
         times = torch.linspace(0, n_steps, n_steps + 1, dtype=torch.float64) / n_steps
-        # Offset of the cosine schedule, which keeps the first betas above 0, as in
-        # dalle2-pytorch.
+        # Offset of the cosine schedule, which keeps the first betas above 0,
+        # as in dalle2-pytorch.
         schedule_offset = 0.008
         angles = (times + schedule_offset) / (1 + schedule_offset) * math.pi / 2
         alphas_cumprod = torch.cos(angles) ** 2
@@ -499,8 +499,8 @@ class _Attention(nn.Module):
         self.to_q = nn.Linear(dim, width * heads, bias=False)
         self.to_kv = nn.Linear(dim, 2 * width, bias=False)
         self.rotary_emb: Any = nn.Module()
-        # Largest number of features that rotary embeddings rotate, as in
-        # dalle2-pytorch.
+        # Largest number of features that rotary embeddings rotate,
+        # as in dalle2-pytorch.
         rotary_dim = min(32, width)
         # the frequencies are not trained, as in dalle2-pytorch
         self.rotary_emb.freqs = nn.Parameter(

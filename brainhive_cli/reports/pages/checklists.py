@@ -382,8 +382,8 @@ def _read_bids(paths: Iterable[Path]) -> dict[str, Any]:
         folders = set[Path]()
         for path in paths:
             if path.name.endswith(ending):
-                # Largest number of folders above a recording in which its data set is
-                # described.
+                # Largest number of folders above a recording in which its data
+                # set is described.
                 folders.update(path.parents[:4])
                 for suffix in ("bold", "eeg", "meg"):
                     sidecars.add(find_sidecar(path, suffix, ".json"))

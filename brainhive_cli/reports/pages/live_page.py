@@ -351,8 +351,8 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
 
     template = templates().get_template("live_page.html")
 
-    # Content security policy of the page: only its own style, script, pictures and
-    # events.
+    # Content security policy of the page: only its own style, script,
+    # pictures and events.
     page_policy = (
         "default-src 'none'; style-src 'nonce-{nonce}'; script-src "
         "'nonce-{nonce}'; img-src 'self' data:; connect-src 'self'; "

@@ -184,8 +184,8 @@ class Page:
                 False: {"table": 2, "sheet": 1, "figure": 3},
                 True: {"table": 1, "sheet": 1, "figure": 1},
             },
-            # Largest number of sections that are not folded away on a page with many
-            # sections.
+            # Largest number of sections that are not folded away on a page
+            # with many sections.
             MAX_OPEN_SECTIONS=3,
             MAX_SHEET_ROWS=MAX_SHEET_ROWS,
             # Longest side of a picture outside of a sheet.
@@ -245,8 +245,8 @@ def read_cells(table: Table) -> tuple[list[list[TableCell]], set[int]]:
     rows = [list(map(TableCell.from_value, values)) for values in table.rows]
     numeric_columns = set()
     for index, column in enumerate(zip(*rows, strict=True)):
-        # Beginning of the text of a right-aligned cell: a number, an interval or a
-        # dash.
+        # Beginning of the text of a right-aligned cell: a number, an interval
+        # or a dash.
         if all(re.match(r"[-+±]?[\d.]|–?$", cell.text) for cell in column):
             numeric_columns.add(index)
     return rows, numeric_columns

@@ -277,8 +277,8 @@ def find_subjects(path: Path) -> tuple[int, ...]:
     Raises:
         BrainhiveError: if no folder names a subject.
     """
-    # Number of last parts of a path that may name the subject. NEURONS has
-    # EXP/exp_*/subj_*/checkpoints/FILE.
+    # Number of last parts of a path that may name the subject.
+    # NEURONS has EXP/exp_*/subj_*/checkpoints/FILE.
     folders = "/".join(path.absolute().parts[-5:])
     numbers = re.findall(r"subj_?0?([1-8])(?!\d)", folders)
     if not numbers:

@@ -224,8 +224,8 @@ class TrainedModels(ABC):
                 selection = signal.select(recording, channels, source)
             selections.append(selection)
 
-        # Value of the key `train.selection` for each selection that a model folder
-        # records.
+        # Value of the key `train.selection` for each selection that a
+        # model folder records.
         selection_keys = {"validation": "best", "last epoch": "last", "test": "test"}
         # selection of the epoch, unless a model does not record it or has no epochs
         rules = dict.fromkeys(

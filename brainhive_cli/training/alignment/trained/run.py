@@ -266,8 +266,8 @@ def _describe_training(
     fields = {
         key: value
         for key, value in layout.spec.signal.items()
-        # Keys of the section `signal` that also apply to recordings of another data
-        # set.
+        # Keys of the section `signal` that also apply to recordings of
+        # another data set.
         if is_same_data
         or key in ("window_ms", "scale", "normalise", "normalise_trials")
         or key.startswith("region_")

@@ -249,9 +249,9 @@ class TestedPictures:
         masks = {model: self.seen_by_subject[subject]} | self.seen_by_source
         shown_rows = np.unique(rows)
         is_left_out = np.zeros(len(rows), bool)
-        # Largest share of the tested pictures that may be left out. A fifth fewer items
-        # make intervals 12 % wider. A larger share means that the split itself is
-        # wrong.
+        # Largest share of the tested pictures that may be left out. A fifth fewer
+        # items make intervals 12 % wider. A larger share means that the split
+        # itself is wrong.
         max_seen_share = 0.2
         for source, is_seen in masks.items():
             n_seen = is_seen[shown_rows].sum()

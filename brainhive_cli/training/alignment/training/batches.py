@@ -543,8 +543,8 @@ class Feedback(nn.Module):
         running = newest_weight * newest + (1 - newest_weight) * self.running[rows]
         self.running[rows] = running
         mean = running.mean()
-        # Standard deviations beyond which a sample of a batch is easy or hard, as in
-        # UBP.
+        # Standard deviations beyond which a sample of a batch is easy or hard,
+        # as in UBP.
         limit = 1.96 * running.std()
         levels = torch.where(newest > mean + limit, EASY, USUAL)
         self.level[rows] = torch.where(newest < mean - limit, HARD, levels)
