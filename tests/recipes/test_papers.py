@@ -308,7 +308,7 @@ def test_the_things_eeg_study_trains_every_recipe_in_both_modes(
 ) -> None:
     study = workflow.Recipe.resolve("workflow", "studies/things-eeg", {}, ())
     trained = dict[tuple[str, str], set[str]]()
-    for name, (step, axis_values, _) in study.expanded_steps.items():
+    for name, (step, axis_values) in study.expanded_steps.items():
         if step.command != "train-align":
             continue
         _, _, recipe = workflow.resolve_step(study, name, {})

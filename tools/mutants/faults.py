@@ -41,7 +41,7 @@ FAULTS = (
     Fault("(stimulus >= 0) & ~data.held_out[stimulus]", "stimulus >= 0"),
     Fault("self.scored_modules.load_state_dict(self.weights)", "pass"),
     Fault("[learner.steps_done :]", "[:]"),
-    Fault("n_seen > MAX_SEEN_SHARE * len(shown_rows)", "n_seen > len(shown_rows)"),
+    Fault("n_seen > max_seen_share * len(shown_rows)", "n_seen > len(shown_rows)"),
     Fault("derangement[order] = np.roll(order, 1)", "derangement[order] = order"),
     Fault(
         "torch.lerp(values[self.partner], values, share)",
