@@ -25,22 +25,12 @@ from brainhive_cli.data.media.stimuli import Clip
 
 RATE_HZ = 8.0
 """Frame rate at which a clip of unknown rate is saved and shown."""
-PNG_LEVEL = 1
-"""PNG compression. Higher levels save a few percent on photographs, and take several
-times as long.
-"""
 VIDEOS = frozenset(
     ".mp4 .m4v .mov .qt .mkv .webm .avi .mpg .mpeg .wmv .flv .ogv .3gp".split()
 )
 """Extensions of video files."""
-CONTAINERS = {"format_whitelist": "mov,matroska,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"}
-"""Option of PyAV with the containers of these files. FFmpeg would also open playlists,
-whatever their extension, and read the files that they name.
-"""
 ANIMATED = frozenset(".gif .png .apng .webp .avif .avifs".split())
 """Extensions of picture formats that allow several frames."""
-MAX_SPREAD_MS = 10
-"""Largest difference between equal frame durations. GIF rounds to 10 ms."""
 OUTLINE = (255, 64, 64)
 """RGB colour of mask outlines."""
 CRF = 18
@@ -185,7 +175,8 @@ def read_animation(path: Path) -> Clip:
         return Clip(frames, None)
     repeats = (durations_ms / durations_ms.min()).round().astype(int)
     frame_ms = durations_ms / repeats
-    if np.ptp(frame_ms) > MAX_SPREAD_MS:
+    # Largest difference between equal frame durations. GIF rounds to 10 ms.
+    if np.ptp(frame_ms) > 10:
         texts = ", ".join(f"{duration:g}" for duration in np.unique(durations_ms))
         raise BrainhiveError(
             f"the frames of {path} last {texts} ms",
@@ -255,7 +246,12 @@ def _open_video(path: Path) -> Any:
     av = _import_pyav(path)
     # a pipe or a device would block PyAV
     require_regular(path)
-    return av.open(str(path), container_options=CONTAINERS)
+    # Option of PyAV with the containers of these files. FFmpeg would also open
+    # playlists, whatever their extension, and read the files that they name.
+    containers = {
+        "format_whitelist": "mov,matroska,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
+    }
+    return av.open(str(path), container_options=containers)
 
 
 def _import_pyav(path: Path) -> Any:
@@ -277,8 +273,11 @@ def save(pixels: UInt8, path: Path, rate_hz: float | None = None) -> None:
         path: File to write.
         rate_hz: Frame rate of a clip, by default `RATE_HZ`.
     """
+    # PNG compression. Higher levels save a few percent on photographs, and take several
+    # times as long.
+    png_level = 1
     if pixels.ndim == 3:
-        Image.fromarray(pixels).save(path, compress_level=PNG_LEVEL)
+        Image.fromarray(pixels).save(path, compress_level=png_level)
         return
     pictures = [Image.fromarray(frame) for frame in pixels]
     pictures[0].save(
@@ -288,7 +287,7 @@ def save(pixels: UInt8, path: Path, rate_hz: float | None = None) -> None:
         duration=1000 / (rate_hz or RATE_HZ),
         # PIL merges equal frames unless their blend mode differs
         blend=[index % 2 for index in range(len(pictures))],
-        compress_level=PNG_LEVEL,
+        compress_level=png_level,
     )
 
 

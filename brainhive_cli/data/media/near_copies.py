@@ -23,16 +23,6 @@ COPIES: tuple[Likeness, ...] = ("copy", "cropped")
 """Likenesses of pictures that count as the same. A mirrored picture is another
 stimulus.
 """
-CENTRE_MARGINS = (0.05, 0.12)
-"""Shares that views leave out at each side, to match pictures cropped by 3 to 15 %."""
-SIDE_MARGIN = 0.16
-"""Share that a view leaves out at one side, to match pictures cropped there by up to
-20 %.
-"""
-SQUARE_MARGINS = (0, 0.0625, (1 - 0.5**0.5) / 2)
-"""Shares of the centre square that views leave out at each side, to keep all of it, 224
-of 256 px, and the square inside its circle (for apertures).
-"""
 VIEWS = 12
 WORDS = 2 * VIEWS
 """Number of 64-bit words of a hash: two for each view."""
@@ -43,39 +33,15 @@ MIN_DETAILS = 46
 Gabor patches have at most 26 (32 dithered to a palette), blocks of colour 42,
 handwritten digits at least 59, photographs 50 (benchmarks/near_copies.py).
 """
-MIN_DETAILS_OF_SHARPER = 80
-"""Smallest number of details of a picture whose partner has fewer than MIN_DETAILS."""
 MAX_DISTANCE = 34
 """Largest number of the 128 bits of a view that differ between candidates. Of 14,280
 pairs of different photographs, 0 to 2 are candidates (benchmarks/near_copies.py).
 """
-MAX_EVEN_DISTANCE = 20
-"""Largest number of the 64 bits of even frequencies that differ between candidates."""
 NEAREST = 4
 """Number of candidates per test picture: the training pictures with nearest hashes."""
-FADE = 0.03
-"""Amplitude of a ring, relative to all rings, that halves its weight. Blur weakens fine
-details.
-"""
 MIN_CORRELATION = 0.97
 """Smallest correlation of the luminance of copies. Different pictures of 2,000 digits
 reach at most 0.96.
-"""
-MIN_FIRST_CORRELATION = 0.6
-"""Smallest correlation of coarse details of two views that starts a search."""
-SEARCH = ((0.04, 8, 0.8), (0.02, 12, 0.93), (0.01, 24, 0.95), (0.005, 24, 0.98))
-"""Stages of the search for a window: step as a share of a side, highest frequency,
-smallest final correlation.
-"""
-REACH = 0.2
-"""Largest share of a side by which the search moves an edge."""
-MIN_COLOUR = 0.05
-"""Smallest chroma of a coloured picture, relative to luminance. Demo pictures that
-differ only in colour have 0.2 or more.
-"""
-MIN_COLOUR_CORRELATION = 0.85
-"""Smallest correlation of the chroma of copies. Demo pictures of different colours
-reach 0.80.
 """
 ROUNDING = 0.1
 """DCT coefficients closer to 0 count as 0. They are sums of 64 x 64 grey levels up to
@@ -97,7 +63,6 @@ _PAIRS += [(view, view) for view in (_INNER, _WHOLE, _WHOLE_INNER)]
 _HAS_FEW_DETAILS = np.uint64(1 << 56)
 # highest compared frequency, because JPEG and resizing change higher ones
 _BAND = 24
-_CHROMA_BAND = 8
 
 
 def hash_picture(stimulus: Image.Image | Clip) -> UInt64:
@@ -176,7 +141,8 @@ def find_candidates(
             train_even, train_odd = train_words[2 * train_view : 2 * train_view + 2]
             # even frequencies, which a mirror keeps, exclude most pictures
             n_even = np.bitwise_count(even ^ train_even)
-            alike = np.flatnonzero(n_even <= MAX_EVEN_DISTANCE)
+            # At most 20 of the 64 bits of even frequencies differ between candidates.
+            alike = np.flatnonzero(n_even <= 20)
             # a mirror flips the signs of odd frequencies
             n_odd = np.bitwise_count(odd ^ train_odd[alike])
             distance = n_even[alike] + np.minimum(n_odd, 64 - n_odd)
@@ -210,7 +176,8 @@ def confirm_near_copy(
     # pictures of few details, such as gratings, all look alike
     detail_counts = (test_picture.detail_count, train_picture.detail_count)
     has_few = min(detail_counts) < MIN_DETAILS
-    if has_few and max(detail_counts) < MIN_DETAILS_OF_SHARPER:
+    # Smallest number of details of a picture whose partner has fewer than MIN_DETAILS.
+    if has_few and max(detail_counts) < 80:
         return ""
     if _are_equal(test_picture, train_picture):
         return "copy"
@@ -296,11 +263,16 @@ def _locate_views(grey: Image.Image, size: tuple[int, int]) -> Float64:
     squares = _nest(windows, np.tile(margins, 2))
 
     # margins of the views in these windows
+    # Shares of the centre square that views leave out at each side, to keep all of it,
+    # 224 of 256 px, and the square inside its circle (for apertures).
+    square_margins = (0, 0.0625, (1 - 0.5**0.5) / 2)
     view_margins = np.concatenate(
         [
-            np.repeat((0,) + CENTRE_MARGINS, 4).reshape(-1, 4),
-            SIDE_MARGIN * np.eye(4),
-            np.repeat(SQUARE_MARGINS + (0, SQUARE_MARGINS[-1]), 4).reshape(-1, 4),
+            # the whole, and views that match pictures cropped by 3 to 15 %
+            np.repeat((0, 0.05, 0.12), 4).reshape(-1, 4),
+            # views that match pictures cropped at one side by up to 20 %
+            0.16 * np.eye(4),
+            np.repeat(square_margins + (0, square_margins[-1]), 4).reshape(-1, 4),
         ]
     )
     view_windows = [0] * 7 + [2] * 3 + [1, 3]
@@ -415,7 +387,8 @@ def _share_part(picture: _PreparedPicture, other: _PreparedPicture) -> bool:
         other_details = other.details[other_light][seconds]
         score_lists.append(_correlate(details, other_details, highest=10))
     scores = np.stack(score_lists)  # [3, P]
-    if scores.max() < MIN_FIRST_CORRELATION:
+    # Smallest correlation of coarse details of two views that starts a search.
+    if scores.max() < 0.6:
         return False
 
     # search in each picture for the window that shows the view of the other
@@ -450,11 +423,16 @@ def _find_window(
     own_light = picture.lights[light]
     other_light = target.lights[target_light]
     window = start
-    min_margins = np.maximum(start - REACH, 0)
+    # Largest share of a side by which the search moves an edge.
+    reach = 0.2
+    min_margins = np.maximum(start - reach, 0)
     edge_shifts = np.concatenate([np.eye(4), -np.eye(4)])  # [8, 4]
 
     # move one edge at a time, by ever smaller steps, while the correlation grows
-    for step, highest, min_score in SEARCH:
+    # Stages of the search for a window: step as a share of a side, highest frequency,
+    # smallest final correlation.
+    search = ((0.04, 8, 0.8), (0.02, 12, 0.93), (0.01, 24, 0.95), (0.005, 24, 0.98))
+    for step, highest, min_score in search:
         target_details = _measure_details(other_light, target_window[None], highest)
         best_score = -1.0
         windows = window[None]
@@ -465,7 +443,7 @@ def _find_window(
                 break
             best_score = scores.max()
             window = windows[np.argmax(scores)]
-            windows = np.clip(window + step * edge_shifts, min_margins, start + REACH)
+            windows = np.clip(window + step * edge_shifts, min_margins, start + reach)
         if best_score < min_score:
             return False
     return _have_equal_colours(picture, window, target, target_window)
@@ -478,29 +456,35 @@ def _have_equal_colours(
     other_window: Float64,
 ) -> bool:
     """Return True if colours of two windows agree, or either is grey or of one tint."""
-    frequencies = _make_frequencies(_CHROMA_BAND + 1)
-    weights = frequencies * (frequencies <= _CHROMA_BAND)
+    # highest compared frequency of colours
+    chroma_band = 8
+    frequencies = _make_frequencies(chroma_band + 1)
+    weights = frequencies * (frequencies <= chroma_band)
     all_details = []
     own_chromas = []
     for prepared, margins in ((picture, window), (other, other_window)):
         # [3, 81] of Y, Cb, Cr
         details = (
             weights
-            * _measure_details(prepared.square, margins[None], _CHROMA_BAND + 1)[:, 0]
+            * _measure_details(prepared.square, margins[None], chroma_band + 1)[:, 0]
         )
         light = details[0]
         chroma = details[1:]
         energy = max(float(light @ light), 1.0)
         # subtract the chroma of a tint, which follows the luminance
         own_chroma = chroma - np.outer(chroma @ light, light) / energy
-        if np.linalg.norm(own_chroma) < MIN_COLOUR * np.sqrt(energy):
+        # Smallest chroma of a coloured picture, relative to luminance. Demo pictures
+        # that differ only in colour have 0.2 or more.
+        if np.linalg.norm(own_chroma) < 0.05 * np.sqrt(energy):
             return True
         all_details.append(details)
         own_chromas.append(own_chroma)
 
     own_correlation = _compute_cosine(own_chromas[0], own_chromas[1])
     correlation = _compute_cosine(all_details[0][1:], all_details[1][1:])
-    if max(own_correlation, correlation) >= MIN_COLOUR_CORRELATION:
+    # Smallest correlation of the chroma of copies. Demo pictures of different
+    # colours reach 0.80.
+    if max(own_correlation, correlation) >= 0.85:
         return True
     # a small mark changes faint colours: compare them together with luminance
     return _compute_cosine(all_details[0], all_details[1]) >= MIN_CORRELATION
@@ -528,6 +512,8 @@ def _correlate(
     for norm in norms:
         amplitude = norm / np.sqrt(counts)
         total = np.linalg.norm(norm, axis=-1, keepdims=True)
-        weights = weights * amplitude / (amplitude + FADE * total + 1e-6)
+        # Amplitude of a ring, relative to all rings, that halves its weight. Blur
+        # weakens fine details.
+        weights = weights * amplitude / (amplitude + 0.03 * total + 1e-6)
     cosines = (details * other_details) @ rings / (norms[0] * norms[1] + 1e-6)
     return (weights * cosines).sum(-1) / (weights.sum(-1) + 1e-6)

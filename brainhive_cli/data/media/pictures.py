@@ -14,11 +14,6 @@ from brainhive_cli.core.files import (
     open_regular,
 )
 
-FORMATS = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PNG PPM TIFF WEBP".split()
-"""Formats that PIL may decode, whatever the file's ending. PIL would run programs for
-others, such as Ghostscript for EPS.
-"""
-
 
 class BadPicture(BrainhiveError):
     """A picture that cannot be decoded."""
@@ -37,7 +32,10 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
     with report_bad_picture(name):
         # opening a pipe or device could wait forever
         file = open_regular(source) if isinstance(source, str) else nullcontext(source)
-        with file as content, Image.open(content, formats=FORMATS) as picture:
+        # Formats that PIL may decode, whatever the file's ending. PIL would run
+        # programs for others, such as Ghostscript for EPS.
+        formats = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PNG PPM TIFF WEBP".split()
+        with file as content, Image.open(content, formats=formats) as picture:
             # only `verify` checks a PNG's checksums, and it ends the use of a picture
             if picture.format == "PNG":
                 with Image.open(content, formats=("PNG",)) as duplicate:

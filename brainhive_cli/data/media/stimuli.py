@@ -17,9 +17,6 @@ from brainhive_cli.core.files import find_unfetched, walk
 from brainhive_cli.data.files import PICTURES, Names
 from brainhive_cli.data.media.pictures import decode
 
-EXAMINED_FILES = 1000
-"""Number of files of a split, evenly spaced, that are checked for their content."""
-
 
 @dataclass(frozen=True, eq=False)
 class Clip:
@@ -246,7 +243,8 @@ def make_stimulus_set(
 
     # files are fetched by folder, so a sample shows whether any are absent
     paths = [f"{root}/{file}" for file in files]
-    step = len(paths) // EXAMINED_FILES + 1
+    # Number of files of a split, evenly spaced, that are checked for their content.
+    step = len(paths) // 1000 + 1
     missing_error = find_unfetched(paths[::step])
     if missing_error:
         missing_error = find_unfetched(paths)
