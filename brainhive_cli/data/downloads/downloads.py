@@ -36,15 +36,10 @@ from brainhive_cli.data.downloads.hosts import (
 )
 
 MEGABYTE = 1_000_000
-MAX_THREADS = 8
 CLAIM_FILE = ".fetch.claim"
 """File of the claim of the process that downloads into a folder."""
 GRACE_S = 1.6
 """Time that other downloads have to end before the error of a download is raised."""
-HASH_PATTERN = "[0-9a-f]" * 8
-"""Pattern of the two hashes in the name of a partial file: content and writer."""
-HTTP_PARTIAL_CONTENT = 206
-HTTP_RANGE_NOT_SATISFIABLE = 416
 
 
 class Note(BaseModel):
@@ -155,6 +150,7 @@ def _download_from_web(files: Sequence[RemoteFile], folder: Path) -> None:
     lock = Lock()
     received_bytes = 0
     total_bytes = sum(file.size for file in files)
+    max_threads = 8
     with console.progress("download, MB", total_bytes // MEGABYTE or None) as bar:
 
         def advance(n_bytes: int) -> None:
@@ -180,7 +176,7 @@ def _download_from_web(files: Sequence[RemoteFile], folder: Path) -> None:
         # Ctrl-C does not wait for daemon threads. For those of an executor, Python
         # would wait until a server responds
         threads = []
-        for _ in range(MAX_THREADS):
+        for _ in range(max_threads):
             thread = Thread(target=run_worker, daemon=True)
             thread.start()
             threads.append(thread)
@@ -192,7 +188,7 @@ def _download_from_web(files: Sequence[RemoteFile], folder: Path) -> None:
         except Exception:
             # let other downloads end
             for thread in threads:
-                thread.join(GRACE_S / MAX_THREADS)
+                thread.join(GRACE_S / max_threads)
             raise
         finally:
             stop_event.set()
@@ -272,10 +268,12 @@ def _download_file(
     partial_path = path.with_name(
         f"{path.name}.{content_hash}.{token_hex(4)}{PARTIAL_SUFFIX}"
     )
+    # Pattern of the two hashes in the name of a partial file: content and writer.
+    hash_pattern = "[0-9a-f]" * 8
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # continue the longest partial file of this content, and remove all others
-        pattern = f"{escape(path.name)}.{HASH_PATTERN}.{HASH_PATTERN}{PARTIAL_SUFFIX}"
+        pattern = f"{escape(path.name)}.{hash_pattern}.{hash_pattern}{PARTIAL_SUFFIX}"
         old_paths = path.parent.glob(pattern)
         for old_path in sorted(old_paths, key=lambda item: item.lstat().st_size):
             if old_path.name.startswith(f"{path.name}.{content_hash}."):
@@ -320,8 +318,9 @@ def _complete_file(
                     stream.write(block)
                     advance(len(block))
         except MissingData as error:
-            # the file of the server may be shorter than the partial file
-            if getattr(error.__cause__, "code", 0) == HTTP_RANGE_NOT_SATISFIABLE:
+            # the file of the server may be shorter than the partial file, so that the
+            # range is not satisfiable (416)
+            if getattr(error.__cause__, "code", 0) == 416:
                 break
             if not partial_path.exists() or partial_path.stat().st_size <= start:
                 raise
@@ -362,7 +361,8 @@ def _read_range_start(response: Any, size: int) -> int:
     Returns:
         The position, or -1 if it is not stated or belongs to a file of another size.
     """
-    if response.status != HTTP_PARTIAL_CONTENT:
+    # 206 is partial content
+    if response.status != 206:
         return 0
     content_range = response.headers.get("Content-Range", "")
     pattern = rf"bytes (\d{{1,18}})-\d+/({size}|\*)"

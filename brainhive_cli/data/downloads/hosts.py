@@ -36,30 +36,17 @@ S3 = "https://{}.s3.amazonaws.com/"
 S3_WITH_DOT = "https://s3.amazonaws.com/{}/"
 """Address of a bucket whose name has a dot."""
 S3_HOST = "s3.amazonaws"
-S3_REGION_HOST = "s3.{}.amazonaws"
-"""Host of the buckets of a region, in place of `S3_HOST`."""
 REGION_HEADER = "x-amz-bucket-region"
 """Header in which S3 names the region of a bucket that it redirects to."""
-OPENNEURO = "openneuro.org"
-"""Bucket of OpenNeuro, which holds a folder for each data set."""
-TIMEOUT_S = 60
 MAX_LIST_BYTES = 1 << 26
 """Largest size of a list. NEMAR's list of 3,689 files has 2 MB."""
 MAX_PAGES = 2_000
 """Largest number of pages in the list of a bucket. A page has 1,000 files."""
-STATUS_MEANINGS = {
-    403: "it is not public",
-    404: "it does not exist",
-    **dict.fromkeys(BUSY_STATUSES, "the server is busy: try again in some minutes"),
-}
-"""Meaning of HTTP statuses."""
 DESCRIPTION_FILE = "dataset_description.json"
 """File of a BIDS data set that names its licence."""
 ETAG = "etag"
 """Algorithm of digests that are not computed from the content, but change with it."""
 HOST_HINT = "check the name, or tell its host"
-SUBJECT_PATTERN = re.compile(r"sub(?:ject|j)?[-_]?(\d{1,18})(_[A-Za-z0-9]+)?")
-"""Subject in a file name: its number, and the study of a record of MOSAIC."""
 
 
 NOTES_FILE = ".fetched.jsonl"
@@ -222,7 +209,8 @@ def open_url(url: str, start: int = 0) -> Any:
     headers = {"Range": f"bytes={start}-"} if start else {}
     # lists of hosts may hold letters that addresses write as %C3%A9
     address = quote(url, safe="".join(map(chr, range(128))))
-    return open_web(Request(address, headers=headers), TIMEOUT_S)
+    timeout_s = 60
+    return open_web(Request(address, headers=headers), timeout_s)
 
 
 @contextmanager
@@ -240,7 +228,14 @@ def report_host_errors(url: str, command: str = "") -> Iterator[None]:
     try:
         yield
     except HTTPError as error:
-        reason = STATUS_MEANINGS.get(error.code, "")
+        status_meanings = {
+            403: "it is not public",
+            404: "it does not exist",
+            **dict.fromkeys(
+                BUSY_STATUSES, "the server is busy: try again in some minutes"
+            ),
+        }
+        reason = status_meanings.get(error.code, "")
         region = error.headers.get(REGION_HEADER)
         if region:
             reason = f"the bucket is in the region {region}"
@@ -284,7 +279,8 @@ def _matches_any(name: str, patterns: Sequence[str]) -> bool:
 
 def _parse_subject(name: str) -> int | None:
     """Parse the subject in a path, or the number of a record of MOSAIC."""
-    match = SUBJECT_PATTERN.search(name)
+    # Subject in a file name: its number, and the study of a record of MOSAIC.
+    match = re.search(r"sub(?:ject|j)?[-_]?(\d{1,18})(_[A-Za-z0-9]+)?", name)
     return RECORDS.get(match[0], int(match[1])) if match else None
 
 
@@ -352,7 +348,8 @@ def _list_nemar(path: str) -> list[RemoteFile]:
 def _list_openneuro(path: str) -> list[RemoteFile]:
     """List the files of a data set, with names below its folder."""
     identifier = path.partition("/")[0]
-    return _list_bucket(OPENNEURO, f"{path}/", n_removed=len(identifier) + 1)
+    # Bucket of OpenNeuro, which holds a folder for each data set.
+    return _list_bucket("openneuro.org", f"{path}/", n_removed=len(identifier) + 1)
 
 
 def _list_s3(path: str) -> list[RemoteFile]:
@@ -386,7 +383,7 @@ def _list_bucket(bucket: str, prefix: str, n_removed: int = 0) -> list[RemoteFil
             except HTTPError as error:
                 # a bucket of another region has its own address
                 region = error.headers.get(REGION_HEADER) or ""
-                regional_server = server.replace(S3_HOST, S3_REGION_HOST.format(region))
+                regional_server = server.replace(S3_HOST, f"s3.{region}.amazonaws")
                 is_name = re.fullmatch("[a-z0-9-]+", region)
                 if error.code != 301 or regional_server == server or not is_name:
                     raise
