@@ -65,13 +65,6 @@ SUBJECT_LABEL = re.compile(
 """Subject at the start of an entity in a path. `subset1` and `subliminal_01` are no
 subjects.
 """
-UNNUMBERED_LABEL = re.compile(r"\bsub-[A-Za-z]+(?=[_/.]|$)")
-"""Label of a subject without a number."""
-SESSION_LABEL = re.compile(
-    r"(?<![^/_. ])ses(?:sion|s)?(?:(?:[-_]?|-([a-z]+?)[-_]?)(\d+)([a-z]*)|-([a-z]+))",
-    re.IGNORECASE,
-)
-"""Session at the start of an entity in a path."""
 RUN_ZEROS = re.compile(r"(?<=run-)0+(?=\d)")
 """Zeros before the number of a run, so that run-01 is run-1."""
 VERSION = re.compile(
@@ -226,7 +219,13 @@ def read_entities(path: Path) -> dict[str, str]:
 
 def read_session(path: Path, root: Path) -> str:
     """Read the last session label in a path below `root`: "01" for ses-01, or ""."""
-    sessions = SESSION_LABEL.findall(path.relative_to(root).as_posix())
+    # Session at the start of an entity in a path.
+    sessions = re.findall(
+        r"(?<![^/_. ])ses(?:sion|s)?(?:(?:[-_]?|-([a-z]+?)[-_]?)(\d+)([a-z]*)"
+        r"|-([a-z]+))",
+        path.relative_to(root).as_posix(),
+        re.IGNORECASE,
+    )
     return "".join(sessions[-1]) if sessions else ""
 
 
@@ -251,7 +250,8 @@ def find_label(path: Path, root: Path) -> str:
     labels = SUBJECT_LABEL.findall(relative_path)
     if labels:
         return f"sub-{''.join(labels[-1])}"
-    unnumbered = UNNUMBERED_LABEL.search(relative_path)
+    # Label of a subject without a number.
+    unnumbered = re.search(r"\bsub-[A-Za-z]+(?=[_/.]|$)", relative_path)
     return unnumbered[0] if unnumbered else ""
 
 

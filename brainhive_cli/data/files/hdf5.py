@@ -53,28 +53,13 @@ CHECKSUMS = "checksum"
 """Name of the group with the checksums [N] of the rows of each dataset. A checksum is 0
 until the row is written.
 """
-CHECKSUM_BYTES = 8
-OWN_LINKS = h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT
 SEAL_MARK = b"brnhvsl1"
 """Last bytes of a sealed file. Before them are the spans of the rows, the digest of all
 other bytes and the number of spans.
 """
-STRUCTURE_BYTES = 2**16
-"""Upper limit of the size of a file without rows and lists."""
 SEAL_FOOTER = struct.Struct("<16sQ8s")
 SPAN_BYTES = 16
 """Size of a span in the seal: start and size, 64 bits each."""
-VERIFIED_BYTES = 2**24
-"""Size of the block of rows that `verify_rows` reads at a time."""
-PLUGINS = {
-    32001: "blosc",
-    32004: "LZ4",
-    32008: "bitshuffle",
-    32013: "ZFP",
-    32015: "Zstandard",
-    32026: "blosc2",
-}
-"""Filters of HDF5 that plugins read, by their registered numbers."""
 Spaces = dict[str, tuple[tuple[int, ...], str]]
 """Shape and dtype of datasets whose rows are written later, by name."""
 
@@ -120,7 +105,8 @@ def create(
     for name, (shape, _) in spaces.items():
         all_spaces[f"{CHECKSUMS}/{name}"] = (shape[:1], "uint64")
 
-    n_bytes = STRUCTURE_BYTES
+    # A file without rows and lists has at most 64 KiB.
+    n_bytes = 2**16
     for shape, dtype in all_spaces.values():
         n_bytes += prod(shape) * np.dtype(dtype).itemsize
     for array in arrays.values():
@@ -233,7 +219,7 @@ def refuse_other_files(file: h5py.File, has_datasets: bool = False) -> None:
     """
 
     def name_foreign_link(name: bytes, link: h5py.h5l.LinkInfo) -> bytes | None:
-        return None if link.type in OWN_LINKS else name
+        return None if link.type in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT) else name
 
     # `visit` stops at the first name that is returned
     foreign_name = file.id.links.visit(name_foreign_link, info=True)
@@ -262,6 +248,15 @@ def find_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
         raise ValueError(f"it has no dataset {name}")
     _require_own_values(name, dataset)
     settings = dataset.id.get_create_plist()
+    # Filters of HDF5 that plugins read, by their registered numbers.
+    plugins = {
+        32001: "blosc",
+        32004: "LZ4",
+        32008: "bitshuffle",
+        32013: "ZFP",
+        32015: "Zstandard",
+        32026: "blosc2",
+    }
     for index in range(settings.get_nfilters()):
         number = settings.get_filter(index)[0]
         if not h5py.h5z.filter_avail(number):
@@ -271,7 +266,7 @@ def find_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
         if not h5py.h5z.filter_avail(number):
             raise MissingExtra(
                 f"{file.file.filename}: {name} is packed by the HDF5 filter "
-                f"{PLUGINS.get(number, number)}, which is not installed",
+                f"{plugins.get(number, number)}, which is not installed",
                 "pip install hdf5plugin; or save it with compression='gzip'",
             )
     return dataset
@@ -534,7 +529,7 @@ class RowWriter:
             # checksums last, since a row without a checksum counts as not written
             self._write_all(value_block, self._offset + first_row * self._row_bytes)
             if self._checksum_offset is not None:
-                offset = self._checksum_offset + first_row * CHECKSUM_BYTES
+                offset = self._checksum_offset + first_row * 8  # bytes
                 self._write_all(checksum_block, offset)
 
     def _write_all(self, content: Array, offset: int) -> None:
@@ -585,9 +580,11 @@ def verify_rows(file: h5py.File, made_by: Hint) -> None:
     Raises:
         DamagedStore: if a row does not match its checksum.
     """
+    # Size of the block of rows that is read at a time.
+    verified_bytes = 2**24
     for name, values in _iterate_checked_datasets(file):
         rows = open_rows(file, name, made_by)
-        n_rows = max(1, VERIFIED_BYTES // values[:1].nbytes)
+        n_rows = max(1, verified_bytes // values[:1].nbytes)
         for start in range(0, len(rows), n_rows):
             rows.verify(slice(start, start + n_rows))
             # otherwise the whole store would count as memory of this process

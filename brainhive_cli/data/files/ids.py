@@ -13,21 +13,11 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.base import BrainhiveError, Int64, MissingData
 
-NOT_IN_TABLES = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-"""Characters that a cell of a TSV cannot hold: tabs, line ends and control characters.
-"""
-WHOLE = re.compile(r"(-?\d+)\.0*")
-"""Whole number with a point, such as 13.0, as programs write in columns with gaps."""
 PICTURES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .bmp .dib .gif .ico .jp2 .j2k "
     ".j2c .jpc .jpf .jpx .pbm .pgm .ppm .pnm .pfm .tif .tiff".split()
 )
 """Extensions of picture files, as Pillow registers them for the formats we decode."""
-
-MAX_PRINTED_NAMES = 3
-"""Largest number of names that `print(names)` shows."""
-SHOWN_MATCHES = 3
-"""Largest number of pictures that a message lists for an ambiguous name."""
 
 
 def name_stimulus(image_id: str) -> str:
@@ -92,8 +82,10 @@ class Names(Sequence[str]):
 
     def __repr__(self) -> str:
         """Return the number of names and the first names."""
-        first_names = ", ".join(map(repr, self[:MAX_PRINTED_NAMES]))
-        dots = ", …" if len(self) > MAX_PRINTED_NAMES else ""
+        # Largest number of names that `print(names)` shows.
+        max_printed_names = 3
+        first_names = ", ".join(map(repr, self[:max_printed_names]))
+        dots = ", …" if len(self) > max_printed_names else ""
         return f"<{len(self)} Names: {first_names}{dots}>"
 
     def __eq__(self, other: object) -> bool:
@@ -116,7 +108,8 @@ def compose_characters(name: str) -> str:
 
 def normalise_name(name: str) -> str:
     """Normalise the name of an event: NFC, and whole numbers without a point."""
-    match = WHOLE.fullmatch(name)
+    # Whole number with a point, such as 13.0, as programs write in columns with gaps.
+    match = re.fullmatch(r"(-?\d+)\.0*", name)
     return compose_characters(match[1] if match else name)
 
 
@@ -134,7 +127,9 @@ def to_table_cell(name: str) -> str:
     Characters that a cell cannot hold become spaces, and an initial quotation mark
     becomes an apostrophe.
     """
-    return re.sub('^"', "'", NOT_IN_TABLES.sub(" ", name).strip())
+    # A cell of a TSV cannot hold tabs, line ends and control characters.
+    text = re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", " ", name)
+    return re.sub('^"', "'", text.strip())
 
 
 def read_category(name: str) -> str:
@@ -214,11 +209,13 @@ def match_names(
             rows_of_end[name] = []
             ends = path_ends(name) if allows_other_folders else ()
             rows_of_end |= {end: [] for end in ends}
+    # Largest number of pictures that a message lists for an ambiguous name.
+    shown_matches = 3
     if rows_of_end:
         for image_id, id_rows in rows_of_id.items():
             for end in path_ends(image_id):
                 end_rows = rows_of_end.get(end)
-                if end_rows is not None and len(end_rows) < SHOWN_MATCHES:
+                if end_rows is not None and len(end_rows) < shown_matches:
                     end_rows += id_rows
 
     clashes = []
@@ -237,7 +234,7 @@ def match_names(
                     if not matches and ("/" in end or len(end_rows) == 1):
                         matches = end_rows
         if len(matches) > 1:
-            texts = [image_ids[row] for row in matches[:SHOWN_MATCHES]]
+            texts = [image_ids[row] for row in matches[:shown_matches]]
             clashes.append(f"{name} could be {' or '.join(texts)}")
         if matches:
             rows[position] = matches[0]

@@ -12,27 +12,6 @@ from brainhive_cli.data.files.ids import compose_characters
 SPLIT = re.compile(r"_split-\d+(?=_|$)")
 CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
 """File name of a part of a .fif recording, other than the first part."""
-BLOCK = re.compile(r"\s*\d+ += FIFFB_")
-"""Line by which mne shows a block of a .fif file."""
-REFERENCE = re.compile(
-    r".*= FIFF_REF_(ROLE|FILE_NAME|FILE_NUM) .*?\) += (.*?)(?: \.\.\. str len=\d+)?"
-)
-"""Line by which mne shows a tag of a reference to another file."""
-NEXT_FILE = "[2]"
-"""Role of a reference to the next part of a recording."""
-MAX_TAG_BYTES = 1000
-"""Largest size of a tag with the name of a file."""
-RENAMED_HINTS = {
-    ".vhdr": "if it was renamed, write DataFile={stem}.eeg and MarkerFile={stem}.vmrk "
-    "into it",
-    ".set": "if it was renamed, write EEG.data = EEG.datfile = '{stem}.fdt' into it in "
-    "EEGLAB",
-}
-"""Advice for a renamed header, keyed by its extension."""
-RENAMED_FIF_HINT = (
-    "give all parts their old names, open the first with mne, and save that by the new "
-    "name"
-)
 
 
 def list_named_parts(path: Path) -> list[Path]:
@@ -92,22 +71,32 @@ def read_next_name(path: Path) -> str:
     """Read the name of the next part in a .fif, as mne does, or an empty text."""
     from mne.io import show_fiff
 
+    # Largest size of a tag with the name of a file.
+    max_tag_bytes = 1000
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         lines = show_fiff(
-            path, output=list, read_limit=MAX_TAG_BYTES, max_str=MAX_TAG_BYTES
+            path, output=list, read_limit=max_tag_bytes, max_str=max_tag_bytes
         )
     # tags of each block
     references: list[dict[str, str]] = [{}]
     for line in lines:
-        match = REFERENCE.fullmatch(line)
-        if BLOCK.match(line):
+        # Line by which mne shows a tag of a reference to another file.
+        match = re.fullmatch(
+            r".*= FIFF_REF_(ROLE|FILE_NAME|FILE_NUM) .*?\) += (.*?)"
+            r"(?: \.\.\. str len=\d+)?",
+            line,
+        )
+        # Line by which mne shows a block of a .fif file.
+        if re.match(r"\s*\d+ += FIFFB_", line):
             references.append({})
         elif match:
             references[-1][match[1]] = match[2]
 
+    # Role of a reference to the next part of a recording.
+    next_file = "[2]"
     for reference in references:
-        if reference.get("ROLE", NEXT_FILE) != NEXT_FILE:
+        if reference.get("ROLE", next_file) != next_file:
             continue
         if reference.get("FILE_NAME"):
             return reference["FILE_NAME"]
@@ -164,7 +153,18 @@ def require_own(path: Path, name: str) -> None:
     unnumbered_stem = re.sub(r"-\d+(\.fif)?$", r"\1", named_stem)
     if stem in (named_stem, unnumbered_stem) or name == path.resolve().name:
         return
-    hint = RENAMED_HINTS.get(path.suffix.lower(), RENAMED_FIF_HINT)
+    # Advice for a renamed header, keyed by its extension.
+    renamed_hints = {
+        ".vhdr": "if it was renamed, write DataFile={stem}.eeg and "
+        "MarkerFile={stem}.vmrk into it",
+        ".set": "if it was renamed, write EEG.data = EEG.datfile = '{stem}.fdt' into "
+        "it in EEGLAB",
+    }
+    renamed_fif_hint = (
+        "give all parts their old names, open the first with mne, and save that by "
+        "the new name"
+    )
+    hint = renamed_hints.get(path.suffix.lower(), renamed_fif_hint)
     raise BrainhiveError(
         f"{path} names {name}, a file of another recording",
         hint.replace("{stem}", path.stem),

@@ -28,21 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ENDINGS = (".pt", ".pth", ".npy", ".npz")
-TORCH_MAGIC = 0x1950A86A20F9469CFC6C
-"""Content of the first pickle in a torch file that is no zip archive
-(torch.serialization.MAGIC_NUMBER).
-"""
 PICKLE = "data.pkl"
 """Name of the pickle in an archive of torch."""
-COUNT_BYTES = 8
-"""Size of the number of values before each storage of an older torch file."""
-MIN_MAPPED_BYTES = 2**16
-"""Smallest size of bytes that are mapped, not copied. pickle writes bytes of this size
-outside of its frames.
-"""
-VERIFIED_BYTES = 2**20
-"""Size of the blocks in which checksums are verified."""
-DTYPE = re.compile(r"b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[SU]\d+|O[48]?")
 MAX_LISTS = 2**21
 """Largest number of nested lists, in which a repeated list counts each time."""
 MAX_ITEMS = 2**26
@@ -152,7 +139,9 @@ def _load(path: Path, verify: bool) -> Any:
     if magic == b"\x93NUMPY":
         return _load_npy(path)
     content = Unpickler(MappedFile(path)).load()
-    is_older_torch = isinstance(content, int) and content == TORCH_MAGIC
+    # Content of the first pickle in a torch file that is no
+    # zip archive (torch.serialization.MAGIC_NUMBER).
+    is_older_torch = isinstance(content, int) and content == 0x1950A86A20F9469CFC6C
     return _load_older_torch(path) if is_older_torch else content
 
 
@@ -169,13 +158,15 @@ def _load_zip(path: Path, verify: bool) -> Any:
         names = [member.filename.partition("/")[2] for member in members]
         if PICKLE in names:
             starts = {}
+            # Size of the blocks in which checksums are verified.
+            verified_bytes = 2**20
             for name, member in zip(names, members, strict=True):
                 if member.compress_type != zipfile.ZIP_STORED:
                     raise ValueError(f"{name} is compressed")
                 with archive.open(member) as content:
                     starts[name] = file.tell()
                     # zipfile verifies the checksum of a member that is read to its end
-                    while (verify or name == PICKLE) and content.read(VERIFIED_BYTES):
+                    while (verify or name == PICKLE) and content.read(verified_bytes):
                         pass
             # torch needs writable memory, here copied on write
             mapped_file = MappedFile(path, "c")
@@ -243,9 +234,11 @@ def _load_older_torch(path: Path) -> Any:
         keys = first_pass.load()
     starts = {}
     stop = file.tell()
+    # Size of the number of values before each storage of an older torch file.
+    count_bytes = 8
     for key in keys:
-        starts[f"data/{key}"] = stop + COUNT_BYTES
-        stop += COUNT_BYTES + first_pass.storage_bytes[key]
+        starts[f"data/{key}"] = stop + count_bytes
+        stop += count_bytes + first_pass.storage_bytes[key]
     file.seek(0)
     second_pass = Unpickler(file, starts)
     for _ in range(4):
@@ -268,7 +261,9 @@ def _rebuild_tensor(
 
 def _make_dtype(code: str, *_: Any) -> np.dtype[Any]:
     """Make the dtype of a code such as "f4". A state could make pointers of bytes."""
-    if not DTYPE.fullmatch(code):
+    if not re.fullmatch(
+        r"b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[SU]\d+|O[48]?", code
+    ):
         raise Refused(f"numpy.dtype {code!r}")
     return np.dtype(code)
 
@@ -345,7 +340,10 @@ class MappedFile:
     def read(self, count: int) -> bytes | UInt8:
         """Read `count` bytes, as an array if they are many."""
         # small reads of the mapping are faster than slices of the array
-        if count < MIN_MAPPED_BYTES:
+        # Smallest size of bytes that are mapped, not copied. pickle writes bytes of
+        # this size outside of its frames.
+        min_mapped_bytes = 2**16
+        if count < min_mapped_bytes:
             return bytes(self.content.base.read(count))  # type: ignore[union-attr]
         start = self.tell()
         self.seek(count, os.SEEK_CUR)  # an error beyond the end

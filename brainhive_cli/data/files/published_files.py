@@ -13,10 +13,6 @@ T = TypeVar("T")
 
 FOLDERS = ("", "*/", "*/*/", "*/*/*/")
 """Patterns of the folders that are searched below a data set's folder."""
-REPEAT_PREFIX = "rep_"
-"""Prefix of repeated pictures in the trial lists of BOLD5000, release 1.0. The picture
-files lack it.
-"""
 
 
 def find_below(root: Path, name: str) -> Path | None:
@@ -117,5 +113,7 @@ def read_names(path: Path) -> list[str]:
     for line in read_lines(path):
         name = line.strip()
         if name:
-            names.append(cut_ending(name.removeprefix(REPEAT_PREFIX)))
+            # Prefix of repeated pictures in the trial lists of BOLD5000, release 1.0.
+            # The picture files lack it.
+            names.append(cut_ending(name.removeprefix("rep_")))
     return names
