@@ -13,8 +13,6 @@ from brainhive_cli.data.files import natural_key
 
 MAX_SOURCES = 3
 """Largest number of sources in a line of the account."""
-MAX_NAMES = 20
-"""Largest number of names in the override that accepts them. More are counted."""
 COLUMNS = ("subject", "item", "found", "used", "source, and what is not used")
 """Columns of the table of the account."""
 KINDS = {
@@ -158,7 +156,8 @@ class Account:
             if not is_accepted:
                 refused += disputes
                 numbers = [int(x) if x.isdecimal() else x for x in names]
-                needed[kind] = numbers if 0 < len(names) <= MAX_NAMES else count
+                # The override lists up to 20 names. More are counted.
+                needed[kind] = numbers if 0 < len(names) <= 20 else count
         if not refused:
             return
         problems = []

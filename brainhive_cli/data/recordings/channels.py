@@ -25,28 +25,9 @@ from brainhive_cli.data.signals import (
     strip_electrode_name,
 )
 
-MEG_TYPES = ("mag", "grad")
 MODALITIES = dict.fromkeys(("mag", "grad", "ref_meg"), "MEG")
 MODALITIES |= dict.fromkeys(("ecog", "seeg", "dbs"), "iEEG")
 """Modality by type of channel in mne. Other types have their own: eeg is EEG."""
-MAX_RATE_DIFFERENCE = 1e-5
-"""Largest relative difference of the sampling rates of a subject. Headers round them.
-"""
-NON_EEG_NAME = re.compile(
-    rf"{EYE_NAME.pattern}|{STIMULUS_NAME.pattern}"
-    r"|.*(ECG|EKG|EMG|PULSE|PLETH|RESP|GSR|AUX|COUNTER|BATTERY).*"
-    r"|(EXG|LO|SO|IO|ERG|BIP|DC|ACC|GYR|TEMP|SPO|CHIN|EDA|PPG|CMS|DRL)[ _-]?[A-Z]?\d*",
-    re.IGNORECASE,
-)
-"""Names that amplifiers give to channels without EEG: eyes, heart, muscles, triggers,
-other sensors.
-"""
-MAX_VARIANCE_RATIO = 20
-"""Largest ratio of a channel's variance to the median. Above, it is probably noise."""
-SPREAD_LIMITS = {"eeg": (0.01, 10_000), "mag": (0.1, 1e7), "grad": (0.01, 1e6)}
-"""Limits of the standard deviation within a second for any working device, by type of
-channel, in µV, fT and fT/cm.
-"""
 
 
 @dataclass(frozen=True)
@@ -98,7 +79,8 @@ class KeptChannels:
         header = self.headers[path]
         _require_names(path, header, self.ch_names)
         hint = "or leave it out: preparation.files=PATTERN"
-        if abs(header.rate_hz / first_header.rate_hz - 1) > MAX_RATE_DIFFERENCE:
+        # Headers round the sampling rates of a subject.
+        if abs(header.rate_hz / first_header.rate_hz - 1) > 1e-5:
             raise BrainhiveError(
                 f"{path} was sampled at {header.rate_hz:.10g} Hz, but "
                 f"{first_path.name} at {first_header.rate_hz:.10g} Hz",
@@ -142,7 +124,7 @@ def keep_channels(
         _require_names(path, header, ch_names)
     else:
         # good channels of the types, in the order of the first recording
-        default_types = ("eeg",) if "eeg" in header.ch_types else MEG_TYPES
+        default_types = ("eeg",) if "eeg" in header.ch_types else ("mag", "grad")
         used_types = types or default_types
         if set(header.ch_types).isdisjoint(used_types):
             raise BrainhiveError(
@@ -258,7 +240,16 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
     ch_types = np.array(channels.ch_types)
     non_eeg = []
     for name in names[ch_types == "eeg"].tolist():
-        if NON_EEG_NAME.fullmatch(strip_electrode_name(name)):
+        # Names that amplifiers give to channels without EEG: eyes, heart, muscles,
+        # triggers, other sensors.
+        if re.fullmatch(
+            rf"{EYE_NAME.pattern}|{STIMULUS_NAME.pattern}"
+            r"|.*(ECG|EKG|EMG|PULSE|PLETH|RESP|GSR|AUX|COUNTER|BATTERY).*"
+            r"|(EXG|LO|SO|IO|ERG|BIP|DC|ACC|GYR|TEMP|SPO|CHIN|EDA|PPG|CMS|DRL)"
+            r"[ _-]?[A-Z]?\d*",
+            strip_electrode_name(name),
+            re.IGNORECASE,
+        ):
             non_eeg.append(name)
     if non_eeg:
         yield f"{', '.join(non_eeg)}: EEG by the file, but not by name", non_eeg
@@ -307,7 +298,8 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
         ratios = np.ones(len(names))
         np.divide(variances, medians, out=ratios, where=medians > 0)
         for name, ratio in zip(channels.ch_names, ratios, strict=True):
-            if ratio > MAX_VARIANCE_RATIO:
+            # A channel above 20 times the median variance is probably noise.
+            if ratio > 20:
                 has_unit = ratio * MIN_VARIANCE_SHARE <= 1
                 unit = "" if has_unit else ", as if it had no unit"
                 yield (
@@ -327,7 +319,10 @@ def describe_size(ch_type: str, spread: float) -> str:
         spread: Their standard deviation within a second, in mne's unit.
     """
     factor, unit = CHANNEL_UNITS.get(ch_type, (1.0, "SI"))
-    low, high = SPREAD_LIMITS.get(ch_type, (0.0, np.inf))
+    # Limits of the standard deviation within a second for any working device, by type
+    # of channel, in µV, fT and fT/cm.
+    spread_limits = {"eeg": (0.01, 10_000), "mag": (0.1, 1e7), "grad": (0.01, 1e6)}
+    low, high = spread_limits.get(ch_type, (0.0, np.inf))
     if not spread or low < spread * factor < high:
         return ""
     is_large = spread * factor > high

@@ -32,16 +32,6 @@ from brainhive_cli.data.recordings.tables import read_table
 from brainhive_cli.data.signals import list_eye_channels
 from brainhive_cli.models import UNIT_SIZES
 
-AXIS_KEYS = {
-    "channels": ("channels", "ch_names"),
-    "times_s": ("times_s", "times"),
-    "rate_hz": ("rate_hz", "sfreq"),
-    "unit": ("unit",),
-}
-"""Names of the axes in an .npz file. The last names are mne's."""
-RUN_LABEL = re.compile(r"(?:run|block)?[-_ ]?0*(\d+)(?:\.0*)?", re.IGNORECASE)
-"""Label of a run with its number."""
-
 
 class Axes(Section):
     """Axes of arrays [trials, channels, times] whose file does not hold them."""
@@ -251,8 +241,15 @@ def _convert_arrays(path: Path, content: Any, axes: Axes) -> Any:
         raise BrainhiveError(f"{path} has no trials", "export it again")
 
     # read the axes
-    axis_values: dict[str, Any] = dict.fromkeys(AXIS_KEYS)
-    for axis, keys in AXIS_KEYS.items():
+    # Names of the axes in an .npz file. The last names are mne's.
+    axis_keys = {
+        "channels": ("channels", "ch_names"),
+        "times_s": ("times_s", "times"),
+        "rate_hz": ("rate_hz", "sfreq"),
+        "unit": ("unit",),
+    }
+    axis_values: dict[str, Any] = dict.fromkeys(axis_keys)
+    for axis, keys in axis_keys.items():
         for key in reversed(keys):  # the first key wins
             axis_values[axis] = arrays.get(key, axis_values[axis])
     axis_values |= axes.model_dump(exclude_defaults=True, exclude={"start_ms"})
@@ -359,7 +356,10 @@ def _number_runs(labels: Sequence[str]) -> Int64:
     """Return the number in each label [n], or ranks if labels share or lack numbers."""
     numbers = {}
     for label in labels:
-        match = RUN_LABEL.fullmatch(label)
+        # Label of a run with its number.
+        match = re.fullmatch(
+            r"(?:run|block)?[-_ ]?0*(\d+)(?:\.0*)?", label, re.IGNORECASE
+        )
         if match:
             numbers[label] = int(match[1])
     if len(set(numbers.values())) < len(set(labels)):

@@ -40,14 +40,6 @@ CH_TYPES = {"V": "eeg", "T": "mag", "T/m": "grad"}
 """Type of channels in mne, by the SI unit of their signals."""
 PICTURE_COLUMN = "picture"
 """Column that names the picture of each trial, unless the user names another column."""
-DIMENSION_PREFIXES = (
-    ("trial", "epoch", "presentation"),
-    ("channel", "sensor", "voxel"),
-    ("time",),
-)
-"""Beginnings of the names of xarray dimensions: trials, channels and times."""
-AXIS_NAMES = ("space", "channels", "types", "times_s", "rate_hz", "unit", "onset_s")
-"""Names of the axes that `as_trials` accepts."""
 SIGNAL_FORMS = "an array [n, C, T] or [n, V], mne.Epochs or xarray.DataArray"
 """Forms of a signal in memory, in words."""
 AXIS_FORMS: Mapping[str, tuple[str, Any, int]] = {
@@ -191,8 +183,10 @@ def as_trials(
     Raises:
         BrainhiveError: if an axis is missing or does not fit.
     """
-    for name in axes.keys() - set(AXIS_NAMES):
-        hint = guess(name, AXIS_NAMES) + ", ".join(AXIS_NAMES)
+    # Names of the axes that `as_trials` accepts.
+    axis_names = ("space", "channels", "types", "times_s", "rate_hz", "unit", "onset_s")
+    for name in axes.keys() - set(axis_names):
+        hint = guess(name, axis_names) + ", ".join(axis_names)
         raise RecipeError(f"no axis {name!r}", hint)
     if hasattr(signal, "event_id") and hasattr(signal, "get_data"):
         trials = _convert_epochs(signal, axes)
@@ -482,7 +476,13 @@ def _read_xarray(array: Any, pictures: Any) -> tuple[Any, Any, dict[str, Any]]:
     """Read the signal [n, C, T] or [n, V], pictures [n] and axes of a DataArray."""
     # order the dimensions by the beginnings of their names
     dims = []
-    for prefixes in DIMENSION_PREFIXES:
+    # Beginnings of the names of xarray dimensions: trials, channels and times.
+    dimension_prefixes = (
+        ("trial", "epoch", "presentation"),
+        ("channel", "sensor", "voxel"),
+        ("time",),
+    )
+    for prefixes in dimension_prefixes:
         for name in array.dims:
             if str(name).lower().startswith(prefixes):
                 dims.append(name)
@@ -490,7 +490,7 @@ def _read_xarray(array: Any, pictures: Any) -> tuple[Any, Any, dict[str, Any]]:
     if len(dims) != len(array.dims) or len(dims) < 2:
         raise BrainhiveError(
             f"the array has dimensions {', '.join(map(str, array.dims))}",
-            f"names that begin with {', '.join(map('/'.join, DIMENSION_PREFIXES))}",
+            f"names that begin with {', '.join(map('/'.join, dimension_prefixes))}",
         )
     if isinstance(pictures, str):
         require_column(pictures, list(map(str, array.coords)), "the array")

@@ -31,26 +31,10 @@ STIMULI_TABLE = "stimuli/stimuli.tsv"
 """Table of the pictures of a BIDS data set (draft extension 44)."""
 EVENT_TABLES = ("events.csv", "events.tsv", STIMULI_TABLE)
 """Paths of the table of events in the folder of the recordings."""
-ORIGINAL_NAME = re.compile(r'original filename "([^"/]+)"')
-"""Name of a picture at its source, in the descriptions of NEMAR's nm000232."""
 MARKER_TYPE = re.compile(r"(Stimulus|Comment|Response)/")
 """Type of a marker, which mne's reader of BrainVision files puts before its name."""
-TRIGGER_CODE = re.compile(r"(?:S *|condition |B\d+\()(\d+)\)?")
-"""Code of a trigger in files of BrainVision, BIOSIG and ERPLAB (after its bin)."""
-RESPONSE_CODE = re.compile(r"R *\d+")
-"""Code of a response in BrainVision files, whose letter says the type."""
-LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
-"""Leading zeros of a number in a name."""
-CODE_PAIR = re.compile(r"\d+/\d+")
-"""Event of two successive codes, for studies with more pictures than codes."""
 IS_ABSENT = " (present: false)"
 """End of the name of a picture that a stimuli.tsv says to be absent."""
-MAX_PAIR_S = 0.05
-"""Longest time between the codes of a pair. A screen at 60 Hz sends the second code two
-frames after the first, in 0.033 s.
-"""
-INCOMPLETE_ROW = "without an event or a picture"
-"""Reason why rows of a table are left out."""
 # kinds of events and pictures without a match, as overviews and stores call them
 NOT_IN_TABLE = "events that the table does not have"
 NOT_IN_DATASET = "pictures of events that the data set does not have"
@@ -109,7 +93,9 @@ class EventNames:
         self._pictures = self.table or {}
         # codes that are half of an event
         self._half_codes: set[str] = set()
-        for pair in filter(CODE_PAIR.fullmatch, self._pictures):
+        # Event of two successive codes, for studies with more pictures than codes.
+        code_pair = re.compile(r"\d+/\d+")
+        for pair in filter(code_pair.fullmatch, self._pictures):
             self._half_codes.update(pair.split("/"))
         self._require_zeros()
 
@@ -141,7 +127,9 @@ class EventNames:
         """
         joined: list[tuple[int, str]] = []
         for sample, name in events:
-            if joined and sample - joined[-1][0] <= MAX_PAIR_S * rate_hz:
+            # Longest time between the codes of a pair. A screen at 60 Hz sends the
+            # second code two frames after the first, in 0.033 s.
+            if joined and sample - joined[-1][0] <= 0.05 * rate_hz:
                 pair = f"{read_code(joined[-1][1])}/{read_code(name)}"
                 if self._find_table_event(pair):
                     joined[-1] = (joined[-1][0], pair)
@@ -321,7 +309,9 @@ class EventNames:
                 is_blank = event in EMPTY_CELLS and picture in EMPTY_CELLS
                 count = int(not is_blank)
                 source = f"{path.name} ({event or picture})"
-                self.account.set_aside("rows", INCOMPLETE_ROW, source, count)
+                self.account.set_aside(
+                    "rows", "without an event or a picture", source, count
+                )
                 incomplete_events += [event or picture] * count
                 self._blank_events.add(strip_zeros(read_code(event)))
                 continue
@@ -362,7 +352,10 @@ class EventNames:
         picture = f"{path}{IS_ABSENT}" if is_absent else path
         # the data set may use the names of the source
         names = [path]
-        original = ORIGINAL_NAME.search(row.get("description", ""))
+        # Name of a picture at its source, in the descriptions of NEMAR's nm000232.
+        original = re.search(
+            r'original filename "([^"/]+)"', row.get("description", "")
+        )
         if original:
             folder = path.rpartition("/")[0]
             names.insert(0, f"{folder}/{original[1]}")
@@ -486,7 +479,8 @@ class EventNames:
         match = MARKER_TYPE.match(event)
         if match is None or self._find_table_event(event):
             return ""
-        return "" if RESPONSE_CODE.fullmatch(drop_type(event)) else match[1]
+        # Code of a response in BrainVision files, whose letter says the type.
+        return "" if re.fullmatch(r"R *\d+", drop_type(event)) else match[1]
 
 
 def find_event_table(root: Path) -> Path | None:
@@ -545,7 +539,8 @@ def find_own_tables(root: Path) -> dict[str, Path]:
 def read_code(event: str) -> str:
     """Return the code of a trigger (7 for `Stimulus/S  7`), or the name of an event."""
     plain = drop_type(event)
-    code = TRIGGER_CODE.fullmatch(plain)
+    # Code of a trigger in files of BrainVision, BIOSIG and ERPLAB (after its bin).
+    code = re.fullmatch(r"(?:S *|condition |B\d+\()(\d+)\)?", plain)
     return code[1] if code else plain
 
 
@@ -556,4 +551,5 @@ def drop_type(event: str) -> str:
 
 def strip_zeros(name: str) -> str:
     """Remove leading zeros of numbers in a name, and repeated spaces."""
-    return LEADING_ZEROS.sub("", " ".join(normalise_name(name).split()))
+    # Leading zeros of a number in a name.
+    return re.sub(r"(?<![\d.])0+(?=\d)", "", " ".join(normalise_name(name).split()))

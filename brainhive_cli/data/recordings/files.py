@@ -23,23 +23,8 @@ from brainhive_cli.data.files import (
 from brainhive_cli.data.recordings.tables import find_sidecar
 
 RECORDING_ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
-EPOCHS_ENDINGS = ("-epo.fif", ".set", ".npy", ".npz")
-COMPANION_ENDINGS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
-"""Endings of the companion files of a recording. A .set may hold its signal itself."""
 HEADER_ENDINGS = {".vmrk": ".vhdr", ".fdt": ".set"}
 """Ending of the recording that a companion file belongs to."""
-FOLDER_FORMATS = (".mff", ".ds", ".mefd")
-"""Endings of recordings that are folders."""
-CAPITAL_ENDINGS = (".vhdr", ".set", ".fdt")
-"""Endings that mne reads in lower case only."""
-OTHER_ENDINGS = re.compile(
-    r".*\.(json|md|html|pdf|png|jpe?g|nii|gii|ini|db)(\.gz)?"
-    r"|.*_(channels|electrodes|scans|events|physio|beh|stim|headshape|sessions)"
-    r"\.(tsv|pos)(\.gz)?|.*_trials\.[ct]sv|.*\.(eeg|vmrk|fdt)"
-)
-"""Names of files next to recordings that hold no recording: descriptions, images and
-tables of BIDS. Companion files belong to a header.
-"""
 DERIVED_FOLDERS = {"derivatives", "sourcedata", "stimuli", "code"}
 """Folders of BIDS without raw recordings."""
 OTHER_FIF = re.compile(
@@ -47,8 +32,6 @@ OTHER_FIF = re.compile(
     r"|.*[-_](epo|ave|trans|ica|cov|proj|eve|annot|dig|dip|info|src|bem|sol|fwd|inv)(-\d+)?\.fif(\.gz)?"
 )
 """Names in mne, mne-bids and MaxFilter of .fif files that are no recordings."""
-EPOCHS_NAME = re.compile(r".*[-_]epo(-\d+)?\.fif(\.gz)?|.*\.(set|fdt|npy|npz)")
-"""Names of files of epochs: of mne, of EEGLAB, and of arrays."""
 
 
 def list_recordings(
@@ -102,10 +85,12 @@ def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Pa
         if _is_signal_name(file_name, are_epochs) and not entry.is_dir():
             paths.append(root / name)
 
+    # Endings that mne reads in lower case only.
     capitals = [
         path.name
         for path in paths
-        if path.suffix.lower() in CAPITAL_ENDINGS and not path.suffix.islower()
+        if path.suffix.lower() in (".vhdr", ".set", ".fdt")
+        and not path.suffix.islower()
     ]
     if capitals:
         raise MissingData(
@@ -144,7 +129,10 @@ def list_unread_files(root: Path) -> dict[Path, str]:
     labels = {}
 
     def enters(name: str) -> bool:
-        return name not in DERIVED_FOLDERS and not name.endswith(FOLDER_FORMATS)
+        # Endings of recordings that are folders.
+        return name not in DERIVED_FOLDERS and not name.endswith(
+            (".mff", ".ds", ".mefd")
+        )
 
     for name, entry in walk(root, enters=enters):
         path = root / name
@@ -152,8 +140,16 @@ def list_unread_files(root: Path) -> dict[Path, str]:
         is_folder = entry.is_dir()
         if is_folder and enters(entry.name):
             continue
+        # Names of files next to recordings that hold no recording: descriptions, images
+        # and tables of BIDS. Companion files belong to a header.
         is_known = bool(
-            OTHER_ENDINGS.fullmatch(file_name) or OTHER_FIF.fullmatch(file_name)
+            re.fullmatch(
+                r".*\.(json|md|html|pdf|png|jpe?g|nii|gii|ini|db)(\.gz)?"
+                r"|.*_(channels|electrodes|scans|events|physio|beh|stim|headshape|sessions)"
+                r"\.(tsv|pos)(\.gz)?|.*_trials\.[ct]sv|.*\.(eeg|vmrk|fdt)",
+                file_name,
+            )
+            or OTHER_FIF.fullmatch(file_name)
         )
         if file_name.endswith((".eeg", ".dat")):  # signals of BrainVision
             header_name = f"{path.stem}.vhdr".lower()
@@ -174,7 +170,9 @@ def list_recording_files(path: Path) -> list[Path]:
     if not path.stat().st_size:
         raise MissingData(f"{path} is empty", "copy or export it again")
     paths = [path]
-    for ending in COMPANION_ENDINGS.get(path.suffix.lower(), ()):
+    # Endings of the companion files of a recording. A .set may hold its signal itself.
+    companion_endings = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
+    for ending in companion_endings.get(path.suffix.lower(), ()):
         companion = path.with_suffix(ending)
         if is_file(companion):
             paths.append(companion)
@@ -192,7 +190,11 @@ def _is_signal_name(name: str, are_epochs: bool) -> bool:
     Empty-room recordings, covariances and the like are no signals.
     """
     if are_epochs:
-        return EPOCHS_NAME.fullmatch(name) is not None
+        # Names of files of epochs: of mne, of EEGLAB, and of arrays.
+        return (
+            re.fullmatch(r".*[-_]epo(-\d+)?\.fif(\.gz)?|.*\.(set|fdt|npy|npz)", name)
+            is not None
+        )
     endings = RECORDING_ENDINGS + tuple(HEADER_ENDINGS)
     return name.endswith(endings) and not OTHER_FIF.fullmatch(name)
 
@@ -207,7 +209,7 @@ def _raise_no_recordings(root: Path, pattern: str, are_epochs: bool) -> NoReturn
             "name the folder of the recordings: preparation.root=FOLDER",
         )
     other_preparation = "recording" if are_epochs else "epochs"
-    endings = EPOCHS_ENDINGS if are_epochs else RECORDING_ENDINGS
+    endings = ("-epo.fif", ".set", ".npy", ".npz") if are_epochs else RECORDING_ENDINGS
     path = next(list_signal_files(root, "*", not are_epochs), None)
     if path:
         raise MissingData(

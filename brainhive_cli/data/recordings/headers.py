@@ -48,29 +48,8 @@ from brainhive_cli.data.recordings.tables import (
     select_rows,
 )
 
-BAD_SPAN = re.compile(r"(comment/)?(bad|edge).*", re.IGNORECASE | re.DOTALL)
-"""Annotations of spans without trials."""
-BOUNDARY = re.compile(r"(comment/)?(boundary|new segment/.*)", re.IGNORECASE)
-"""Annotations of EEGLAB and BrainVision where a recording was interrupted, or samples
-were cut out.
-"""
-DISCONTINUITY = re.compile(
-    r"(comment/)?(edge|bad[ _]acq[ _]skip|bad[ _]boundary|boundary|new segment/).*",
-    re.IGNORECASE | re.DOTALL,
-)
-"""Beginnings of the annotations at which the signal is not continuous."""
-EEGLAB_BOUNDARY = re.compile(r"-99(\.0*)?")
-"""Name of a boundary in EEGLAB files with numeric events (its option_boundary99)."""
-HTML_CHARACTER = re.compile(r"&#\d{3,7};")
-"""Character outside Latin-1 in a description that mne wrote to a .fif file."""
 ANNOTATIONS = "annotations"
 """Source of events that the recording itself names."""
-VARIANCE_SEGMENTS = 12
-"""Number of segments of 1 s in which the variance of channels is measured."""
-TRIGGER_CHANNEL = re.compile(
-    r".*(TRIG|STIM|STATUS|MARKER|EVENT|STI ?\d|DIN).*", re.IGNORECASE
-)
-"""Names of channels that may hold codes, although their type is not `stim`."""
 FILES_HINT = "select the recordings with pictures: preparation.files=PATTERN"
 """Hint for a recording without events, such as a recording of rest."""
 
@@ -185,10 +164,16 @@ class Header:
         """Spans where the signal is not continuous: first sample, and first sample
         after the span.
         """
+        # Beginnings of the annotations at which the signal is not continuous.
         return [
             (start, stop)
             for start, stop, text in self.bad_spans
-            if DISCONTINUITY.match(text)
+            if re.match(
+                r"(comment/)?(edge|bad[ _]acq[ _]skip|bad[ _]boundary|boundary"
+                r"|new segment/).*",
+                text,
+                re.IGNORECASE | re.DOTALL,
+            )
         ]
 
     def get_variances(self, names: Sequence[str]) -> Float64:
@@ -315,7 +300,8 @@ def make_header(
     # variances in segments that are spread evenly over the recording
     rate_hz = float(raw.info["sfreq"])
     length = min(int(raw.n_times), max(2, round(rate_hz)))
-    spaced = np.linspace(0, raw.n_times - length, VARIANCE_SEGMENTS)
+    # The variance of channels is measured in 12 segments of 1 s.
+    spaced = np.linspace(0, raw.n_times - length, 12)
     segments = []
     # leave out segments in which samples were lost (NaN)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -385,15 +371,23 @@ def _read_annotations(
     onsets = ((raw.annotations.onset - raw.first_time) * rate_hz).tolist()
     durations_s = raw.annotations.duration.tolist()
     descriptions = raw.annotations.description.tolist()
-    picture_names = set(find_pictures(list(filter(BAD_SPAN.fullmatch, descriptions))))
+    # Annotations of spans without trials.
+    bad_span = re.compile(r"(comment/)?(bad|edge).*", re.IGNORECASE | re.DOTALL)
+    picture_names = set(find_pictures(list(filter(bad_span.fullmatch, descriptions))))
     for onset, duration_s, text in zip(onsets, durations_s, descriptions, strict=True):
         sample = round(onset)
-        text = HTML_CHARACTER.sub(lambda match: unescape(match[0]), text)
-        is_boundary = BOUNDARY.fullmatch(text)
-        is_numeric_boundary = is_eeglab and EEGLAB_BOUNDARY.fullmatch(text)
+        # Character outside Latin-1 in a description that mne wrote to a .fif file.
+        text = re.sub(r"&#\d{3,7};", lambda match: unescape(match[0]), text)
+        # Annotations of EEGLAB and BrainVision where a recording was interrupted, or
+        # samples were cut out.
+        is_boundary = re.fullmatch(
+            r"(comment/)?(boundary|new segment/.*)", text, re.IGNORECASE
+        )
+        # EEGLAB files with numeric events call it -99 (option_boundary99).
+        is_numeric_boundary = is_eeglab and re.fullmatch(r"-99(\.0*)?", text)
         if text in picture_names:
             markers.append((sample, text))
-        elif BAD_SPAN.fullmatch(text):
+        elif bad_span.fullmatch(text):
             bad_spans.append((sample, sample + round(duration_s * rate_hz), text))
         elif not (is_boundary or is_numeric_boundary):
             markers.append((sample, text))
@@ -456,7 +450,10 @@ def _find_events(
         )
     hint = f"write {_describe_table(path)}; or {FILES_HINT}"
     for name in raw.ch_names:
-        if TRIGGER_CHANNEL.fullmatch(name):
+        # Names of channels that may hold codes, although their type is not `stim`.
+        if re.fullmatch(
+            r".*(TRIG|STIM|STATUS|MARKER|EVENT|STI ?\d|DIN).*", name, re.IGNORECASE
+        ):
             hint = f"preparation.stim_channel={name}, if it holds codes; or {hint}"
             break
     raise BrainhiveError(

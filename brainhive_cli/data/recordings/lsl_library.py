@@ -14,13 +14,6 @@ from brainhive_cli.core.base import (
     install_line,
 )
 
-RESULT_STREAM_TYPE = "BrainhiveResults"
-"""Type of streams of results. Programs would take the type Markers for stimuli."""
-MAX_STREAMS = 1024
-"""Largest number of streams in a search, as in mne-lsl."""
-TRANSMISSION_S = 0.5
-"""Time before a stream closes, because closing discards untransmitted samples."""
-
 
 def import_lsl() -> Any:
     """Import `mne_lsl.lsl`, and silence its log on stdout.
@@ -58,8 +51,10 @@ def resolve_streams(wait_s: float) -> list[Any]:
     from mne_lsl.lsl.load_liblsl import lib
     from mne_lsl.lsl.stream_info import _BaseStreamInfo
 
-    buffer = (c_void_p * MAX_STREAMS)()
-    count = lib.lsl_resolve_all(byref(buffer), MAX_STREAMS, c_double(wait_s))
+    # Largest number of streams in a search, as in mne-lsl.
+    max_streams = 1024
+    buffer = (c_void_p * max_streams)()
+    count = lib.lsl_resolve_all(byref(buffer), max_streams, c_double(wait_s))
     streams = {}
     for pointer in buffer[:count]:
         # leave out streams whose info cannot be read
@@ -102,9 +97,10 @@ class ResultOutlet:
         lsl = import_lsl()
         self._name = name
         with explain_lsl_errors(f"results cannot be sent as stream {name!r}"):
+            # Programs would take the type Markers for stimuli.
             info = lsl.StreamInfo(
                 name,
-                RESULT_STREAM_TYPE,
+                "BrainhiveResults",
                 n_channels=1,
                 sfreq=0.0,  # irregular
                 dtype="string",
@@ -124,7 +120,8 @@ class ResultOutlet:
         A second call has no effect.
         """
         if self._outlet is not None and self._outlet.has_consumers:
-            time.sleep(TRANSMISSION_S)
+            # Closing a stream discards samples that are not transmitted.
+            time.sleep(0.5)
         self._outlet = None
 
 

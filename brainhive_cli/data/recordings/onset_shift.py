@@ -14,20 +14,6 @@ TOLERANCE_S = 0.005
 """Largest difference between an onset and its marker that counts as none. It is at
 least two samples.
 """
-MAX_DRIFT_S = 0.05
-"""Largest time between an onset and its marker after a constant shift. Clocks drift."""
-MAX_TRIAL_SHIFT = 5
-"""Largest number of trials by which codes are moved to explain a contradiction."""
-MAX_EXTRA_SHARE = 0.2
-"""Largest share of the codes of pictures for which a table has no row."""
-MAX_COUNT_DIFFERENCE = 0.1
-"""Largest share of trials by which the counts of codes and of pictures differ, if each
-picture has a code of its own. A few triggers are lost.
-"""
-MIN_PAIRED_SHARE = 0.9
-"""If at least this share of the onsets, of those between the first and the last
-marker, is near a marker, the shift is 0.
-"""
 
 
 def compare_onsets(
@@ -125,7 +111,8 @@ def compare_codes(
     is_usual = np.isin(codes, usual)
     codes, times_s = codes[is_usual], times_s[is_usual]
     n_extra = int((~is_near[is_usual]).sum())
-    if n_extra > MAX_EXTRA_SHARE * len(codes):
+    # Largest share of the codes of pictures for which a table has no row.
+    if n_extra > 0.2 * len(codes):
         problem = f"{n_extra} of {len(codes)} codes have no row in the table"
         return Dispute("lost-trials", problem, count=n_extra)
     if len(codes) < 3:
@@ -133,6 +120,8 @@ def compare_codes(
 
     nearest = np.abs(times_s - onsets_s[:, None]).argmin(1)
     is_paired = np.abs(times_s[nearest] - onsets_s) <= max_distance_s
+    # Largest number of trials by which codes are moved to explain a contradiction.
+    max_trial_shift = 5
     for labelling in labellings:
         labels = np.array(labelling, str)[order]
         # compare the most frequent label with the most frequent code, and so on
@@ -140,14 +129,16 @@ def compare_codes(
         ranked = zip_longest(*map(reversed, counts), fillvalue=0)
         difference = sum(abs(first - second) for first, second in ranked)
         n_codes = len(usual)
-        if n_codes < 2 or difference > MAX_COUNT_DIFFERENCE * len(codes):
+        # Largest share of trials by which the counts of codes and of pictures differ,
+        # if each picture has a code of its own. A few triggers are lost.
+        if n_codes < 2 or difference > 0.1 * len(codes):
             continue
         pairs = labels[is_paired], codes[nearest][is_paired]
         n_wrong = int((~_fit_one_to_one(*pairs)).sum())
         if not n_wrong:
             continue
         cause = ""
-        for shift in range(-MAX_TRIAL_SHIFT, MAX_TRIAL_SHIFT + 1):
+        for shift in range(-max_trial_shift, max_trial_shift + 1):
             moved = pairs[0][max(0, shift) :], pairs[1][max(0, -shift) :]
             length = min(map(len, moved))
             if _fit_one_to_one(moved[0][:length], moved[1][:length]).mean() > 0.95:
@@ -183,7 +174,8 @@ def _pair(onsets_s: Float64, times_s: Float64) -> tuple[float, Float64, float, b
     """
     # an onset in whole seconds is up to 0.5 s from its marker
     is_whole = not (onsets_s % 1).any() and bool((times_s % 1).any())
-    max_distance_s = 0.5 + TOLERANCE_S if is_whole else MAX_DRIFT_S
+    # Largest time between an onset and its marker after a constant shift. Clocks drift.
+    max_distance_s = 0.5 + TOLERANCE_S if is_whole else 0.05
 
     # find the shift, and refine it by the median of the pairs
     shift_s = _find_shift(onsets_s, times_s, max_distance_s)
@@ -208,7 +200,9 @@ def _find_shift(onsets_s: Float64, times_s: Float64, bin_s: float) -> float:
     # onsets outside the recording have no marker
     is_inside = (onsets_s >= times_s[0] - bin_s) & (onsets_s <= times_s[-1] + bin_s)
     is_near = np.abs(_subtract_nearest(onsets_s, times_s)) <= bin_s
-    if is_near.sum() >= MIN_PAIRED_SHARE * max(is_inside.sum(), len(onsets_s) / 2):
+    # If at least this share of the onsets, of those between the first and the last
+    # marker, is near a marker, the shift is 0.
+    if is_near.sum() >= 0.9 * max(is_inside.sum(), len(onsets_s) / 2):
         return 0.0
 
     # count onsets and markers in bins, and find the lag with the most pairs within a

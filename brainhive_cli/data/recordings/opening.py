@@ -32,20 +32,6 @@ from brainhive_cli.data.recordings.tables import (
 )
 from brainhive_cli.data.signals import name_electrodes
 
-VHDR_FILE = re.compile(
-    r"^\s*(?:DataFile|MarkerFile)\s*[=:]\s*(?:\./)?(.*?)\s*$", re.I | re.M
-)
-"""Name of a companion file in the header of a BrainVision recording."""
-EDF_TYPE = slice(192, 197)
-"""Bytes of an EDF or BDF header with its type. Source: Kemp and Olivan 2003."""
-DISCONTINUOUS_TYPES = (b"EDF+D", b"BDF+D")
-"""Types of EDF+ and BDF+ files with pauses."""
-DAMAGE_WARNING = re.compile(
-    r"does not match the file size|Invalid tag|truncated|corrupt"
-)
-"""Warnings of mne about a file that ends early."""
-OMITTED_WARNING = re.compile(r"Omitted (\d+) annotation")
-"""Warning of mne about annotations outside the recording."""
 SIDECARS = {
     "eeg": ".json",
     "meg": ".json",
@@ -57,8 +43,6 @@ SIDECARS = {
     "scans": ".tsv",
 }
 """Extension of the BIDS sidecars of a recording, by suffix."""
-QUOTED = re.compile(r"'([^']{2,})'")
-"""Value that an error of mne-bids quotes."""
 VOLT_TYPES = ("eeg", "ecog", "seeg", "dbs", "eog", "emg", "ecg", "misc")
 CHANNEL_UNITS = dict.fromkeys(VOLT_TYPES, (1e6, "µV"))
 CHANNEL_UNITS |= {"mag": (1e15, "fT"), "grad": (1e13, "fT/cm")}
@@ -200,7 +184,8 @@ def _open_bids(path: Path) -> Any:
 
 def _find_faulty_sidecar(path: Path, reason: str) -> str:
     """Return the sidecar that cannot be read, or that holds what an error quotes."""
-    values = [value.lower() for value in QUOTED.findall(reason)]
+    # Value that an error of mne-bids quotes.
+    values = [value.lower() for value in re.findall(r"'([^']{2,})'", reason)]
     named = f"a sidecar (.tsv or .json) of {path}"
     for suffix, extension in SIDECARS.items():
         sidecar = find_sidecar(path, suffix, extension)
@@ -232,10 +217,15 @@ def refuse_truncated(path: Path, omitted: list[int] | None = None) -> Iterator[N
             verify_compressed(path)
         yield
     for warning in caught_warnings:
-        count = OMITTED_WARNING.search(str(warning.message))
+        # Warning of mne about annotations outside the recording.
+        count = re.search(r"Omitted (\d+) annotation", str(warning.message))
         if count and omitted is not None:
             omitted.append(int(count[1]))
-        if DAMAGE_WARNING.search(str(warning.message)):
+        # Warnings of mne about a file that ends early.
+        if re.search(
+            r"does not match the file size|Invalid tag|truncated|corrupt",
+            str(warning.message),
+        ):
             reason = first_line(warning.message)  # type: ignore[arg-type]
             raise MissingData(f"{path} is damaged: {reason}", EXPORT_HINT)
 
@@ -244,7 +234,12 @@ def _require_own_companions(path: Path) -> None:
     """Raise an error if a .vhdr file names files of another recording."""
     if path.suffix.lower() != ".vhdr":
         return
-    for name in VHDR_FILE.findall(read_regular(path).decode("latin-1")):
+    # Name of a companion file in the header of a BrainVision recording.
+    for name in re.findall(
+        r"^\s*(?:DataFile|MarkerFile)\s*[=:]\s*(?:\./)?(.*?)\s*$",
+        read_regular(path).decode("latin-1"),
+        re.I | re.M,
+    ):
         # mne replaces an absent marker file by the name of the recording
         if not name.lower().endswith(".vmrk") or (path.parent / name).exists():
             require_own(path, name)
@@ -256,5 +251,8 @@ def _refuse_pauses(path: Path) -> None:
         return
     with path.open("rb") as file:
         header = file.read(256)
-    if header[EDF_TYPE] in DISCONTINUOUS_TYPES:
+    # Bytes of an EDF or BDF header with its type. Source: Kemp and Olivan 2003.
+    edf_type = slice(192, 197)
+    # Types of EDF+ and BDF+ files with pauses.
+    if header[edf_type] in (b"EDF+D", b"BDF+D"):
         raise ValueError("it is of type EDF+D, with pauses between its records")

@@ -33,11 +33,6 @@ from brainhive_cli.data.recordings.showings import (
 )
 from brainhive_cli.data.recordings.tables import WORKBOOK_ENDINGS
 
-MAX_LOST_SHARE = 0.2
-"""Largest share of the pictures outside a recording that needs no yes."""
-MAX_SCALE_RATIO = 6
-"""Largest ratio of the spread of a recording to the median of the person's others."""
-
 
 def join_showings(
     headers: Mapping[Path, Header], names: Mapping[Path, EventNames]
@@ -98,6 +93,8 @@ def list_disputes(
     kinds = []
     at_pace = Counter[str]()
     absent = Counter[str]()
+    # Largest share of the pictures outside a recording that needs no yes.
+    max_lost_share = 0.2
     for path, header in headers.items():
         disputes += header.disputes
         picture_of = names[path].name_events(header.events)
@@ -121,7 +118,7 @@ def list_disputes(
             (absent if is_named else at_pace)[name] += count
         n_lost = header.n_outside
         n_announced = n_lost + len(times_s)
-        if n_lost > MAX_LOST_SHARE * n_announced:
+        if n_lost > max_lost_share * n_announced:
             problem = (
                 f"{n_lost} of {n_announced} events of {path.name} lie outside the "
                 "recording"
@@ -132,7 +129,7 @@ def list_disputes(
     disputes += find_mixed_kinds(pictures, kinds, folder)
     if at_pace:
         disputes.append(_dispute_unnamed(headers, names, at_pace))
-    if absent.total() > MAX_LOST_SHARE * (len(pictures) + absent.total()):
+    if absent.total() > max_lost_share * (len(pictures) + absent.total()):
         problem = (
             f"{absent.total()} trials show pictures that the data set does not have, "
             f"{summarise_names(list(absent))}"
@@ -273,9 +270,11 @@ def _compare_scales(spreads: Mapping[Path, float]) -> list[Dispute]:
     values = [spread for spread in spreads.values() if spread]
     usual = float(np.median(values)) if len(values) > 2 else max(values[:1], default=0)
     disputes = []
+    # Largest ratio of the spread of a recording to the median of the person's others.
+    max_scale_ratio = 6
     for path, spread in spreads.items():
         ratio = spread / usual if usual and spread else 1.0
-        if not 1 / MAX_SCALE_RATIO < ratio < MAX_SCALE_RATIO:
+        if not 1 / max_scale_ratio < ratio < max_scale_ratio:
             problem = (
                 f"{path.name} has signals {ratio:.2g} times as large as "
                 f"{next(iter(spreads)).name} and others"

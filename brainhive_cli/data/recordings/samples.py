@@ -11,8 +11,6 @@ from brainhive_cli.core.base import Bool, Float64, Int64, naming
 from brainhive_cli.data.recordings.opening import get_scales, report_unreadable
 from brainhive_cli.data.signals import Band, CausalFilter, refuse_high_edges
 
-SEGMENT_S = 0.1
-"""Time for which no signal is constant, even with coarse values."""
 READ_BYTES = 2**29
 """Largest block of signals in memory, unless a channel is larger. mne reads the whole
 file for each block.
@@ -30,7 +28,8 @@ class FlatSegments:
     """
 
     def __init__(self, n_times: int, rate_hz: float) -> None:
-        self._length = max(2, round(SEGMENT_S * rate_hz))
+        # Time for which no signal is constant, even with coarse values.
+        self._length = max(2, round(0.1 * rate_hz))
         # number of constant channels in each segment
         self._counts = np.zeros(n_times // self._length, np.int64)
 

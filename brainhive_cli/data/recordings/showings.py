@@ -15,26 +15,8 @@ TASK = "task of the file names"
 """Column of `find_mixed_kinds` for the entity `task`."""
 MIN_COPIES = 6
 """Smallest number of events that repeat a showing, before they are no trials."""
-MIN_COPIED_SHARE = 0.5
-"""Smallest share of the showings with a copy. Not every picture gets an answer."""
-MIN_SAME_SHARE = 0.95
-"""Smallest share of the events at the lag of copies that repeat the event before."""
-MIN_PAIRED_SHARE = 0.9
-"""Smallest share of events in whole pairs, if copies have no lag of their own."""
-MAX_LAG_RATIO = 1.2
-"""Largest ratio of neighbouring lags of the same kind."""
-TYPICAL_LAG_S = 0.6
-"""Lag of answers and offsets. Shorter lags of one kind differ as much as this one."""
-MAX_LATE_SHARE = 0.75
-"""Latest time of an answer, as a share of the interval between pictures."""
 COPY_S = 0.1
 """Lag of copies by programs. No picture is shown twice within it."""
-PACE_RANGE = (0.8, 1.25)
-"""Shortest and longest interval at the pace of pictures, relative to the 5th and 90th
-percentile of their intervals.
-"""
-MAX_PACE_RATIO = 2.5
-"""Largest ratio of an interval at the pace to the median. Longer ones are pauses."""
 
 
 def find_copies(
@@ -62,45 +44,53 @@ def find_copies(
 
     # lags of equal neighbours, in clusters without large gaps
     same_lags = np.sort(lags[is_same])
-    gaps = (MAX_LAG_RATIO - 1) * np.maximum(same_lags[:-1], TYPICAL_LAG_S)
+    # Largest ratio of neighbouring lags of the same kind.
+    max_lag_ratio = 1.2
+    # Lag of answers and offsets. Shorter lags of one kind differ as much as this one.
+    gaps = (max_lag_ratio - 1) * np.maximum(same_lags[:-1], 0.6)
     breaks = np.flatnonzero(np.diff(same_lags) > gaps) + 1
     # below some lag, nearly all events repeat the event before
     order = np.argsort(lags)
     same_shares = np.cumsum(is_same[order]) / np.arange(1, len(lags) + 1)
-    near = np.flatnonzero(same_shares >= MIN_SAME_SHARE)
+    # Smallest share of the events at the lag of copies that repeat the event before.
+    min_same_share = 0.95
+    near = np.flatnonzero(same_shares >= min_same_share)
     n_near = int(is_same[order][: near[-1] + 1].sum()) if len(near) else 0
     for cluster in filter(len, np.split(same_lags, np.union1d(breaks, n_near))):
         low, high = cluster[0] - 1e-6, cluster[-1] + 1e-6
         is_at_lag = (lags >= low) & (lags <= high)
         is_repeat = is_at_lag & is_same
         n_copies = int(is_repeat.sum())
-        is_usual = n_copies >= MIN_COPIED_SHARE * (len(codes) - is_same.sum())
+        # Smallest share of the showings with a copy. Not every picture gets an answer.
+        is_usual = n_copies >= 0.5 * (len(codes) - is_same.sum())
         # a block of one category has equal neighbours, too
         is_block = n_copies > 0.9 * is_same.sum() and high > COPY_S
-        is_even = np.abs(np.diff(lags)) < (MAX_LAG_RATIO - 1) * lags[1:]
+        is_even = np.abs(np.diff(lags)) < (max_lag_ratio - 1) * lags[1:]
         is_series = (is_repeat[1:] & is_repeat[:-1] & is_even).sum() > n_copies / 3
         if n_copies < MIN_COPIES or not is_usual or is_series:
             continue
-        if is_same[is_at_lag].mean() >= MIN_SAME_SHARE and not (
+        if is_same[is_at_lag].mean() >= min_same_share and not (
             are_categories and is_block
         ):
             is_copy[1:] |= is_repeat
     if is_copy.any():  # late answers come before the next picture, too
         period = float(np.median(np.diff(times_s[~is_copy])))
-        is_copy[1:] |= is_same & ~is_copy[:-1] & (lags < MAX_LATE_SHARE * period)
+        # Latest time of an answer, as a share of the interval between pictures.
+        is_copy[1:] |= is_same & ~is_copy[:-1] & (lags < 0.75 * period)
 
     # pairs whose lags overlap with the pace
     if not (is_copy.any() or are_categories):
         edges = np.flatnonzero(np.append(~is_same, True)) + 1
         lengths = np.diff(edges, prepend=0)
-        if lengths[lengths % 2 == 0].sum() >= MIN_PAIRED_SHARE * len(codes):
+        # Smallest share of events in whole pairs, if copies have no lag of their own.
+        if lengths[lengths % 2 == 0].sum() >= 0.9 * len(codes):
             for start, stop in zip(edges - lengths, edges, strict=True):
                 is_copy[start + 1 : stop : 2] = True
             inner = lags[is_copy[1:]]
             periods = np.diff(times_s[~is_copy])
             is_answer = periods.std() < inner.std() / 2  # at any time of a trial
             ratio = np.median(inner) / np.median(lags[~is_copy[1:]])
-            if not is_answer and 1 / MAX_LAG_RATIO < ratio < MAX_LAG_RATIO:
+            if not is_answer and 1 / max_lag_ratio < ratio < max_lag_ratio:
                 is_copy[:] = False
     return is_copy, lags[is_copy[1:]]
 
@@ -175,8 +165,11 @@ def find_names_at_pace(
     is_plain = np.ones(len(intervals), bool)
     is_plain[after[is_inner] - 1] = False
     plain = intervals[is_plain if is_plain.any() else slice(None)]
-    low, high = np.percentile(plain, [5, 90]) * PACE_RANGE
-    high = min(high, MAX_PACE_RATIO * float(np.median(plain)))
+    # Shortest and longest interval at the pace of pictures, relative to the 5th and
+    # 90th percentile of their intervals.
+    low, high = np.percentile(plain, [5, 90]) * (0.8, 1.25)
+    # Largest ratio of an interval at the pace to the median. Longer ones are pauses.
+    high = min(high, 2.5 * float(np.median(plain)))
 
     # candidates are as far from each picture as pictures are from each other
     padded = np.concatenate([[-np.inf], times_s, [np.inf]])

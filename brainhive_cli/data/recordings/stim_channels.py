@@ -18,36 +18,8 @@ from brainhive_cli.core.base import (
 from brainhive_cli.data.recordings.opening import get_scales
 from brainhive_cli.data.recordings.tables import RowKinds
 
-COMBINED_CHANNEL = re.compile(r"STI ?101|STI ?014|Status|UPPT001", re.IGNORECASE)
-"""Names of channels that combine single trigger lines, in MEGIN, mne, BioSemi and CTF
-files.
-"""
-TRIGGER_LINE = re.compile(r"(.*?)(\d+)(\D*)")
-"""Name of a trigger line. The number says which bit of the code the line is."""
-MAX_GLITCH_S = 1e-3
-"""Longest time for which the lines of a port differ while a code is set. It is at least
-one sample.
-"""
 MIN_REPEAT_S = 0.01
 """Shortest time between two events of the same name."""
-MAX_FRACTIONAL_SHARE = 0.2
-"""Largest share of samples, among those that differ from the most frequent code, that
-are more than 0.25 from a whole number. Noise stays below. Codes that were resampled or
-filtered have 0.3 to 0.5.
-"""
-MIN_RESTING_LEVEL = 256
-"""Smallest positive level at which a channel can rest, because lines are always high.
-"""
-MIN_ALONE_SHARE = 0.95
-"""Smallest share of the changes of bits during which the other bits stay, if the bits
-are a line of their own. A key and a code change in the same sample by chance only.
-"""
-MIN_REST_SHARE = 0.3
-"""Smallest number of returns to rest, as a share of the codes, in a port that does not
-hold its value.
-"""
-MAX_LINE_NUMBER = 32
-"""Largest number of a trigger line. No port has more lines."""
 
 FindPictures = Callable[[Collection[str]], Collection[str]]
 """Returns the names of events, among all names, that stand for pictures."""
@@ -112,7 +84,13 @@ def read_codes(
             a line is ambiguous.
     """
     # STI101 is preferred to other channels that combine lines
-    combined = [name for name in stim_channels if COMBINED_CHANNEL.fullmatch(name)]
+    # Names of channels that combine single trigger lines, in MEGIN, mne, BioSemi
+    # and CTF files.
+    combined = [
+        name
+        for name in stim_channels
+        if re.fullmatch(r"STI ?101|STI ?014|Status|UPPT001", name, re.IGNORECASE)
+    ]
     combined.sort(key=lambda name: "101" not in name)
     codes = {}
     counts = {}
@@ -168,7 +146,9 @@ def find_code_changes(
     lines = codes & ~picture_bits
     is_line_change = np.diff(lines) != 0
     is_alone = np.diff(codes & picture_bits)[is_line_change] == 0
-    if not picture_bits or not len(is_alone) or is_alone.mean() < MIN_ALONE_SHARE:
+    # The bits are a line of their own if the other bits stay during at least 95 % of
+    # their changes. A key and a code change in the same sample by chance only.
+    if not picture_bits or not len(is_alone) or is_alone.mean() < 0.95:
         return _find_changes(codes, rate_hz, find_pictures)
 
     resting_level, events, warnings = _find_changes(
@@ -186,7 +166,9 @@ def _find_changes(
     starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
     values = codes[starts]
     lengths = np.diff(starts, append=len(codes))
-    max_glitch = max(1, int(MAX_GLITCH_S * rate_hz))
+    # Longest time for which the lines of a port differ while a code is set. It is at
+    # least one sample.
+    max_glitch = max(1, int(1e-3 * rate_hz))
     warnings = []
 
     # if most codes last long, short spans are lines that change at different times
@@ -209,7 +191,8 @@ def _find_changes(
     # the most frequent level is a resting level if it is high enough
     levels, counts = np.unique(values, return_counts=True)
     resting_level = int(levels[counts.argmax()])
-    is_low = 0 <= resting_level < MIN_RESTING_LEVEL
+    # A channel can rest at 256 or more, because lines are always high.
+    is_low = 0 <= resting_level < 256
     if is_low or counts.max() <= 0.4 * len(values):
         resting_level = 0
 
@@ -221,7 +204,9 @@ def _find_changes(
     is_fall = follows_code & ((values & previous) == values)
     is_rise = follows_code & ((values & previous) == previous)
     is_event = ~is_rest
-    if is_rest.sum() >= MIN_REST_SHARE * is_event.sum():
+    # Smallest number of returns to rest, as a share of the codes, in a port that does
+    # not hold its value.
+    if is_rest.sum() >= 0.3 * is_event.sum():
         is_event &= ~is_fall
         added_codes = (values ^ previous)[is_rise]
         is_added = _are_pictures(added_codes, find_pictures)
@@ -266,7 +251,10 @@ def _round_codes(values: Float64, name: str) -> Int64:
     levels, counts = np.unique(codes, return_counts=True)
     is_changed = codes != levels[counts.argmax()]
     is_fractional = np.abs(values - codes)[is_changed] > 0.25
-    if len(is_fractional) and is_fractional.mean() > MAX_FRACTIONAL_SHARE:
+    # Largest share of samples, among those that differ from the most frequent code,
+    # that are more than 0.25 from a whole number. Noise stays below. Codes that were
+    # resampled or filtered have 0.3 to 0.5.
+    if len(is_fractional) and is_fractional.mean() > 0.2:
         raise BrainhiveError(
             f"channel {name} has no whole numbers in {is_fractional.mean():.0%} of its "
             "samples, so it was resampled or filtered",
@@ -293,12 +281,14 @@ def _combine_lines(
     numbers = []
     stems = set()
     for name in names:
-        match = TRIGGER_LINE.fullmatch(name)
+        # Name of a trigger line. The number says which bit of the code the line is.
+        match = re.fullmatch(r"(.*?)(\d+)(\D*)", name)
         if match:
             numbers.append(int(match[2]))
             stems.add((match[1], match[3]))
     is_numbered = len(set(numbers)) == len(names) and len(stems) == 1
-    if not is_numbered or max(numbers) > MAX_LINE_NUMBER:
+    # Largest number of a trigger line. No port has more lines.
+    if not is_numbered or max(numbers) > 32:
         raise BrainhiveError(
             f"channels {', '.join(lines)} have two values each, and their names do not "
             "say which bit of a code each channel is",

@@ -21,12 +21,7 @@ from brainhive_cli.data.files import (
     read_entities,
 )
 
-MODALITY_SUFFIX = re.compile(r"_(eeg|meg|ieeg)$")
-UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-"""First bytes of text in UTF-16."""
 WORKBOOK_ENDINGS = (".xlsx", ".xls", ".ods")
-WORKBOOK_STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-"""First bytes of workbooks: archives, and older files of Excel."""
 SAVE_WORKBOOK_HINT = "open it in a spreadsheet, and save it as CSV in UTF-8"
 EMPTY_CELLS = ("", "n/a")
 """Cells of BIDS tables without a value."""
@@ -40,9 +35,6 @@ ENTITIES = {"subject": "sub", "session": "ses", "task": "task", "run": "run"}
 """Entities of a file name that templates of event names may use, and their keys."""
 TEMPLATE_FIELD = re.compile(r"(\{([^{}:]+):?([^{}]*?([bdoxX])?)\})")
 """Field of a template: column or entity, Python's format, and type of an integer."""
-LARGE_WIDTH = re.compile(r"\d{4,}")
-"""Width in a template field that would exhaust the memory."""
-CSV_SEPARATORS = "\t;,"
 PERSON_COLUMNS = {
     "sub": ("participant_id", "participant", "subject", "sub"),
     "ses": ("session", "ses"),
@@ -53,8 +45,6 @@ KIND_COLUMNS = ("trial_type", "event_type", "condition", "task", "phase")
 """Columns that tell kinds of rows apart, such as seen and imagined pictures."""
 RowKinds = tuple[tuple[str, str], ...]
 """Column of `KIND_COLUMNS` and value, for each such column of a row."""
-LABEL_KEY = re.compile(r"^(sub|ses|task)-", re.IGNORECASE)
-"""Beginning of a label with its entity."""
 
 WhereKey = Annotated[
     dict[str, str | float | list[str | float]],
@@ -80,7 +70,7 @@ def name_sidecars(path: Path, suffix: str, extension: str = ".tsv") -> list[Path
     """
     stem = path.name.partition(".")[0]
     unsplit = SPLIT.sub("", stem)
-    stems = (stem, unsplit, MODALITY_SUFFIX.sub("", unsplit))
+    stems = (stem, unsplit, re.sub(r"_(eeg|meg|ieeg)$", "", unsplit))
     return [path.with_name(f"{name}_{suffix}{extension}") for name in stems]
 
 
@@ -144,7 +134,8 @@ def read_table(
             differs from the header, or if columns of the same name differ.
     """
     content = read_regular(path)
-    if content.startswith(WORKBOOK_STARTS):
+    # First bytes of workbooks: archives, and older files of Excel.
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise BrainhiveError(f"{path} is a workbook", SAVE_WORKBOOK_HINT)
     try:
         text = _decode(content)
@@ -152,7 +143,7 @@ def read_table(
         separator = "\t"
         if path.suffix != ".tsv":
             header_line = text.partition("\n")[0]
-            separator = max(CSV_SEPARATORS, key=header_line.count)
+            separator = max("\t;,", key=header_line.count)
         file = StringIO(text, newline="")
         lines = list(csv.reader(file, delimiter=separator, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -270,7 +261,9 @@ def read_kinds(row: Mapping[str, str]) -> RowKinds:
 
 def _read_label(text: str) -> str:
     """Return the same text for sub-01, 01, 1 and 1.0."""
-    return normalise_value(LABEL_KEY.sub("", text)).lower()
+    # Beginning of a label with its entity.
+    label_key = re.compile(r"^(sub|ses|task)-", re.IGNORECASE)
+    return normalise_value(label_key.sub("", text)).lower()
 
 
 def find_missing_column(template: str, columns: Sequence[str]) -> str:
@@ -341,7 +334,8 @@ def name_events(
 
 def _decode(content: bytes) -> str:
     """Decode text in UTF-16 with a byte order mark, UTF-8, or else Windows-1252."""
-    encoding = "utf-16" if content[:2] in UTF_16_MARKS else "utf-8-sig"
+    # First bytes of text in UTF-16.
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return content.decode(encoding)
     except UnicodeDecodeError:
@@ -380,7 +374,8 @@ def _fill_template(
         value = values[column]
         if value in EMPTY_CELLS:
             return "n/a"
-        if LARGE_WIDTH.search(format_spec):
+        # Width in a template field that would exhaust the memory.
+        if re.search(r"\d{4,}", format_spec):
             raise ValueError("a width of more than 999 letters")
         number = int(normalise_name(value)) if integer_type else value
         name = name.replace(field, format(number, format_spec))
