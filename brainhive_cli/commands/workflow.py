@@ -100,12 +100,8 @@ QUEUED = ("train-align",)
 """Commands whose runs of an expanded step are computed in one queue of cells."""
 COMPARED = ("eval-retrieval", "reconstruct")
 """Commands whose runs of an expanded step are compared, item by item."""
-MAX_PRINTED_LINES = 12
-"""Largest number of command lines that are printed before the runs of a step."""
 REPEATED = ("compare", "check", "report")
 """Commands that write no run. They are repeated whenever the workflow is run."""
-OWN_RECIPE = REPEATED + ("calibrate", "explain")
-"""Commands that use their own default recipe, and not the recipe of the workflow."""
 RUN_REFERENCE = re.compile(r"\{(?P<step>[^{}/]+)(?P<subpath>/[^{}]*)?\}")
 """Reference to the run of an earlier step in an override: `{STEP}` stands for the name
 of the run, and `{STEP/model}` for a path in the run.
@@ -377,7 +373,10 @@ class Recipe(BaseRecipe):
                 "set the recipe in one axis, and only overrides in the other axes",
             )
 
-        default_recipe = None if command in OWN_RECIPE else self.recipe
+        # Commands that use their own default recipe, and not the recipe
+        # of the workflow.
+        own_recipe = REPEATED + ("calibrate", "explain")
+        default_recipe = None if command in own_recipe else self.recipe
         return step.model_copy(
             update={
                 "command": command,
@@ -872,6 +871,8 @@ def run_steps(
     results: dict[str, Result] = {}
     runs_folder = recipe.paths.under_home("runs")
     number = 0
+    # Largest number of command lines that are printed before the runs of a step.
+    max_printed_lines = 12
     for names in recipe.group_steps():
         # if runs are only read, skip commands that write none
         step_name = get_step_name(names[0])
@@ -893,7 +894,7 @@ def run_steps(
             lines[name], module, recipes[name] = resolve_step(
                 recipe, name, results, overrides
             )
-            if len(lines) > MAX_PRINTED_LINES:
+            if len(lines) > max_printed_lines:
                 continue
             heading = f"{number}/{len(recipe.expanded_steps)} {name}"
             message = ["", heading]
@@ -902,7 +903,7 @@ def run_steps(
                 message.append(f"    {says}")
             message.append(f"    {lines[name]}")
             console.say(*message)
-        n_more = len(names) - MAX_PRINTED_LINES
+        n_more = len(names) - max_printed_lines
         if n_more > 0:
             console.say("", f"and {n_more:,} more runs of {step_name}")
 

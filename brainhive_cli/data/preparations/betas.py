@@ -74,32 +74,13 @@ FILE_ENDINGS = {
     "mask": NIFTI_ENDINGS,
 }
 """File endings by kind of file."""
-ARRAY_NAMES = ("betas", "betasmd", "modelmd")
-"""Names of the array that are tried if the recipe has none. GLMsingle writes the last
-two, in Python and in MATLAB.
-"""
 SourceFiles = tuple[Path, ...]
 """Files of betas in natural order, such as a file, or one per run or trial."""
-MAX_COMPARED_TRIALS = 16
-"""Largest number of trials that are read to compare layouts."""
-MAX_CONSTANT_SHARE = 0.01
-"""Largest excess of constant voxels in the mask over the best layout, as a share of
-the mask's voxels.
-"""
-MIN_RANK_CONTRAST = 0.8
-"""Smallest difference between mean ranks inside and outside of the mask that counts as
-clear. The largest possible difference is 1.
-"""
-PADDING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
-"""Zeros before a number."""
-NUMBER = re.compile(r"[A-Za-z]*[-_ ]?(\d+)(?:\.0+)?")
-"""Number of a session or run in a table, such as 1, 01, 1.0 or ses-01."""
 RUN = re.compile(r"(?<![a-z])run[-_]?(\d+)", re.IGNORECASE)
 """Run in the name of a table."""
 TableLine = dict[str, str]
 """Line of a table, by column."""
 SAVE_HINT = "save it again, or correct preparation.betas"
-LAYOUT_HINT = "save the betas as NIfTI, or as [trials, voxels of the mask]"
 MASK_HINT = "preparation.mask=PATTERN of a mask on the grid of the betas"
 
 
@@ -272,7 +253,8 @@ class OwnBetas(PublishedBetas):
         """Read the label of a subject: sub-7 is sub-07, if the recipe has neither."""
         label = read_label(path, self.root)
         is_numbered = label in self.config.subject_numbers
-        return label if is_numbered else PADDING_ZEROS.sub("", label)
+        # Zeros before a number.
+        return label if is_numbered else re.sub(r"(?<!\d)0+(?=\d)", "", label)
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the recipe's sessions, or all sessions with trials.
@@ -544,7 +526,8 @@ class OwnBetas(PublishedBetas):
             has_grid = all(layout.has_grid for layout in layouts.values())
             if len(layouts) > 1 and has_grid:
                 layouts = self._compare_layouts(source, counts_of, layouts, mask)
-        chosen = choose_only(layouts, f"{path}, {list(shapes[0])},", LAYOUT_HINT)
+        layout_hint = "save the betas as NIfTI, or as [trials, voxels of the mask]"
+        chosen = choose_only(layouts, f"{path}, {list(shapes[0])},", layout_hint)
         if chosen is None:
             mask_size = f" and the mask {mask.width} voxels" if mask else ""
             needs_mask = len(shapes[0]) == 4 and mask is None
@@ -575,7 +558,8 @@ class OwnBetas(PublishedBetas):
         contrast = dict[str, float]()
         for name, layout in layouts.items():
             counts = counts_of[layout.is_trials_last]
-            rows = np.arange(min(sum(counts), MAX_COMPARED_TRIALS))
+            # Largest number of trials that are read to compare layouts.
+            rows = np.arange(min(sum(counts), 16))
             values = np.nan_to_num(self._read_rows(source, counts, layout, None, rows))
             spread = np.ptp(values, 0)  # [X · Y · Z]
             n_constant[name] = int((spread[inside] == 0).sum())
@@ -584,13 +568,17 @@ class OwnBetas(PublishedBetas):
             difference = ranks[inside].mean() - ranks[~inside].mean()
             contrast[name] = abs(float(difference))
 
-        limit = min(n_constant.values()) + MAX_CONSTANT_SHARE * mask.width
+        # Largest excess of constant voxels in the mask over the best layout, as a share
+        # of the mask's voxels.
+        limit = min(n_constant.values()) + 0.01 * mask.width
         candidates = {}
         clear_layouts = {}
         for name, layout in layouts.items():
             if n_constant[name] <= limit:
                 candidates[name] = layout
-                if contrast[name] >= MIN_RANK_CONTRAST:
+                # Smallest difference between mean ranks inside and outside of the mask
+                # that counts as clear. The largest possible difference is 1.
+                if contrast[name] >= 0.8:
                     clear_layouts[name] = layout
         return clear_layouts or candidates
 
@@ -663,8 +651,11 @@ class OwnBetas(PublishedBetas):
     def _choose_array_name(self, path: Path, names: Collection[str]) -> str:
         """Return the recipe's name, or the only usual name in place of the default."""
         array_name = self.config.key
-        usual_names = [name for name in ARRAY_NAMES if name in names]
-        if array_name == ARRAY_NAMES[0] and len(usual_names) == 1:
+        # Names of the array that are tried if the recipe has none. GLMsingle writes the
+        # last two, in Python and in MATLAB.
+        array_names = ("betas", "betasmd", "modelmd")
+        usual_names = [name for name in array_names if name in names]
+        if array_name == array_names[0] and len(usual_names) == 1:
             array_name = usual_names[0]
         if array_name not in names:
             raise BrainhiveError(
@@ -711,7 +702,8 @@ def _read_number(
 ) -> int:
     """Read the number of a session or run, or the default without such a column."""
     text = line.get(column, str(default))
-    match = NUMBER.fullmatch(text)
+    # Number of a session or run in a table, such as 1, 01, 1.0 or ses-01.
+    match = re.fullmatch(r"[A-Za-z]*[-_ ]?(\d+)(?:\.0+)?", text)
     if not match:
         raise BrainhiveError(
             f"{position}: {column} {text!r} is not a number",

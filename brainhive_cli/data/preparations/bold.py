@@ -87,18 +87,10 @@ from brainhive_cli.data.signals import Surface, Voxels
 
 PEAK_S = 6.0
 """Approximate time from the onset of a picture to the peak of its response."""
-MIN_REMAINING_S = 1.0
-"""Shortest time from the onset of a picture to the last volume of a run. Later pictures
-are not modelled.
-"""
-EARLIEST_ONSET_S = -20.0
-"""Pictures that begin earlier, relative to the start of the run, are not modelled."""
 AFTER_END = "pictures that begin after the end of the run"
 PEAK_OUTSIDE = (
     f"pictures whose response peaks ({PEAK_S:g} s after onset) outside the run"
 )
-DURATION_TOLERANCE_S = 0.1
-"""Largest difference of durations that a single HRF models: its time step."""
 _BY_RUN = (
     "each run by itself, without labels of stimuli, then scaled by the mean of each "
     "voxel over all runs of the session, training and test"
@@ -114,10 +106,6 @@ FITTED = {
 """Trials that each estimator uses together, and for what, for checklists."""
 SURFACE_ENDINGS = (".gii", ".dtseries.nii")
 """Endings of BOLD that has vertices in place of voxels."""
-FMRIPREP_HINT = (
-    "run fmriprep with --level full --output-spaces T1w, or name its output: "
-    "preparation.derivatives=FOLDER"
-)
 OWN_GRID = (
     "the BOLD has no space: each run is on its own grid, which a movement between runs "
     "shifts; fmriprep --output-spaces T1w aligns them"
@@ -461,8 +449,12 @@ class Bold(Betas):
 
     def _list_bold_files(self, derived: BidsIndex) -> list[Path]:
         """List the BOLD of all subjects in the recipe's space."""
+        fmriprep_hint = (
+            "run fmriprep with --level full --output-spaces T1w, or name its output: "
+            "preparation.derivatives=FOLDER"
+        )
         if not self.derivatives.is_dir():
-            raise MissingData(f"there is no folder {self.derivatives}", FMRIPREP_HINT)
+            raise MissingData(f"there is no folder {self.derivatives}", fmriprep_hint)
         files = []
         other_kinds = Counter[str]()
         folders: list[Path] = []
@@ -493,7 +485,7 @@ class Bold(Betas):
             raise MissingData(
                 f"there is no preprocessed BOLD{matching} in {self.derivatives}, such "
                 f"as space-T1w_desc-preproc_bold: it has {', '.join(counts) or 'none'}",
-                f"preparation.derivatives={nested[0]}" if nested else FMRIPREP_HINT,
+                f"preparation.derivatives={nested[0]}" if nested else fmriprep_hint,
             )
         # without --output-spaces, there is only the grid of each run
         spaces = set(map(read_space, files))
@@ -785,8 +777,12 @@ class Bold(Betas):
             unit_s = {"s": 1, "ms": 1e-3, "volumes": timing.tr_s}[unit]
             onset_s = onset * unit_s
             last_volume_s = (timing.volumes - 1) * timing.tr_s + timing.start_s
-            latest_s = min(last_volume_s - MIN_REMAINING_S, timing.end_s)
-            if EARLIEST_ONSET_S < onset_s < latest_s:
+            # Shortest time from the onset of a picture to the last volume of a run.
+            # Later pictures are not modelled.
+            latest_s = min(last_volume_s - 1.0, timing.end_s)
+            # Pictures that begin earlier, relative to the start of the run,
+            # are not modelled.
+            if -20.0 < onset_s < latest_s:
                 pictures.append((number, onset_s, duration * unit_s, name))
             else:
                 dropped[PEAK_OUTSIDE if onset_s < timing.end_s else AFTER_END] += 1
@@ -830,7 +826,8 @@ def _require_equal_durations(durations_s: Float64, position: str) -> None:
     if np.isnan(durations_s).any():
         problem = "without a duration"
     # the range of infinite durations is NaN
-    elif not np.ptp(durations_s) <= DURATION_TOLERANCE_S:
+    # Largest difference of durations that a single HRF models: its time step.
+    elif not np.ptp(durations_s) <= 0.1:
         problem = f"for {durations_s.min():g} to {durations_s.max():g} s"
     else:
         return

@@ -26,10 +26,6 @@ from brainhive_cli.data.recordings import (
 from brainhive_cli.data.signals import Cutting, Milliseconds, Steps
 
 EpochWindow = tuple[Milliseconds, Milliseconds]
-END_MARGIN_SAMPLES = 0.4
-"""Samples by which the default window ends after the last sample of an epoch, because
-`keep_ms` excludes the sample at its end.
-"""
 
 
 class Config(OwnSignalKeys):
@@ -163,7 +159,9 @@ class Epochs(OwnRecordings):
         first_path, header = next(iter(channels.headers.items()))
         first_sample, last_sample = self._read_without_signals(first_path)[1].span
         start_ms = round(first_sample * 1000 / header.rate_hz, 3)
-        stop_ms = round((last_sample + END_MARGIN_SAMPLES) * 1000 / header.rate_hz, 3)
+        # Samples by which the default window ends after the last sample of an epoch,
+        # because `keep_ms` excludes the sample at its end.
+        stop_ms = round((last_sample + 0.4) * 1000 / header.rate_hz, 3)
         window_ms = config.epoch_ms or (start_ms, stop_ms)
         fields = {
             "rate_hz": config.rate_hz,

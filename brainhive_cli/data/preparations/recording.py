@@ -89,8 +89,6 @@ from brainhive_cli.data.signals import (
     whiten_session,
 )
 
-FLAT_REASON = "flat"
-"""Reason for dropping a trial in which the amplifier was off or saturated."""
 LOST_REASON = "samples were lost (NaN)"
 """Reason for dropping a trial with NaN in all channels."""
 TrialTables = Mapping[Path, Int64]
@@ -138,16 +136,6 @@ class OwnSignalKeys(ElectrodeKeys, Steps):
     def _leave_trials_apart(cls, fields: Any) -> Any:
         """Choose defaults with which trials of categories can be held out."""
         return leave_trials_apart(fields, cls.model_fields)
-
-
-DROPPED_PHRASES = {
-    "beyond the recording": "cut off by the start or the end of the file",
-    "not in the table": "of an event that is not in the table",
-    "no such picture": "of a picture that is not in the data set",
-    "two pictures at once": "with two pictures at once",
-    "without an onset": "without an onset",
-}
-"""Words of an error for reasons why trials are dropped. Others mark BAD spans."""
 
 
 class Config(RecordingKeys, OwnSignalKeys):
@@ -780,7 +768,8 @@ class OwnRecordings(Preparation):
                 )  # [n, C, T]
             # `segments` holds unfiltered samples, because a filter hides flat ones
             is_flat = segments.are_flat(onsets, cutting.span, len(names))
-            file_faults = np.where(is_flat, FLAT_REASON, "")
+            # Reason for dropping a trial in which the amplifier was off or saturated.
+            file_faults = np.where(is_flat, "flat", "")
             file_faults = np.where(np.isnan(signal[:, 0, 0]), LOST_REASON, file_faults)
             is_good = file_faults == ""
             faults.append(file_faults)
@@ -877,8 +866,16 @@ def _make_no_trials_error(
     """Return an error that counts the dropped trials by reason."""
     counts = sum(map(Counter, dropped.values()), Counter[str]())
     phrases = []
+    # Words of an error for reasons why trials are dropped. Others mark BAD spans.
+    dropped_phrases = {
+        "beyond the recording": "cut off by the start or the end of the file",
+        "not in the table": "of an event that is not in the table",
+        "no such picture": "of a picture that is not in the data set",
+        "two pictures at once": "with two pictures at once",
+        "without an onset": "without an onset",
+    }
     for reason, count in counts.items():
-        phrase = DROPPED_PHRASES.get(reason, f"marked as {reason}")
+        phrase = dropped_phrases.get(reason, f"marked as {reason}")
         phrases.append(f"{count} {phrase}")
     reasons = ", ".join(phrases) or "it has no events"
     if list(counts.values()) == [1]:

@@ -19,14 +19,6 @@ MAX_CHECKED_VECTORS = 256
 """Largest number of random vectors whose near-duplicates are counted. The share is then
 known within 6 %.
 """
-MIN_DUPLICATE_COSINE = 0.99999
-"""Cosine above which two vectors are near-duplicates, such as a picture decoded twice.
-Different pictures reach 0.999 in small networks.
-"""
-MAX_DEAD_SPREAD_SHARE = 1e-6
-"""Largest spread of a dead dimension, as a share of the largest spread. Float32 rounds
-as much.
-"""
 MIN_VECTORS = 16
 """Smallest number of vectors that say something about an encoder. Fewer vectors may be
 alike by chance.
@@ -190,7 +182,9 @@ def measure_health(embedding: Any, rows: Int64) -> Health:
             origin = values[0].copy()
         norms = np.sqrt(np.einsum("nd,nd->n", values, values))
         cosines = _normalise_vectors(values, norms) @ checked.T
-        n_near += (cosines > MIN_DUPLICATE_COSINE).sum(0)
+        # Cosine above which two vectors are near-duplicates, such as a picture decoded
+        # twice. Different pictures reach 0.999 in small networks.
+        n_near += (cosines > 0.99999).sum(0)
         values -= origin
         value_sums += values.sum(0)
         square_sums += np.einsum("nd,nd->d", values, values)
@@ -206,12 +200,14 @@ def measure_health(embedding: Any, rows: Int64) -> Health:
     # every vector is near itself, except a vector of zeros
     is_zero = ~checked.any(1)
     has_duplicate = (n_near > 1) | (is_zero & (n_zero_vectors > 1))
+    # Largest spread of a dead dimension, as a share of the largest spread. Float32
+    # rounds as much.
     return Health(
         vectors=n_vectors,
         dimensions=width,
         mean_norm=float(norm_sum / count),
         spread=np.quantile(spread, (0, 0.05, 0.5, 0.95, 1)).tolist(),
-        dead_dimensions=int((spread <= MAX_DEAD_SPREAD_SHARE * spread.max()).sum()),
+        dead_dimensions=int((spread <= 1e-6 * spread.max()).sum()),
         non_finite=n_non_finite,
         median_pair_cosine=float(np.median(pair_cosines)) if len(pair_cosines) else 0.0,
         near_duplicates=float(has_duplicate.mean()) if len(checked) else 0.0,

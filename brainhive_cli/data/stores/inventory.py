@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -24,16 +24,6 @@ from brainhive_cli.data.stores.target_store import (
 
 N_PUBLISHED_PICTURES = {name: facts.stimuli for name, facts in PUBLISHED_FACTS.items()}
 """Published number of pictures, by data set and split."""
-SHOWN_TO_ALL = ("things-eeg", "things-meg")
-"""Data sets that showed every picture to every subject."""
-ANNOTATIONS: Sequence[Literal["masks", "labels"]] = ("masks", "labels")
-"""Annotations that are read with the pictures that have them."""
-MAX_SAMPLED_ITEMS = 64
-"""Largest number of pictures, and of trials, that are read of a split. They are evenly
-spaced.
-"""
-NO_VALUE = "–"
-"""Cell of a table without a value."""
 
 
 @dataclass
@@ -115,10 +105,12 @@ def inspect_dataset(
 
     rows = []
     descriptions = {}
+    # Cell of a table without a value.
+    no_value = "–"
     for dataset_part in dataset_parts:
-        counts = [dataset_part.counts.get(split, NO_VALUE) for split in splits]
+        counts = [dataset_part.counts.get(split, no_value) for split in splits]
         size = (
-            NO_VALUE if dataset_part.size is None else console.size(dataset_part.size)
+            no_value if dataset_part.size is None else console.size(dataset_part.size)
         )
         rows.append((dataset_part.name, *counts, size, dataset_part.state))
         descriptions[dataset_part.name] = {
@@ -247,7 +239,8 @@ def _inspect_pictures(
             for row in range(count) if checks_all else _sample_rows(count):
                 if stimuli.has_pictures:
                     stimuli.open(row)
-                for annotation in ANNOTATIONS:
+                # Annotations that are read with the pictures that have them.
+                for annotation in ("masks", "labels"):
                     if getattr(stimuli, annotation):
                         stimuli.get_reader(annotation)(row)
     return dataset_part, images
@@ -255,7 +248,9 @@ def _inspect_pictures(
 
 def _sample_rows(count: int) -> list[int]:
     """Choose evenly spaced rows, the first and the last among them."""
-    rows = np.linspace(0, max(count - 1, 0), min(count, MAX_SAMPLED_ITEMS)).astype(int)
+    # Largest number of pictures, and of trials, that are read of a split. They
+    # are evenly spaced.
+    rows = np.linspace(0, max(count - 1, 0), min(count, 64)).astype(int)
     sample_rows: list[int] = np.unique(rows).tolist()
     return sample_rows
 
@@ -326,7 +321,8 @@ def _inspect_split(
     if min_repetitions != max_repetitions:
         repetitions = f"{min_repetitions}–{max_repetitions}"
     n_shown = 0
-    if dataset.name in SHOWN_TO_ALL:
+    # Data sets that showed every picture to every subject.
+    if dataset.name in ("things-eeg", "things-meg"):
         n_shown = N_PUBLISHED_PICTURES[dataset.name].get(split, 0)
     count = f"{n_stimuli:,}"
     if n_stimuli < n_shown:

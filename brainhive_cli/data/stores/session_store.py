@@ -17,8 +17,6 @@ from brainhive_cli.data.stores.signal_store import SignalStore, describe_differe
 DType = Literal["float32", "float16"]
 FileFacts = Mapping[str, Mapping[str, Any]]
 """Facts by file name: `bytes`, and `sha256` of tables and small files, or of pieces."""
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
-"""Suffixes of tables, which are always digested."""
 MAX_HASHED_BYTES = 2**20
 """Size from which only pieces of other files are digested, because more takes long."""
 N_PIECES = 16
@@ -200,7 +198,8 @@ def collect_file_facts(paths: Iterable[Path]) -> FileFacts:
         require_content(path)
         size = path.stat().st_size
         file_facts: dict[str, Any] = {"bytes": size}
-        if path.suffix.lower() in TABLE_SUFFIXES or size < MAX_HASHED_BYTES:
+        # Suffixes of tables, which are always digested.
+        if path.suffix.lower() in (".csv", ".tsv", ".txt") or size < MAX_HASHED_BYTES:
             file_facts["sha256"] = hashlib.sha256(read_regular(path)).hexdigest()
         else:
             file_facts["sha256_of_pieces"] = _digest_pieces(path, size)

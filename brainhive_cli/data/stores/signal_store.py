@@ -33,8 +33,6 @@ FORMAT = 4
 """Version of the format, as stored in the attributes."""
 REMAKE_HINT = "run again what made it: prepare, or the command that needs the signals"
 """Advice for a damaged store."""
-MAX_COPIED_BYTES = 2**26
-"""Largest number of bytes that are copied at a time, except for a single larger row."""
 OPTIONAL_ARRAYS = {
     "sessions": "i",
     "whiteners": "f",
@@ -361,7 +359,9 @@ def _copy_signal(
     signal_writer = hdf5.RowWriter(unfinished_path, f"{split}/signal")
     digest_writer = hdf5.RowWriter(unfinished_path, f"{split}/digests")
     row_bytes = prod(signal.shape[1:]) * signal.dtype.itemsize
-    step = max(1, MAX_COPIED_BYTES // max(1, row_bytes))
+    # Largest number of bytes that are copied at a time, except for a single larger row.
+    max_copied_bytes = 2**26
+    step = max(1, max_copied_bytes // max(1, row_bytes))
     for start in range(0, len(signal), step):
         values = np.asarray(signal[start : start + step])
         rows = np.arange(start, start + len(values))

@@ -43,18 +43,8 @@ MAX_EQUAL_DISTANCE = 0.0003
 """Distance of unit embeddings below which they count as equal. Float16 rounds the
 embedding of a picture differently in two batches.
 """
-N_DIRECTIONS = 16
-"""Number of random directions in which embeddings are compared."""
-ROWS_PER_BLOCK = 1024
-"""Rows that are checked for finite values at a time."""
 VALUES_PER_BLOCK = 2**24
 """Values of embeddings that are projected at a time."""
-VIEW_NAME = re.compile(
-    r"(?P<encoder>.+)-view-(?P<index>\d{1,6})(?P<digest>-[0-9a-f]{8})?"
-)
-"""Name of an encoder of a single view (frame or caption), such as `vae-view-2`. The
-encoder of all views has `-all` in place of `-view-2`.
-"""
 
 
 @dataclass(frozen=True)
@@ -279,7 +269,11 @@ def find_store(
         there, its path and the index of the view.
     """
     path = build_store_path(embeddings, dataset, split, encoder)
-    view = VIEW_NAME.fullmatch(encoder)
+    # Name of an encoder of a single view (frame or caption), such as `vae-view-2`. The
+    # encoder of all views has `-all` in place of `-view-2`.
+    view = re.fullmatch(
+        r"(?P<encoder>.+)-view-(?P<index>\d{1,6})(?P<digest>-[0-9a-f]{8})?", encoder
+    )
     if view is not None and not path.is_file():
         all_views = f"{view['encoder']}-all{view['digest'] or ''}"
         combined = build_store_path(embeddings, dataset, split, all_views)
@@ -455,8 +449,10 @@ def get_stimuli_and_pixels(
 def find_finite_rows(embedding: Any) -> Bool:
     """Find the rows [N] of embeddings [N, …] whose values are all finite."""
     is_finite = np.ones(len(embedding), bool)
-    for start in range(0, len(embedding), ROWS_PER_BLOCK):
-        block = np.isfinite(embedding[start : start + ROWS_PER_BLOCK])
+    # Rows that are checked for finite values at a time.
+    rows_per_block = 1024
+    for start in range(0, len(embedding), rows_per_block):
+        block = np.isfinite(embedding[start : start + rows_per_block])
         is_finite[start : start + len(block)] = block.reshape(len(block), -1).all(1)
     return is_finite
 
@@ -479,9 +475,11 @@ def find_equal_embeddings(stores: Iterable[TargetStore], is_candidate: Bool) -> 
         return has_equal
 
     projections = []
+    # Number of random directions in which embeddings are compared.
+    n_directions = 16
     for store in stores:
         width = prod(store.embedding.shape[1:])
-        directions = np.random.default_rng(0).standard_normal((width, N_DIRECTIONS))
+        directions = np.random.default_rng(0).standard_normal((width, n_directions))
         n_blocks = 1 + len(rows) * width // VALUES_PER_BLOCK
         blocks = []
         for block_rows in np.array_split(rows, n_blocks):
@@ -489,7 +487,7 @@ def find_equal_embeddings(stores: Iterable[TargetStore], is_candidate: Bool) -> 
             values = values.astype(np.float64)
             lengths = np.linalg.norm(values, axis=1, keepdims=True)
             blocks.append(values / np.maximum(lengths, 1e-30) @ directions)
-        projections.append(np.concatenate(blocks) / N_DIRECTIONS**0.5)
+        projections.append(np.concatenate(blocks) / n_directions**0.5)
     points = np.hstack(projections)
 
     # the nearest point is the point itself

@@ -211,12 +211,10 @@ def test_selection_on_test_is_a_caveat_and_published_are_shown(
     }
     (run / SHA256SUMS).unlink(missing_ok=True)
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    for config in run.glob("cells/*/model/config.json"):
-        config.write_text(
-            config.read_text().replace(
-                '"selection": "validation"', '"selection": "test"'
-            )
-        )
+    for folder in run.glob("cells/*/model"):
+        model = aligners.load(folder)
+        model.learned = replace(model.learned, selection="test")
+        model.save(folder)
 
     result = run_command("eval-retrieval", f"run={run}", "sheet_rows=0")
 
