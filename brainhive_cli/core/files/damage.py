@@ -159,15 +159,14 @@ def refuse_inflation(memory_bytes: int, file_bytes: int, name: str) -> None:
         )
 
 
-OUT_OF_MEMORY = r"^\w*MemoryError: |DefaultCPUAllocator: |\(memory allocation failed"
-"""Pattern of errors about a lack of memory. The first alternative matches errors of
-torch on a GPU, Python and NumPy, the second torch on a CPU, and the third HDF5.
-"""
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an error says that the machine or the GPU lacks memory."""
-    match = re.search(OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
+    # Pattern of errors about a lack of memory. The first alternative matches errors of
+    # torch on a GPU, Python and NumPy, the second torch on a CPU, and the third HDF5.
+    out_of_memory = (
+        r"^\w*MemoryError: |DefaultCPUAllocator: |\(memory allocation failed"
+    )
+    match = re.search(out_of_memory, f"{type(error).__name__}: {error}")
     return match is not None or system_error_number(error) == errno.ENOMEM
 
 

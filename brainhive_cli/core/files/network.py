@@ -21,8 +21,6 @@ BUSY_STATUSES = {429, 500, 502, 503, 504}
 """HTTP statuses of a server that may answer a later request."""
 SECRET_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
 """Name and password in an address, such as `https://name:password@host`."""
-PROXY_ERROR = re.compile(r"\bproxy\b|SOCKS|(invalid|nonnumeric) port", re.IGNORECASE)
-"""Pattern of errors of httpx, requests and urllib about a bad proxy."""
 
 
 def call_with_retries(
@@ -136,7 +134,10 @@ def find_bad_proxy(error: Exception) -> BrainhiveError | None:
         if name.lower().endswith("_proxy") and name.lower() != "no_proxy"
     ]
     reason = str(error)
-    if not variables or not PROXY_ERROR.search(reason):
+    # Pattern of errors of httpx, requests and urllib about a bad proxy.
+    if not variables or not re.search(
+        r"\bproxy\b|SOCKS|(invalid|nonnumeric) port", reason, re.IGNORECASE
+    ):
         return None
     names = ", ".join(variables)
     message = f"a proxy of {names} cannot be used: {reason.splitlines()[0]}"

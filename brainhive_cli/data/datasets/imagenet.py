@@ -31,8 +31,6 @@ from brainhive_cli.data.media import (
 SPLIT_OF_FOLDER: dict[str, str] = {}
 for _split, _folders in SPLIT_FOLDERS.items():
     SPLIT_OF_FOLDER |= dict.fromkeys(_folders, _split)
-SPLIT_PATTERN = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF_FOLDER)})(?![a-z])")
-"""Split in the path of a parquet file. The last match counts."""
 CLASS = re.compile(r"n\d{8}")
 """Name of a class, such as n01440764."""
 
@@ -93,7 +91,10 @@ def _find_sources(root: Path) -> list[tuple[str, Path]]:
         else:
             is_source = extension in PICTURES
             if extension == ".parquet":
-                matches = SPLIT_PATTERN.findall(path.lower())
+                # Split in the path of a parquet file. The last match counts.
+                matches = re.findall(
+                    rf"(?<![a-z])({'|'.join(SPLIT_OF_FOLDER)})(?![a-z])", path.lower()
+                )
                 if matches:
                     sources.add((SPLIT_OF_FOLDER[matches[-1]], root / path))
 

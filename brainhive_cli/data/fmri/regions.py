@@ -53,8 +53,6 @@ BACKGROUND_NAME = re.compile(
     r"\?+|unknown|background|medial[_ ]?wall|corpuscallosum|none", re.IGNORECASE
 )
 """Names that atlases give to voxels outside all regions."""
-HEMISPHERE_AFFIX = re.compile(r"^(?:ctx[-_])?[lr]h[-_.]|^[LR]_|^(?:Left|Right)-|_ROI$")
-"""Text around the name of a region, as in `ctx-lh-cuneus` or `L_V1_ROI`."""
 WANG_REGIONS = (
     "V1v V1d V2v V2d V3v V3d hV4 VO1 VO2 PHC1 PHC2 TO2 TO1 LO2 LO1 V3B V3A IPS0 IPS1 "
     "IPS2 IPS3 IPS4 IPS5 SPL1 FEF"
@@ -281,7 +279,10 @@ def _read_file(
         for number, names in enumerate(labels):
             prefix = f"{number + 1}." if n_maps > 1 else ""
             for label, name in names.items():
-                region = prefix + HEMISPHERE_AFFIX.sub("", name)
+                # Text around the name of a region, as in `ctx-lh-cuneus` or `L_V1_ROI`.
+                region = prefix + re.sub(
+                    r"^(?:ctx[-_])?[lr]h[-_.]|^[LR]_|^(?:Left|Right)-|_ROI$", "", name
+                )
                 regions.append((region, maps[:, number] == label))
         return FileRegions(size, regions, f"labels with the names {source}")
 

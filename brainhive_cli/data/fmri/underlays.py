@@ -15,8 +15,6 @@ from brainhive_cli.data.fmri.volumes import (
 )
 from brainhive_cli.data.signals import Underlay
 
-ANATOMY = "T1w"
-
 
 def find_anatomy(
     derivatives: Path, subject_folder: Path, space: str
@@ -72,7 +70,7 @@ def read_anatomy(path: Path, mask_path: Path) -> Underlay:
     reduced = blocks.mean((1, 3, 5))
     scaling = np.diag([*factors, 1.0])
     scaling[:3, 3] = (factors - 1) / 2
-    return Underlay(scale_brightness(reduced), affine @ scaling, ANATOMY)
+    return Underlay(scale_brightness(reduced), affine @ scaling, "T1w")
 
 
 def average_bold(path: Path) -> Underlay:

@@ -18,7 +18,6 @@ PICTURE_KEYS = ("stimulus_name", "stimulus_id", "Label")
 columns, the second is the number of the picture.
 """
 NOTHING = "samples of no picture"
-AGAIN = "training samples of the picture before, which subjects were to notice"
 
 
 class Averages(PublishedSteps):
@@ -54,6 +53,7 @@ class Averages(PublishedSteps):
         regions: dict[str, Bool] = {}  # masks [V] in the last file
         # Split of a sample by its DataType.
         split_of_type = {1.0: "train", 2.0: "test", 3.0: "imagery"}
+        again = "training samples of the picture before, which subjects were to notice"
         for session, (pattern, default_split) in enumerate(form.items(), 1):
             path = find_file(root, pattern.format(subject=subject), hint)
             paths.append(path)
@@ -77,7 +77,7 @@ class Averages(PublishedSteps):
             previous = ""
             for picture, split, run_number in zip(pictures, splits, runs, strict=True):
                 if split == "train" and picture == previous:
-                    split = AGAIN
+                    split = again
                 if not picture:
                     split = NOTHING
                 trials.append((picture, split, session, int(run_number)))

@@ -55,8 +55,6 @@ R2 = "sub-{:02d}_task-images_space-T1w_stat-rsquare_desc-R2mean_statmap.nii.gz"
 """Files of a session's betas and trials, of the mask, and of the R² of all voxels, in
 percent of variance, averaged over sessions.
 """
-MASK_R2 = 15.0
-"""R² in percent above which voxels are in MASK, made by the publisher in May 2026."""
 SESSIONS = range(1, 31)
 """Distributed sessions. The publisher withholds sessions 31 to 34."""
 
@@ -228,7 +226,9 @@ class LaionFmriBetas(PublishedSteps):
         if path is not None:
             return Mask.open(path, FETCH_HINT, exclusive_threshold=0.0)
         path = find_file(folder, R2.format(subject), FETCH_HINT)
-        return Mask.open(path, FETCH_HINT, exclusive_threshold=MASK_R2)
+        # R² in percent above which voxels are in MASK, made by the publisher
+        # in May 2026.
+        return Mask.open(path, FETCH_HINT, exclusive_threshold=15.0)
 
 
 def _list_pictures(

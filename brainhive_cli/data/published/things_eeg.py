@@ -59,7 +59,6 @@ FOLDER_IN_IDS = {
     "train_images": "training_images",
     "test_images": "test_images",
 }
-PICTURE_PATH = re.compile(rf"(?:.*/)?({'|'.join(FOLDER_IN_IDS)})/(.+)")
 METADATA = "image_metadata.npy"
 """Table of THINGS-EEG2's pictures, in the order of their numbers."""
 
@@ -322,7 +321,7 @@ def make_image_id(path: str) -> str:
     path has no such folder.
     """
     stem = os.path.splitext(path)[0]
-    match = PICTURE_PATH.fullmatch(stem)
+    match = re.fullmatch(rf"(?:.*/)?({'|'.join(FOLDER_IN_IDS)})/(.+)", stem)
     if match is None:
         return stem.rsplit("/", 1)[-1]
     return f"{FOLDER_IN_IDS[match[1]]}/{match[2]}"

@@ -28,8 +28,6 @@ MIN_MEASURED_STIMULI = 3
 """Smallest number of repeated stimuli whose reliability is measured."""
 SCALED_UNITS = (WHITENED_UNIT, "z-score", "IQR")
 """Units of signals whose spread is 1 already."""
-MAX_MEASURED_VALUES = 2**24
-"""Largest number of values of a subject that are measured."""
 MAX_OFFSET = 100.0
 """Largest mean of a channel in its standard deviations. Beyond it, float32 has less
 than five digits for the signal, and networks do not learn.
@@ -307,7 +305,9 @@ def _measure_spread(trials: Trials, as_singles: bool) -> tuple[Float64, Float64]
     n_values = int(np.prod(trials.signal.shape[1:]))
     if as_singles:
         n_values *= trials.max_repetitions
-    step = 1 + n_stimuli * n_values // MAX_MEASURED_VALUES
+    # Largest number of values of a subject that are measured.
+    max_measured_values = 2**24
+    step = 1 + n_stimuli * n_values // max_measured_values
     measured = trials.take(np.arange(0, n_stimuli, step))
     values = measured.singles if as_singles else measured.averages
     channels = values.swapaxes(0, 1).reshape(values.shape[1], -1).astype(np.float64)

@@ -25,8 +25,6 @@ REGIONS = {
 two regions count as one of them. The parietal and occipital channels of THINGS-EEG are
 the 17 channels of BrainHiVE.
 """
-EDF_DECORATION = re.compile(r"^EEG[ _-]+|[ _-]+(REF|LE|AVG|AR)$|\.+$", re.IGNORECASE)
-"""Text around the electrode name in EDF files: type, reference and padding."""
 AMPLIFIER_INPUT = re.compile(r"([A-H])(\d+)")
 """Name of an input of BioSemi's amplifier: bank and number."""
 MAX_PRINTED_NAMES = 8
@@ -491,4 +489,8 @@ def standardise_names(names: Sequence[str]) -> list[str]:
 
 def strip_electrode_name(name: str) -> str:
     """Remove the text of EDF files around a name, as in `EEG Fp1-REF` and `Fc5.`."""
-    return EDF_DECORATION.sub("", name.strip())
+    # Text around the electrode name in EDF files: type, reference and padding.
+    edf_decoration = re.compile(
+        r"^EEG[ _-]+|[ _-]+(REF|LE|AVG|AR)$|\.+$", re.IGNORECASE
+    )
+    return edf_decoration.sub("", name.strip())

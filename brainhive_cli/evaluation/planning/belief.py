@@ -30,15 +30,6 @@ LOG_GAINS = np.linspace(np.log(NO_GAIN), np.log(2), 60)
 """Logarithms of the gains for which likelihoods are interpolated."""
 SPREADS = np.array([0.15, 0.25, 0.35, 0.45, 0.6])
 """Standard deviations of the logarithm of the gain over people."""
-SPREAD_WEIGHTS = np.array([0.15, 0.25, 0.25, 0.2, 0.15])
-"""Probability of each spread before a pilot: from .2 to .45 in published results of
-single people.
-"""
-N_PUBLISHED_PEOPLE = 3
-N_PUBLISHED_TESTS = 600
-"""Number of simulated people in the design of a published result, and smallest number
-of pictures on which each is tested.
-"""
 
 
 def measure_margins(
@@ -284,7 +275,10 @@ class Belief:
     @classmethod
     def from_evidence(cls, world: LightWorld, evidence: Float64, n_trials: int) -> Self:
         """Combine the log-likelihood of a pilot with the prior of the spread."""
-        log_weights = evidence + np.log(SPREAD_WEIGHTS)[:, None]
+        # Probability of each spread before a pilot: from .2 to .45 in published results
+        # of single people.
+        spread_weights = np.array([0.15, 0.25, 0.25, 0.2, 0.15])
+        log_weights = evidence + np.log(spread_weights)[:, None]
         weights = np.exp(log_weights - log_weights.max())
         return cls(world, weights / weights.sum(), n_trials, evidence)
 
@@ -392,12 +386,16 @@ def simulate_top1(
 ) -> float:
     """Simulate the mean top-1 of people in the design of a published result."""
     hits = []
-    for person in range(N_PUBLISHED_PEOPLE):
+    # Number of simulated people in the design of a published result, and smallest
+    # number of pictures on which each is tested.
+    n_published_people = 3
+    n_published_tests = 600
+    for person in range(n_published_people):
         rng = np.random.default_rng((seed, person))
         decoder = world.draw_decoder(
             rng, gain, shape, result.train_pictures, result.train_repetitions
         )
-        for _ in range(-(-N_PUBLISHED_TESTS // result.test_pictures)):
+        for _ in range(-(-n_published_tests // result.test_pictures)):
             pictures = world.pictures.draw(rng, result.test_pictures)
             tokens = decoder.predict(rng, pictures, gain, result.test_repetitions)
             similarities = compute_cosines(tokens, pictures - decoder.mean)

@@ -25,11 +25,6 @@ from brainhive_cli.evaluation.planning.studies import (
     simulate_studies,
 )
 
-SHIFTS = np.linspace(-2.5, 2.5, 101)
-"""Changes of the logarithm of the gain, to find the weakest signal that suffices."""
-CURVE_PENALTIES = (1e-3, 0.02, 0.3) + (0.5,) * len(SHAPES)
-"""Penalties of the coefficients of `LogisticCurve`, which make them finite."""
-
 
 @dataclass(frozen=True)
 class LogisticCurve:
@@ -54,7 +49,9 @@ class LogisticCurve:
         """
         centre = float(log_gain.mean())
         basis = _make_basis(log_gain - centre, shape)
-        penalty = np.diag(CURVE_PENALTIES)
+        # Penalties of the coefficients of `LogisticCurve`, which make them finite.
+        curve_penalties = (1e-3, 0.02, 0.3) + (0.5,) * len(SHAPES)
+        penalty = np.diag(curve_penalties)
         coefficients = np.zeros(basis.shape[1])
         for _ in range(50):
             expected = _squash(basis @ coefficients)
@@ -133,7 +130,10 @@ class PowerCurve:
         else:
             # weaken or strengthen all signals
             in_range = (self.gains.min(), self.gains.max())
-            gains = [np.clip(log_gain + shift, *in_range) for shift in SHIFTS]
+            # Changes of the logarithm of the gain, to find the weakest
+            # signal that suffices.
+            shifts = np.linspace(-2.5, 2.5, 101)
+            gains = [np.clip(log_gain + shift, *in_range) for shift in shifts]
             powers = np.array([self.compute(gain, shape).mean() for gain in gains])
             effects = np.array([self.top1(gain, shape).mean() for gain in gains])
         is_enough = powers >= MIN_POWER
