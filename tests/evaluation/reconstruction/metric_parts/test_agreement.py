@@ -37,7 +37,10 @@ def folders(home: Path) -> tuple[str, str]:
 
 def test_metrics_are_sorted_by_agreement_and_large_ones_optional():
     known = [name for name in PICTURE_METRICS if name in AGREEMENT]
-    assert PICTURE_METRICS == known == [*AGREEMENT]
+    assert PICTURE_METRICS == known == [*AGREEMENT], (
+        "add the metric to agreement in core/results/metric_table.json and to the "
+        "table of docs/reconstruction.md"
+    )
     assert known == sorted(known, key=AGREEMENT.__getitem__, reverse=True)
 
     default = choose_metrics("picture", None)

@@ -37,6 +37,8 @@ def test_names_for_people_agree_with_the_parts_that_measure():
     names = {*PARTS, *tasks.SCALES, *measurements.METRIC_NAMES}
     for name in names:
         has_title = name in measurements.METRIC_NAMES
-        assert has_title or measurements.N_WAY.fullmatch(name), name
+        assert has_title or measurements.N_WAY.fullmatch(name), (
+            f"add a title of {name} to names in core/results/metric_table.json"
+        )
     shown = [measurements.metric_title(name) for name in sorted(names)]
     assert len(set(shown)) == len(shown)  # no two metrics share a name
