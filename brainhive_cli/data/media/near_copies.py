@@ -63,6 +63,9 @@ _PAIRS += [(view, view) for view in (_INNER, _WHOLE, _WHOLE_INNER)]
 _HAS_FEW_DETAILS = np.uint64(1 << 56)
 # highest compared frequency, because JPEG and resizing change higher ones
 _BAND = 24
+# views are first compared by lower frequencies
+_COARSE_BAND = 10
+_CHROMA_BAND = 8
 
 
 def hash_picture(stimulus: Image.Image | Clip) -> UInt64:
@@ -132,6 +135,8 @@ def find_candidates(
     """
     train_words = train_hashes.T.copy()  # [24, N]
     is_constant = ~train_words[:2].any(0)
+    # at most 20 of the 64 bits of even frequencies differ between candidates
+    max_even_distance = min(20, max_distance)
     candidates = []
     for row in np.flatnonzero(test_hashes.any(1)).tolist():
         # smallest number of bits that differ from each training picture, [N]
@@ -141,8 +146,9 @@ def find_candidates(
             train_even, train_odd = train_words[2 * train_view : 2 * train_view + 2]
             # even frequencies, which a mirror keeps, exclude most pictures
             n_even = np.bitwise_count(even ^ train_even)
-            # At most 20 of the 64 bits of even frequencies differ between candidates.
-            alike = np.flatnonzero(n_even <= 20)
+            alike = np.flatnonzero(n_even <= max_even_distance)
+            if not len(alike):
+                continue
             # a mirror flips the signs of odd frequencies
             n_odd = np.bitwise_count(odd ^ train_odd[alike])
             distance = n_even[alike] + np.minimum(n_odd, 64 - n_odd)
@@ -189,6 +195,7 @@ def confirm_near_copy(
     return "mirrored" if _share_part(mirrored, train_picture) else ""
 
 
+@cache
 def _make_frequencies(count: int) -> Float64:
     """Make the frequencies [count * count] of DCT coefficients, in half cycles."""
     return np.hypot(*np.mgrid[:count, :count]).ravel()
@@ -309,7 +316,8 @@ class _PreparedPicture(NamedTuple):
     square: Float32  # Y, Cb and Cr, [3, 128, 128]
     lights: Float32  # luminance, then equalised luminance, [2, 128, 128]
     views: Float64  # margins of the views, [12, 4]
-    details: Float32  # DCT coefficients of the lights in each view, [2, 12, 625]
+    details: Float32  # DCT coefficients of the lights in the whole picture, [2, 625]
+    coarse_details: Float32  # DCT coefficients of the lights in each view, [2, 12, 100]
     detail_count: float
 
     @classmethod
@@ -324,20 +332,29 @@ class _PreparedPicture(NamedTuple):
                 np.asarray(ImageOps.equalize(light), np.float32),
             ]
         )
-        details = _measure_details(lights, views, _BAND + 1)
         channels = np.moveaxis(np.asarray(square, np.float32), -1, 0)
-        return cls(channels, lights, views, details, count_details(grey))
+        return cls(
+            square=channels,
+            lights=lights,
+            views=views,
+            details=_measure_details(lights, _NO_MARGINS[None], _BAND + 1)[:, 0],
+            coarse_details=_measure_details(lights, views, _COARSE_BAND),
+            detail_count=count_details(grey),
+        )
 
     def mirror(self) -> Self:
         """Mirror the picture left to right: odd frequencies change their signs."""
         # the views that leave out the left side and the right side change places
         order = [0, 1, 2, 5, 4, 3] + list(range(6, VIEWS))
-        signs = np.tile(np.float32((-1) ** np.arange(_BAND + 1)), _BAND + 1)
-        square = self.square[..., ::-1]
-        lights = self.lights[..., ::-1]
-        views = self.views[order][:, [2, 1, 0, 3]]
-        details = self.details[:, order] * signs
-        return self._replace(square=square, lights=lights, views=views, details=details)
+        signs = (-1) ** np.arange(_BAND + 1, dtype=np.float32)
+        coarse_signs = np.tile(signs[:_COARSE_BAND], _COARSE_BAND)
+        return self._replace(
+            square=self.square[..., ::-1],
+            lights=self.lights[..., ::-1],
+            views=self.views[order][:, [2, 1, 0, 3]],
+            details=self.details * np.tile(signs, _BAND + 1),
+            coarse_details=self.coarse_details[:, order] * coarse_signs,
+        )
 
 
 # compared luminances: as they are, or either picture equalised
@@ -370,9 +387,7 @@ def _are_equal(picture: _PreparedPicture, other: _PreparedPicture) -> bool:
     """Return True if two pictures are alike as a whole."""
     correlations = []
     for light, other_light in _LIGHTS:
-        correlation = _correlate(
-            picture.details[light][_WHOLE], other.details[other_light][_WHOLE]
-        )
+        correlation = _correlate(picture.details[light], other.details[other_light])
         correlations.append(float(correlation))
     is_alike = max(correlations) >= MIN_CORRELATION
     return is_alike and _have_equal_colours(picture, _NO_MARGINS, other, _NO_MARGINS)
@@ -383,9 +398,9 @@ def _share_part(picture: _PreparedPicture, other: _PreparedPicture) -> bool:
     firsts, seconds = np.transpose(_PAIRS)
     score_lists = []
     for light, other_light in _LIGHTS:
-        details = picture.details[light][firsts]
-        other_details = other.details[other_light][seconds]
-        score_lists.append(_correlate(details, other_details, highest=10))
+        details = picture.coarse_details[light][firsts]
+        other_details = other.coarse_details[other_light][seconds]
+        score_lists.append(_correlate(details, other_details, _COARSE_BAND))
     scores = np.stack(score_lists)  # [3, P]
     # Smallest correlation of coarse details of two views that starts a search.
     if scores.max() < 0.6:

@@ -112,14 +112,26 @@ def test_details(recorded: Recorded, pictures: dict[str, Picture]) -> None:
     first = prepared["itself"]
     window = np.array([0.05, 0.0, 0.1, 0.02])
     mirrored = first.mirror()
+
+    # details [2, 12, 625] of all views, some of which are kept
+    details = {
+        name: near_copies._measure_details(each.lights, each.views, 25)
+        for name, each in (prepared | {"mirrored": mirrored}).items()
+    }
+    for name, each in (prepared | {"mirrored": mirrored}).items():
+        grid = details[name].reshape(2, 12, 25, 25)
+        coarse = grid[..., :10, :10].reshape(2, 12, 100)
+        np.testing.assert_allclose(each.details, details[name][:, 10], atol=0.5)
+        np.testing.assert_allclose(each.coarse_details, coarse, atol=0.5)
+    all_mirrored = details.pop("mirrored")
     recorded(
         digits=3,
         counts=[each.detail_count for each in prepared.values()],
-        details=[each.details for each in prepared.values()],
-        mirrored=[mirrored.square, mirrored.views, mirrored.details],
+        details=list(details.values()),
+        mirrored=[mirrored.square, mirrored.views, all_mirrored],
         correlations=[
-            near_copies._correlate(first.details, each.details, highest)
-            for each in prepared.values()
+            near_copies._correlate(details["itself"], each, highest)
+            for each in details.values()
             for highest in (10, 24)
         ],
         colours=[
