@@ -11,9 +11,7 @@ label are in training.
 """
 
 import csv
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import mne
@@ -21,7 +19,7 @@ import nibabel
 import numpy as np
 import scipy.io
 import torch
-from harness import CHECKOUT
+from harness import SHARED
 from scipy.stats import zscore
 
 from brainhive_cli.core.base.arrays import Float32, Int64
@@ -31,8 +29,6 @@ from brainhive_cli.evaluation.planning.power import predict_designs
 from brainhive_cli.measurement.linear_maps import Products
 from brainhive_cli.measurement.ranks import rank_first_pictures
 
-SHARED = Path(os.environ.get("BRAINHIVE_SHARED") or CHECKOUT.parent / "shared")
-"""Folder of recordings."""
 REAL = SHARED / "data/real"
 PILOT_SHARE = 0.2
 SHARES = (0.4, 0.6, 1.0)

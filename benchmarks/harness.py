@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ import psutil
 import torch
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.append(str(CHECKOUT))
+SHARED = import_module("tools.shared_folders").SHARED
+"""Folder of recordings and pictures outside the project."""
 FIGURES_VARIABLE = "BRAINHIVE_FIGURES"
 """Environment variable that names a JSON Lines file. Each figure is appended to it at
 once, so a crash loses none.

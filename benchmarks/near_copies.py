@@ -1,14 +1,12 @@
 """Accuracy and speed of the search for near-copies of pictures."""
 
-import os
 from collections.abc import Callable, Container
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import scipy.io
-from harness import CHECKOUT, Bench, main
+from harness import SHARED, Bench, main
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
@@ -22,8 +20,6 @@ from brainhive_cli.data.media.near_copies import (
 from brainhive_cli.data.media.picture_digests import digest_pixels
 from brainhive_cli.demo import pictures as demo
 
-SHARED = Path(os.environ.get("BRAINHIVE_SHARED") or CHECKOUT.parent / "shared")
-"""Folder of real pictures."""
 N_TEST = 200
 N_ALL = 16_740
 """Numbers of test pictures and of all pictures in THINGS-EEG2."""

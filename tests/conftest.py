@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
+from tools.shared_folders import GOLDEN, SHARED
+
 # Objects of imported modules live on, so that collection is off until tests start.
 gc.disable()
 # Threads of several processes compete for few cores. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No test uses the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or SHARED / "golden").absolute()
 
 LONG_FILES = {
     "test_guides",

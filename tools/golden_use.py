@@ -21,8 +21,9 @@ import safetensors
 import torch
 from torch.overrides import TorchFunctionMode
 
+from tools.shared_folders import GOLDEN
+
 ROOT = Path(__file__).parents[1]
-GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or ROOT.parent / "shared" / "golden")
 SHAPE_PROPERTIES = {
     "shape",
     "size",

@@ -35,6 +35,7 @@ from pydantic import BaseModel
 from safetensors.numpy import load_file
 
 from brainhive_cli.core.base.errors import BrainhiveError
+from tools.shared_folders import SHARED
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "brainhive_cli"
@@ -549,13 +550,9 @@ def record_demos() -> dict[str, Any]:
 def record_push(home: Path) -> dict[str, Any]:
     """Push the first run of train-align to a hub on this machine, and list its files.
 
-    The program of the hub lies in the folder that BRAINHIVE_SHARED names. The record is
-    empty without it.
+    The program of the hub lies in the folder `SHARED`. The record is empty without it.
     """
-    folder = os.environ.get("BRAINHIVE_SHARED")
-    if not folder:
-        return {}
-    server = Path(folder, "data/mini_hub_server.py")
+    server = SHARED / "data/mini_hub_server.py"
     spec = importlib.util.spec_from_file_location("mini_hub", server)
     if spec is None or spec.loader is None or not server.is_file():
         return {}

@@ -29,8 +29,8 @@ from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.exchange import digits69
 from tools import gratings_recordings, pinned
 from tools.pinned import ROOT, PinnedNumber, PinnedResults, round_number
+from tools.shared_folders import SHARED
 
-SHARED = Path(os.environ.get("BRAINHIVE_SHARED") or ROOT.parent / "shared")
 RECORDINGS = SHARED / "data/real"
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"

@@ -17,6 +17,7 @@ import pytest
 from tools.mutants import ROOT
 from tools.mutants.notes import file_of
 from tools.mutants.operators import Mutant
+from tools.shared_folders import SHARED
 
 LIBRARIES = """
 accelerate diffusers h5py huggingface_hub hypothesis jinja2 matplotlib.pyplot mne
@@ -100,9 +101,8 @@ class Checkout:
         self.root = folder / ROOT.name
         ignored = shutil.ignore_patterns(".*", "__pycache__")
         shutil.copytree(ROOT, self.root, ignore=ignored)
-        shared = Path(os.environ.get("BRAINHIVE_SHARED", ROOT.parent / "shared"))
-        if shared.is_dir():
-            (folder / "shared").symlink_to(shared.absolute())
+        if SHARED.is_dir():
+            (folder / "shared").symlink_to(SHARED)
 
     def judge(self, mutant: Mutant, tests: list[str], budget_s: float) -> Verdict:
         """Run tests on a mutant until one fails.

@@ -4,7 +4,6 @@ The generators `plant.py` and `plantn.py` lie beside their golden figures.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
@@ -23,9 +22,9 @@ from brainhive_cli.data.stores import signal_store
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import build_store_path
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
+from tools.shared_folders import GOLDEN
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or ROOT.parent / "shared" / "golden")
 SUBJECT = 1
 POSTERIOR = slice(-17, None)
 """Posterior channels of THINGS-EEG2, which all trainings use."""

@@ -1,8 +1,6 @@
 """Near-copies are found after edits, but not among different pictures."""
 
 import importlib
-import os
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -22,9 +20,8 @@ from brainhive_cli.data.media.near_copies import (
 from brainhive_cli.data.media.picture_digests import digest_pixels
 from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.demo import pictures as demo
+from tools.shared_folders import CHECKOUT, SHARED
 
-ROOT = Path(__file__).resolve().parents[3]
-SHARED = Path(os.environ.get("BRAINHIVE_SHARED") or ROOT.parent / "shared")
 Pictures = list[Image.Image]
 
 
@@ -32,7 +29,7 @@ Pictures = list[Image.Image]
 def simulation() -> ModuleType:
     """Import the benchmark, which has sets of pictures and edits."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
+        patch.syspath_prepend(CHECKOUT / "benchmarks")
         return importlib.import_module("near_copies")
 
 
