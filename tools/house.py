@@ -103,8 +103,8 @@ Steps = tuple[str, ...]
 """The dotted name of a key, split at its dots."""
 
 
-def count_code_lines(path: Path) -> int:
-    """Count the lines of a file that hold code, not comments or docstrings."""
+def read_code(path: Path) -> Iterator[tokenize.TokenInfo]:
+    """Yield the tokens of a file without comments, blank lines and docstrings."""
     source = path.read_text(encoding="utf-8")
     docstrings: set[int] = set()
     for node in ast.walk(ast.parse(source)):
@@ -118,11 +118,30 @@ def count_code_lines(path: Path) -> int:
             ):
                 last_line = statement.end_lineno or 0
                 docstrings.update(range(statement.lineno, last_line + 1))
-    code: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in BLANK_TOKENS and token.string:
-            code.update(range(token.start[0], token.end[0] + 1))
-    return len(code - docstrings)
+        is_code = token.type not in BLANK_TOKENS and token.string
+        if is_code and token.start[0] not in docstrings:
+            yield token
+
+
+def count_code_lines(path: Path) -> int:
+    """Count the lines of a file that hold code, not comments or docstrings."""
+    code: set[int] = set()
+    for token in read_code(path):
+        code.update(range(token.start[0], token.end[0] + 1))
+    return len(code)
+
+
+def count_tokens(folder: Path) -> Counter[str]:
+    """Count the tokens of code below a folder, by the name of its subfolder.
+
+    Files that lie in the folder itself count for ".".
+    """
+    counts = Counter[str]()
+    for path in sorted(folder.rglob("*.py")):
+        room = path.relative_to(folder).parts[0]
+        counts[room if path.parent != folder else "."] += len([*read_code(path)])
+    return counts
 
 
 @cache
