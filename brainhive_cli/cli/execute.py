@@ -468,7 +468,7 @@ def complete_line(
 def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool:
     """Return True if an argument must stay next to the `--recipe` of a hint.
 
-    - An argument without a key in `keys_by_argument` stays.
+    - An argument that sets no recipe key stays.
     - An argument stays if the user's own line sets one of its recipe keys.
     - `--encoders` also stays if the encoders of the recipe do not suit the hint.
 
@@ -483,8 +483,8 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
         return True
     key, value = argument[:2]
     is_suggested = SUGGESTED in argument[2:]
-    # Recipe keys by argument of a suggested command line (see `_is_needed`). If the
-    # user's own line sets one of the keys, the argument stays in the suggested line.
+    # Recipe keys by argument of a suggested command line. If the user's own line sets
+    # one of the keys, the argument stays in the suggested line.
     keys_by_argument = {
         "dataset": {"dataset", "preparation"},
         "encoders": {"encoders"},

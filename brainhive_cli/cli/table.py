@@ -73,8 +73,7 @@ def list_names(names: str) -> list[str]:
     """
     listed_names: list[str] = []
     for name in names.split(","):
-        # Sign before the name of a list that is made when a command line is
-        # completed (see `list_names`).
+        # @ stands before the name of a list that is made at completion.
         list_name = name.removeprefix("@")
         if list_name == name:
             listed_names.append(name)

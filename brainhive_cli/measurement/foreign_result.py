@@ -320,7 +320,7 @@ def _mark_missing(values: Tensor) -> Tensor:
     """Replace infinities and masks in similarities [N, M] by NaN.
 
     A mask is a very low value, such as -10⁹, of signals and candidates that were not
-    compared. 100 says how low.
+    compared.
     """
     values = values.where(values.isfinite(), torch.nan)
     present = values[values.isfinite()]

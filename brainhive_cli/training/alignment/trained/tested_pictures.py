@@ -244,7 +244,7 @@ class TestedPictures:
             True [N] for each signal that is left out.
 
         Raises:
-            BrainhiveError: if more than 0.2 of the pictures were seen.
+            BrainhiveError: if more than a fifth of the pictures were seen.
         """
         masks = {model: self.seen_by_subject[subject]} | self.seen_by_source
         shown_rows = np.unique(rows)
