@@ -124,7 +124,7 @@ def test_arrays_and_epochs_become_results_as_the_page_has_it(
         shown += [f"{name}.png" for name in names] * 2
         signals.append(signal.swapaxes(0, 1).reshape(-1, *signal.shape[2:]))
     volts = np.concatenate(signals)  # [n, C, T]
-    info = mne.create_info([*trials.space.names], trials.rate_hz, "eeg")
+    info = mne.create_info(list(trials.space.names), trials.rate_hz, "eeg")
     variables: dict[str, Any] = {
         "X": volts * 1e6,
         "shown": shown,
@@ -222,10 +222,10 @@ def test_importing_the_api_loads_no_heavy_library() -> None:
     imported = subprocess.check_output(
         [sys.executable, "-c", program], text=True
     ).split()
-    assert not {*imported} & HEAVY
+    assert not set(imported) & HEAVY
 
     assert [name for name in dir(api) if getattr(api, name, None) is None] == []
-    assert {*api.MODULE_OF_NAME} <= {*dir(api)}
+    assert set(api.MODULE_OF_NAME) <= set(dir(api))
     for name, module_name in api.MODULE_OF_NAME.items():
         module = importlib.import_module(f"brainhive_cli.{module_name}")
         assert getattr(api, name) is getattr(module, name)

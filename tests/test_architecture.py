@@ -3,6 +3,7 @@ hold.
 """
 
 import ast
+import graphlib
 import importlib
 import os
 import re
@@ -33,22 +34,23 @@ from tools.house import (
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHELVES = {parts.shelf_module_name(shelf) for shelf in parts.SHELVES}
 LAYERS = (
-    *(
-        {""},
-        {"core"},
-        {"measurement"},
-        {"demo", "models"},
-        {"data"},
-        {"reports"},
-        {"training"},
-    ),
-    *({"aligner"}, {"evaluation"}, {"commands"}, {"cli"}, {"api"}, {"app"}),
+    {""},
+    {"core"},
+    {"measurement"},
+    {"demo", "models"},
+    {"data"},
+    {"reports"},
+    {"training"},
+    {"aligner"},
+    {"evaluation"},
+    {"commands"},
+    {"cli"},
+    {"api"},
+    {"app"},
     {"__main__"},
 )
-"""The rooms from the ground up; a module imports from its own room and from those
-below.
-"""
-OPENED = (
+"""Rooms from the ground up. A module imports from its own room and from rooms below."""
+OPEN_TO_EVALUATION = (
     "cells",
     "model",
     "model_files",
@@ -60,10 +62,7 @@ OPENED = (
     "training.batches",
     "training.run",
 )
-"""Modules and rooms of alignment that evaluation may import: recipes and their cells,
-finished runs and their models, what calibrate fits models with, and trainings as a
-step of its runs.
-"""
+"""Modules and rooms of training.alignment that evaluation may import."""
 RECIPES = sorted(shipped_recipes().rglob("*.yaml"))
 LIBRARIES = {
     "torch",
@@ -76,7 +75,6 @@ LIBRARIES = {
     "yaml",
     "PIL",
 }
-HEAVY = {*LIBRARIES, "pydantic"}
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +85,8 @@ def trees() -> dict[str, ast.Module]:
 
 @pytest.fixture(scope="module")
 def imports(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
-    """Which modules of ours each module imports."""
-    return {module: {*list_imports(module, tree)} for module, tree in trees.items()}
+    """The modules of the package that each module imports."""
+    return {module: set(list_imports(module, tree)) for module, tree in trees.items()}
 
 
 def shelf_or_room(module: str) -> str:
@@ -107,40 +105,53 @@ def layer(module: str) -> int:
 
 
 def test_imports_point_down(imports: dict[str, set[str]]) -> None:
-    """To the own room and those below; from no shelf, kind of training or evaluation to
-    another.
-    """
-    for module, imported in (
-        (m, other) for m, others in imports.items() for other in others
-    ):
-        message = f"{module} imports {imported}"
-        assert layer(imported) < layer(module) or room(imported) == room(module), (
-            f"{message}, which is no lower"
-        )
-        here, there = map(shelf_or_room, (module, imported))
-        assert here == there or not {here, there} <= SHELVES, (
-            f"{message}: another shelf"
-        )
-        are_siblings = room(module) == room(imported) and room(module) in (
-            "training",
-            "evaluation",
-        )
-        assert here == there or not are_siblings, f"{message}: another {room(module)}"
-        is_guest = (
-            there == f"{PACKAGE.name}.training.alignment"
-            and room(module) == "evaluation"
-        )
-        opened = imported.removeprefix(f"{PACKAGE.name}.training.alignment.")
-        assert not is_guest or opened.startswith(OPENED), message
-        names = imported.split(".")
-        packages = [
-            ".".join(names[:i])
-            for i, name in enumerate(names)
-            if re.match("_(?!_)", name)
-        ]
-        assert all(f"{module}.".startswith(f"{package}.") for package in packages), (
-            f"{message}: private"
-        )
+    """A module imports from its own room and from lower rooms."""
+    for module, imported_modules in imports.items():
+        for imported in imported_modules:
+            is_lower = layer(imported) < layer(module)
+            message = f"{module} imports {imported}, which is no lower"
+            assert is_lower or room(imported) == room(module), message
+
+
+def test_shelves_trainings_and_evaluations_are_apart(
+    imports: dict[str, set[str]],
+) -> None:
+    """No shelf, kind of training or kind of evaluation imports another one."""
+    for module, imported_modules in imports.items():
+        for imported in imported_modules:
+            source, target = shelf_or_room(module), shelf_or_room(imported)
+            if source == target:
+                continue
+            message = f"{module} imports {imported}"
+            assert not {source, target} <= SHELVES, f"{message}: another shelf"
+            if room(module) in ("training", "evaluation"):
+                assert room(imported) != room(module), f"{message}: another room"
+
+
+def test_evaluation_imports_only_open_modules_of_alignment(
+    imports: dict[str, set[str]],
+) -> None:
+    alignment = f"{PACKAGE.name}.training.alignment"
+    for module, imported_modules in imports.items():
+        if room(module) != "evaluation":
+            continue
+        for imported in imported_modules:
+            if shelf_or_room(imported) == alignment:
+                name = imported.removeprefix(f"{alignment}.")
+                assert name.startswith(OPEN_TO_EVALUATION), f"{module} imports {name}"
+
+
+def test_a_private_module_is_imported_beside_it_only(
+    imports: dict[str, set[str]],
+) -> None:
+    """A private module, such as `models.backbones._blocks`, belongs to its folder."""
+    for module, imported_modules in imports.items():
+        for imported in imported_modules:
+            names = imported.split(".")
+            for depth, name in enumerate(names):
+                if re.match("_(?!_)", name):
+                    owner = ".".join(names[:depth])
+                    assert f"{module}.".startswith(f"{owner}."), (module, imported)
 
 
 KIND_OF_PRIOR_OR_GENERATOR = re.compile(
@@ -149,15 +160,10 @@ KIND_OF_PRIOR_OR_GENERATOR = re.compile(
 
 
 def test_no_command_or_domain_names_a_kind_of_prior_or_generator() -> None:
-    for module in (
-        m
-        for m in MODULES
-        if room(m) in ("commands", "evaluation", "training", "reports")
-    ):
-        found = KIND_OF_PRIOR_OR_GENERATOR.findall(MODULES[module].read_text())
-        assert not found, (
-            f"{module} knows of {found}: put it into priors/ or generators/"
-        )
+    for module, path in MODULES.items():
+        if room(module) in ("commands", "evaluation", "training", "reports"):
+            kinds = KIND_OF_PRIOR_OR_GENERATOR.findall(path.read_text())
+            assert not kinds, f"{module}: move {kinds} into priors/ or generators/"
 
 
 def test_templates_name_no_kind_of_part() -> None:
@@ -172,23 +178,20 @@ def test_templates_name_no_kind_of_part() -> None:
     assert len(templates) > 30
     for path in templates:
         quoted = re.findall(r"[\"']([\w-]+)[\"']", path.read_text())
-        assert not kinds & {*quoted}, f"{path.name} names {kinds & {*quoted}}"
+        assert not kinds.intersection(quoted), path.name
 
 
 def test_no_module_imports_itself_through_others(
     imports: dict[str, set[str]],
 ) -> None:
-    left = dict(imports)
-    while free := {
-        module for module, others in left.items() if not others & left.keys()
-    }:
-        left = {module: others for module, others in left.items() if module not in free}
-    assert not left, "modules in or above a circle"
+    # TopologicalSorter raises CycleError with the modules of a circle
+    graphlib.TopologicalSorter(imports).prepare()
 
 
 MAX_ARROWS = {"core": 12, "reports": 8, "data": 45, "training.alignment": 3}
-"""Most pairs of rooms inside a folder of which one imports the other; its loose files
-are one room, below all others.
+"""Largest number of pairs of rooms in a folder of which one imports the other.
+
+The loose files of the folder are one room.
 """
 
 
@@ -198,18 +201,18 @@ def rooms_inside(
     """List the imports between the rooms inside a folder, by the names of both."""
     start = f"{PACKAGE.name}.{folder}."
     arrows: dict[tuple[str, str], list[str]] = {}
-    for module, others in imports.items():
-        for other in others:
-            if not (module.startswith(start) and other.startswith(start)):
+    for module, imported_modules in imports.items():
+        for imported in imported_modules:
+            if not (module.startswith(start) and imported.startswith(start)):
                 continue
             rooms = []
-            for name in (module, other):
-                first = name.removeprefix(start).split(".")[0]
-                is_room = (PACKAGE / folder.replace(".", "/") / first).is_dir()
-                rooms.append(first if is_room else "")
+            for name in (module, imported):
+                room_name = name.removeprefix(start).split(".")[0]
+                is_room = (PACKAGE / folder.replace(".", "/") / room_name).is_dir()
+                rooms.append(room_name if is_room else "")
             if rooms[0] != rooms[1]:
                 arrows.setdefault((rooms[0], rooms[1]), []).append(
-                    f"{module} → {other}"
+                    f"{module} → {imported}"
                 )
     return arrows
 
@@ -221,17 +224,11 @@ def test_imports_between_rooms_point_one_way(
     arrows = rooms_inside(imports, folder)
     assert 0 < len(arrows) <= MAX_ARROWS[folder], sorted(arrows)
 
-    # take away the rooms that import none of those that are left
-    left = {room for pair in arrows for room in pair}
-    while left:
-        free = {
-            room
-            for room in left
-            if not any(one == room and other in left for one, other in arrows)
-        }
-        circle = [arrows[pair] for pair in arrows if {*pair} <= left]
-        assert free, f"rooms that import each other: {circle}"
-        left -= free
+    # TopologicalSorter raises CycleError with the rooms of a circle
+    graph = graphlib.TopologicalSorter[str]()
+    for importing_room, imported_room in arrows:
+        graph.add(importing_room, imported_room)
+    graph.prepare()
 
 
 NOT_AT_A_DOOR = {"audit", "build_store_path", "model_input"}
@@ -259,7 +256,7 @@ def test_a_room_is_entered_through_its_door(trees: dict[str, ast.Module]) -> Non
                     f"the name in {MODULES[room].with_suffix('.pyi')}"
                 )
     for room, door in doors.items():
-        assert {*door} <= used_names[room], f"a name of {room} that no room imports"
+        assert set(door) <= used_names[room], f"a name of {room} that no room imports"
 
 
 def test_data_has_no_loose_file() -> None:
@@ -275,15 +272,19 @@ def mirrors_a_module(test: Path) -> bool:
     `brainhive_cli/core/runs/run_folder.py`. Tests of tools and benchmarks mirror these
     folders. Tests of docs mirror its pages and folders.
     """
-    below = test.relative_to(CHECKOUT / "tests")
-    page = CHECKOUT / below.parent / test.stem.removeprefix("test_").replace("_", "-")
-    if below.parts[0] == "docs" and (
+    relative_path = test.relative_to(CHECKOUT / "tests")
+    page = (
+        CHECKOUT
+        / relative_path.parent
+        / test.stem.removeprefix("test_").replace("_", "-")
+    )
+    if relative_path.parts[0] == "docs" and (
         page.is_dir() or page.with_suffix(".md").is_file()
     ):
         return True
     for root in (PACKAGE, CHECKOUT):
-        module = root / below.parent / test.stem.removeprefix("test_")
-        for path in (module, root / below.parent):
+        module = root / relative_path.parent / test.stem.removeprefix("test_")
+        for path in (module, root / relative_path.parent):
             contract = path / "__init__.py"
             has_contract = contract.is_file() and count_code_lines(contract) > 20
             if path.with_suffix(".py").is_file() or has_contract:
@@ -292,9 +293,9 @@ def mirrors_a_module(test: Path) -> bool:
 
 
 def test_tests_mirror_the_package() -> None:
-    tests = [*(CHECKOUT / "tests").rglob("test_*.py")]
-    others = [test.name for test in tests if not mirrors_a_module(test)]
-    assert len(tests) > 400 and len(others) <= len(tests) / 20, others
+    tests = list((CHECKOUT / "tests").rglob("test_*.py"))
+    unmatched_tests = [test.name for test in tests if not mirrors_a_module(test)]
+    assert len(tests) > 400 and len(unmatched_tests) <= len(tests) / 20, unmatched_tests
 
 
 def test_a_module_opens_by_saying_what_it_is_for(
@@ -319,21 +320,17 @@ def test_only_the_console_writes_to_the_terminal(
 
 
 def test_every_part_exports_its_config_and_a_tiny_instance() -> None:
-    """What parts do is tested in `test_devices.py`."""
-    for shelf, kind in [
-        (name, kind) for name in parts.SHELVES for kind in parts.list_kinds(name)
-    ]:
-        part = parts.load(shelf, kind)
-        assert (
-            issubclass(part.Config, parts.Config) and type(part.TINY) is part.Config
-        ), kind
-        written = part.TINY.model_dump(mode="json")
-        assert parts.resolve(shelf, written).model_dump(mode="json") == written, kind
-        assert [
-            name
-            for name, knob in part.Config.model_fields.items()
-            if not knob.description
-        ] == [], kind
+    """The outputs of parts are tested in `test_devices.py`."""
+    for shelf in parts.SHELVES:
+        for kind in parts.list_kinds(shelf):
+            part = parts.load(shelf, kind)
+            assert issubclass(part.Config, parts.Config), kind
+            assert type(part.TINY) is part.Config, kind
+            document = part.TINY.model_dump(mode="json")
+            resolved = parts.resolve(shelf, document)
+            assert resolved.model_dump(mode="json") == document, kind
+            for name, field in part.Config.model_fields.items():
+                assert field.description, f"{kind}.{name}"
 
 
 def test_every_shipped_recipe_is_the_same_when_it_is_read_again() -> None:
@@ -342,22 +339,20 @@ def test_every_shipped_recipe_is_the_same_when_it_is_read_again() -> None:
             f"brainhive_cli.commands.{path.stem.replace('-', '_')}"
         )
         recipe = pipeline.Recipe.resolve(path.stem, str(path), {}, [])
-        again = type(recipe).model_validate(recipe.model_dump(mode="json"))
-        assert again.fingerprint() == recipe.fingerprint(), path
+        copy = type(recipe).model_validate(recipe.model_dump(mode="json"))
+        assert copy.fingerprint() == recipe.fingerprint(), path
 
 
 def test_every_file_that_the_page_on_developing_names_exists() -> None:
-    named = re.findall(
+    file_names = re.findall(
         r"`([a-z_/]+\.py)`", (CHECKOUT / "docs/developing.md").read_text()
     )
-    assert (
-        len(named) > 20
-        and [name for name in named if not (PACKAGE / name).is_file()] == []
-    )
+    assert len(file_names) > 20
+    assert [name for name in file_names if not (PACKAGE / name).is_file()] == []
 
 
 def test_every_command_has_its_room_and_file() -> None:
-    assert [command.name for command in COMMANDS] == [*ROOMS], REGENERATE
+    assert [command.name for command in COMMANDS] == list(ROOMS), REGENERATE
     commands = {name.replace("-", "_") for name in ROOMS}
     files = {
         path.stem for path in (PACKAGE / "commands").glob("*.py") if path.stem[0] != "_"
@@ -368,10 +363,10 @@ def test_every_command_has_its_room_and_file() -> None:
     assert [name for name in ROOMS.values() if not (PACKAGE / name).is_dir()] == []
 
 
-def start(words: list[str], **environment: str) -> tuple[str, set[str]]:
-    """Run a command line in a new process; return what it shows, and the packages that
-    it has imported.
-    """
+def run_and_list_imports(
+    arguments: list[str], **environment: str
+) -> tuple[str, set[str]]:
+    """Run a command in a new process. Return its output and the imported packages."""
     program = """if True:
         import sys
         from brainhive_cli.app import app
@@ -381,55 +376,48 @@ def start(words: list[str], **environment: str) -> tuple[str, set[str]]:
             print("IMPORTED:", *{name.split(".")[0] for name in sys.modules})
     """
     variables = {**os.environ, **environment}
-    done = subprocess.run(
-        [sys.executable, "-c", program, *words],
+    process = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
         env=variables,
         capture_output=True,
         text=True,
         check=False,
     )
-    shown, _, imported = done.stdout.partition("IMPORTED:")
-    return shown + done.stderr, set(imported.split())
+    output, _, imported = process.stdout.partition("IMPORTED:")
+    return output + process.stderr, set(imported.split())
 
 
 def test_help_and_completion_import_nothing_heavy() -> None:
-    line = "brainhive embed --encoders vae,clip-h"
-    typed = {
-        "_BRAINHIVE_COMPLETE": "complete_bash",
-        "COMP_WORDS": line,
-        "COMP_CWORD": "3",
-    }
-    for words, environment, shown in (
-        (["train-align", "--help"], {}, "--mode"),
-        ([], typed, "vae,clip-h14"),
-    ):
-        told, imported = start(words, **environment)
-        assert shown in told
-        # Typer imports pydantic for the help of a command
-        assert (
-            "typer" in imported and imported & (LIBRARIES if words else HEAVY) == set()
-        )
+    output, imported = run_and_list_imports(["train-align", "--help"])
+    assert "--mode" in output and "typer" in imported
+    # Typer imports pydantic for the help of a command
+    assert not imported & LIBRARIES
+
+    completions, imported = run_and_list_imports(
+        [],
+        _BRAINHIVE_COMPLETE="complete_bash",
+        COMP_WORDS="brainhive embed --encoders vae,clip-h",
+        COMP_CWORD="3",
+    )
+    assert "vae,clip-h14" in completions and "typer" in imported
+    assert not imported & {*LIBRARIES, "pydantic"}
 
 
 def test_commands_load_no_library_that_they_do_not_use(
     world: Path, evaluation_result: Any, tmp_path: Path
 ) -> None:
-    """Not even numpy to show runs."""
+    watched = LIBRARIES | {"torchvision", "scipy", "matplotlib", "pandas"}
+    run_folder = evaluation_result.folder
+
+    output, imported = run_and_list_imports(["runs", "show", run_folder.name])
+    assert "error:" not in output and "folder: /" in output, output
+    assert imported & watched == {"yaml"}
+
     page = f"to={tmp_path / 'page.html'}"
-    for words, needed in (
-        (["runs", "show", evaluation_result.folder.name], {"yaml"}),
-        (
-            # its checklist reads signal stores
-            ["report", str(evaluation_result.folder), page],
-            {"yaml", "PIL", "numpy", "matplotlib", "h5py"},
-        ),
-    ):
-        shown, imported = start(words)
-        assert "error:" not in shown and "folder: /" in shown, shown
-        assert (
-            imported & {*LIBRARIES, "torchvision", "scipy", "matplotlib", "pandas"}
-            == needed
-        ), words
+    output, imported = run_and_list_imports(["report", str(run_folder), page])
+    assert "error:" not in output and "folder: /" in output, output
+    # the checklist of the page reads signal stores
+    assert imported & watched == {"yaml", "PIL", "numpy", "matplotlib", "h5py"}
 
 
 def test_checks_and_finished_runs_load_no_torch(
@@ -442,14 +430,15 @@ def test_checks_and_finished_runs_load_no_torch(
         "sheet_rows=0",
         "run.device=cpu",
     ]
-    for line, folder in (
-        (training, trained_run),
-        (evaluation, evaluation_result.folder),
+    for command_line, expected_text in (
+        (training + ["--check"], "Inputs"),
+        (training, trained_run.name),
+        (evaluation + ["--check"], "Inputs"),
+        (evaluation, evaluation_result.folder.name),
     ):
-        for words, fact in (([*line, "--check"], "Inputs"), (line, folder.name)):
-            shown, imported = start(words)
-            assert fact in shown and "error:" not in shown, shown
-            assert imported & {"torch", "scipy", "transformers"} == set(), words
+        output, imported = run_and_list_imports(command_line)
+        assert expected_text in output and "error:" not in output, output
+        assert not imported & {"torch", "scipy", "transformers"}, command_line
 
 
 REGENERATE = "run python -m tools.regenerate, and read the difference"
@@ -457,11 +446,13 @@ REGENERATE = "run python -m tools.regenerate, and read the difference"
 
 def test_completions_are_current() -> None:
     build = runpy.run_path(str(CHECKOUT / "completions/build.py"))
-    written = {name: build["script"](shell) for shell, name in build["SCRIPTS"].items()}
-    written["encoders.txt"] = build["encoders"]()
-    written["keys.txt"] = build["keys"]()
-    written["commands.json"] = build["commands"]()
-    for name, text in written.items():
+    current_texts = {
+        name: build["script"](shell) for shell, name in build["SCRIPTS"].items()
+    }
+    current_texts["encoders.txt"] = build["encoders"]()
+    current_texts["keys.txt"] = build["keys"]()
+    current_texts["commands.json"] = build["commands"]()
+    for name, text in current_texts.items():
         assert (CHECKOUT / "completions" / name).read_text() == text, REGENERATE
 
 
@@ -502,11 +493,8 @@ def is_type_name(target: ast.expr) -> TypeGuard[ast.Name]:
 
 
 def test_a_call_that_a_library_will_break_fails_the_suite():
-    """Libraries name the caller of what they will change in a FutureWarning."""
-    for module, is_ours in (("brainhive_cli.models.electrodes", True), ("mne", False)):
-        call = partial(warnings.warn_explicit, "gone", FutureWarning, "x.py", 1)
-        if is_ours:
-            with pytest.raises(FutureWarning):
-                call(module=module)
-        else:
-            call(module=module)
+    """A FutureWarning names the module that called the library."""
+    call = partial(warnings.warn_explicit, "gone", FutureWarning, "x.py", 1)
+    with pytest.raises(FutureWarning):
+        call(module="brainhive_cli.models.electrodes")
+    call(module="mne")

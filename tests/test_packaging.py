@@ -46,17 +46,19 @@ ROOT_FILES = {
 """All that the repository tracks in its root."""
 
 
-def section(name: str) -> str:
+def read_section(name: str) -> str:
     """Read a section of Apptainer's definition."""
     return re.split(
         r"^%\w+\n", DEFINITION.partition(f"%{name}\n")[2], maxsplit=1, flags=re.M
     )[0]
 
 
-def copied(content: str) -> set[str]:
+def list_copied_paths(content: str) -> set[str]:
     """List what an image copies from the checkout."""
     if content is DEFINITION:
-        pairs = [line.split() for line in section("files").splitlines() if line.strip()]
+        pairs = [
+            line.split() for line in read_section("files").splitlines() if line.strip()
+        ]
         assert all(target == f"/src/{source}" for source, target in pairs)
         return {source for source, _ in pairs}
     lines = re.findall(r"^COPY (.+) (/src/\S*)$", content, re.M)
@@ -68,22 +70,24 @@ def test_all_that_the_package_is_built_of_is_copied_and_is_there() -> None:
     licences.
     """
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
-    about = PROJECT["project"]
-    needed = {
+    project = PROJECT["project"]
+    required_paths = {
         *wheel["packages"],
         *(PurePosixPath(name).parts[0] for name in wheel["force-include"]),
-        about["readme"],
-        *about["license-files"],
+        project["readme"],
+        *project["license-files"],
     }
     for content in BOTH.values():
-        assert copied(content) == {"pyproject.toml", *needed}
+        assert list_copied_paths(content) == {"pyproject.toml", *required_paths}
         assert [
-            name for name in copied(content) if not (CHECKOUT / name).exists()
+            name
+            for name in list_copied_paths(content)
+            if not (CHECKOUT / name).exists()
         ] == []
     lines = (CHECKOUT / "containers/Dockerfile.dockerignore").read_text().splitlines()
     assert lines[1] == "*" and {
         line[1:] for line in lines if line.startswith("!")
-    } == copied(DOCKERFILE)
+    } == list_copied_paths(DOCKERFILE)
 
 
 def test_the_image_uses_a_python_and_extras_of_the_project() -> None:
@@ -106,14 +110,14 @@ def test_the_workflow_tests_every_python_of_the_project() -> None:
     """Quoted, too: YAML reads 3.10 as 3.1."""
     prefix = "Programming Language :: Python :: 3."
     workflow = yaml.safe_load((CHECKOUT / ".github/workflows/ci.yml").read_text())
-    named = [
-        each.rpartition(" ")[2]
-        for each in PROJECT["project"]["classifiers"]
-        if each.startswith(prefix)
+    versions = [
+        classifier.rpartition(" ")[2]
+        for classifier in PROJECT["project"]["classifiers"]
+        if classifier.startswith(prefix)
     ]
     allowed = SpecifierSet(PROJECT["project"]["requires-python"])
-    assert workflow["jobs"]["tests"]["strategy"]["matrix"] == {"python": named}
-    assert named == [f"3.{minor}" for minor in range(30) if f"3.{minor}" in allowed]
+    assert workflow["jobs"]["tests"]["strategy"]["matrix"] == {"python": versions}
+    assert versions == [f"3.{minor}" for minor in range(30) if f"3.{minor}" in allowed]
 
 
 def test_every_extra_has_a_step_in_the_script_that_tries_them() -> None:

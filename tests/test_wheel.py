@@ -37,9 +37,23 @@ DATA = {
 }
 """Suffixes of files by the folders of weights and data."""
 TEXTS = {
-    *(".py", ".pyi", ".yaml", ".json", ".txt", ".csv", ".bib"),
-    *(".html", ".css", ".js", ".md", ".tex", ".mplstyle", ".j2"),
-    *("", ".bash", ".fish"),  # completions
+    ".py",
+    ".pyi",
+    ".yaml",
+    ".json",
+    ".txt",
+    ".csv",
+    ".bib",
+    ".html",
+    ".css",
+    ".js",
+    ".md",
+    ".tex",
+    ".mplstyle",
+    ".j2",
+    "",
+    ".bash",
+    ".fish",  # completions
 }
 """Suffixes of files elsewhere."""
 MAX_TEXT_BYTES = 50_000
@@ -47,17 +61,22 @@ MAX_BYTES = 32_000_000
 """Largest wheel, before compression, and largest sdist."""
 
 
-def run(home: Path, *words: str | Path) -> str:
+def run_program(home: Path, *arguments: str | Path) -> str:
     """Run a command in an empty home, and return what it printed."""
     environment = {
         name: value for name, value in os.environ.items() if name not in FOREIGN
     }
     environment["BRAINHIVE_HOME"] = str(home)
-    done = subprocess.run(
-        words, cwd=home, env=environment, capture_output=True, text=True, check=False
+    process = subprocess.run(
+        arguments,
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 def list_packed(builder: type[BuilderInterface]) -> dict[str, Path]:
@@ -143,26 +162,31 @@ def test_the_wheel_holds_modules_small_texts_and_named_data() -> None:
     sizes = {
         name: path.stat().st_size for name, path in list_packed(WheelBuilder).items()
     }
-    seen = set()
+    packed_suffixes = set()
     for name, size in sizes.items():
         suffix = PurePosixPath(name).suffix
-        folder = next((each for each in DATA if name.startswith(f"{each}/")), None)
+        folder = next(
+            (data_folder for data_folder in DATA if name.startswith(f"{data_folder}/")),
+            None,
+        )
         if folder is None:
             assert suffix in TEXTS and size <= MAX_TEXT_BYTES, name
         else:
             assert suffix in DATA[folder], name
-        seen.add((folder, suffix))
-    assert seen >= {(folder, suffix) for folder in DATA for suffix in DATA[folder]}
+        packed_suffixes.add((folder, suffix))
+    assert packed_suffixes >= {
+        (folder, suffix) for folder in DATA for suffix in DATA[folder]
+    }
     assert sum(sizes.values()) <= MAX_BYTES
 
 
 def test_notice_and_readmes_name_all_weights_and_data() -> None:
     notice = (CHECKOUT / "NOTICE").read_text()
-    named = re.findall(r"\bbrainhive_cli/[\w./]*\w", notice)
-    assert [name for name in named if not (CHECKOUT / name).exists()] == []
-    assert set(DATA) <= set(named)
+    notice_paths = re.findall(r"\bbrainhive_cli/[\w./]*\w", notice)
+    assert [name for name in notice_paths if not (CHECKOUT / name).exists()] == []
+    assert set(DATA) <= set(notice_paths)
     names = list_packed(WheelBuilder).keys()
-    assert {name for name in names if name.endswith(".csv")} <= set(named)
+    assert {name for name in names if name.endswith(".csv")} <= set(notice_paths)
 
     # each README names the files of its folder, or the folders that hold them
     readme = (CHECKOUT / WEIGHTS / "README.md").read_text()
@@ -171,9 +195,9 @@ def test_notice_and_readmes_name_all_weights_and_data() -> None:
         path = PurePosixPath(name)
         if path.suffix == ".safetensors" or path.name == "tokenizer.json":
             inside = path.relative_to(WEIGHTS)
-            places = {inside.as_posix(), inside.with_suffix("").as_posix()}
-            places.update(parent.as_posix() for parent in inside.parents)
-            assert places & set(described), name
+            accepted_names = {inside.as_posix(), inside.with_suffix("").as_posix()}
+            accepted_names.update(parent.as_posix() for parent in inside.parents)
+            assert accepted_names & set(described), name
     readme = (CHECKOUT / PHOTOGRAPHS / "README").read_text()
     photographs = {PurePosixPath(name).stem for name in names if name.endswith(".jpg")}
     assert photographs <= {line.partition(" ")[0] for line in readme.splitlines()}
@@ -200,9 +224,9 @@ def test_the_sdist_builds_the_wheel_of_the_checkout(
     with tarfile.open(sdist) as archive:
         names = {name.removeprefix(f"{folder}/") for name in archive.getnames()}
         archive.extractall(tmp_path, filter="data")
-    about = {"LICENSE", "NOTICE", "PKG-INFO", "README.md", "pyproject.toml"}
+    top_files = {"LICENSE", "NOTICE", "PKG-INFO", "README.md", "pyproject.toml"}
     # hatchling adds the second to every sdist
-    assert names - set(list_packed(SdistBuilder)) == about | {".gitignore"}
+    assert names - set(list_packed(SdistBuilder)) == top_files | {".gitignore"}
     assert sdist.stat().st_size < MAX_BYTES
 
     rebuilt = build("wheel", tmp_path / folder, tmp_path / "wheel")
@@ -211,14 +235,16 @@ def test_the_sdist_builds_the_wheel_of_the_checkout(
     with zipfile.ZipFile(wheel) as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}
     information = f"brainhive-{__version__}.dist-info"
-    further = ("METADATA", "RECORD", "WHEEL", "entry_points.txt")
+    metadata_names = ("METADATA", "RECORD", "WHEEL", "entry_points.txt")
     licences = ("licenses/LICENSE", "licenses/NOTICE")
     assert contents.keys() - list_packed(WheelBuilder).keys() == {
-        f"{information}/{name}" for name in further + licences
+        f"{information}/{name}" for name in metadata_names + licences
     }
     # nothing tells where it was built
-    place = re.compile(rb"(?<![\w.])" + re.escape(os.fsencode(CHECKOUT)) + rb"/")
-    assert [name for name, text in contents.items() if place.search(text)] == []
+    checkout_path = re.compile(
+        rb"(?<![\w.])" + re.escape(os.fsencode(CHECKOUT)) + rb"/"
+    )
+    assert [name for name, text in contents.items() if checkout_path.search(text)] == []
 
 
 @pytest.mark.nightly
@@ -227,12 +253,12 @@ def test_pip_is_told_python_command_and_dependencies(
 ) -> None:
     site = [str(path) for path in environment.glob("lib/python*/site-packages")]
     (installed,) = metadata.Distribution.discover(name="brainhive", path=site)
-    about = installed.metadata
+    package_metadata = installed.metadata
     assert (
-        about["Version"] == __version__
-        and about["License-Expression"] == PROJECT["license"]
+        package_metadata["Version"] == __version__
+        and package_metadata["License-Expression"] == PROJECT["license"]
     )
-    assert SpecifierSet(about["Requires-Python"]) == SpecifierSet(
+    assert SpecifierSet(package_metadata["Requires-Python"]) == SpecifierSet(
         PROJECT["requires-python"]
     )
     (command,) = installed.entry_points
@@ -240,11 +266,11 @@ def test_pip_is_told_python_command_and_dependencies(
         command.group == "console_scripts"
         and {command.name: command.value} == PROJECT["scripts"]
     )
-    needed = [line for line in installed.requires or [] if "extra ==" not in line]
-    assert sorted(needed) == sorted(
+    requirements = [line for line in installed.requires or [] if "extra ==" not in line]
+    assert sorted(requirements) == sorted(
         line.replace("_", "-") for line in PROJECT["dependencies"]
     )
-    for line in map(Requirement, needed):  # as the tests run with
+    for line in map(Requirement, requirements):  # as the tests run with
         assert metadata.version(line.name) in line.specifier, line
 
 
@@ -255,10 +281,14 @@ def test_the_installed_command_works_in_an_empty_home(
     code = (
         "import sys, brainhive_cli; print(brainhive_cli.__file__, *sys.path, sep='\\n')"
     )
-    copy, *path = run(tmp_path, environment / "bin/python", "-c", code).splitlines()
+    copy, *path = run_program(
+        tmp_path, environment / "bin/python", "-c", code
+    ).splitlines()
     assert Path(copy).is_relative_to(environment) and str(CHECKOUT) not in path
 
     # whose weights are in the wheel
     small = ("dataset.concepts=8", "encoders=demo-clip")
-    run(tmp_path, environment / "bin/brainhive", "embed", "--recipe", "demo", *small)
+    run_program(
+        tmp_path, environment / "bin/brainhive", "embed", "--recipe", "demo", *small
+    )
     assert list(tmp_path.glob("embeddings/*/train/*.h5"))

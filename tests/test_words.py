@@ -40,32 +40,32 @@ def banned(source: str) -> Iterator[str]:
                 | ast.Name(id=name, ctx=ast.Store())
                 | ast.Attribute(attr=name)
             ):
-                found = name.strip("_") in NAMES
+                is_banned = name.strip("_") in NAMES
             case ast.ClassDef(name=name):
-                found = name.strip("_") in CLASSES
+                is_banned = name.strip("_") in CLASSES
             case ast.arg(arg=name, annotation=annotation):
                 is_recipe = (
                     name == "what"
                     and annotation
                     and "Recipe" in ast.unparse(annotation)
                 )
-                found = name in NAMES or bool(is_recipe)
+                is_banned = name in NAMES or bool(is_recipe)
             case ast.Constant(value=str(text)):
                 yield from PROSE.findall(text)
                 continue
             case _:
                 continue
-        if found:
+        if is_banned:
             yield name
 
 
 def test_the_code_uses_standard_technical_english() -> None:
-    found = {
+    banned_words = {
         str(path): list(banned(path.read_text())) for path in PACKAGE.rglob("*.py")
     }
     assert (
-        len(found) > 100
-        and {name: words for name, words in found.items() if words} == {}
+        len(banned_words) > 100
+        and {name: words for name, words in banned_words.items() if words} == {}
     )
 
 

@@ -24,8 +24,8 @@ FIGURES = {
 def test_a_case_reports_its_figures(name, tmp_path, home, monkeypatch, capsys):
     """In this process, which has imported what they need."""
     monkeypatch.syspath_prepend(SCRIPT.parent)
-    kept = tmp_path / "figures"
-    monkeypatch.setenv("BRAINHIVE_FIGURES", str(kept))
+    figures_path = tmp_path / "figures"
+    monkeypatch.setenv("BRAINHIVE_FIGURES", str(figures_path))
     # which cases set, and tests after this one must not see
     monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "0")
     monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parents[1]))
@@ -34,12 +34,12 @@ def test_a_case_reports_its_figures(name, tmp_path, home, monkeypatch, capsys):
     # others may use the machine
     gpu.run_case(name, harness.Bench(home, "tiny", 1, options={"cap": 300.0}))
 
-    figures = [json.loads(each) for each in kept.read_text().splitlines()]
+    figures = [json.loads(figure) for figure in figures_path.read_text().splitlines()]
     assert (
-        FIGURES[name] in [each["what"] for each in figures]
+        FIGURES[name] in [figure["what"] for figure in figures]
         and FIGURES[name] in capsys.readouterr().out
     )
-    assert all(each["ours"] >= 0 for each in figures)
+    assert all(figure["ours"] >= 0 for figure in figures)
 
 
 @pytest.fixture
@@ -59,8 +59,14 @@ RuntimeError: CUDA error in {tmp_path}/weights.bin of {user}, see https://a.org/
     clean = gpu.remove_names(text)
     for name in (user, host, "study", "/data", str(tmp_path)):
         assert name not in clean
-    for kept in ("run.py", "y.h5", "weights.bin", "CUDA error", "https://a.org/b/c"):
-        assert kept in clean
+    for allowed_text in (
+        "run.py",
+        "y.h5",
+        "weights.bin",
+        "CUDA error",
+        "https://a.org/b/c",
+    ):
+        assert allowed_text in clean
 
 
 def test_the_report_describes_the_machine(gpu):

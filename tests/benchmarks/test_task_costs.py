@@ -19,8 +19,8 @@ def task_costs(monkeypatch):
 
 
 def test_a_product_is_counted_by_its_flops(task_costs):
-    left = torch.empty(1024, 1024, device="meta")
-    counts = task_costs.count(lambda: left @ left, times=3)
+    matrix = torch.empty(1024, 1024, device="meta")
+    counts = task_costs.count(lambda: matrix @ matrix, times=3)
     assert counts["matmul"] == 3 * 2 * 1024**3
     assert counts["bytes"] == 0 and counts["operators"] == 3
 

@@ -50,17 +50,17 @@ def make_generator_override() -> str:
         Path(__file__).parents[2] / "recipes/papers/mindeye2-enhanced/reconstruct.yaml"
     )
     generator = yaml.safe_load(path.read_text())["generator"]
-    first, second = generator["stages"]
-    first |= {
+    low_stage, refining_stage = generator["stages"]
+    low_stage |= {
         "generator": sdxl_unclip.TINY.model_dump(mode="json"),
         "resolution_px": 32,
         "steps": 2,
     }
-    second |= {
-        "generator": {**second["generator"], "source": "sdxl"},
+    refining_stage |= {
+        "generator": {**refining_stage["generator"], "source": "sdxl"},
         "resolution_px": 32,
     }
-    second["caption"] |= {
+    refining_stage["caption"] |= {
         "model": git_captioner_repository.NAME,
         "converter": git_captioner_repository.CONVERTER,
     }
@@ -69,7 +69,7 @@ def make_generator_override() -> str:
 
 
 @pytest.fixture(scope="module")
-def run(
+def align_run(
     tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
 ) -> Iterator[Path]:
     """Align run for both heads, in a home with their targets and tiny networks."""
@@ -97,11 +97,11 @@ def run(
         ).folder
 
 
-def make_overrides(run: Path, *overrides: str) -> tuple[str, ...]:
+def make_overrides(align_run: Path, *overrides: str) -> tuple[str, ...]:
     """Add overrides of reconstruct to those of small refined pictures."""
     generator = make_generator_override()
     return (
-        f"align_run={run}",
+        f"align_run={align_run}",
         "prior=identity",
         generator,
         *SMALL_PICTURES,
@@ -116,19 +116,21 @@ def read_pixels(folder: Path) -> np.ndarray:
 
 
 def test_every_number_and_sheet_of_mixed_pictures_says_so(
-    run: Path, run_command: RunCommand
+    align_run: Path, run_command: RunCommand
 ) -> None:
     recipe = reconstruct.Recipe.resolve(
-        "reconstruct", None, {}, make_overrides(run, MIX)
+        "reconstruct", None, {}, make_overrides(align_run, MIX)
     )
     inputs = list_inputs(reconstruct, recipe)
     mixed_run = run_command(
-        "reconstruct", *make_overrides(run, MIX, "sources=brain,images")
+        "reconstruct", *make_overrides(align_run, MIX, "sources=brain,images")
     )
-    refined_run = run_command("reconstruct", *make_overrides(run, "sources=brain"))
+    refined_run = run_command(
+        "reconstruct", *make_overrides(align_run, "sources=brain")
+    )
     blurry_only = MIX.replace("{", "{share: 1, ")
     blurry_run = run_command(
-        "reconstruct", *make_overrides(run, blurry_only, "sources=brain")
+        "reconstruct", *make_overrides(align_run, blurry_only, "sources=brain")
     )
 
     assert not describe_missing(inputs)
@@ -179,6 +181,8 @@ def test_every_number_and_sheet_of_mixed_pictures_says_so(
     ) as caught:
         run_command(
             "reconstruct",
-            *make_overrides(run, MIX.replace("{", "{head: low, "), "sources=brain"),
+            *make_overrides(
+                align_run, MIX.replace("{", "{head: low, "), "sources=brain"
+            ),
         )
     assert "papers/mindeye2-blurry" in caught.value.hint

@@ -55,7 +55,7 @@ def test_model_input_reads_what_training_and_retrieval_read(
         "signal.channels=[occipital]",
         "signal.window_ms=[100, 500]",
     )
-    run = api.open_run(
+    trained_run = api.open_run(
         run_command(
             "train-align",
             *align_overrides,
@@ -65,8 +65,8 @@ def test_model_input_reads_what_training_and_retrieval_read(
             runs,
         ).folder
     )
-    member = run.member()
-    person = run.open_test_set().open_person(member, 1)
+    member = trained_run.member()
+    person = trained_run.open_test_set().open_person(member, 1)
     spec, history = member.layout.spec, member.history
     assert spec.signal["name"] == "default" and 1 in history.normalisers
     trials_of_split = {"train": person.train_trials, "test": person.all_trials}

@@ -65,15 +65,15 @@ def world(tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand) -> 
         yield home, run_command("train-align", *ALIGN).folder
 
 
-def load_weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "cells" / "all_seed-1" / "model" / "model.safetensors")
+def load_weights(align_run: Path) -> dict[str, torch.Tensor]:
+    return load_file(align_run / "cells" / "all_seed-1" / "model" / "model.safetensors")
 
 
 @pytest.mark.nightly
 def test_both_heads_retrieve_above_chance(world: Any, run_command: RunCommand) -> None:
-    _, run = world
+    _, align_run = world
     config = json.loads(
-        (run / "cells" / "all_seed-1" / "model" / "config.json").read_text()
+        (align_run / "cells" / "all_seed-1" / "model" / "config.json").read_text()
     )
     shapes = {name: head["shape"] for name, head in config["heads"].items()}
     assert shapes == {"latent": [4, 8, 8], "tokens": [4, 16]}
@@ -86,7 +86,7 @@ def test_both_heads_retrieve_above_chance(world: Any, run_command: RunCommand) -
 
     for head in ("tokens", "latent"):
         scopes = run_command(
-            "eval-retrieval", f"align_run={run}", f"head={head}", "sheet_rows=0"
+            "eval-retrieval", f"align_run={align_run}", f"head={head}", "sheet_rows=0"
         ).metrics.scopes
         for subject in ("sub-01", "sub-02"):
             top5 = scopes[f"all_seed-1 · {subject}"]["top5"]
@@ -97,10 +97,10 @@ def test_both_heads_retrieve_above_chance(world: Any, run_command: RunCommand) -
 def test_pictures_are_generated_from_both_heads(
     world: Any, run_command: RunCommand
 ) -> None:
-    _, run = world
+    _, align_run = world
     result = run_command(
         "reconstruct",
-        f"align_run={run}",
+        f"align_run={align_run}",
         "prior=identity",
         GENERATOR,
         *SMALL_PICTURES,
@@ -116,7 +116,7 @@ def test_pictures_are_generated_from_both_heads(
     ) as caught:
         run_command(
             "reconstruct",
-            f"align_run={run}",
+            f"align_run={align_run}",
             "prior=identity",
             GENERATOR,
             other_latents,
@@ -139,12 +139,12 @@ def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(
         "train.epochs=8",
     )
 
-    run = run_command("train-align", *overrides, f"encoders=['{TOKENS}']").folder
+    align_run = run_command("train-align", *overrides, f"encoders=['{TOKENS}']").folder
     scopes = run_command(
-        "eval-retrieval", f"align_run={run}", "sheet_rows=0"
+        "eval-retrieval", f"align_run={align_run}", "sheet_rows=0"
     ).metrics.scopes
 
-    config = json.loads((run / "cells/all_seed-1/model/config.json").read_text())
+    config = json.loads((align_run / "cells/all_seed-1/model/config.json").read_text())
     assert config["heads"]["token"]["shape"] == [4, 16]
     top5 = scopes["all_seed-1 · sub-01"]["top5"]
     assert top5.low > top5.chance
@@ -191,11 +191,11 @@ def test_a_diffusion_prior_trains_with_its_model_and_then_alone(
         *SMALL_PICTURES,
     )
 
-    before, after = load_weights(joint_run), load_weights(prior_run)
+    joint_weights, prior_weights = load_weights(joint_run), load_weights(prior_run)
     changed_names = [
         name
-        for name, weight in after.items()
-        if name.startswith("backbone.") and not torch.equal(before[name], weight)
+        for name, weight in prior_weights.items()
+        if name.startswith("backbone.") and not torch.equal(joint_weights[name], weight)
     ]
     assert changed_names
     assert all(name.startswith("backbone.prior.") for name in changed_names)

@@ -110,20 +110,27 @@ def run_step(line: str, home: Path) -> list[str]:
     if not line.startswith("brainhive"):
         subprocess.run(line, shell=True, cwd=home, check=True)
         return []
-    run = next((home / "runs/train-align").iterdir()).name
-    words = [run if word == "RUN" else word for word in shlex.split(line)[1:]]
+    run_name = next((home / "runs/train-align").iterdir()).name
+    arguments = [
+        run_name if argument == "RUN" else argument
+        for argument in shlex.split(line)[1:]
+    ]
     # built anew: tests of completion change the command that other tests share
     command = get_command(app)
     result = CliRunner().invoke(
-        command, words, prog_name="brainhive", max_content_width=80, terminal_width=80
+        command,
+        arguments,
+        prog_name="brainhive",
+        max_content_width=80,
+        terminal_width=80,
     )
-    if "--json" in words and not result.exit_code:
+    if "--json" in arguments and not result.exit_code:
         return list_columns(json.loads(result.stdout))
     text = result.output
     for folder, placeholder in ((home, "HOME"), (ROOT, "PROJECT"), (Path.home(), "~")):
         text = text.replace(str(folder), placeholder)
     # the run's digest may be broken into two lines
-    text = re.sub(r"\s*".join(run[-10:]), "DIGEST", text)
+    text = re.sub(r"\s*".join(run_name[-10:]), "DIGEST", text)
     for pattern, placeholder in VARIABLE_TEXT:
         text = pattern.sub(placeholder, text)
     text = re.sub("─+", "───", text)
@@ -167,14 +174,14 @@ def test_a_command_prints_what_its_file_says(
         Step(step.comments, step.line, run_step(step.line, home)) for step in steps
     ]
     if request.config.getoption("--rewrite-messages"):
-        for step, now in zip(steps, printed, strict=True):
+        for step, printed_step in zip(steps, printed, strict=True):
             # keep lines that differ in their breaks only
-            if without_spaces(now.output) == without_spaces(step.output):
-                now.output = step.output
+            if without_spaces(printed_step.output) == without_spaces(step.output):
+                printed_step.output = step.output
         path.write_text(write_steps(printed), encoding="utf-8")
         return
-    for step, now in zip(steps, printed, strict=True):
-        assert without_spaces(now.output) == without_spaces(step.output), (
+    for step, printed_step in zip(steps, printed, strict=True):
+        assert without_spaces(printed_step.output) == without_spaces(step.output), (
             f"{step.line}\nto accept all new messages: python -m pytest tests/messages "
             "--rewrite-messages, and read the difference"
         )

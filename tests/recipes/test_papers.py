@@ -17,7 +17,7 @@ from tests.worlds.own_recordings import write_pictures
 from tests.worlds.swept_recipes import list_run_recipes
 
 FRAMES = re.compile(r"-(view-\d+|all)$")
-"""In the name of a store of clips; that of all frames has each of them."""
+"""End of the name of a store of clips. A store of all frames holds each view."""
 PAPERS = sorted(
     path.parent.name for path in shipped_recipes().glob("papers/*/train-align.yaml")
 )
@@ -42,27 +42,30 @@ PUBLISHED = {
     "lora-b32": (0.867, 0.984),
 }
 OF_CLASSES = {"eegcvpr40": 0.5, "eeg-imagenet": 0.405}
-"""Published accuracies of classes in blocks, beside which the design alone stands."""
+"""Published accuracies of classes that were shown in blocks."""
 UNPUBLISHED = {
-    *(
-        "havir",
-        "havir-ablations",
-        "mindeye1-lowlevel",
-        "brain-diffuser",
-        "neurons",
-        "neurons-brain",
-    ),
-    *(
-        "mindeye2",
-        "mindeye2-1h",
-        "mindeye2-24gb",
-        "mindeye2-inter",
-        "mindeye2-sessions",
-        "mindeye2-blurry",
-    ),
-    *("brainhive-intra-synclr", "brainhive-inter-synclr", "brainhive-meg-synclr"),
-    *("alignvis-inter", "alignvis-meg", "alignvis-nsd", "neuralbench-image"),
-    *("mosaic-new-people", "mosaic-other-study", "brainhive-reconstruct"),
+    "havir",
+    "havir-ablations",
+    "mindeye1-lowlevel",
+    "brain-diffuser",
+    "neurons",
+    "neurons-brain",
+    "mindeye2",
+    "mindeye2-1h",
+    "mindeye2-24gb",
+    "mindeye2-inter",
+    "mindeye2-sessions",
+    "mindeye2-blurry",
+    "brainhive-intra-synclr",
+    "brainhive-inter-synclr",
+    "brainhive-meg-synclr",
+    "alignvis-inter",
+    "alignvis-meg",
+    "alignvis-nsd",
+    "neuralbench-image",
+    "mosaic-new-people",
+    "mosaic-other-study",
+    "brainhive-reconstruct",
     "seed-dv",
 }
 # PixCorr and CLIP on NSD, as they are commonly quoted; HAVIR's are not known
@@ -73,29 +76,54 @@ RECONSTRUCTED = {
     "havir": None,
 }
 ON_VALIDATION = {
-    *("alignvis-intra", "alignvis-inter", "alignvis-meg", "alignvis-nsd"),
-    *("neurons-brain", "svtl"),
+    "alignvis-intra",
+    "alignvis-inter",
+    "alignvis-meg",
+    "alignvis-nsd",
+    "neurons-brain",
+    "svtl",
 }
-"""They choose the epoch on held-out training data: as their authors do, or where those
-choose it on the test.
+"""Recipes that choose the epoch on held-out training data.
+
+Their authors do so, too, or choose it on the test data.
 """
 HELD_OUT = {
-    *("shallow-alignment", "shallow-alignment-meg", "visual-blur-perception", "nice"),
+    "shallow-alignment",
+    "shallow-alignment-meg",
+    "visual-blur-perception",
+    "nice",
 }
-"""They keep the last epoch, and hold pictures out: to choose a layer, or as their
-authors do.
+"""Recipes that keep the last epoch and hold pictures out.
+
+They choose a layer with them, or their authors do so.
 """
 LABELS = (
-    *("optimiser", "weight decay", "schedule", "clipping", "batch", "precision"),
-    *("initialisation", "dropout", "repetitions", "normalisation", "temperature"),
-    *("epoch", "seeds"),
+    "optimiser",
+    "weight decay",
+    "schedule",
+    "clipping",
+    "batch",
+    "precision",
+    "initialisation",
+    "dropout",
+    "repetitions",
+    "normalisation",
+    "temperature",
+    "epoch",
+    "seeds",
 )
-"""What a recipe states of its authors' training, in this order."""
+"""Labels in the opening comment of a recipe, in this order."""
 STATED = (
-    *("batch_size", "weight_decay", "betas", "grad_norm", "precision", "validation"),
-    *("selection", "decay"),
+    "batch_size",
+    "weight_decay",
+    "betas",
+    "grad_norm",
+    "precision",
+    "validation",
+    "selection",
+    "decay",
 )
-"""Keys of `train` that a recipe of a paper sets, so that it inherits no default."""
+"""Keys of `train` that a recipe of a paper must set."""
 
 
 @cache
@@ -106,81 +134,78 @@ def resolve(paper: str, *overrides: str) -> train_align.Recipe:
 def test_a_paper_names_its_number_and_where_it_stands() -> None:
     assert set(PAPERS) == PUBLISHED.keys() | OF_CLASSES.keys() | UNPUBLISHED
     for paper in PAPERS:
-        what = resolve(paper)
-        published = what.published
+        recipe = resolve(paper)
+        published = recipe.published
         if paper in UNPUBLISHED:
             assert published is None, paper
         elif paper in OF_CLASSES:
             assert published.values == {"concept_top1": OF_CLASSES[paper]}
         else:
             assert published is not None and published.source, paper
-            assert (
-                published.values["top1"],
-                published.values.get("top5"),
-            ) == PUBLISHED[paper], paper
-            assert what.dataset.kind.upper() in published.source, paper
+            values = published.values
+            assert (values["top1"], values.get("top5")) == PUBLISHED[paper], paper
+            assert recipe.dataset.kind.upper() in published.source, paper
 
 
 def test_a_paper_takes_the_last_epoch_unless_it_says_otherwise() -> None:
     for paper in PAPERS:
-        what = resolve(paper)
-        train = what.train
-        if what.backbone.is_closed_form:  # without epochs
+        recipe = resolve(paper)
+        train = recipe.train
+        if recipe.backbone.is_closed_form:  # without epochs
             assert not train.validation
             continue
         if paper == "neuralbench-image":  # recordings select the epoch
             assert train.selection == "recordings" and train.patience
             continue
-        expected = (
-            ("best", True) if paper in ON_VALIDATION else ("last", paper in HELD_OUT)
-        )
-        assert (train.selection, train.validation > 0) == expected, paper
+        selects_epoch = paper in ON_VALIDATION
+        assert train.selection == ("best" if selects_epoch else "last"), paper
+        assert (train.validation > 0) == (selects_epoch or paper in HELD_OUT), paper
 
 
 def test_a_paper_lacks_nothing_but_data(home: object) -> None:
     for paper in PAPERS:
-        for what in list_run_recipes("train-align", f"papers/{paper}").values():
-            lacks_nothing_but_data(paper, what)
+        for recipe in list_run_recipes("train-align", f"papers/{paper}").values():
+            assert_only_data_are_missing(paper, recipe)
 
 
-def lacks_nothing_but_data(paper: str, what: train_align.Recipe) -> None:
-    inputs = list_inputs(train_align, what)
+def assert_only_data_are_missing(paper: str, recipe: train_align.Recipe) -> None:
+    inputs = list_inputs(train_align, recipe)
     missing = describe_missing(inputs)
 
-    if what.mode == "finetune":
+    if recipe.mode == "finetune":
         assert missing[0].startswith("no finished train-align run")
         return
-    # whose subjects are those that were prepared
+    # the subjects of these data sets are known after `prepare`
     prepared = ("nsd", "cc2017", "mosaic", "eegcvpr40", "eeg-imagenet", "seed-dv")
-    if what.dataset.kind in prepared:
+    if recipe.dataset.kind in prepared:
         assert (
-            missing[0].split(" (")[0].startswith(f"{what.dataset.kind} has no subject")
+            missing[0]
+            .split(" (")[0]
+            .startswith(f"{recipe.dataset.kind} has no subject")
         )
         assert re.match(r"no train embeddings of .* \(brainhive embed ", missing[1])
         return
-    subjects, seeds = 4 if "meg" in paper else 10, len(what.seeds)
-    cells = dict(train_align.resolve_job(what).preview()[0].rows)["models"]
-    groups = 1 if what.mode == "joint" else subjects
-    assert cells.startswith(f"{groups * seeds}: ")
-    assert len(missing) == (3 if what.prior else 2)
-    absent = r"things-[em]eg: no recording .* \(brainhive fetch things-[em]eg\)"
-    if what.signal.name != "default":  # signals that a step of its own prepares
-        absent = f"no signals .*signals/{what.dataset.kind}/{what.signal.name}/"
-    assert re.match(absent, missing[0])
+    # THINGS-MEG has 4 people, THINGS-EEG 10; a joint model is trained on all of them
+    subjects = 4 if "meg" in paper else 10
+    models = dict(train_align.resolve_job(recipe).preview()[0].rows)["models"]
+    groups = 1 if recipe.mode == "joint" else subjects
+    assert models.startswith(f"{groups * len(recipe.seeds)}: ")
+    assert len(missing) == (3 if recipe.prior else 2)
+    message = r"things-[em]eg: no recording .* \(brainhive fetch things-[em]eg\)"
+    if recipe.signal.name != "default":
+        # another step of the workflow prepares these signals
+        message = f"no signals .*signals/{recipe.dataset.kind}/{recipe.signal.name}/"
+    assert re.match(message, missing[0])
     assert re.match(r"no train embeddings of .* \(brainhive embed ", missing[1])
-    signals = [one.state for one in inputs if one.name.startswith("signals ")]
-    stores = {
-        one.name.removesuffix(".h5")
-        for one in inputs
-        if one.name.startswith("embeddings")
-    }
-    read = {
-        name for names in what.train.embedding_alternatives.values() for name in names
-    }
-    read |= {encoder.name for encoder in what.stored_encoders}
-    assert signals == ["missing"] * subjects
-    assert {name[len("embeddings ") :] for name in stores} == {
-        f"{what.dataset.kind}/train/{name}" for name in read
+
+    signals = [item for item in inputs if item.name.startswith("signals ")]
+    assert [item.state for item in signals] == ["missing"] * subjects
+    encoders = {encoder.name for encoder in recipe.stored_encoders}
+    for names in recipe.train.embedding_alternatives.values():
+        encoders.update(names)
+    stores = {item.name for item in inputs if item.name.startswith("embeddings")}
+    assert stores == {
+        f"embeddings {recipe.dataset.kind}/train/{encoder}" for encoder in encoders
     }
 
 
@@ -197,15 +222,10 @@ def test_mindeye_and_neurons_clip_no_gradients_and_decay_weights() -> None:
         "neurons",
         "neurons-brain",
     ):
-        train, decay = (
-            resolve(paper).train,
-            "all" if paper.startswith("neurons") else "not_biases",
-        )
-        assert (train.grad_norm, train.decay, train.weight_decay) == (
-            None,
-            decay,
-            0.01,
-        ), paper
+        train = resolve(paper).train
+        decay = "all" if paper.startswith("neurons") else "not_biases"
+        assert train.grad_norm is None and train.weight_decay == 0.01, paper
+        assert train.decay == decay, paper
 
 
 def comment_of(path: Path) -> list[str]:
@@ -218,17 +238,13 @@ def comment_of(path: Path) -> list[str]:
 def test_a_paper_states_how_its_authors_train(paper: str) -> None:
     path = shipped_recipes() / "papers" / paper / "train-align.yaml"
     comment = comment_of(path)
-    stated = [
-        match[1].strip()
-        for line in comment
-        if (match := re.match(r"#   (\w+(?: \w+)?) {2,}\S", line))
-    ]
+    comment_labels = re.findall(r"^#   (\w+(?: \w+)?) {2,}\S", "\n".join(comment), re.M)
     if "\nextends:" in path.read_text():
-        # what differs, in the same order
+        # the labels of differing settings, in the same order
         assert any("as papers/" in line for line in comment)
-        assert stated == [label for label in LABELS if label in stated]
+        assert comment_labels == [label for label in LABELS if label in comment_labels]
     else:
-        assert stated == [*LABELS]
+        assert comment_labels == list(LABELS)
     assert max(map(len, path.read_text().splitlines())) <= 120
 
 
@@ -267,13 +283,11 @@ def test_a_papers_reconstruction_lacks_only_a_run(paper: str, home: object) -> N
     recipe = reconstruct.Recipe.resolve("reconstruct", f"papers/{paper}", {}, [])
     missing = describe_missing(list_inputs(reconstruct, recipe))
 
-    known = RECONSTRUCTED[paper]
-    assert (recipe.published is None) == (known is None)
-    if known and recipe.published:
-        assert (
-            recipe.published.values["pixcorr"],
-            recipe.published.values["clip"],
-        ) == known
+    expected_scores = RECONSTRUCTED[paper]
+    assert (recipe.published is None) == (expected_scores is None)
+    if expected_scores and recipe.published:
+        scores = recipe.published.values
+        assert (scores["pixcorr"], scores["clip"]) == expected_scores
         assert "quoted" in recipe.published.source
     assert recipe.protocol == "mindeye2" and recipe.prior.source == "identity"
     assert missing[0].startswith("no finished train-align run")
@@ -286,21 +300,21 @@ def test_a_workflow_embeds_what_its_trainings_read(home: Path) -> None:
     root = shipped_recipes()
     # a folder of pictures has to be there
     write_pictures(home / "data/nod-eeg/stimuli/ImageNet")
-    for file in sorted(
-        (*root.glob("papers/*/workflow.yaml"), *root.glob("studies/*/workflow.yaml"))
-    ):
-        named = file.parent.relative_to(root).as_posix()
-        steps = workflow.Recipe.resolve("workflow", named, {}, ())
+    for file in sorted(root.glob("*/*/workflow.yaml")):
+        workflow_name = file.parent.relative_to(root).as_posix()
+        steps = workflow.Recipe.resolve("workflow", workflow_name, {}, ())
         embedded: set[str] = set()
         for name in steps.list_steps():
             line, module, recipe = workflow.resolve_step(steps, name, {})
             if module is embed:
                 embedded |= {FRAMES.sub("", config.name) for config in recipe.encoders}
             elif module is train_align and recipe.mode != "finetune":
-                # which keeps those of its run
                 stored = train_align.resolve_job(recipe).stored_encoders()
-                read = {FRAMES.sub("", config.name) for config in stored}
-                assert read <= embedded, (line, read - embedded)
+                required_encoders = {FRAMES.sub("", config.name) for config in stored}
+                assert required_encoders <= embedded, (
+                    line,
+                    required_encoders - embedded,
+                )
 
 
 def test_the_things_eeg_study_trains_every_recipe_in_both_modes(
@@ -317,10 +331,10 @@ def test_the_things_eeg_study_trains_every_recipe_in_both_modes(
         assert selected == {"last": "last", "validation": "best"}[axis_values["epoch"]]
         trained.setdefault((paper, recipe.mode), set()).add(selected)
 
-        # a published number stands beside the mode that it is of
-        own = resolve(paper)
-        assert (recipe.published or own.published) == own.published
-        assert recipe.mode == own.mode or recipe.published is None, name
+        # a recipe has its published number in the mode of the paper only
+        paper_recipe = resolve(paper)
+        assert (recipe.published or paper_recipe.published) == paper_recipe.published
+        assert recipe.mode == paper_recipe.mode or recipe.published is None, name
 
     mode_of_name = re.compile("-int(er|ra)")
     methods = {
@@ -331,6 +345,8 @@ def test_the_things_eeg_study_trains_every_recipe_in_both_modes(
         and resolve(paper).signal.name == "default"  # of the study's preparation
         and not resolve(paper).prior  # which retrieval does without
     }
-    plain = {(mode_of_name.sub("", paper), mode) for paper, mode in trained}
-    assert plain == {(name, mode) for name in methods for mode in ("intra", "inter")}
+    trained_methods = {(mode_of_name.sub("", paper), mode) for paper, mode in trained}
+    assert trained_methods == {
+        (name, mode) for name in methods for mode in ("intra", "inter")
+    }
     assert all(selections == {"last", "best"} for selections in trained.values())

@@ -21,17 +21,17 @@ SPLITS, SUBJECTS = ("train", "test"), (1, 2, 3)
 CC2017 = {
     # Hub data set gongzx/cc2017_dataset, as NeuroClips' README has it downloaded
     *(
-        f"GT_{split}_{what}.pt"
+        f"GT_{split}_{content}.pt"
         for split in SPLITS
-        for what in ("3fps", "caption", "caption_emb")
+        for content in ("3fps", "caption", "caption_emb")
     ),
     *(f"subj{subject:02d}_{split}_fmri.pt" for subject in SUBJECTS for split in SPLITS),
     "coco_tokens_avg_proj.pth",
     # Hub model McGregorW/NEURONS, folder qwen_annotation; NEURONS' README
     *(
-        f"qwen_{split}_{what}.json"
+        f"qwen_{split}_{content}.json"
         for split in SPLITS
-        for what in ("caption_tag", "caption_tag_category_id")
+        for content in ("caption_tag", "caption_tag_category_id")
     ),
     *(
         f"GT_{split}_caption_qwen{ending}.pt"
@@ -135,7 +135,7 @@ IS_FILE = re.compile(
 
 
 @cache
-def resolved(name: Path) -> Any:
+def resolve_recipe(name: Path) -> Any:
     """Resolve a shipped recipe, so that the defaults of its parts are there too."""
     pipeline = importlib.import_module(
         f"brainhive_cli.commands.{name.stem.replace('-', '_')}"
@@ -143,18 +143,18 @@ def resolved(name: Path) -> Any:
     return pipeline.Recipe.resolve(name.stem, str(shipped_recipes() / name), {}, [])
 
 
-def texts(value: Any) -> Iterator[str]:
+def list_texts(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):
-        for each in value:
-            yield from texts(each)
+        for item in value:
+            yield from list_texts(item)
     elif isinstance(value, str):
         yield value
 
 
-def files_of(value: Any) -> set[str]:
-    return {text for text in texts(value) if IS_FILE.match(text)}
+def list_file_names(value: Any) -> set[str]:
+    return {text for text in list_texts(value) if IS_FILE.match(text)}
 
 
 def is_known(name: str) -> bool:
@@ -164,13 +164,16 @@ def is_known(name: str) -> bool:
 def test_every_file_of_a_recipe_is_published_or_our_own() -> None:
     unknown = {}
     for name in RECIPES:
-        named = files_of(resolved(name).model_dump(mode="json"))
-        unknown[name] = [each for each in named if not is_known(each)]
+        file_names = list_file_names(resolve_recipe(name).model_dump(mode="json"))
+        unknown[name] = [
+            file_name for file_name in file_names if not is_known(file_name)
+        ]
     assert {name: files for name, files in unknown.items() if files} == {}
 
 
 def test_a_recipe_or_data_set_uses_each_source_of_the_table() -> None:
-    named = set().union(
-        *(files_of(resolved(name).model_dump(mode="json")) for name in RECIPES)
-    )
-    assert {each for each in PUBLISHED if not each.startswith("data/cc2017/")} <= named
+    used_files: set[str] = set()
+    for name in RECIPES:
+        used_files |= list_file_names(resolve_recipe(name).model_dump(mode="json"))
+    for file_name in PUBLISHED:
+        assert file_name in used_files or file_name.startswith("data/cc2017/")

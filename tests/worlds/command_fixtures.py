@@ -310,7 +310,7 @@ def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     """
     processes: list[Any] = []
 
-    def run(
+    def run_in_own_process(
         *argv: str,
         wait: bool = True,
         launcher: tuple[str, ...] = (),
@@ -345,7 +345,7 @@ def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
         stdout, stderr = process.communicate(timeout=120)
         return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
-    yield run
+    yield run_in_own_process
     for process in processes:
         if process.poll() is None:
             # Children may have their own process groups.

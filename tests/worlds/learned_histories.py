@@ -19,16 +19,16 @@ def make_history(
     dataset: str = "faces", ids: list[str] = IDS, **fields: object
 ) -> TrainingHistory:
     """Make the history of a training on two people, with changed fields."""
-    given = {
+    facts = {
         "selection": "validation",
         "dataset": dataset,
         "recordings": "eeg",
         "people": {"eeg": (1, 2)},
     }
-    given = given | {"has_all_subjects": True} | fields
+    facts = facts | {"has_all_subjects": True} | fields
     pixels = make_digests(*(zlib.crc32(image_id.encode()) for image_id in ids))
     return TrainingHistory(
-        pictures=LearnedPictures.from_image_ids(dataset, ids, pixels), **given
+        pictures=LearnedPictures.from_image_ids(dataset, ids, pixels), **facts
     )  # type: ignore[arg-type]
 
 

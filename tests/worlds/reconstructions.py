@@ -72,9 +72,9 @@ def generate_pictures(
         return to_pictures(model.generate(conditioning, seeds, 32, Sampling(steps=2)))
 
 
-def measure_max_difference(first: Image.Image, second: Any) -> int:
+def measure_max_difference(picture: Image.Image, second: Any) -> int:
     """Measure the largest difference of two pictures, in levels of 255."""
-    levels = np.asarray(first, np.int16) - np.asarray(second, np.int16)
+    levels = np.asarray(picture, np.int16) - np.asarray(second, np.int16)
     return int(np.abs(levels).max())
 
 

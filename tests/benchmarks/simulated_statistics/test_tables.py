@@ -19,8 +19,8 @@ def test_each_file_of_claims_has_a_table() -> None:
     assert sorted(files) == sorted(tables.CLAIMS)
     for name in tables.CLAIMS:
         claim = import_module(f"benchmarks.simulated_statistics.claims.{name}")
-        parameters = [*inspect.signature(getattr(claim, name)).parameters][1:]
-        assert parameters[: len(claim.AXES)] == [*claim.AXES], name
+        parameters = list(inspect.signature(getattr(claim, name)).parameters)[1:]
+        assert parameters[: len(claim.AXES)] == list(claim.AXES), name
         assert claim.COLUMNS and claim.__doc__, name
 
 
