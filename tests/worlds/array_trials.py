@@ -1,7 +1,7 @@
 """Trials from arrays."""
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,31 @@ def make_trials(
     )
 
 
-def arrange(trials: Trials) -> Any:
-    """Arrange the columns of trials by picture, as [N, R, ...] with padding."""
+@dataclass
+class ArrangedTrials:
+    """Columns of trials, with a row for each picture and padding for absent trials.
+
+    Attributes:
+        image_ids: Ids [N] of the pictures.
+        is_there: True [N, R] where the picture has a trial.
+        signal: Signals [N, R, ...], padded with 0.
+        sessions: Sessions [N, R], padded with -1.
+        runs: Runs [N, R], padded with -1.
+        onset_s: Onsets [N, R] in seconds, padded with NaN.
+        trial_numbers: Positions [N, R] in the recording, padded with -1.
+    """
+
+    image_ids: list[str]
+    is_there: np.ndarray
+    signal: Any
+    sessions: Any
+    runs: Any
+    onset_s: Any
+    trial_numbers: Any
+
+
+def arrange(trials: Trials) -> ArrangedTrials:
+    """Arrange the columns of trials by picture. Unknown columns are None."""
     columns = {}
     for name, padding in {
         "signal": 0,
@@ -59,6 +82,4 @@ def arrange(trials: Trials) -> Any:
             values = trials.as_repetitions(np.asarray(values[:]), padding)
         columns[name] = values
     is_there = np.arange(trials.max_repetitions) < trials.counts[:, None]
-    return SimpleNamespace(
-        image_ids=list(trials.pictures), is_there=is_there, **columns
-    )
+    return ArrangedTrials(list(trials.pictures), is_there, **columns)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,6 +55,57 @@ def make_store(
     )
 
 
+@dataclass
+class MemoryEncoder:
+    """Name and input of an encoder."""
+
+    name: str
+    content: str = "pixels"
+
+
+@dataclass
+class MemoryLayout:
+    """Targets that a model is compared by, and its heads."""
+
+    compared_keys: list[str]
+    heads: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class MemoryModule:
+    """Network of a model."""
+
+    layout: MemoryLayout
+    adapter: None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+@dataclass
+class MemoryRun:
+    """Run of a model."""
+
+    model: Any
+    dataset: Dataset
+    origin: Any = None
+    recipe: Any = None
+    channel_mapping: str = "none"
+    paths: Paths = field(default_factory=Paths)
+
+    @property
+    def name(self) -> str:
+        """The name that the model has for its run."""
+        return str(self.model.run_name)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The only cell of the run."""
+        return [self.model.cell]
+
+    def open(self, cell: Cell) -> Any:
+        """Return the model of the cell."""
+        return self.model
+
+
 class PictureModel:
     """Model of two people, which compares the embeddings of one encoder.
 
@@ -79,12 +129,10 @@ class PictureModel:
         self.run_name = f"run {number}"
         self.path = Path("a run")
         self.signal = Signal()
-        self.encoders = [SimpleNamespace(name=encoder, content="pixels")]
+        self.encoders = [MemoryEncoder(encoder)]
         self.tests_new_subjects = False
         self.keys = {encoder: encoder}
-        layout = SimpleNamespace(compared_keys=[encoder], heads={})
-        device = torch.device("cpu")
-        self.module = SimpleNamespace(layout=layout, adapter=None, device=device)
+        self.module = MemoryModule(MemoryLayout([encoder]))
 
     def encode_pictures(self, targets: Targets, rows: np.ndarray) -> torch.Tensor:
         """Return the embeddings [M, D] of pictures."""
@@ -150,17 +198,4 @@ def make_runs(
         dataset: Data set of the test.
         facts: Other attributes of the runs, such as `origin`.
     """
-    runs = []
-    for model in models:
-        attributes = {
-            "name": model.run_name,
-            "paths": Paths(),
-            "dataset": dataset,
-            "origin": None,
-            "recipe": None,
-            "channel_mapping": "none",
-            "cells": [model.cell],
-            "open": lambda cell, model=model: model,
-        }
-        runs.append(SimpleNamespace(**attributes | facts))
-    return runs
+    return [MemoryRun(model, dataset, **facts) for model in models]
