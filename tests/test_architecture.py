@@ -18,8 +18,7 @@ from typing import Any, TypeGuard
 import pytest
 
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import shipped_recipes
+from brainhive_cli.core.recipes import parts, shipped_recipes
 from brainhive_cli.core.results.facts import ROOMS
 from tools import keys_page
 from tools.house import (
@@ -75,6 +74,7 @@ LIBRARIES = {
     "yaml",
     "PIL",
 }
+HEAVY = LIBRARIES | {"pydantic"}
 
 
 @pytest.fixture(scope="module")
@@ -400,7 +400,7 @@ def test_help_and_completion_import_nothing_heavy() -> None:
         COMP_CWORD="3",
     )
     assert "vae,clip-h14" in completions and "typer" in imported
-    assert not imported & {*LIBRARIES, "pydantic"}
+    assert not imported & HEAVY
 
 
 def test_commands_load_no_library_that_they_do_not_use(

@@ -62,13 +62,13 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
     # the same trials in other forms
     dataset = {"kind": "image-folder", "root": str(home / "pictures")}
     dataset["test_share"] = 0.3
-    info = mne.create_info([*NAMES], 100, "eeg")
+    info = mne.create_info(list(NAMES), 100, "eeg")
     epochs = mne.EpochsArray(signal * 1e-6, info, tmin=0, verbose="ERROR")
     xarray = pytest.importorskip("xarray")
     array = xarray.DataArray(
         signal.transpose(2, 0, 1),
         dims=("time", "trials", "channel"),
-        coords={"time": TIMES_S, "channel": [*NAMES], "stimulus": ("trials", shown)},
+        coords={"time": TIMES_S, "channel": list(NAMES), "stimulus": ("trials", shown)},
         attrs={"unit": "uV"},
     )
     expected = api.open_signals("pictures", 1)
@@ -208,10 +208,10 @@ def test_categories_and_betas(home) -> None:
     stored = api.store_trials(betas, [*names_in_bytes, None], "categories", 3)
     assert len(stored.image_ids) == 59
     stored = api.store_trials(betas, np.array(rows, float), "categories", 2)
-    assert {*stored.image_ids} == {"0.0", "1.0", "2.0"}
+    assert set(stored.image_ids) == {"0.0", "1.0", "2.0"}
     stored = api.open_signals("categories", 1)["train"]
     assert stored.space.grid.shape == (30, 1, 1) and stored.made_by == ("arrays",)
-    assert np.unique(stored.runs).tolist() == [*range(5)]
+    assert np.unique(stored.runs).tolist() == list(range(5))
 
     # axes that are missing or wrong
     cube, names = np.zeros((3, 2, 5)), ["face", "house", "cat"]
@@ -419,6 +419,6 @@ def test_betas_may_have_an_axis_of_one_sample(shape, voxels) -> None:
         trials = as_trials(signal, onset_s="in order")
         assert trials.signal.shape == (5, voxels, 1)
         np.testing.assert_array_equal(trials.signal.ravel(), signal.ravel())
-        assert trials.trial_numbers.ravel().tolist() == [*range(5)]
+        assert trials.trial_numbers.ravel().tolist() == list(range(5))
     with pytest.raises(BrainhiveError):
         as_trials(signal.ravel())

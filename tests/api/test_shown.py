@@ -83,7 +83,7 @@ def test_the_help_is_short_and_names_every_public_name() -> None:
     text = pydoc.plain(pydoc.render_doc(api))
     assert len(text.splitlines()) < MAX_HELP_LINES
     words = {word.strip("(),.`") for word in text.split()}
-    assert {*dir(api)} <= words
+    assert set(dir(api)) <= words
 
     # the table has the summary of each function
     lines = {" ".join(line.split()) for line in text.splitlines()}

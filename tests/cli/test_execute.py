@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.commands import doctor
-from brainhive_cli.core.base.errors import BrainhiveError, Line, complete_lines
-from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.base import BrainhiveError, Line, Table, complete_lines
 from brainhive_cli.core.runs.result import Result
 
 RESULT = Result(Path(), (Table("a title", ("column",), (("cell",),)),))

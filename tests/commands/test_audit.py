@@ -97,7 +97,7 @@ def write_result(folder: Path, claims: Arrays, ids: Any = IDS, **arrays: Any) ->
     folder.mkdir(parents=True)
     np.savez(folder / "outputs.npz", **arrays)
     if ids is not None:
-        (folder / "test_images.json").write_text(json.dumps([*ids]))
+        (folder / "test_images.json").write_text(json.dumps(list(ids)))
     (folder / "results.json").write_text(json.dumps(claims))
     return folder
 
@@ -510,7 +510,7 @@ def write_subjects(folder: Path, claim: str, names: str, has_validation: bool) -
     if names == "interleaved":
         rows.sort(key=lambda row: row[1])
     lines = [",".join(map(str, row[: 3 + has_validation])) for row in rows]
-    heads = [*columns[: 3 + has_validation]]
+    heads = list(columns[: 3 + has_validation])
     if names != "by subject":
         heads[0] = "gpu"
     if names == "files":
@@ -872,7 +872,7 @@ def test_predictions_standardised_over_the_test_set_are_found(
     if step == "raw":
         assert points_of == {}
         return
-    assert [*points_of] == ["standardised by test signals"]
+    assert list(points_of) == ["standardised by test signals"]
     points = points_of["standardised by test signals"]
     top1_before = score_top_k(compute_similarity({"pred": raw, "gallery": gallery}))
     gain = score_top_k(compute_similarity(arrays)) - top1_before
@@ -917,7 +917,7 @@ def test_a_masked_pair_hides_no_balance(tmp_path: Path) -> None:
     claim = score_top_k(balanced)
     balanced[3, 50] = -1e9
     write_result(tmp_path / "own", {"top1": claim}, similarity=balanced)
-    assert [*audit_findings(tmp_path / "own")] == ["test signals together"]
+    assert list(audit_findings(tmp_path / "own")) == ["test signals together"]
 
 
 def test_a_signal_without_any_similarity_is_a_miss(tmp_path: Path) -> None:

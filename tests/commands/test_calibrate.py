@@ -10,9 +10,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.commands import calibrate
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.runs.cells import announce
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Launch, RunFolder, announce
 from brainhive_cli.evaluation.calibration.measure import find_fixed_pulls
 from brainhive_cli.reports.sentences.sentences import state_finding
 from brainhive_cli.training.alignment.trained.few_shot import (
@@ -78,7 +76,7 @@ def test_every_arm_is_measured_after_every_amount(measured):
     assert names <= measured.scopes.keys()
     for name in names:
         metrics = measured.scopes[name]
-        assert [*metrics] == ["top1", "top5", "mrr"]
+        assert list(metrics) == ["top1", "top5", "mrr"]
         top1 = metrics["top1"]
         assert (top1.n, top1.pool) == (PEOPLE * TESTED, TESTED)
         assert (top1.chance, top1.seeds) == (0.01, (1,))
@@ -97,7 +95,7 @@ def test_every_arm_is_measured_after_every_amount(measured):
     # the two other people choose the strength of transfer
     for choice in measured.facts.strength.values():
         assert (choice.chosen_by, choice.people) == ("people", 2)
-        assert {*choice.mrr["everything"]} == {"zero-shot", "1", "0.1"}
+        assert set(choice.mrr["everything"]) == {"zero-shot", "1", "0.1"}
 
 
 def test_the_headline_is_transfer_and_each_person_is_told(measured):

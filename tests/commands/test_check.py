@@ -14,11 +14,8 @@ from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.core.results.measurements import SCHEMA, Measurements
 from brainhive_cli.core.runs.driver import start_run
 from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
+from brainhive_cli.data.signals import Sensors, Trials
+from brainhive_cli.data.stores import SignalStore, StorePlan, TargetWriter, target_store
 from tests.worlds.named_run import NamedRun
 
 

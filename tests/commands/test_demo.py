@@ -12,9 +12,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import demo
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Launch, Result, RunFolder
 from brainhive_cli.demo.simulation import PROVENANCE
 from brainhive_cli.reports.pages.checklists import fill_checklists
 from brainhive_cli.reports.tables.runs_shown import ShownRun

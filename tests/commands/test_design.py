@@ -18,8 +18,16 @@ from tests.worlds.own_recordings import write_pictures
 
 pytest.importorskip("matplotlib")
 SMALL = (
-    *("--people", "5,6", "--train-pictures", "20,40", "--train-repetitions", "1,2"),
-    *("--test-pictures", "10", "--test-repetitions", "1"),
+    "--people",
+    "5,6",
+    "--train-pictures",
+    "20,40",
+    "--train-repetitions",
+    "1,2",
+    "--test-pictures",
+    "10",
+    "--test-repetitions",
+    "1",
 )
 N_DESIGNS = 8
 

@@ -11,8 +11,7 @@ import torch
 
 from brainhive_cli.commands import doctor
 from brainhive_cli.core.base.errors import DeviceError, MissingData, MissingExtra
-from brainhive_cli.core.runs import machine_speed
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs import Launch, machine_speed
 
 RATES = dict.fromkeys(machine_speed.UNITS, 1e15)
 DISK_RATES = {"write": 1e9, "read": 1e9, "files": 1e3}

@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from brainhive_cli.data.media.picture_digests import describe_pixels
-from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores import TargetStore, target_store
 from brainhive_cli.models import encoders
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"

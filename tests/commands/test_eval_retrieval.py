@@ -13,10 +13,7 @@ from brainhive_cli import aligner
 from brainhive_cli.commands import eval_retrieval
 from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.core.files.inputs import require_inputs
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.jobs import OpenRun, list_inputs
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Launch, OpenRun, RunFolder, artifacts, list_inputs
 from brainhive_cli.evaluation.retrieval import measure, run
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.reports.pages.page import FINDING

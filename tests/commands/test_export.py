@@ -15,18 +15,15 @@ import pytest
 import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.trained.portable import (
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.models import Head, SignalSpec
+from brainhive_cli.training.alignment import Aligner, Layout
+from brainhive_cli.training.alignment.trained import (
     PortableModel,
+    open_model,
+    open_test_set,
     save_program,
 )
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_set import open_test_set
 from tests.tools.upload_hub import brainhive, read_error_lines
 from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
 from tests.worlds.own_recordings import (
@@ -172,7 +169,7 @@ def test_an_exported_submission_needs_only_torch(
 ) -> None:
     contract = export(runs["whitened"])
 
-    assert contract["input"]["channels"] == [*CHANNELS]
+    assert contract["input"]["channels"] == list(CHANNELS)
     assert contract["input"]["unit"] == "µV"
     assert contract["output"]["shape"] == ["batch", 12]
     assert "whiten" in contract["model"]["spec"]["preparation"]

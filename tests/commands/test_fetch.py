@@ -17,8 +17,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files.archives import unpack
 from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.downloads.downloads import NOTES_FILE
-from brainhive_cli.data.downloads.sources import SOURCES
+from brainhive_cli.data.downloads import NOTES_FILE, SOURCES
 from brainhive_cli.data.published import things_eeg
 from tests.publishers import things_files
 from tests.tools.hub_server import serving

@@ -19,9 +19,7 @@ from brainhive_cli.core.results.measurements import (
     TRAINED_TRIALS,
     UNKNOWN_TRIALS,
 )
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.artifacts import Curve, Sheet
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Curve, RunFolder, Sheet, artifacts
 from brainhive_cli.reports.sentences.sentences import state_finding
 from tests.docs.test_docs import DOCS, LINES
 from tests.tools.changed_stores import resealed
@@ -104,9 +102,9 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate(own):
     assert len(results) == 24
     assert events[-1]["kind"] == "ended" and "stream" in events[-1]["text"]
     # pictures of the training are known, and not ranked
-    assert {result["shown"] for result in results} == {*chain(*PICTURES.values())}
+    assert {result["shown"] for result in results} == set(chain(*PICTURES.values()))
     shown = [result for result in results if result["rank"]]
-    assert {result["shown"] for result in shown} == {*PICTURES["test"]} and len(
+    assert {result["shown"] for result in shown} == set(PICTURES["test"]) and len(
         shown
     ) == 6
     last = shown[-1]
@@ -280,7 +278,7 @@ def replay_session(run, session):
     assert ended.exit_code == 0, ended.output
     run = RunFolder(find_run(ended))
     # the run has its sheet and its curve, though no category has a picture
-    assert {Sheet, Curve} <= {*map(type, artifacts.read(run))}
+    assert {Sheet, Curve} <= set(map(type, artifacts.read(run)))
     return ended, run.measurements()
 
 

@@ -13,11 +13,9 @@ import pytest
 from brainhive_cli.commands import prepare
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.files.inputs import describe_missing
-from brainhive_cli.core.runs.jobs import list_inputs
-from brainhive_cli.core.runs.launch import READ_ONLY, Launch
+from brainhive_cli.core.runs import READ_ONLY, Launch, list_inputs
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.job import Job
-from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.data.stores import Job, SignalStore
 from tests.tools.joined_processes import run_in_processes
 
 FIRST, SESSION = (

@@ -37,14 +37,12 @@ QUICK = (
     "train.precision=fp32",
 )
 FILES = {
-    *(
-        "README.md",
-        "SHA256SUMS",
-        "brainhive.json",
-        "embeddings.json",
-        "metrics.json",
-        "recipe.yaml",
-    ),
+    "README.md",
+    "SHA256SUMS",
+    "brainhive.json",
+    "embeddings.json",
+    "metrics.json",
+    "recipe.yaml",
     *(
         f"cells/sub-0{subject}_seed-1/model/{name}"
         for subject in (1, 2)
@@ -112,7 +110,7 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
     pushed = brainhive("push", run.name, "hub:me/demo", *about)
     assert pushed.exit_code == 0 and f" {len(FILES)} files" in pushed.stderr
     # the first is the hub's own
-    assert len(hub.repos["me/demo"].log) == 2 and {*list_newest_files(hub)} == FILES
+    assert len(hub.repos["me/demo"].log) == 2 and set(list_newest_files(hub)) == FILES
     assert hub.repos["me/demo"].private
     # small files need none
     uploads = [path for method, path, _ in hub.requests if method == "PUT"]
@@ -147,7 +145,7 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
     # the card holds the numbers of the tests, and where they came from
     card = ModelCard(list_newest_files(hub)["README.md"].decode())
     results = {result.metric_type: result for result in card.data.eval_results}
-    assert {*results} == {"top1", "top5"}
+    assert set(results) == {"top1", "top5"}
     for name, result in results.items():
         measured = local.overall[name]
         assert result.metric_value == measured.value and result.dataset_split == "test"
@@ -210,7 +208,7 @@ def test_a_prior_is_pushed_as_priors_are_read(hub: Any, home: Path) -> None:
         "metrics.json",
         "recipe.yaml",
     }
-    assert {*list_newest_files(hub, "me/prior")} == model | documents_too
+    assert set(list_newest_files(hub, "me/prior")) == model | documents_too
     message, _ = read_error_lines(brainhive("eval-retrieval", "hub:me/prior"), 3)
     assert "train-prior" in message and "train-align" in message
 
@@ -224,7 +222,7 @@ def test_an_interrupted_push_leaves_no_commit_and_can_resume(
     hub.fail.clear()
     assert (
         brainhive("push", run.name, "hub:me/demo").exit_code == 0
-        and {*list_newest_files(hub)} == FILES
+        and set(list_newest_files(hub)) == FILES
     )
 
 
@@ -338,7 +336,7 @@ def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
             sums = [f"{upload_hub.sha256(files[name])}  {name}\n" for name in listed]
             files["SHA256SUMS"] = "".join(sums).encode()
         hub.repos["me/demo"].commit(
-            f"change {[*change]}", files, hub.repos["me/demo"].log[-1][3]
+            f"change {list(change)}", files, hub.repos["me/demo"].log[-1][3]
         )
         shown = brainhive("eval-retrieval", "hub:me/demo", "sheet_rows=0")
         lines = [

@@ -17,8 +17,7 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 )
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Conditioning
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_set import open_test_set
+from brainhive_cli.training.alignment.trained import open_model, open_test_set
 from tests.worlds.reconstructions import measure_max_difference, read_pictures, truncate
 
 

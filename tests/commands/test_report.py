@@ -12,12 +12,10 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.results.facts import CellFacts
-from brainhive_cli.core.results.measurements import ALL, Measurements, index_by_name
+from brainhive_cli.core.results import ALL, CellFacts, Measurements, index_by_name
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.evaluation.retrieval.facts import GalleryFacts, RetrievalFacts
-from brainhive_cli.measurement.ranks import summarise_ranks
-from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement import Items, summarise_ranks
 from brainhive_cli.reports.pages import run_page
 
 SUBJECTS, ITEMS = ("sub-01", "sub-02", "sub-03"), 30
@@ -81,7 +79,7 @@ def ranked(
 
 
 def say(*words: object):
-    return CliRunner().invoke(app, [*map(str, words)])
+    return CliRunner().invoke(app, list(map(str, words)))
 
 
 def read_page(page: Path) -> str:

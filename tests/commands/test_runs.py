@@ -14,10 +14,8 @@ from brainhive_cli.app import app
 from brainhive_cli.commands import runs as runs_command
 from brainhive_cli.core.files import documents, files
 from brainhive_cli.core.results.measurements import Measurements, Metric
-from brainhive_cli.core.runs import run_folder as core_runs
+from brainhive_cli.core.runs import Launch, RunFolder, run_folder as core_runs
 from brainhive_cli.core.runs.driver import start_run
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.reports.pages import run_table
 from tests.worlds.named_run import NamedRun
 

@@ -16,8 +16,7 @@ from brainhive_cli.core.runs import jobs
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import recordings
 from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
-from brainhive_cli.training.alignment.training import training_data
-from brainhive_cli.training.alignment.training.batches import choose_held_out
+from brainhive_cli.training.alignment.training import choose_held_out, training_data
 from brainhive_cli.training.alignment.training.job import Job
 from tests.tools.changed_stores import resealed
 

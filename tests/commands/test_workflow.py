@@ -9,8 +9,7 @@ from brainhive_cli.commands import report, workflow
 from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.core.recipes.recipe import shipped_recipes
 from brainhive_cli.core.results.measurements import TRANSDUCTIVE
-from brainhive_cli.core.runs import driver
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs import Launch, driver
 from brainhive_cli.evaluation.retrieval.run import RetrievalRun
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
@@ -61,7 +60,7 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
         again.folder == first.folder
         and {path.name for path in home.glob("runs/*/*")} >= runs
     )
-    assert len([*home.glob("runs/train-align/*")]) == 2
+    assert len(list(home.glob("runs/train-align/*"))) == 2
 
 
 def test_steps_without_a_command_and_empty_workflows_are_refused(
@@ -141,7 +140,7 @@ def test_a_matrix_runs_steps_for_its_axes_and_resumes(home, monkeypatch) -> None
     made = {
         path: path.stat().st_mtime_ns for path in home.glob("runs/*/*/metrics.json")
     }
-    assert len([*home.glob("runs/train-align/*")]) == 2
+    assert len(list(home.glob("runs/train-align/*"))) == 2
     states = {
         one.name.partition(":")[0]: one.state
         for one in workflow.inputs(study)

@@ -17,9 +17,7 @@ from brainhive_cli.core.results.measurements import (
     SIMULATED,
     list_footnotes,
 )
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.jobs import list_inputs
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import RunFolder, artifacts, list_inputs
 from brainhive_cli.models.generators import sdxl, sdxl_unclip
 from brainhive_cli.reports.sentences.sentences import MEANINGS
 from tests.repositories import git_captioner_repository, text_encoders

@@ -8,8 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.demo import films, joined_generators
 from brainhive_cli.demo.pictures import write_captions
 from brainhive_cli.measurement.metrics import video

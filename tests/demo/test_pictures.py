@@ -72,11 +72,11 @@ def test_the_split_for_settings_tests_the_held_out_pictures() -> None:
         for name, is_test in zip(demo_pictures.image_ids, is_held_out, strict=True)
         if is_test
     }
-    assert {*train_pictures.image_ids, *test_pictures.image_ids} == {
-        *demo_pictures.image_ids
-    } and len(train_pictures) == 864
-    assert not {*train_pictures.concepts} & {*test_pictures.concepts}
-    assert {*list(test_pictures.concepts)[:40]} == {*test_pictures.concepts}
+    assert {*train_pictures.image_ids, *test_pictures.image_ids} == set(
+        demo_pictures.image_ids
+    ) and len(train_pictures) == 864
+    assert not set(train_pictures.concepts) & set(test_pictures.concepts)
+    assert set(list(test_pictures.concepts)[:40]) == set(test_pictures.concepts)
 
 
 def test_signals_for_settings_are_not_the_demos_test_trials() -> None:

@@ -97,7 +97,7 @@ def test_the_gallery_shows_each_picture_below_its_command() -> None:
     entry = r"^    brainhive [^\n]+\n\n!\[[^\]]+\]\(gallery/(\w+)\.png\)\n\n"
     entry += r"\*[^\n]* \d\.\d{3} [^\n]*\*\n"
     names = re.findall(entry, page, re.MULTILINE)
-    assert names == [*gallery.PICTURES] and page.count("![") == len(names)
+    assert names == list(gallery.PICTURES) and page.count("![") == len(names)
     sizes = {path.name: path.stat().st_size for path in (DOCS / "gallery").iterdir()}
     in_readme = re.findall(r'<img src="([^"]+)"', (CHECKOUT / "README.md").read_text())
     assert len(in_readme) == 3 and sum(sizes.values()) < 600_000
@@ -203,8 +203,11 @@ def test_every_line_parses_against_the_real_command_line(
 
 
 NAMED_BY_USERS = (
-    *("sweep", "steps", "train.stages"),
-    *("preparation.regions", "preparation.thresholds"),
+    "sweep",
+    "steps",
+    "train.stages",
+    "preparation.regions",
+    "preparation.thresholds",
 )
 """Keys below which a user's names, or numbers of a list, stand."""
 
@@ -242,9 +245,14 @@ def test_a_guide_names_only_keys_that_exist() -> None:
 
 
 ELSEWHERE_NAMED = {
-    *("eeg_features", "image_features"),  # in files of thingsvision
-    *("soft_clip", "sdxl_unclip"),  # kinds of parts, which are hyphenated in the code
-    *("video_2way", "video_50way", "frame_2way", "frame_50way"),  # composed names
+    "eeg_features",
+    "image_features",
+    "soft_clip",
+    "sdxl_unclip",
+    "video_2way",
+    "video_50way",
+    "frame_2way",
+    "frame_50way",  # composed names
 }
 """Names in code of a guide that the code does not spell out."""
 

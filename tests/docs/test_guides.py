@@ -61,14 +61,13 @@ QUICK = {
             "train.precision=fp32",
             "run.workers=0",
         ),
-        *(
-            "validation_items=2",
-            "sample_items=1",
-            "sample_steps=1",
-            "similarity=[demo-clip]",
-            "lpips=false",
-        ),
-        *("prior.start_from=null", "prior.hidden_size=32"),
+        "validation_items=2",
+        "sample_items=1",
+        "sample_steps=1",
+        "similarity=[demo-clip]",
+        "lpips=false",
+        "prior.start_from=null",
+        "prior.hidden_size=32",
     ),
     "reconstruct": (
         *(
@@ -79,7 +78,8 @@ QUICK = {
             "metrics=pixcorr",
             "sheet_rows=0",
         ),
-        *("metric_encoders=[demo-clip]", "sources=brain"),
+        "metric_encoders=[demo-clip]",
+        "sources=brain",
     ),
     "eval-retrieval": ("sheet_rows=0",),
     "explain": ("draws=20",),
@@ -176,7 +176,7 @@ def test_every_line_of_a_guide_works_or_names_missing_inputs(
         page_of.setdefault(line, page)
     for line, page in page_of.items():
         words = shipped_line(line, home)
-        has_plan = words[0] not in UNPLANNED and not {"--list", "--check"} & {*words}
+        has_plan = words[0] not in UNPLANNED and not {"--list", "--check"} & set(words)
         ended = invoke([*words, *(["--check"] if has_plan else [])])
         is_run = has_plan and words[0] not in ROAD and "--processes" not in words
         if is_run and ended.exit_code == 0 and done[words[0]] < RUN_OF_EACH:

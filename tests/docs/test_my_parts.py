@@ -23,9 +23,8 @@ from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.core.results.measurements import Measurements
 from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment import Aligner, Term
 from brainhive_cli.training.alignment.model_files import read_history
-from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.objective import Objective
 from tests.docs.test_docs import DOCS
 from tests.worlds.model_layouts import make_signal_spec, make_token_layout
@@ -34,8 +33,17 @@ PAGE = (DOCS / "python.md").read_text()
 SMALL = {"train-align": ("seeds=1",), "reconstruct": ("items=4", "repeats=1")}
 USED = (
     # keys of parts
-    *("dataset", "preparation", "backbone", "fuser", "loss", "generator", "prior"),
-    *("signal.normalise", "train.augment.parts", "corrections", "metrics"),
+    "dataset",
+    "preparation",
+    "backbone",
+    "fuser",
+    "loss",
+    "generator",
+    "prior",
+    "signal.normalise",
+    "train.augment.parts",
+    "corrections",
+    "metrics",
     "python:my_parts",  # an encoder
 )
 
@@ -57,7 +65,7 @@ def test_the_page_shows_parts_as_their_files_are() -> None:
         re.match(r'"{3}my_parts/(\w+\.py): ', block)[1] for block in blocks
     ]
     links = re.findall(r"\]\(my_parts/(\w+\.py)\)", PAGE)
-    assert {*links, *map(files.get, blocks)} == {*files.values()}
+    assert {*links, *map(files.get, blocks)} == set(files.values())
 
 
 def write_arrays(home: Path) -> None:
@@ -110,7 +118,7 @@ def test_a_part_of_ones_own_of_every_kind_works_with_the_others(
     assert low > 10 * top1.chance and "simulated" in found.caveats
     assert found.facts.answers[0].side == "above chance"
     assert found.scopes["corrections · my_parts.popularity"]["top1"].value > 3 / 32
-    trained = [*(home / "runs/train-align").glob("*/cells/*/model")]
+    trained = list((home / "runs/train-align").glob("*/cells/*/model"))
     assert trained and all(read_history(model).is_simulated for model in trained)
     drawn = measured(home, "reconstruct").scopes
     (brain, shuffled) = (

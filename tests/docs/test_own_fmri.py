@@ -67,10 +67,10 @@ def test_stores_hold_betas_regions_and_positions_of_voxels(
     space = store["train"].space
     assert (
         isinstance(space, Voxels)
-        and {*REGIONS} <= {*space.regions}
+        and set(REGIONS) <= set(space.regions)
         and space.grid is not None
     )
-    assert {"tsnr", "r2", "ncsnr", "hrf_index", "fraction"} <= {*space.maps}
+    assert {"tsnr", "r2", "ncsnr", "hrf_index", "fraction"} <= set(space.maps)
     assert store["train"].counts.tolist() == [2] * 120
     assert store["test"].counts.tolist() == [4] * 20
     assert [
@@ -84,7 +84,9 @@ def test_the_workflow_retrieves_pictures_far_above_chance(
     home: Path,
 ) -> None:
     invoke(
-        *("workflow", "--recipe", "own-fmri"),
+        "workflow",
+        "--recipe",
+        "own-fmri",
         f"steps.prepare.overrides={json.dumps(PREPARED)}",
         "steps.embed.overrides=[encoders=demo-clip]",
         "steps.train-align.overrides=[encoders=demo-clip, subjects=1, seeds=2025]",
@@ -99,7 +101,7 @@ def test_the_workflow_retrieves_pictures_far_above_chance(
     assert taken["voxels"]["voxel indices"] == space.space.grid.indices.tolist()  # type: ignore[union-attr]
     assert "voxels in the mask of region V1" in taken["voxels"]
     gallery = torch.load(home / "out/gallery.pt")
-    assert gallery["pictures"] == [*space.pictures] and len(gallery["vectors"]) == 20
+    assert gallery["pictures"] == list(space.pictures) and len(gallery["vectors"]) == 20
     explained = invoke("explain", "draws=20", "analyses=trained,encoding")
     assert "early" in json.dumps(explained) and "higher" in json.dumps(explained)
 

@@ -95,7 +95,7 @@ def write_epochs(home: Path) -> dict[str, Any]:
             names, found, signal = simulate_trials(home, world, subject, split)
             shown += [f"{name}.png" for name in names for _ in range(repetitions)]
             parts.append(signal.reshape(-1, *signal.shape[2:]))
-        trials, channels = np.concatenate(parts), [*found.space.names]
+        trials, channels = np.concatenate(parts), list(found.space.names)
         stem = f"sub-{subject:02d}_ses-01"
         if subject == 2:
             known = {"ch_names": channels, "times": found.times_s, "unit": "V"}
@@ -134,7 +134,7 @@ def invoke(line: str, names: Mapping[str, str] = MappingProxyType({})) -> str:
     """Run a line of a page, with small models; give what it prints."""
     words = [names.get(word, word) for word in shlex.split(line)[1:]]
     small = SMALL.get(words[0], ()) if "--check" not in words else ()
-    if words[0] == "train-align" and not {"--recipe", "--prior"} & {*words}:
+    if words[0] == "train-align" and not {"--recipe", "--prior"} & set(words):
         small = ()  # the ridge of few pictures
     elif words[0] == "train-align" and "--prior" not in words:
         small += NARROW
@@ -230,7 +230,7 @@ def test_the_tutorial_leads_from_epochs_and_betas_to_results(
         assert score["low"] > score["chance"] and score["n"] == SHOWN["test"][0]
     path = home / "signals/image-folder/default/sub-01.h5"
     store = SignalStore.open(path)["train"]
-    assert [*store.space.regions] == ["V1"] and store.unit == "beta"
+    assert list(store.space.regions) == ["V1"] and store.unit == "beta"
 
 
 def test_the_fmri_tutorial_leads_from_bids_to_pictures(home: Path) -> None:

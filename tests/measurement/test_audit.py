@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from brainhive_cli.measurement import FINDING, ForeignResult, rank_targets
 from brainhive_cli.measurement.audit import (
-    FINDING,
     NOTHING,
     UNDECIDED,
     _score_plain_ranking,
     audit,
 )
 from brainhive_cli.measurement.corrections import Assignment
-from brainhive_cli.measurement.foreign_result import ForeignResult
-from brainhive_cli.measurement.ranks import rank_targets
 
 COUNT = 40
 

@@ -14,7 +14,7 @@ from sklearn.covariance import ShrunkCovariance
 from torch import Tensor
 
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.measurement import corrections
+from brainhive_cli.measurement import corrections, rank_targets
 from brainhive_cli.measurement.corrections import (
     SHRINKAGE,
     Csls,
@@ -23,7 +23,6 @@ from brainhive_cli.measurement.corrections import (
     compute_cosines,
     make_tokens,
 )
-from brainhive_cli.measurement.ranks import rank_targets
 
 KINDS = parts.list_kinds("corrections")
 ROUNDING = 2e-6  # golden values are float32, and CSLS doubles their error

@@ -359,8 +359,8 @@ def test_few_orders_are_all_listed_without_the_true_one() -> None:
             expected.add(order)
     expected.remove((0, 1, 2, 3, 4))
     assert len(every) == len(some) + 1 == 11
-    assert {*map(tuple, every.tolist())} == expected
-    assert {*map(tuple, some.tolist())} <= {*expected, (0, 1, 2, 3, 4)}
+    assert set(map(tuple, every.tolist())) == expected
+    assert set(map(tuple, some.tolist())) <= {*expected, (0, 1, 2, 3, 4)}
 
 
 def test_free_orders_are_equally_likely() -> None:
@@ -450,7 +450,7 @@ def test_tests_by_orders_with_odds_keep_their_level() -> None:
     stratum = np.zeros(6, np.int64)
     design = make_odds(stratum, strength=1.5)
     units = np.arange(6)
-    orders = np.array([*permutations(units)])
+    orders = np.array(list(permutations(units)))
     scores = design.log_odds[units, orders].sum(1)
     odds = np.exp(scores - scores.max())
     random = np.random.default_rng(0)

@@ -8,17 +8,17 @@ from brainhive_cli.evaluation.explanation.encoding_model import (
     correlate_over_pictures,
     estimate_ceilings,
 )
-from brainhive_cli.measurement import linear_maps
-from brainhive_cli.measurement.linear_maps import (
+from brainhive_cli.measurement import (
     Components,
     FeatureScaler,
     OutputSums,
     Products,
     count_fit_bytes,
     count_fit_operations,
-    is_approximate,
+    linear_maps,
+    rank_targets,
 )
-from brainhive_cli.measurement.ranks import rank_targets
+from brainhive_cli.measurement.linear_maps import is_approximate
 from tests.worlds.ridges import choose_penalty_by_hat_matrix
 
 

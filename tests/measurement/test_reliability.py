@@ -6,20 +6,20 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import pearsonr
 
-from brainhive_cli.measurement.reliability import (
+from brainhive_cli.measurement import (
     average_halves,
     average_parts,
     average_random_halves,
     correlate,
     correlate_without_each,
     correlation_shares,
+    measure,
     noise_ceiling,
     predict_reliability,
     retrieve_halves,
     spearman_brown,
     unit_vectors,
 )
-from brainhive_cli.measurement.statistics import measure
 
 
 @pytest.mark.parametrize(("n_pictures", "effect"), [(10, 0.4), (10, 0.8), (60, 0.8)])

@@ -8,9 +8,12 @@ import torch
 from scipy.stats import linregress, t
 from sklearn.linear_model import Ridge
 
-from brainhive_cli.measurement.ranks import rank_first_pictures
-from brainhive_cli.measurement.retrieval import Scores
-from brainhive_cli.measurement.slope import average_by_unit, fit_slope
+from brainhive_cli.measurement import (
+    Scores,
+    average_by_unit,
+    fit_slope,
+    rank_first_pictures,
+)
 from brainhive_cli.measurement.units import MIN_UNITS_FOR_INTERVAL
 
 HOW = {"protocol": "", "split": "test", "seeds": ()}

@@ -17,14 +17,17 @@ from brainhive_cli.core.results.measurements import (
     SIMULATED,
     UNKNOWN_SELECTION,
 )
-from brainhive_cli.measurement.comparison import crossed_t_test
-from brainhive_cli.measurement.slope import fit_slope
+from brainhive_cli.measurement import (
+    Items,
+    StimulusGrouping,
+    crossed_t_test,
+    fit_slope,
+    measure,
+)
 from brainhive_cli.measurement.statistics import (
     estimate_interval,
     estimate_mean_variance,
-    measure,
 )
-from brainhive_cli.measurement.units import Items, StimulusGrouping
 
 ITEMS = 200
 
@@ -287,7 +290,7 @@ def test_intervals_move_and_grow_with_the_scale_of_values(subjects, is_share):
     random = np.random.default_rng(subjects)
     easy = random.normal(size=40)
     logits = random.normal(size=(subjects, 1)) / 3 + random.normal(size=(subjects, 40))
-    shares = [*1 / (1 + np.exp(-easy - logits))]
+    shares = list(1 / (1 + np.exp(-easy - logits)))
     how = {"is_share": is_share}
 
     found = estimate_interval(shares, limits=(0, 1), **how)
@@ -314,7 +317,7 @@ def test_between_limits_a_t_interval_is_one_of_logits():
 
     mean, reach = values.mean(), t.ppf(0.975, 29) * sem(values)
     steps = np.array([-1, 1]) * reach / (mean * (1 - mean))
-    assert (low, high) == pytest.approx([*expit(logit(mean) + steps)])
+    assert (low, high) == pytest.approx(list(expit(logit(mean) + steps)))
     free = interval([values])
     assert free == pytest.approx((mean - reach, mean + reach))
 
@@ -365,7 +368,7 @@ def test_a_metric_carries_its_circumstances_as_plain_values():
     told = json.loads(json.dumps(metric.as_dict()))
     ends = binomtest(5, 10).proportion_ci(method="wilson")
     # of ten items
-    assert told.pop("these_subjects") == pytest.approx([*ends], abs=0.002)
+    assert told.pop("these_subjects") == pytest.approx(list(ends), abs=0.002)
     assert (told.pop("low"), told.pop("high")) == pytest.approx(tuple(ends), abs=0.002)
     assert told == {
         "name": "top1",

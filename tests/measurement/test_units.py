@@ -73,7 +73,7 @@ def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expe
     )
 
     grouping = StimulusGrouping("concept", concept_of)
-    claims = describe_claims(grouping.make_items([[*concept_of]]), subjects)
+    claims = describe_claims(grouping.make_items([list(concept_of)]), subjects)
     # the words between the facts may change
     for words in ("results will generalise ", "results will hold only ", "but only "):
         claims = claims.replace(words, "")
@@ -94,7 +94,7 @@ def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expe
 )
 def test_a_claim_is_limited_by_the_scope_of_its_test(scope, expected):
     concept_of = {name: str(name // 5) for name in range(60)}
-    items = StimulusGrouping("concept", concept_of).make_items([[*concept_of]])
+    items = StimulusGrouping("concept", concept_of).make_items([list(concept_of)])
 
     assert expected in describe_claims(items, 6, scope)
 
@@ -150,7 +150,7 @@ def test_clips_form_six_to_fifteen_blocks_or_a_single_unit():
         blocks,
         f"blocks of {length} neighbouring clips",
     )
-    assert {*np.bincount(items.unit_indices[1]).tolist()} <= {length, length + 1}
+    assert set(np.bincount(items.unit_indices[1]).tolist()) <= {length, length + 1}
     least = StimulusGrouping("neighbours", medium="clip").make_items([list(range(360))])
     assert np.bincount(least.unit_indices[0]).tolist() == [60] * 6
     few = StimulusGrouping("neighbours", medium="clip").make_items([list(range(359))])
@@ -197,11 +197,11 @@ def test_labels_are_exchanged_in_all_orders_of_the_design(seed):
 
     every = items.draw_permutations(len(expected), 0)
 
-    assert {*map(tuple, every.tolist())} == expected and len(every) == len(expected)
+    assert set(map(tuple, every.tolist())) == expected and len(every) == len(expected)
     if len(expected) > 1:
         drawn = items.draw_permutations(len(expected) - 1, 0)
         identity = tuple(range(len(items.names)))
-        assert {*map(tuple, drawn.tolist())} <= {*expected, identity}
+        assert set(map(tuple, drawn.tolist())) <= {*expected, identity}
         assert len(drawn) == len(expected) - 1
 
 
@@ -278,8 +278,8 @@ def test_a_subject_who_lacks_clips_is_shifted_by_the_same_share():
     # clips 7, 5, 3, 1 in this order; each gets the label of the next one in the film
     assert half.tolist() == [3, 0, 1, 2]
     few = items.draw_permutations(6, 1)
-    assert len({*map(tuple, few.tolist())}) == 6 and few.shape == (6, 8)
-    assert {*map(tuple, few.tolist())} <= {*map(tuple, every.tolist())}
+    assert len(set(map(tuple, few.tolist()))) == 6 and few.shape == (6, 8)
+    assert set(map(tuple, few.tolist())) <= set(map(tuple, every.tolist()))
 
 
 def test_chosen_items_keep_their_units_and_strata():
@@ -323,10 +323,10 @@ def test_ten_films_are_units_and_fewer_are_cut_into_blocks(films):
     film_of = {clip: f"film {clip * films // 900}" for clip in range(900)}
 
     items = StimulusGrouping("neighbours", film_of, medium="clip").make_items(
-        [[*film_of][::-1]]
+        [list(film_of)[::-1]]
     )
 
-    assert items.is_film and items.names == [*film_of]
+    assert items.is_film and items.names == list(film_of)
     assert items.n_units == (10 if films == 10 else 15)
     assert bool(items.scope) == (films < 10)
     same = {(film_of[a], u) for a, u in zip(items.ids[0], items.units[0], strict=True)}
@@ -337,7 +337,7 @@ def test_ten_films_are_units_and_fewer_are_cut_into_blocks(films):
 def test_ten_runs_are_units_and_fewer_are_strata_of_blocks(runs):
     run_of = {trial: f"run {trial % runs}" for trial in range(60)}
     block_of = {trial: trial // 2 for trial in run_of}
-    trials = [[*run_of]]
+    trials = [list(run_of)]
 
     by_run = StimulusGrouping(group_of=run_of, group_kind="runs").make_items(trials)
     by_block = StimulusGrouping(
@@ -348,11 +348,11 @@ def test_ten_runs_are_units_and_fewer_are_strata_of_blocks(runs):
     assert alone.are_independent and alone.strata is None and alone.n_units == 60
     if runs == 10:
         for items in (by_run, by_block):
-            assert items.units == [[*run_of.values()]] and items.strata is None
+            assert items.units == [list(run_of.values())] and items.strata is None
             assert not items.scope
     else:
-        assert by_run.units == trials and by_run.strata == [[*run_of.values()]]
-        assert by_block.units == [[*block_of.values()]]
+        assert by_run.units == trials and by_run.strata == [list(run_of.values())]
+        assert by_block.units == [list(block_of.values())]
         assert by_block.strata == by_run.strata
         assert by_run.scope == ("this run" if runs == 1 else "these 9 runs")
 

@@ -8,14 +8,15 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from brainhive_cli.measurement.design import (
+from brainhive_cli.measurement import (
     Exchange,
+    Items,
     LabelDesign,
+    StimulusGrouping,
     Timeline,
     describe_pictures,
+    judge,
 )
-from brainhive_cli.measurement.units import Items, StimulusGrouping
-from brainhive_cli.measurement.verdict import judge
 
 
 def rank_all(signals, pictures):
@@ -307,7 +308,7 @@ def test_permuted_trials_have_the_ranks_of_their_candidates():
     by_block = ranked.reshape(6, 2, 4).sum(1)[
         :, [label_of[2 * row] for row in range(6)]
     ]
-    orders = [*permutations(range(6))]
+    orders = list(permutations(range(6)))
     sums = np.array([by_block[range(6), order].sum() for order in orders])
 
     labels = np.array([label_of[2 * block] for block in range(6)])

@@ -8,10 +8,9 @@ import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.models import heads
+from brainhive_cli.models import LATENT_SPACE_PREFIX, Head, heads, name_latent_space
 from brainhive_cli.models.encoders import diffusers_vae
 from brainhive_cli.models.generators import sdxl
-from brainhive_cli.models.heads import LATENT_SPACE_PREFIX, Head, name_latent_space
 
 TWO = {"latent": Head((4, 2, 2), "vae", "abc"), "token": Head((3,), "clip")}
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import shipped_recipes
+from brainhive_cli.core.recipes import parts, shipped_recipes
 from brainhive_cli.models.pretraining import (
     OTHERS,
     Pretraining,

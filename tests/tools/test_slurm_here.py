@@ -64,9 +64,9 @@ def test_two_tasks_of_an_array_run_at_once_and_both_end(
             str(script),
         )
         deadline_s = time.monotonic() + 30
-        while len([*logs.glob("met-*")]) < 2 and time.monotonic() < deadline_s:
+        while len(list(logs.glob("met-*"))) < 2 and time.monotonic() < deadline_s:
             time.sleep(0.1)
-        assert len([*logs.glob("met-*")]) == 2
+        assert len(list(logs.glob("met-*"))) == 2
         assert job.strip() in run_command(variables, "squeue", "--noheader")
 
     # tasks that ignore SIGTERM do not outlive the block

@@ -8,8 +8,7 @@ from zlib import crc32
 import numpy as np
 
 from brainhive_cli.data.recordings.contract import Preparation
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
 
 PADDING = {"sessions": -1, "runs": -1, "onset_s": np.nan, "trial_numbers": -1}

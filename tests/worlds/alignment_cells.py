@@ -9,8 +9,7 @@ import torch
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.stages import Train
+from brainhive_cli.training.alignment import Layout, Train
 from brainhive_cli.training.alignment.training.batches import Batches, CellData
 from tests.worlds.array_trials import make_trials
 from tests.worlds.model_layouts import make_signal_spec, make_token_layout

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials, Voxels
 
 
 def make_trials(

@@ -21,8 +21,7 @@ from safetensors.torch import save_file
 from brainhive_cli.cli.lines import resolve_line
 from brainhive_cli.commands import train_prior
 from brainhive_cli.core.files import foreign_code
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs import Launch, Result
 from brainhive_cli.data.media.views import PictureBatch
 from brainhive_cli.models.encoders.python import example
 from brainhive_cli.models.generators import sdxl

@@ -4,8 +4,7 @@ import zlib
 
 import numpy as np
 
-from brainhive_cli.data.stores.learned_pictures import LearnedPictures
-from brainhive_cli.data.stores.training_history import TrainingHistory
+from brainhive_cli.data.stores import LearnedPictures, TrainingHistory
 
 IDS = ["train/cat/1", "train/cat/2", "train/dog/1"]
 

@@ -13,14 +13,11 @@ from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.study import StudyDesign
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Signal, StudyDesign, Trials
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.trained.test_set import TestSet
-from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
+from brainhive_cli.training.alignment.trained import TestedPerson, TestSet
 
 DATASET = Dataset("made", ("train", "test"), lambda split: StimulusSet("made", split))
 """Data set of pictures whose split `test` is tested."""

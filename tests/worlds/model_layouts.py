@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
-from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models import FUSED_TARGET, TOKEN_HEAD, Head, SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 
 

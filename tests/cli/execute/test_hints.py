@@ -18,8 +18,7 @@ from brainhive_cli.cli import execute
 from brainhive_cli.cli.execute import OVERRIDE
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core.base import errors
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.targets import next_commands
 from tools.house import MODULES
 
@@ -36,7 +35,7 @@ def texts_of(module: ast.Module) -> Iterator[str]:
     """Write the texts of a module that are no docstrings, each with a word for a
     value.
     """
-    nodes = [*ast.walk(module)]
+    nodes = list(ast.walk(module))
     inner = {
         id(text)
         for joined in nodes

@@ -12,9 +12,7 @@ from scipy.stats import f
 from brainhive_cli.commands.demo import RECORDING
 from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.core.results.measurements import SEEN_PICTURES, SIMULATED
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Result, RunFolder, artifacts
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.reports.pages.checklists import fill_checklists
 from brainhive_cli.reports.pages.page import FINDING

@@ -21,12 +21,10 @@ from brainhive_cli.core.results.measurements import (
     SEEN_PICTURES,
 )
 from brainhive_cli.core.runs.result import Result
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.reports.sentences.sentences import MEANINGS
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_set import open_test_set
+from brainhive_cli.training.alignment.trained import open_model, open_test_set
 from tests.tools.changed_stores import resealed
 from tests.worlds.command_fixtures import RunCommand, use_home
 
@@ -38,7 +36,7 @@ def dataset(**holdout: Any) -> str:
     fields = {
         "kind": "categories",
         "name": "of-3",
-        "names": [*NAMES],
+        "names": list(NAMES),
         "holdout": holdout,
     }
     return f"dataset={json.dumps(fields)}"
@@ -339,7 +337,7 @@ def test_drift_without_any_label_is_never_above_chance(
         fields = {
             "kind": "categories",
             "name": "abc",
-            "names": [*names],
+            "names": list(names),
             "holdout": holdout,
         }
         run_command("embed", f"dataset={json.dumps(fields)}")

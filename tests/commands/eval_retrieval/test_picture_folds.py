@@ -11,11 +11,8 @@ from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.results.measurements import SEEN_PICTURES
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.runs import Result, RunFolder, artifacts
+from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.evaluation.retrieval.scopes import select_scopes
 from brainhive_cli.models.encoders.python import example
@@ -159,7 +156,7 @@ def test_clusters_come_from_a_file_that_is_in_the_fingerprint(
     split["variants"][0]["train_ids"].pop()
     file.write_text(json.dumps(split))
     assert run_command("train-align", by_file, encoders, *RIDGE).folder != run
-    split["variants"][0]["train_ids"] += [*tests[0]]
+    split["variants"][0]["train_ids"] += list(tests[0])
     file.write_text(json.dumps(split))
     with pytest.raises(BrainhiveError, match="twice"):
         run_command("train-align", by_file, encoders, *RIDGE)

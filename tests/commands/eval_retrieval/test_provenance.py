@@ -23,8 +23,7 @@ from brainhive_cli.core.results.measurements import (
     WHITENED_BY_TESTED,
 )
 from brainhive_cli.core.runs.result import Result
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.training_history import TrainingHistory
+from brainhive_cli.data.stores import SignalStore, TrainingHistory
 from brainhive_cli.reports.sentences.sentences import MEANINGS, explain_caveats
 from brainhive_cli.training.alignment.recipe import Recipe
 from tests.tools.changed_stores import resealed

@@ -13,8 +13,7 @@ import yaml
 
 from brainhive_cli.commands.embed import list_encoders
 from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.core.results.measurements import UNKNOWN_NETWORK, UNKNOWN_PICTURES
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
@@ -154,7 +153,7 @@ def test_pictures_of_imported_embeddings_are_known_if_readable(
     pixels = [store.pixels for store in stores()]
     assert len(pixels) == 2
     digests = np.concatenate([words[:, 0] for words in pixels if words is not None])
-    assert len({*digests}) == len(names) and not has_unknown_pictures(stores())
+    assert len(set(digests)) == len(names) and not has_unknown_pictures(stores())
 
     (tmp_path / "pictures" / f"{names[0]}.png").write_bytes(b"no picture")
     assert has_unknown_pictures(stores())

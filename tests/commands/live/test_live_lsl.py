@@ -12,9 +12,11 @@ import torch
 
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.measurement.ranks import rank_targets
-from brainhive_cli.training.alignment.trained.picture_targets import open_targets
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_set import open_test_set
+from brainhive_cli.training.alignment.trained import (
+    open_model,
+    open_targets,
+    open_test_set,
+)
 from tests.tools.lsl_senders import write_loopback
 from tests.worlds.command_fixtures import COLOURS, use_home
 from tests.worlds.own_recordings import Presentation, annotate, make_raw, write_pictures
@@ -28,19 +30,15 @@ STEPS = (
     "preparation.whiten=no",
 )
 TRAINING = (
-    *(
-        "dataset=image-folder",
-        f"encoders=[{COLOURS!r}]",
-        "seeds=1",
-        "dim=16",
-        "fuser.intermediate_size=16",
-    ),
-    *(
-        "train.epochs=1",
-        "train.precision=fp32",
-        "train.validation=0",
-        "train.batch_size=8",
-    ),
+    "dataset=image-folder",
+    f"encoders=[{COLOURS!r}]",
+    "seeds=1",
+    "dim=16",
+    "fuser.intermediate_size=16",
+    "train.epochs=1",
+    "train.precision=fp32",
+    "train.validation=0",
+    "train.batch_size=8",
 )
 SHOWN, SEED = Presentation.randomize(2, seed=5), 5
 WAIT_S = 90

@@ -49,9 +49,9 @@ def write_fmri(root: Path) -> list[str]:
             f"imagenet/{names[path]}.JPEG" for path in events.stim_file
         ]
         events.to_csv(table, sep="\t", index=False)
-    for path in [*bids_folder.rglob("*task-pictures*")]:
+    for path in list(bids_folder.rglob("*task-pictures*")):
         path.rename(path.with_name(path.name.replace("task-pictures", "task-imagenet")))
-    return [*names.values()]
+    return list(names.values())
 
 
 def write_nod(root: Path) -> None:

@@ -221,7 +221,7 @@ def test_a_recording_without_a_whole_trial_stops_nobody_else(work):
         ("sub-02_ses-01", 1.2),
     ):
         shown = Presentation.randomize(1, seed=0)
-        raw = annotate(make_raw(shown, seed=0), shown, [*shown.pictures])
+        raw = annotate(make_raw(shown, seed=0), shown, list(shown.pictures))
         if seconds:
             raw.crop(tmax=seconds)
         raw.save(work.parent / f"recordings/{name}.fif", verbose="ERROR")
@@ -237,7 +237,7 @@ def test_a_recording_without_a_whole_trial_stops_nobody_else(work):
     (path,) = (work / "signals").rglob("*.h5")
     provenance = SignalStore.open(path)["train"].provenance
     assert path.name == "sub-01.h5" and len(provenance["sessions"]) == 1
-    assert [*provenance["left_out"]] == ["sessions"]
+    assert list(provenance["left_out"]) == ["sessions"]
 
     # the only requested subject has no trial
     for flags in (" --check", ""):

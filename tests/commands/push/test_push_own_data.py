@@ -169,7 +169,11 @@ def test_terms_follow_from_kinds_and_not_from_names() -> None:
         ((), ("things-eeg",), "models of data of unknown origin"),
     ):
         learned = TrainingHistory(
-            *("last epoch", "things-eeg", "things-eeg", {"things-eeg": (1,)}, True),
+            "last epoch",
+            "things-eeg",
+            "things-eeg",
+            {"things-eeg": (1,)},
+            True,
             stimulus_kinds=pictures,
             recording_kinds=recordings,
         )

@@ -17,8 +17,7 @@ from brainhive_cli.core.files.inputs import describe_missing
 from brainhive_cli.core.results.facts import SeenPictures
 from brainhive_cli.core.runs.jobs import list_inputs
 from brainhive_cli.data.media.picture_digests import describe_pixels
-from brainhive_cli.data.stores.learned_pictures import LearnedPictures
-from brainhive_cli.data.stores.training_history import TrainingHistory
+from brainhive_cli.data.stores import LearnedPictures, TrainingHistory
 from brainhive_cli.demo.pictures import draw_scene, list_scenes
 from brainhive_cli.evaluation.reconstruction.run import resolve_job
 from tests.worlds.reconstructions import train_first_subject, truncate

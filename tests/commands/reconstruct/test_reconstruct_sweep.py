@@ -44,12 +44,12 @@ def test_ablations_are_runs_compared_with_the_full_run(
 
     names = [f"reconstruct · {label}" for label in ABLATIONS]
     table, differences = result.printed_tables
-    assert [row[1] for row in table.rows] == [*ABLATIONS]
+    assert [row[1] for row in table.rows] == list(ABLATIONS)
     assert len(differences.rows) == 2 * 3
     facts = result.metrics.facts
-    assert [*facts.compared] == names
+    assert list(facts.compared) == names
     compared = dict.fromkeys(pair.second for pair in facts.comparisons)
-    assert [*compared] == names[1:]
+    assert list(compared) == names[1:]
     for pair in facts.comparisons:
         assert pair.first == names[0]
         assert pair.tests_of.startswith("2 metrics × 3 variants")

@@ -83,7 +83,7 @@ def test_verify_reports_changed_weights_versions_and_inputs(
     assert differs.exit_code == 1 and not details["equal"]
     (difference,) = details["differs_in"]
     assert difference.startswith("torch: 0 ") and version in difference
-    assert [*details["ranks"].values()] == [0]
+    assert list(details["ranks"].values()) == [0]
     table: Any = CliRunner().invoke(app, line)
     assert "weights" in table.stdout and "differ" in table.stdout
 

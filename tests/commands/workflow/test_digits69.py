@@ -11,9 +11,7 @@ import torch
 
 from brainhive_cli.commands import embed, prepare, reconstruct, train_align
 from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.runs import weights
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs import Launch, Result, weights
 from brainhive_cli.data.exchange import digits69
 from brainhive_cli.models.picture_autoencoder import (
     WEIGHTS_FILE,
@@ -80,7 +78,7 @@ def test_digits_are_drawn_by_a_decoder_that_did_not_learn_them(
     assert two_way["brain"].value > 0.85 > 0.65 > two_way["shuffled"].value
     # 1 if a fold's own test pictures were among them
     assert scopes["nearest"]["pixcorr"].value < 0.9
-    files = [*(drawn.folder / "samples").glob("sub-01_fold-*/**/00.png")]
+    files = list((drawn.folder / "samples").glob("sub-01_fold-*/**/00.png"))
     by_fold = [
         {path.parent.name for path in files if f"fold-0{fold}" in str(path)}
         for fold in (1, 2)

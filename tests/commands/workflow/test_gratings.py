@@ -36,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
         patch.setattr(sys, "argv", [str(script), str(home), "same"])
         runpy.run_path(str(script))
         with (home / "data/recordings/events.csv").open() as file:
-            rows = [*csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
         for place, kind in enumerate(KINDS):  # train/f1_o000/f1_o000.png
             named = [
                 f"{row['event']},{Path(row['picture']).stem.split('_')[place]}"

@@ -23,10 +23,8 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import workflow
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.models import Head, SignalSpec
+from brainhive_cli.training.alignment import Aligner, Layout
 from tests.publishers import cc2017_files, nsd_files
 from tests.repositories import (
     animatediff_repositories,
@@ -217,7 +215,7 @@ def run(recipe: str, align_overrides: Steps, until: str = "") -> dict[str, Any]:
     # a step that sweeps values has a row for each of its runs
     rows = told["tables"][-1]["rows"]
     names = dict.fromkeys(row["step"].partition(" · ")[0] for row in rows)
-    assert [*names] == [*steps][: [*steps].index(until) + 1 if until else None]
+    assert list(names) == list(steps)[: list(steps).index(until) + 1 if until else None]
     return told
 
 
@@ -269,7 +267,7 @@ def test_brain_diffuser_goes_from_its_means_to_pictures(published):
     }
     assert run("papers/brain-diffuser", small)["folder"] == found["folder"]
     # the steps are found finished
-    assert len([*(published / "runs/reconstruct").glob("nsd-*-ridge*")]) == 1
+    assert len(list((published / "runs/reconstruct").glob("nsd-*-ridge*"))) == 1
 
 
 @pytest.mark.nightly
@@ -337,14 +335,12 @@ def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
             "brain model": brain,
             "train-align": ["subjects=1", *small, *SMALL_PRIOR, *FAST],
             "reconstruct": [
-                *(
-                    "items=1",
-                    "subjects=1",
-                    "precision=fp32",
-                    "metrics=frame_ssim",
-                    "sheet_rows=0",
-                    "resolution_px=32",
-                ),
+                "items=1",
+                "subjects=1",
+                "precision=fp32",
+                "metrics=frame_ssim",
+                "sheet_rows=0",
+                "resolution_px=32",
                 f"{stages[0]}.generator.architecture={json.dumps(UNCLIP)}",
                 *(
                     f"{each}.{key}"

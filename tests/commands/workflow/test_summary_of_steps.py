@@ -10,11 +10,12 @@ from brainhive_cli.commands.workflow import (
     tabulate_steps,
 )
 from brainhive_cli.core.base.tables import Table, TableCell
-from brainhive_cli.core.results.facts import CellFacts, Facts
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.results import (
     CAVEATS,
     SIMULATED,
     TRAINED_ON_SIMULATED,
+    CellFacts,
+    Facts,
     Measurements,
     Metric,
     mark,

@@ -29,7 +29,7 @@ def test_each_combination_is_a_run_with_the_other_keys() -> None:
 
     recipes = list_run_recipes("train-align", None, sweep, "train.epochs=3")
 
-    assert [*recipes] == [
+    assert list(recipes) == [
         "brain_mlp · clip-h14",
         "brain_mlp · clip-h14+vae",
         "nice · clip-h14",
@@ -48,12 +48,12 @@ def test_the_run_of_a_value_is_the_run_of_its_recipe(tmp_path: Path) -> None:
 
     recipes = list_run_recipes("train-align", str(file))
 
-    assert [*recipes] == ["lr=1e-3", "lr=2e-3"]
+    assert list(recipes) == ["lr=1e-3", "lr=2e-3"]
     assert recipes["lr=2e-3"].fingerprint() == alone.fingerprint()
     # an override replaces the sweep of the file
     other = list_run_recipes("train-align", str(file), "sweep={seeds: [[1], [2]]}")
-    assert [*other] == ["seeds=1", "seeds=2"]
-    assert [*list_run_recipes("train-align", str(file), "sweep={}")] == [""]
+    assert list(other) == ["seeds=1", "seeds=2"]
+    assert list(list_run_recipes("train-align", str(file), "sweep={}")) == [""]
 
 
 def test_the_workflow_has_the_folders_and_processes_of_the_line() -> None:
@@ -75,7 +75,7 @@ def test_the_workflow_has_the_folders_and_processes_of_the_line() -> None:
         "sweep={train.lrr: [1, 2]}",
         "sweep={train.lr: [x]}",
         "sweep={backbone.hidden: [8, a]}",
-        f"sweep={{dim: {[*range(1, 99)]}, train.lr: {[*range(1, 99)]}}}",
+        f"sweep={{dim: {list(range(1, 99))}, train.lr: {list(range(1, 99))}}}",
         "sweep={prior: [demo:prior], fuser.kind: [heads]}",
     ],
 )
@@ -96,7 +96,7 @@ def test_steps_inherit_the_values_that_an_earlier_step_sweeps() -> None:
 
     recipe = make_workflow(steps=steps)
 
-    assert [*recipe.expanded_steps] == [
+    assert list(recipe.expanded_steps) == [
         "train-align · lr=1e-3",
         "train-align · lr=2e-3",
         "eval-retrieval · lr=1e-3",
@@ -121,7 +121,7 @@ def test_sweeps_differ_between_the_values_of_the_matrix() -> None:
         "eval-retrieval": {"overrides": ["align_run={train-align}"]},
     }
 
-    names = [*make_workflow(matrix=matrix, steps=steps).expanded_steps]
+    names = list(make_workflow(matrix=matrix, steps=steps).expanded_steps)
 
     values = ["swept · lr=1e-3", "swept · lr=2e-3", "plain"]
     assert names == [
@@ -163,7 +163,7 @@ def test_an_evaluation_of_a_workflow_evaluates_its_trainings(home: Path) -> None
     }
     assert {recipe.seed for recipe in recipes.values()} == {3}
     newest = list_run_recipes("eval-retrieval", None, "run=workflow")
-    assert [*newest] == ["lr=1", "lr=2"]
+    assert list(newest) == ["lr=1", "lr=2"]
 
 
 def test_a_swept_recipe_is_no_run(home: Path) -> None:

@@ -13,11 +13,9 @@ from typer.testing import CliRunner
 import brainhive_cli
 from brainhive_cli.app import app
 from brainhive_cli.commands import reconstruct, workflow
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.inputs import Input, describe_missing
+from brainhive_cli.core.files import Input, describe_missing, documents
 from brainhive_cli.core.recipes.recipe import shipped_recipes
-from brainhive_cli.core.runs.jobs import list_inputs
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs import Launch, list_inputs
 
 PAPERS = sorted(path.name for path in (shipped_recipes() / "papers").iterdir())
 PUBLISHED = Path(brainhive_cli.__file__).parent / "models" / "published_weights.yaml"
@@ -64,7 +62,7 @@ def test_the_steps_of_a_paper_come_first_with_lines_and_states() -> None:
     rows = table_of("papers/havir")
 
     steps = [row for row in rows.values() if ": brainhive " in row["what"]]
-    assert [*rows.values()][: len(steps)] == steps
+    assert list(rows.values())[: len(steps)] == steps
     controls = ("none", "swapped", "random")
     names = [row["what"].partition(":")[0] for row in steps]
     assert names == [
@@ -136,7 +134,7 @@ def test_every_paper_has_steps_and_weights_of_known_size() -> None:
         )
         if paper == "havir-ablations":  # whose pictures have the recipe papers/havir
             last = "reconstruct"
-        assert shlex.split([*steps_of(listed).values()][-1])[1] == last
+        assert shlex.split(list(steps_of(listed).values())[-1])[1] == last
     assert documents.read(PUBLISHED, dict[str, dict[str, Any]]).keys() <= names
 
 

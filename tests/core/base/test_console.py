@@ -10,9 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.base import BrainhiveError, Table, console
 
 ODD = "python:brain:make [bold]x[/bold] " + "long " * 40
 
@@ -69,7 +67,7 @@ def test_a_wide_table_is_written_row_by_row_with_headings(
         monkeypatch.setenv("COLUMNS", width)
         console.show_table(Table("Title", columns, rows))
         shown[width] = capsys.readouterr().out.splitlines()
-    assert shown["60"][1].split() == [*columns] and shown["60"][3].split() == [
+    assert shown["60"][1].split() == list(columns) and shown["60"][3].split() == [
         "a",
         "x" * 30,
         "1",
@@ -309,8 +307,8 @@ def test_a_duration_has_the_largest_unit_of_which_there_are_two(
 
 def test_up_to_four_names_are_listed() -> None:
     assert console.summarise_names([]) == ""
-    assert console.summarise_names([*"abcd"]) == "4: a, b, c, d"
-    assert console.summarise_names([*"abcde"]) == "5: a … e"
+    assert console.summarise_names(list("abcd")) == "4: a, b, c, d"
+    assert console.summarise_names(list("abcde")) == "5: a … e"
 
 
 def test_silence_ends_with_its_block(

@@ -2,8 +2,7 @@
 
 import pytest
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.only_match import choose_only
+from brainhive_cli.core.base import BrainhiveError, choose_only
 
 
 def test_the_only_reading_is_chosen():

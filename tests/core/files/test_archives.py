@@ -35,7 +35,7 @@ def test_files_are_found_where_tarfile_finds_them(tmp_path: Path) -> None:
         )
         with tarfile.open(path) as tar:
             expected = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
-        found = [*archives.list_tar_members(path)]
+        found = list(archives.list_tar_members(path))
         assert found == expected and len(found) == 6
 
 

@@ -238,18 +238,18 @@ def test_changes_of_listed_files_are_named(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     listed = {path.name: digest_file(path) for path in sorted(tmp_path.iterdir())}
     write_digests(tmp_path, listed)
-    assert [*documents.find_changes(tmp_path)] == []
+    assert list(documents.find_changes(tmp_path)) == []
     (tmp_path / "a.json").write_text("other")
     (tmp_path / "c.html").write_text("other")
     (tmp_path / "b.json").unlink()
     (tmp_path / "d.json").unlink()
-    found = [*documents.find_changes(tmp_path, {"d.json", ".json"})]
+    found = list(documents.find_changes(tmp_path, {"d.json", ".json"}))
     assert [line.split()[0] for line in found] == [
         str(tmp_path / "b.json"),
         str(tmp_path / "c.html"),
     ]
     assert found[0].endswith("is missing")
-    assert len([*documents.find_changes(tmp_path)]) == 4
+    assert len(list(documents.find_changes(tmp_path))) == 4
 
 
 def test_the_file_list_leaves_out_hidden_files_and_trackers(
@@ -261,7 +261,7 @@ def test_the_file_list_leaves_out_hidden_files_and_trackers(
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
     (tmp_path / "d.json").mkdir()
-    assert [*list_documents(tmp_path)] == [
+    assert list(list_documents(tmp_path)) == [
         "a/wandb/x.json",
         "a/x.csv",
         "a/x.yaml",
@@ -278,7 +278,7 @@ def test_a_list_of_digests_is_read_line_by_line(tmp_path: Path) -> None:
     assert documents.read_digests(tmp_path) == {"a b": digest, "c": digest}
     write_digests(tmp_path, {"b": digest, "a": digest})
     assert (tmp_path / SHA256SUMS).read_text() == f"{digest}  a\n{digest}  b\n"
-    assert [*documents.read_digests(tmp_path)] == ["a", "b"]
+    assert list(documents.read_digests(tmp_path)) == ["a", "b"]
 
 
 @pytest.mark.parametrize(("depth", "is_refused"), [(5, True), (6, False)])

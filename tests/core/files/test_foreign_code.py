@@ -81,9 +81,9 @@ def test_only_import_paths_that_import_are_taken(own: ModuleType) -> None:
     for path in ("own_net.absent", "no_such_package"):
         with pytest.raises(MissingExtra):
             import_module(path, path, "the net", "its contract")
-    assert [*foreign_code._imported] == ["own_net.net"]
+    assert list(foreign_code._imported) == ["own_net.net"]
     import_module("brainhive_cli.core.base.seeds", "x", "ours", "c")
-    assert [*foreign_code._imported] == ["own_net.net"]
+    assert list(foreign_code._imported) == ["own_net.net"]
 
 
 def test_an_error_in_code_of_a_user_is_named_by_its_line(own: ModuleType) -> None:

@@ -12,8 +12,7 @@ import pytest
 from huggingface_hub import errors
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.files.network import open_web
+from brainhive_cli.core.files import documents, hub, open_web
 from tests.tools.hub_server import serving
 
 
@@ -526,7 +525,7 @@ def test_files_larger_than_the_disk_are_not_fetched(
         server.redirect_client(monkeypatch)
         with pytest.raises(BrainhiveError, match="lab/vit needs 7 bytes"):
             hub.Repository.parse("lab/vit").snapshot(cache_dir=tmp_path / "cache")
-        assert not [*(tmp_path / "cache").rglob("model.safetensors")]
+        assert not list((tmp_path / "cache").rglob("model.safetensors"))
         usage.free = 7
         path = hub.Repository.parse("lab/vit").snapshot(cache_dir=tmp_path / "cache")
     assert Path(path, "model.safetensors").read_bytes() == b"weights"

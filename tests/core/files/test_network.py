@@ -172,7 +172,7 @@ def test_a_wait_that_is_no_time_is_not_taken(
 
     with pytest.raises(ValueError, match="busy"):
         call_with_retries(refuse, lambda error: (503, {"Retry-After": requested}))
-    assert waits == [*network.RETRY_WAITS_S]
+    assert waits == list(network.RETRY_WAITS_S)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_bad_proxy_is_told_from_other_errors(
     reason: str,
     kind: type[BrainhiveError] | None,
 ) -> None:
-    for name in [*os.environ]:
+    for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     for name, value in variables.items():

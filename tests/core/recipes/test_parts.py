@@ -94,8 +94,8 @@ def test_shelves_list_files_and_rows_but_no_shared_pieces() -> None:
     kinds = parts.list_kinds("backbones")
     assert kinds == sorted(kinds, key=parts.file_name_from_kind)
     assert "brain-mlp" in kinds and "_layers" not in kinds
-    assert {*parts.read_rows("backbones")} <= {*kinds}
-    assert {*parts.list_kinds("losses")} == {*parts.import_shelf("losses").TINY}
+    assert set(parts.read_rows("backbones")) <= set(kinds)
+    assert set(parts.list_kinds("losses")) == set(parts.import_shelf("losses").TINY)
     assert parts.read_rows("losses") == {}
     for name in ("brain-mlp", "brain_mlp"):
         assert parts.is_kind("backbones", name)
@@ -126,7 +126,7 @@ def test_what_names_no_part_is_refused(value: object) -> None:
 
 def test_papers_of_a_part_and_its_parts_are_listed_once() -> None:
     nice = parts.resolve("backbones", "nice")
-    papers = [*nice.citations()]
+    papers = list(nice.citations())
     assert papers and parts.list_papers(nice) == papers
     assert parts.list_papers({"a": [nice, nice], "b": 3}) == papers
     assert parts.list_papers(None) == []

@@ -13,18 +13,19 @@ from pydantic import Field, TypeAdapter
 from brainhive_cli.commands.explain import Recipe as Explanation
 from brainhive_cli.commands.workflow import Recipe as Workflow
 from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.recipes import parts, recipe as core_recipe
-from brainhive_cli.core.recipes.keys import (
-    Cluster,
+from brainhive_cli.core.recipes import (
     OneRun,
     Pattern,
-    merge_with_default,
+    RunOptions,
+    parts,
     read_ranges,
+    read_recipe,
+    recipe as core_recipe,
     refuse_idle,
     require_names,
     split_commas,
 )
-from brainhive_cli.core.recipes.recipe import RunOptions, read_recipe
+from brainhive_cli.core.recipes.keys import Cluster, merge_with_default
 from brainhive_cli.data.files import subjects
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -436,8 +437,8 @@ def test_ranges_hold_both_of_their_ends(value: Any, numbers: Any) -> None:
 
 
 def test_subjects_of_mosaic_are_numbered_over_its_studies() -> None:
-    numbers = [*subjects.RECORDS.values()]
-    assert numbers == [*range(1, sum(subjects.PEOPLE.values()) + 1)]
+    numbers = list(subjects.RECORDS.values())
+    assert numbers == list(range(1, sum(subjects.PEOPLE.values()) + 1))
     named = resolve("subjects=sub-01_BMD,sub-01_BOLD5000,2").subjects
     assert named == [1, 11, 2]
     assert resolve("subjects=all").subjects is None

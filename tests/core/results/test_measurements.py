@@ -39,7 +39,17 @@ from brainhive_cli.training.alignment.facts import TrainingFacts
 from tests.worlds.named_run import NamedRun
 
 TOP1 = Metric(
-    *("top1", 0.5, 4, 200, 0.005, 0.1, 0.25, (0, 1), "cosine", "test", "t"),
+    "top1",
+    0.5,
+    4,
+    200,
+    0.005,
+    0.1,
+    0.25,
+    (0, 1),
+    "cosine",
+    "test",
+    "t",
     **{
         "these_subjects": (0.2, 0.225),
         "people": (0.1, 0.25),
@@ -142,7 +152,7 @@ def test_intervals_and_agreement_have_their_own_columns() -> None:
     first, second = replace(
         MADE, scopes={"all": index_by_name([TOP1, metric("ssim", people=None)])}
     ).rows()
-    assert [*first][:3] == ["scope", "metric", "value"] and "name" not in first
+    assert list(first)[:3] == ["scope", "metric", "value"] and "name" not in first
     assert (first["scope"], first["metric"]) == ("all", "top1")
     assert (first["people_low"], first["people_high"]) == (0.1, 0.25)
     assert (first["these_subjects_low"], first["these_subjects_high"]) == (0.2, 0.225)
@@ -217,7 +227,7 @@ def test_rows_are_told_apart_by_caveats_that_not_all_have() -> None:
 def test_a_worse_caveat_stands_for_those_it_holds() -> None:
     listed = [UNKNOWN_PICTURES, UNKNOWN_SELECTION, SIMULATED]
     assert merge_caveats([*listed, UNKNOWN_HISTORY]) == [SIMULATED, UNKNOWN_HISTORY]
-    assert {*merge_caveats(listed)} == {*listed}
+    assert set(merge_caveats(listed)) == set(listed)
 
 
 @pytest.mark.parametrize(

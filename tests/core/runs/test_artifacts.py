@@ -6,24 +6,23 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.base import BrainhiveError, Table
 from brainhive_cli.core.results.measurements import Metric
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.artifacts import (
+from brainhive_cli.core.runs import (
     Artifact,
     BrainMap,
     Curve,
     CurveLine,
     Heatmap,
-    Media,
     Point,
+    RunFolder,
     Sheet,
     SheetRow,
     SheetTile,
     Topomap,
+    artifacts,
 )
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs.artifacts import Media
 
 
 @pytest.fixture
@@ -96,7 +95,7 @@ def test_a_bad_list_of_artifacts_is_reported_in_one_line(
 def metric(value: float, low: float | None) -> Metric:
     """A metric with one end of its interval."""
     return Metric(
-        *("top1", value, 4, 200, value / 2, low, 0.9, (0,), "cosine", "test", "t")
+        "top1", value, 4, 200, value / 2, low, 0.9, (0,), "cosine", "test", "t"
     )
 
 
@@ -133,9 +132,9 @@ def test_shapes_that_fit_are_taken() -> None:
 def test_files_of_tiles_and_clips_have_their_posters(run: RunFolder) -> None:
     tiles = [SheetTile("a.mp4", poster="a.png"), SheetTile("")]
     sheet, media = Sheet("x", ["1", "2"], [SheetRow("q", tiles)]), Media("x", "b", "c")
-    assert [*artifacts.list_files(sheet)] == ["a.mp4", "a.png"]
-    assert [*artifacts.list_files(media)] == ["b", "c"]
-    assert [*artifacts.list_files(Table("x", ["a"], []))] == []
+    assert list(artifacts.list_files(sheet)) == ["a.mp4", "a.png"]
+    assert list(artifacts.list_files(media)) == ["b", "c"]
+    assert list(artifacts.list_files(Table("x", ["a"], []))) == []
     assert artifacts.read(run) == []
     with pytest.raises(BrainhiveError):
         artifacts.write(run, iter([media]))

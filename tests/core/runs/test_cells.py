@@ -14,30 +14,31 @@ import torch
 from brainhive_cli.core.base.errors import BrainhiveError, Unfinished
 from brainhive_cli.core.recipes.recipe import Recipe
 from brainhive_cli.core.results.measurements import Measurements
-from brainhive_cli.core.runs import cells
-from brainhive_cli.core.runs.cells import (
-    CELLS_FILE,
+from brainhive_cli.core.runs import (
+    LOCK,
+    READ_ONLY,
+    CellStage,
+    Claim,
+    Launch,
+    OpenRun,
+    RunFolder,
+    Work,
     announce,
-    claim_path,
-    read_cells,
+    cells,
+    is_in_use,
+    remove_unused,
     share_cells,
 )
-from brainhive_cli.core.runs.claims import Claim, is_held_by_this_process
+from brainhive_cli.core.runs.cells import CELLS_FILE, claim_path, read_cells
+from brainhive_cli.core.runs.claims import is_held_by_this_process
 from brainhive_cli.core.runs.driver import (
-    LOCK,
     WORKERS_FOLDER,
     claim_cells,
     claim_finish,
     compute_stages,
-    is_in_use,
     is_untouched,
-    remove_unused,
     start_run,
 )
-from brainhive_cli.core.runs.jobs import CellStage, OpenRun
-from brainhive_cli.core.runs.launch import READ_ONLY, Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.core.runs.work import Work
 from tests.worlds.named_run import NamedRun
 
 ALONE = Launch(0, 1, torch.device("cpu"))
@@ -78,7 +79,7 @@ def test_each_free_cell_is_claimed_until_its_file_is_there(tmp_path: Path) -> No
             assert Claim.attempt(claim_path(files[name])) is None
             files[name].touch()
     assert claimed == ["a", "c"] and on_claim == [("a", ""), ("c", "")]
-    assert not [*tmp_path.rglob(".*.cell")]
+    assert not list(tmp_path.rglob(".*.cell"))
 
 
 def test_a_cell_is_finished_as_its_caller_says(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_a_cell_is_finished_as_its_caller_says(tmp_path: Path) -> None:
     with share_cells(files, ALONE, is_finished=done.__contains__) as free:
         for name in free:
             done.add(name)
-    assert done == {*"abc"} and not [*tmp_path.iterdir()]
+    assert done == set("abc") and not list(tmp_path.iterdir())
 
 
 def test_a_cell_whose_block_fails_is_free_at_once(tmp_path: Path) -> None:
@@ -105,8 +106,8 @@ def test_a_reader_refuses_unfinished_cells(tmp_path: Path) -> None:
         next(free)
     files["b"].touch()
     with share_cells(files, READ_ONLY) as free:
-        assert [*free] == []
-    assert {path.name for path in tmp_path.iterdir()} == {*"ab"}
+        assert list(free) == []
+    assert {path.name for path in tmp_path.iterdir()} == set("ab")
 
 
 def test_cells_of_others_are_waited_for_and_taken_over(
@@ -178,7 +179,7 @@ def test_a_disk_may_fail_for_two_minutes(
 def test_the_list_of_cells_grows_by_those_that_it_lacks(run: RunFolder) -> None:
     def claim(files: dict[str, str], launch: Launch = ALONE) -> None:
         with claim_cells(run, files, launch, lambda name: True) as free:
-            assert [*free] == []
+            assert list(free) == []
 
     assert read_cells(run.path) == {}
     claim({"metrics.json": "metrics.json"})
@@ -193,7 +194,7 @@ def test_the_list_of_cells_grows_by_those_that_it_lacks(run: RunFolder) -> None:
     claim({"b": "y/b", "c": "x/c"})
     assert read_cells(run.path) == {"a": "x/a", "b": "y/b", "c": "x/c"}
     claim({"c": "x/c", "d": "x/d"})
-    assert [*read_cells(run.path)] == [*"abcd"]
+    assert list(read_cells(run.path)) == list("abcd")
     (run.path / "link").symlink_to(run.path)
     with pytest.raises(BrainhiveError):
         claim({"a": "link/a"})
@@ -293,7 +294,7 @@ def test_a_finished_run_notes_who_asks_for_it(
 
 def test_digests_are_part_of_an_opened_run(home: Path) -> None:
     run = opened(digests={"b": "2", "a": "1"})
-    assert [*run.recipe()["digests"].items()] == [("a", "1"), ("b", "2")]
+    assert list(run.recipe()["digests"].items()) == [("a", "1"), ("b", "2")]
     assert run.path != opened().path
     environment = run.read_json("environment.json")
     assert environment["processes"] == 1 and "started" in environment

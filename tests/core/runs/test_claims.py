@@ -209,7 +209,7 @@ def test_a_claim_that_cannot_be_written_is_not_left(
     monkeypatch.setattr(os, "pwrite", fail)
     with pytest.raises(OSError):
         Claim.attempt(tmp_path / ".claim")
-    assert [*tmp_path.iterdir()] == [] and len(os.listdir("/proc/self/fd")) == before
+    assert list(tmp_path.iterdir()) == [] and len(os.listdir("/proc/self/fd")) == before
 
 
 def test_an_empty_claim_of_a_dead_process_has_no_name(tmp_path: Path) -> None:
@@ -218,9 +218,9 @@ def test_an_empty_claim_of_a_dead_process_has_no_name(tmp_path: Path) -> None:
     os.utime(path, (0, 0))
     claim = Claim.attempt(path)
     assert claim is not None and claim.taken_from not in ("", None)
-    assert [*tmp_path.iterdir()] == [path]
+    assert list(tmp_path.iterdir()) == [path]
     claim.release()
     beside = Claim.for_path(tmp_path / "model", wait=True)
-    assert [*tmp_path.iterdir()] == [tmp_path / ".model.claim"]
+    assert list(tmp_path.iterdir()) == [tmp_path / ".model.claim"]
     beside.release()
-    assert [*tmp_path.iterdir()] == []
+    assert list(tmp_path.iterdir()) == []

@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, Unfinished
-from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.base import BrainhiveError, MissingData, Table, Unfinished
 from brainhive_cli.core.files.inputs import Input
 from brainhive_cli.core.recipes.recipe import Recipe
-from brainhive_cli.core.results.facts import Facts
-from brainhive_cli.core.results.measurements import Measurements, Metric
-from brainhive_cli.core.runs import driver
-from brainhive_cli.core.runs.jobs import CellStage, OpenRun, RunJob, Summary
-from brainhive_cli.core.runs.launch import READ_ONLY, Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.work import Work
+from brainhive_cli.core.results import Facts, Measurements, Metric
+from brainhive_cli.core.runs import (
+    READ_ONLY,
+    CellStage,
+    Launch,
+    OpenRun,
+    Result,
+    RunJob,
+    Summary,
+    Work,
+    driver,
+)
 
 ALONE = Launch(0, 1, "cpu")
 
@@ -108,8 +112,13 @@ def test_a_run_is_checked_made_and_found(job: Counting) -> None:
     made = driver.run(job, ALONE)
     # what was made is checked, too
     assert job.steps == [
-        *("check", "prepare", "check"),
-        *("a", "b", "after the cells", "summarise 0 0"),
+        "check",
+        "prepare",
+        "check",
+        "a",
+        "b",
+        "after the cells",
+        "summarise 0 0",
     ]
     assert made.work == Work("tiny", 2, "cells")
     assert (made.folder / "a.safetensors").is_file()
@@ -137,8 +146,14 @@ def test_cells_of_several_runs_are_one_queue(
 
     # no run is finished before the cells of all
     assert [step for step in steps if step not in ("check", "prepare")] == [
-        *("a", "b", "b", "c", "after the cells", "after the cells"),
-        *("summarise 0 0", "summarise 0 0"),
+        "a",
+        "b",
+        "b",
+        "c",
+        "after the cells",
+        "after the cells",
+        "summarise 0 0",
+        "summarise 0 0",
     ]
     assert results["z"].folder == found.folder
     for name, cells in (("x", "ab"), ("y", "bc")):
@@ -343,7 +358,7 @@ def test_one_process_summarises_and_no_checkpoint_is_left(
     trained = Trained(Recipe())
     made = driver.run(trained, Launch(0, 2, "cpu"))
     assert "1 process" in trained.steps
-    assert not [*made.folder.glob("checkpoints/*")]
+    assert not list(made.folder.glob("checkpoints/*"))
 
 
 class LabelledRecipe(Recipe):

@@ -23,8 +23,7 @@ from brainhive_cli.core.base.errors import (
     RecipeError,
 )
 from brainhive_cli.core.recipes.recipe import RunOptions
-from brainhive_cli.core.runs import launch
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs import Launch, launch
 
 
 def test_shares_are_complete_disjoint_and_of_similar_size() -> None:

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from brainhive_cli.commands.facts import WorkflowFacts
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
+    Failures,
     MissingData,
     RecipeError,
+    Table,
     find_error,
 )
-from brainhive_cli.core.base.failures import Failures
-from brainhive_cli.core.base.tables import Table
 from brainhive_cli.core.files.files import NotFetched
 from brainhive_cli.core.files.inputs import (
     Input,
@@ -25,12 +25,18 @@ from brainhive_cli.core.files.inputs import (
     tabulate,
 )
 from brainhive_cli.core.recipes.recipe import RunOptions
-from brainhive_cli.core.results.facts import Facts
-from brainhive_cli.core.results.measurements import SIMULATED, Measurements
-from brainhive_cli.core.runs.jobs import Job, key_work, resolve
-from brainhive_cli.core.runs.launch import READ_ONLY, Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.work import PACE_FILE, Work, read_paces
+from brainhive_cli.core.results import SIMULATED, Facts, Measurements
+from brainhive_cli.core.runs import (
+    READ_ONLY,
+    Job,
+    Launch,
+    Result,
+    Work,
+    key_work,
+    read_paces,
+    resolve,
+)
+from brainhive_cli.core.runs.work import PACE_FILE
 
 HERE = Launch(0, 1, torch.device("cpu"))
 
@@ -93,7 +99,7 @@ def test_inputs_of_several_sources_are_listed_once() -> None:
     )
     assert [one.name for one in listed] == ["a", "b", "no c"]
     assert listed[0].size is None and listed[2].error is other
-    order = [*collect_inputs(lambda: [], checks=[lambda: fail(error)])]
+    order = list(collect_inputs(lambda: [], checks=[lambda: fail(error)]))
     assert order == [Input("no b", None, error)]
 
 
@@ -189,7 +195,7 @@ def test_the_main_process_keeps_the_pace_of_its_work(
     result_of(Facts(), work=work).keep_pace("embed", launch, tmp_path, 12.0)
     Result(Path("run")).keep_pace("embed", launch, tmp_path, 12.0)
     paces = read_paces(tmp_path)
-    assert [*paces] == (["embed, demo, on cpu"] if kept else [])
+    assert list(paces) == (["embed, demo, on cpu"] if kept else [])
     if kept:
         ((seconds, peak_bytes),) = paces.values()
         assert seconds == kept and peak_bytes > 10**6

@@ -7,11 +7,8 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core.results.measurements import Measurements
-from brainhive_cli.core.runs import run_files, weights
+from brainhive_cli.core.runs import Checkpoint, Launch, RunFolder, run_files, weights
 from brainhive_cli.core.runs.driver import start_run
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.core.runs.weights import Checkpoint
 from tests.worlds.named_run import NamedRun
 
 CONFIG, MODEL = "cells/a/model/config.json", "cells/a/model/model.safetensors"

@@ -13,15 +13,17 @@ import pytest
 import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import documents, files
-from brainhive_cli.core.files.documents import read_digests
+from brainhive_cli.core.files import documents, files, read_digests
 from brainhive_cli.core.recipes.recipe import Recipe, RunOptions
-from brainhive_cli.core.results.facts import Facts
-from brainhive_cli.core.results.measurements import Measurements
-from brainhive_cli.core.runs import run_files, run_folder as runs
-from brainhive_cli.core.runs.driver import claim_cells, is_in_use, start_run
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.results import Facts, Measurements
+from brainhive_cli.core.runs import (
+    Launch,
+    RunFolder,
+    is_in_use,
+    run_files,
+    run_folder as runs,
+)
+from brainhive_cli.core.runs.driver import claim_cells, start_run
 from tests.worlds.named_run import NamedRun
 
 ALONE = Launch(0, 1, torch.device("cpu"))
@@ -129,7 +131,7 @@ def test_a_command_takes_over_the_cells_of_a_killed_command(
                     other.kill()
                     other.wait()
                 run.write_text(files[name], name)
-    assert own == [*"cdefb"] and len([*run.path.glob("cells/*.txt")]) == 6
+    assert own == list("cdefb") and len(list(run.path.glob("cells/*.txt"))) == 6
     taken = [event for event in run.events() if event.get("taken_from")]
     assert [event["cell"] for event in taken] == ["b"] and f" {other.pid}" in taken[0][
         "taken_from"
@@ -341,7 +343,7 @@ def test_events_are_read_but_for_damaged_lines_and_later_steps(home: Path) -> No
     run = RunFolder(home / "runs/embed/a")
     run.path.mkdir(parents=True)
     run.forget_events_after(3)
-    assert [*run.events()] == [] and run.read_text("log.jsonl") == ""
+    assert list(run.events()) == [] and run.read_text("log.jsonl") == ""
     for step in (1, 3, 4, "x"):
         run.log(step=step)
     run.log(cell="a")
@@ -458,9 +460,9 @@ def test_the_newest_run_that_lacks_nothing_is_chosen(
     ]
     listed = [run.path.name for run in runs.list_finished_runs(folder, None)]
     assert listed == ["d", "c", "b", "a"]
-    assert [run.path.name for run in runs.list_finished_runs(folder, "embed")] == [
-        *"dca"
-    ]
+    assert [run.path.name for run in runs.list_finished_runs(folder, "embed")] == list(
+        "dca"
+    )
     assert runs.find_newest(folder, "embed").path.name == "d"
     assert runs.find_newest(folder, "embed", excluded_run=made[3]).path.name == "c"
     capsys.readouterr()

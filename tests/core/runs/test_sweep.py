@@ -6,8 +6,7 @@ import pytest
 from pydantic import Field
 
 from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.recipes.keys import Section
-from brainhive_cli.core.recipes.recipe import parse_value
+from brainhive_cli.core.recipes import Section, parse_value
 from brainhive_cli.core.runs.sweep import SweptRecipe, list_axes, read_sweep
 
 
@@ -53,7 +52,7 @@ def test_the_flag_names_keys_with_their_values() -> None:
     ],
 )
 def test_values_are_labelled(key: str, values: list[Any], labels: list[str]) -> None:
-    assert [*list_axes({key: values})[key]] == labels
+    assert list(list_axes({key: values})[key]) == labels
 
 
 def test_values_become_overrides_with_the_same_types() -> None:

@@ -177,11 +177,11 @@ def test_names_are_read_without_what_wrappers_put_before_them(tmp_path: Path) ->
         )
 
     write("module._orig_mod.a", "module.b._orig_mod.c")
-    assert {*weights.read(path)} == {"a", "b.c"} and weights.read(path)["b.c"][0] == 1
+    assert set(weights.read(path)) == {"a", "b.c"} and weights.read(path)["b.c"][0] == 1
 
     # a part that is called so, and a folder of plain names
     write("module.a", "b.module.c")
-    assert {*weights.read(path)} == {"module.a", "b.module.c"}
+    assert set(weights.read(path)) == {"module.a", "b.module.c"}
 
     write("a", "_orig_mod.a")
     with pytest.raises(MissingData, match="_orig_mod"):
@@ -195,9 +195,9 @@ def test_weights_are_found_in_each_format_and_in_wrappers(
     for kind in ("safetensors", "pt", "pth"):
         assert sorted(weights.list_names(saved(tmp_path, kind, state))) == ["a", "b"]
     path = saved(tmp_path, "pt", {"model": {"state_dict": state, "epoch": 3}})
-    assert {*weights.read(path)} == {"a", "b"} == {*weights.list_names(path)}
+    assert set(weights.read(path)) == {"a", "b"} == set(weights.list_names(path))
     path = saved(tmp_path, "pt", {"teacher": {"a": torch.ones(2), "step": 3}})
-    assert [*weights.read(path)] == ["a"]
+    assert list(weights.read(path)) == ["a"]
     for content in ([torch.ones(1)], {"model": 3}):
         with pytest.raises(MissingData):
             weights.read(saved(tmp_path, "pt", content))
@@ -301,7 +301,7 @@ def test_a_cell_is_read_back_as_it_was_measured(tmp_path: Path) -> None:
     }
     weights.save_cell(path, measured)
     found = weights.load_cell(path, Curve)
-    assert [*found] == [3, "x", "list"] and found["list"] == []
+    assert list(found) == [3, "x", "list"] and found["list"] == []
     assert found["x"] == {"y": None, "z": 0.5} and type(found["x"]["z"]) is float
     assert type(found[3]) is tuple and type(found[3][1]) is list
     first, second = found[3][1]

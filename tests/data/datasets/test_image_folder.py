@@ -120,9 +120,10 @@ def test_concepts_of_listed_test_pictures_are_not_trained_on(
     whole = build(
         listed.parent / "pictures", test_list=str(listed), exclude_test_concepts=False
     )
-    assert [*whole.images("train").image_ids][2] == "owl/owl_a" and len(
-        whole.images("train")
-    ) == 5
+    assert (
+        list(whole.images("train").image_ids)[2] == "owl/owl_a"
+        and len(whole.images("train")) == 5
+    )
 
 
 def test_pictures_of_every_mode_open_as_rgb(
@@ -178,7 +179,7 @@ def test_a_ridge_is_usual_for_few_pictures(
 @pytest.mark.parametrize(("share", "count"), [(0.14, 1), (0.26, 3), (0.25, 2)])
 def test_a_share_of_concepts_is_rounded(flat: Path, share: float, count: int) -> None:
     test = build(flat, test_share=share).images("test")
-    assert len({*test.concepts}) == count and len(test) == 2 * count
+    assert len(set(test.concepts)) == count and len(test) == 2 * count
 
 
 @pytest.mark.parametrize(("share", "n_test"), [(0.04, "0 of 10"), (0.96, "10 of 10")])

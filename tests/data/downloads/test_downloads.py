@@ -18,13 +18,13 @@ import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs.claims import Claim
-from brainhive_cli.data.downloads import downloads
-from brainhive_cli.data.downloads.downloads import (
+from brainhive_cli.data.downloads import (
+    RemoteFile,
     download_files,
+    downloads,
     find_missing_files,
     find_outdated_files,
 )
-from brainhive_cli.data.downloads.hosts import RemoteFile
 from tests.tools.web_server import Routes, send, serving
 
 BODY = bytes(range(256)) * 1_000
@@ -102,7 +102,7 @@ def test_a_download_of_another_process_is_waited_for(
         ended.set()
 
     Thread(target=download, daemon=True).start()
-    assert not ended.wait(0.5) and not [*tmp_path.glob("*.part")]
+    assert not ended.wait(0.5) and not list(tmp_path.glob("*.part"))
     (tmp_path / "a.bin").write_bytes(BODY)
     other.release()
     assert ended.wait(5) and routes.requests == []
@@ -119,7 +119,7 @@ def test_an_adopted_partial_file_is_written_no_more(
         request.end_headers()
         request.wfile.write(BODY[:HALF])
         request.wfile.flush()
-        while not (parts := [*tmp_path.glob("*.part")]):
+        while not (parts := list(tmp_path.glob("*.part"))):
             time.sleep(0.01)
         parts[0].rename(tmp_path / "taken")
         request.wfile.write(BODY[HALF:])
@@ -183,7 +183,7 @@ def test_a_partial_file_of_another_version_is_removed(
     routes.answers["/a.bin"] = BODY[::-1]
     download_files([list_body(routes, "etag:b-2")], tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == BODY[::-1]
-    assert routes.requests == [("/a.bin", "")] and not [*tmp_path.glob("*.part")]
+    assert routes.requests == [("/a.bin", "")] and not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5", "git"])
@@ -252,7 +252,7 @@ def test_files_that_a_later_version_lacks_are_named(
     assert find_outdated_files(first, tmp_path) == []
     later = list_version("nemar:x@2", "kept", "sub-01/new")
     gone = {"gone", "sub-01/gone", "sub-02/gone"}
-    assert {*find_outdated_files(later, tmp_path)} == gone
+    assert set(find_outdated_files(later, tmp_path)) == gone
     # a list of a folder says nothing about other folders
     folder = list_version("nemar:x@2", "sub-01/new", "sub-01/more")
     assert find_outdated_files(folder, tmp_path) == ["sub-01/gone"]
@@ -319,7 +319,7 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(
     finally:
         has_ended.set()
         process.kill()
-    assert not [*tmp_path.glob("*.claim")]
+    assert not list(tmp_path.glob("*.claim"))
 
 
 @pytest.fixture

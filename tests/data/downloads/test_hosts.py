@@ -10,8 +10,7 @@ import pytest
 
 from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.core.files import hub
-from brainhive_cli.data.downloads import hosts
-from brainhive_cli.data.downloads.hosts import RemoteFile, choose_files, list_files
+from brainhive_cli.data.downloads import RemoteFile, choose_files, hosts, list_files
 from tests.tools.web_server import Routes, send, serving
 
 ENTRY = {

@@ -66,7 +66,7 @@ def test_a_matlab_file_is_converted_into_folders(
     assert np.array_equal(
         pixels[..., 0], content["X"][2].reshape(SIDE, SIDE, order="F")
     )
-    assert len([*(tmp_path / "further/train/digit").glob("*.png")]) == 3
+    assert len(list((tmp_path / "further/train/digit").glob("*.png"))) == 3
 
     images = [
         nibabel.load(tmp_path / f"betas/sub-01_{name}.nii.gz")

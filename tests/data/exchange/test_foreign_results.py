@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import MissingData, RecipeError
-from brainhive_cli.data.exchange import foreign_results
-from brainhive_cli.data.exchange.foreign_results import open_result
+from brainhive_cli.data.exchange import foreign_results, open_result
 from brainhive_cli.measurement.audit import FINDING, UNDECIDED, audit
 
 RANDOM = np.random.default_rng(0)

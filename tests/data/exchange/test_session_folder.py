@@ -21,8 +21,7 @@ from brainhive_cli.core.results.measurements import SIMULATED
 from brainhive_cli.data.exchange.growing_run import GrowingRun
 from brainhive_cli.data.exchange.session_folder import PAUSE_S, SessionFolder
 from brainhive_cli.data.files.bids_labels import read_simulated
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.store_tables import describe_store
+from brainhive_cli.data.stores import SignalStore, describe_store
 from brainhive_cli.data.streams import StreamFormat
 
 mne = pytest.importorskip("mne")
@@ -210,13 +209,15 @@ def test_a_killed_process_leaves_the_blocks_that_ended(tmp_path):
         ]
         np.testing.assert_allclose(raw.get_data()[:4].T * 1e6, expected, rtol=1e-6)
         onsets = np.rint(raw.annotations.onset * RATE_HZ).astype(int) + start
-        assert onsets.tolist() == [*range(5600 * (run - 1), 5600 * (run - 1) + 700, 7)]
+        assert onsets.tolist() == list(
+            range(5600 * (run - 1), 5600 * (run - 1) + 700, 7)
+        )
         start += raw.n_times
     results = [
         json.loads(line)["at"]
         for line in (tmp_path / "results.jsonl").read_text().splitlines()
     ]
-    assert results == [*range(0, 7 * len(results), 7)]
+    assert results == list(range(0, 7 * len(results), 7))
 
 
 RUNNING = """
@@ -259,7 +260,7 @@ def test_a_killed_process_loses_only_the_last_seconds(tmp_path):
         expected = samples[: raw.n_times] * scales[name]
         np.testing.assert_allclose(raw.get_data().T, expected, rtol=1e-6)
         seconds = range(np.ceil(raw.n_times / format.rate_hz).astype(int))
-        assert raw.annotations.onset.tolist() == [*seconds]
+        assert raw.annotations.onset.tolist() == list(seconds)
 
 
 @pytest.mark.parametrize("name", ["FORMAT", "MEG"])
@@ -269,7 +270,9 @@ def test_a_write_that_fails_leaves_the_samples_before(tmp_path, name):
         "01", "01", "live", run="01", root=tmp_path, datatype="meg" if is_meg else "eeg"
     )
     channels = len(format.channels)
-    info = mne.create_info([*format.channels], format.rate_hz, [*format.channel_types])
+    info = mne.create_info(
+        list(format.channels), format.rate_hz, list(format.channel_types)
+    )
     run = GrowingRun(path, info, datetime.now(UTC), np.ones(channels))
     samples = draw_samples(3000, channels).astype(np.float32)
     run.append(samples[:1000], [(0, 7, {"trial_type": "S 7"})])
@@ -295,13 +298,11 @@ def test_a_write_that_fails_leaves_the_samples_before(tmp_path, name):
 
 
 MEG = StreamFormat(
-    *(
-        "scanner",
-        ("MEG1", "MEG2", "STI"),
-        ("mag", "grad", "stim"),
-        ("fT", "fT/cm", ""),
-        1000.0,
-    ),
+    "scanner",
+    ("MEG1", "MEG2", "STI"),
+    ("mag", "grad", "stim"),
+    ("fT", "fT/cm", ""),
+    1000.0,
     positions=np.array([[0.01, 0.02, 0.1], [0.03, 0.0, 0.1], [np.nan] * 3]),
 )
 
@@ -340,7 +341,7 @@ def test_blocks_become_runs_and_no_trial_crosses_a_gap(pictures, run_command):
     folder.mark_gap(2 * length + 800)
     folder.add_event(2 * length + 790, "S 1", image_id(PICTURES[0]))
     folder.close()
-    assert len([*root.rglob("*.vhdr")]) == 3
+    assert len(list(root.rglob("*.vhdr"))) == 3
     assert read(root).ch_names == ["_Comment_", "a_b-0", "a b", "a_b-1", "e,_1", "_"]
 
     table = run_command(
@@ -350,7 +351,7 @@ def test_blocks_become_runs_and_no_trial_crosses_a_gap(pictures, run_command):
     assert table.rows == ((1, "train", 1, "3", 3, "1 BAD boundary"),)
     store = SignalStore.open(pictures / "signals/image-folder/default/sub-01.h5")
     trials = store["train"]
-    assert [*trials.space.names] == ["_Comment_", "a_b-0", "a b", "a_b-1"]
+    assert list(trials.space.names) == ["_Comment_", "a_b-0", "a b", "a_b-1"]
     assert trials.sessions.tolist() == [0, 0, 0]
     assert trials.runs.tolist() == [0, 1, 2]
     # [C, T]

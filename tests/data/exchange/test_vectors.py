@@ -19,11 +19,13 @@ from brainhive_cli.data.exchange.vectors import (
     write_parquet,
 )
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media.picture_digests import describe_pixels
-from brainhive_cli.data.media.pictures import BadPicture
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.target_store import PIXEL_HASH_WORDS, TargetStore
-from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
+from brainhive_cli.data.media import BadPicture, StimulusSet, describe_pixels
+from brainhive_cli.data.stores import (
+    PIXEL_HASH_WORDS,
+    StorePlan,
+    TargetStore,
+    TargetWriter,
+)
 
 IDS = [f"set/p{number}" for number in range(7)]
 CONCEPTS = [f"c{number % 3}" for number in range(7)]

@@ -165,7 +165,7 @@ def test_repeated_file_names_cost_no_more_than_others(rename):
             rows, unknown = match_names(names, image_ids, each_once=True)
         finally:
             sys.setprofile(None)
-        assert rows.tolist() == [*range(2 * folders)] and not unknown
+        assert rows.tolist() == list(range(2 * folders)) and not unknown
         calls.append(count)
     # the second run has twice as many names
     assert calls[1] < 2.2 * calls[0]
@@ -228,7 +228,7 @@ def test_the_digest_of_names_depends_on_their_order_and_ends():
         Names.of(names).digest
         for names in (["ab", "c"], ["a", "bc"], ["c", "ab"], ["abc"])
     ]
-    assert len({*digests}) == 4 and digests[0] == "6c032e631d39a14d"
+    assert len(set(digests)) == 4 and digests[0] == "6c032e631d39a14d"
     assert Names.of(["ab", "c", "longer"])[:2].digest == digests[0]
 
 

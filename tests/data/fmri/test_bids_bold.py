@@ -117,7 +117,7 @@ def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None
     right = left.with_name(left.name.replace("hemi-L", "hemi-R"))
     assert run.bold_files == (left, right)
     assert (run.confounds_file, run.image_files) == (table, {"brain": mask})
-    assert [*account.counts.values()] == [1]
+    assert list(account.counts.values()) == [1]
 
 
 def test_two_versions_of_one_run_are_refused(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_confounds_are_columns_by_name_and_pattern(tmp_path: Path) -> None:
         "cosine00": [0.5, 0.4, 0.3],
         "cosine01": [1, 2, 1],
     }
-    assert [*noted.values()] == [1, 1]
+    assert list(noted.values()) == [1, 1]
     assert read_confounds(run, [], 3) == ({}, {})
     assert read_confounds(run, ["non_steady"], 3) == ({}, {})
     for groups, volumes in ((["csf"], 3), (["absent"], 3), (["cosine"], 4)):

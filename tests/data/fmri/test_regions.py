@@ -121,7 +121,7 @@ def test_a_table_beside_an_atlas_names_its_labels(tmp_path: Path, mask: Mask) ->
     ):
         (tmp_path / table).write_text(text)
         regions = load_masked_regions(mask, visual=atlas)
-        assert [*regions] == ["V1", "Fusiform_face"], table
+        assert list(regions) == ["V1", "Fusiform_face"], table
         np.testing.assert_array_equal(regions["Fusiform_face"], values[INSIDE] == 2)
         (tmp_path / table).unlink()
 
@@ -166,7 +166,7 @@ def test_two_tables_beside_an_atlas_must_agree(tmp_path: Path, mask: Mask) -> No
     atlas = save(tmp_path / "atlas.nii.gz", draw(0, 1, 2))
     (tmp_path / "atlas.txt").write_text("1 V1\n2 V2\n")
     (tmp_path / "atlas.tsv").write_text("index\tname\n1\tV1\n2\tV2\n")
-    assert [*load_masked_regions(mask, visual=atlas)] == ["V1", "V2"]
+    assert list(load_masked_regions(mask, visual=atlas)) == ["V1", "V2"]
     (tmp_path / "atlas.tsv").write_text("index\tname\n1\tV2\n2\tV1\n")
     with pytest.raises(BrainhiveError, match=r"atlas\.txt.*atlas\.tsv"):
         load_masked_regions(mask, visual=atlas)
@@ -178,14 +178,18 @@ def test_volume_labels_of_freesurfer_join_both_hemispheres(
     values = draw(1005, 2005, 1021, 2004, 17, 41)
     name = "sub-01_space-T1w_desc-aparcaseg_dseg.nii.gz"
     regions = load_masked_regions(mask, anatomy=save(tmp_path / name, values))
-    assert len(regions) == 34 and not {"corpuscallosum", "unknown"} & {*regions}
+    assert len(regions) == 34 and not {"corpuscallosum", "unknown"} & set(regions)
     np.testing.assert_array_equal(
         regions["cuneus"], np.isin(values[INSIDE], [1005, 2005])
     )
     np.testing.assert_array_equal(regions["pericalcarine"], values[INSIDE] == 1021)
-    assert {"fusiform", "lateraloccipital", "lingual", "parahippocampal", "insula"} < {
-        *regions
-    }
+    assert {
+        "fusiform",
+        "lateraloccipital",
+        "lingual",
+        "parahippocampal",
+        "insula",
+    } < set(regions)
 
 
 def test_the_atlas_of_wang_and_kastner_has_its_names(
@@ -201,7 +205,7 @@ def test_the_atlas_of_wang_and_kastner_has_its_names(
     files = find_region_files({"atlas": "maxprob_vol_?h.nii.gz"}, 1, tmp_path)
     regions = load_regions(files, mask)[0]
     assert (
-        [*regions] == WANG_REGIONS
+        list(regions) == WANG_REGIONS
         and len(WANG_REGIONS) == 25
         and WANG_REGIONS[6] == "hV4"
         and WANG_REGIONS[-1] == "FEF"
@@ -243,7 +247,7 @@ def test_surface_annotations_join_both_hemispheres(
     files = find_region_files({"glasser": "?h.HCP-MMP1.annot"}, 1, tmp_path)
     for vertices in ((LEFT, RIGHT), (LEFT + RIGHT,)):
         regions = load_regions(files, vertices)[0]
-        assert [*regions] == ["V1", "MT"]
+        assert list(regions) == ["V1", "MT"]
         np.testing.assert_array_equal(regions["MT"], labels == 2)
     with pytest.raises(BrainhiveError, match=r"lh\.HCP-MMP1\.annot.*\b30\b.*\b70\b"):
         load_regions({"glasser": files["glasser"][:1]}, (LEFT, RIGHT))
@@ -264,7 +268,7 @@ def test_gifti_has_labels_with_names(tmp_path: Path) -> None:
         )
     files = find_region_files({"visual": "hemi-?_dseg.label.gii"}, 1, tmp_path)
     regions = load_regions(files, (LEFT, RIGHT))[0]
-    assert [*regions] == ["V1_d", "MT"]
+    assert list(regions) == ["V1_d", "MT"]
     np.testing.assert_array_equal(regions["MT"], labels == 2)
 
 

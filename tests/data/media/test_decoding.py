@@ -15,15 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media import stimuli
-from brainhive_cli.data.media.decoding import (
-    SHARED_MEMORY,
-    SentBatch,
-    decode_batches,
-    read_batches,
-)
-from brainhive_cli.data.media.pictures import BadPicture
-from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.media import BadPicture, StimulusSet, decode_batches, stimuli
+from brainhive_cli.data.media.decoding import SHARED_MEMORY, SentBatch, read_batches
 
 COUNT = 150
 BAD = 7

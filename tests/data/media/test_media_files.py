@@ -9,8 +9,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.pictures import BadPicture
+from brainhive_cli.data.media import BadPicture, media_files
 
 RANDOM = torch.Generator().manual_seed(0)
 CLIP = torch.rand(5, 3, 12, 16, generator=RANDOM)

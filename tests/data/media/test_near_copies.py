@@ -10,15 +10,14 @@ from PIL import Image, ImageOps
 from scipy.fft import dctn
 from skimage import data as photographs
 
-from brainhive_cli.data.media import near_copies
-from brainhive_cli.data.media.near_copies import (
+from brainhive_cli.data.media import (
+    Clip,
     confirm_near_copy,
-    count_details,
     find_candidates,
-    hash_picture,
+    near_copies,
 )
+from brainhive_cli.data.media.near_copies import count_details, hash_picture
 from brainhive_cli.data.media.picture_digests import digest_pixels
-from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.demo import pictures as demo
 from tools.shared_folders import CHECKOUT, SHARED
 
@@ -78,7 +77,7 @@ def test_an_edited_picture_is_a_copy_of_its_original(simulation, drawn):
     for edit in COPIES:
         edited = [simulation.COPIES[edit](picture) for picture in drawn]
         # exact digests miss all
-        assert not {*map(digest_pixels, edited)} & {*map(digest_pixels, drawn)}
+        assert not set(map(digest_pixels, edited)) & set(map(digest_pixels, drawn))
         assert judge(edited, drawn) == {
             (row, row): "copy" for row in range(len(drawn))
         }, edit
@@ -91,8 +90,10 @@ def test_photographs_prepared_as_stimuli_are_copies(simulation):
     for edit in PREPARED:
         edited = [simulation.PREPARED[edit](photo) for photo in photos[:3]]
         expected = {(row, row) for row in range(3)}
-        assert {*judge(edited, photos)} == {*judge(photos, edited)} == expected, edit
-        assert {*judge(edited, photos).values()} <= {*near_copies.COPIES}
+        assert set(judge(edited, photos)) == set(judge(photos, edited)) == expected, (
+            edit
+        )
+        assert set(judge(edited, photos).values()) <= set(near_copies.COPIES)
 
 
 def test_a_mirrored_picture_is_called_mirrored(simulation, drawn):
@@ -305,7 +306,7 @@ def test_views_are_compared_with_the_whole_and_parts_with_parts():
     """View 0 is the picture inside its borders, 1 to 9 are parts of it, and 10 and 11
     include the borders.
     """
-    pairs = {*near_copies._PAIRS}
+    pairs = set(near_copies._PAIRS)
     assert pairs == {
         *((0, view) for view in range(10)),
         *((view, 0) for view in range(10)),

@@ -19,14 +19,15 @@ from brainhive_cli.data.datasets import (
     require_split,
 )
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media import stimuli as media_stimuli
-from brainhive_cli.data.media.pictures import BadPicture, decode
-from brainhive_cli.data.media.stimuli import (
+from brainhive_cli.data.media import (
+    BadPicture,
     StimulusSet,
+    decode,
     describe_unread,
     find_pictures,
     make_stimulus_set,
     require_unique_ids,
+    stimuli as media_stimuli,
 )
 
 NAMES = Names.of(["a", "b"])

@@ -144,7 +144,7 @@ def test_betas_are_read_as_programs_write_them(folder: Path, recorded) -> None:
         np.testing.assert_array_equal(
             recordings["test"].signal[:, :, 0], values[6:], kind
         )
-        assert [*betas.load_voxels(1).regions] == (
+        assert list(betas.load_voxels(1).regions) == (
             ["left", "right"] if kind == "cifti" else []
         ), kind
         if kind == "cifti":
@@ -273,7 +273,7 @@ def test_an_atlas_may_be_the_mask_and_its_labels_are_regions(folder: Path) -> No
     regions = (
         build(regions={"FFA": "sub-{subject:02d}_ffa.nii.gz"}).load_voxels(1).regions
     )
-    assert [*regions] == ["V1", "V2", "FFA"]
+    assert list(regions) == ["V1", "V2", "FFA"]
     np.testing.assert_array_equal(regions["V1"], labels[INSIDE] == 1)
     np.testing.assert_array_equal(regions["FFA"], regions["V2"])
 

@@ -490,7 +490,7 @@ def test_an_interrupted_command_writes_the_same_bytes(
         ).read_bytes()
 
     stored = SignalStore.open(folder / "default/sub-01.h5").splits
-    assert {*stored} == {"train", "test"} and {*stored["test"].image_ids} == {
+    assert set(stored) == {"train", "test"} and set(stored["test"].image_ids) == {
         "plants/fern_01",
         "plants/oak_01",
     }

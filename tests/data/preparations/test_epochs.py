@@ -88,7 +88,7 @@ def test_epochs_become_what_their_recording_becomes(folder, kind, recorded) -> N
     assert whole.times_s[[0, -1]].round(6).tolist() == [0, 1]  # no sample is lost
     built, prepared = prepare(epochs, rate_hz=125, keep_ms=(0, 1000), **keys)
 
-    assert [*prepared] == ["train", "test"] and built.shapes(1, 1) == {
+    assert list(prepared) == ["train", "test"] and built.shapes(1, 1) == {
         split: trials.signal.shape for split, trials in expected.items()
     }
     for split, trials in expected.items():
@@ -129,7 +129,7 @@ def test_an_unknown_order_of_trials_is_not_stored(folder, in_order) -> None:
     if in_order:
         rows = np.concatenate([each.trial_numbers for each in prepared.values()])
         numbers = rows[rows >= 0]
-        assert sorted(numbers) == [*range(len(SHOWN.pictures))]
+        assert sorted(numbers) == list(range(len(SHOWN.pictures)))
 
 
 @pytest.mark.parametrize("types", [None, ["eeg", "eog"]])
@@ -182,10 +182,10 @@ def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(
     whole = cut(record())
     whole.metadata = pandas.DataFrame({"picture": names})
     stored = api.store_trials(whole, "picture")
-    assert stored.index.tolist() == [*range(1, len(names))]
+    assert stored.index.tolist() == list(range(1, len(names)))
     assert stored.caveats == [UNKNOWN_STEPS]
     session = api.open_signals("image-folder", 1)["train"].provenance["sessions"][0]
-    assert [*session["dropped"].values()] == [1]
+    assert list(session["dropped"].values()) == [1]
     recorded(digits=5, **numbers_of_stores(folder.parents[1]))
 
 
@@ -301,7 +301,7 @@ def test_labels_of_runs_are_read_as_numbers(folder, recorded) -> None:
 
     write_labels()
     _, prepared = prepare(epochs, whiten="no")
-    assert {*prepared["train"].runs.ravel().tolist()} == {2, 3}
+    assert set(prepared["train"].runs.ravel().tolist()) == {2, 3}
     labels[0] = "n/a"
     write_labels()
     built, _ = prepare(epochs, whiten="no")

@@ -12,10 +12,8 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.signals.spaces import look_up_positions
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.data.signals import Trials, look_up_positions
 from brainhive_cli.data.stores.session_store import (
     collect_file_facts,
     describe_file_difference,

@@ -13,13 +13,11 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.commands import workflow
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, MissingExtra
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.core.results.measurements import SAME_PERSON
 from brainhive_cli.data.files.subjects import RECORDS
 from brainhive_cli.data.published import mosaic
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.training_history import TrainingHistory
+from brainhive_cli.data.stores import SignalStore, TrainingHistory
 from tests.publishers.mosaic_files import (
     list_pictures,
     write_participants,
@@ -212,9 +210,9 @@ def test_pictures_of_studies_are_listed_and_absent_ones_named(
     write_pictures(root, shown["NSD"])
 
     def list_images(split: str, *studies: str) -> Sequence[str]:
-        keys = {"kind": "mosaic", "studies": [*studies]}
+        keys = {"kind": "mosaic", "studies": list(studies)}
         dataset = parts.resolve("datasets", keys).build(Paths())
-        return [*dataset.images(split).image_ids]
+        return list(dataset.images(split).image_ids)
 
     assert list_images("test", "NSD") == [name[:-4] for name, _ in shown["NSD"]["test"]]
     assert list_images("artificial", "NSD") == ["NSD-bar", "NSD-dot"]
@@ -354,5 +352,5 @@ def test_records_of_a_person_are_never_in_training_and_test(
 )
 def test_parcels_are_selected_by_patterns(patterns: list[str], names: set[str]) -> None:
     rows, voxels = mosaic._select_parcels(patterns)
-    assert {*voxels.regions} == names
+    assert set(voxels.regions) == names
     np.testing.assert_array_equal(rows, find_rows(*names))

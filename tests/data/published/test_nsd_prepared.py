@@ -14,8 +14,7 @@ import pytest
 pytest.importorskip("nibabel")
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.published.nsd_prepared import (
     BrainDiffuserBetas,
     MindEye1Betas,

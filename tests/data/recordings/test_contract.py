@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from brainhive_cli.data.recordings.contract import MergedPreparation
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials
 
 
 class TwoSplits(MergedPreparation):

@@ -46,7 +46,7 @@ def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) 
         name="set",
         recorded_as="set",
         are_categories=False,
-        splits=[*split_ids],
+        splits=list(split_ids),
         images=lambda split: SimpleNamespace(image_ids=split_ids[split]),
     )
     trials = as_trials(**arrays(onset_s=np.arange(9) * 1.5))
@@ -164,7 +164,7 @@ def eeglab(*events: tuple[float, Any], trials: int = 3) -> dict[str, Any]:
 
 def test_events_of_eeglab_are_those_at_the_onset() -> None:
     content = eeglab(
-        *[(11, "a"), (11, "a"), (11.3, 7.0), (30, "key"), (62, "b"), (61.4, "c")]
+        (11, "a"), (11, "a"), (11.3, 7.0), (30, "key"), (62, "b"), (61.4, "c")
     )
     names = epoch_files._name_eeglab_trials(content, Path("x.set"))
     assert names == [("a", "7"), ("c",), ()]
@@ -208,7 +208,7 @@ def test_epochs_lie_end_to_end() -> None:
         return join_epochs(made, Path("x"), {}, "", [("a",)] * 4)
 
     found = lay(events)
-    joined = np.concatenate([*signal], 1)
+    joined = np.concatenate(list(signal), 1)
     np.testing.assert_allclose(found.raw.get_data(), joined)
     assert found.span == (-5, 14) and found.onset_s.tolist() == [1.0, 1.8, 2.9, 3.0]
     counted = events.copy()

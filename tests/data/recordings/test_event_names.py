@@ -18,7 +18,7 @@ def table(tmp_path):
 
 
 def match(path, *events):
-    header = SimpleNamespace(events=[*enumerate(events)], events_without_onset=())
+    header = SimpleNamespace(events=list(enumerate(events)), events_without_onset=())
     return EventNames(path, IDS).match([header])
 
 
@@ -86,7 +86,7 @@ def test_events_that_name_folders_are_said_to_be_categories(tmp_path):
     for events, is_category in ((["face", "house"], True), (["face"], False)):
         names = EventNames(None, ids)
         found = names.match(
-            [SimpleNamespace(events=[*enumerate(events)], events_without_onset=())]
+            [SimpleNamespace(events=list(enumerate(events)), events_without_onset=())]
         )
         with pytest.raises(BrainhiveError) as caught:
             names.require_match(found, tmp_path / "a.fif", "annotations")

@@ -7,14 +7,15 @@ import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.data.files.bids_labels import describe_labels
-from brainhive_cli.data.recordings.event_names import EventNames
-from brainhive_cli.data.recordings.files import (
+from brainhive_cli.data.recordings import (
+    EMPTY_CELLS,
+    EventNames,
     list_recording_files,
     list_recordings,
-    list_unread_files,
+    open_raw,
+    read_table,
 )
-from brainhive_cli.data.recordings.opening import open_raw
-from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
+from brainhive_cli.data.recordings.files import list_unread_files
 from tests.worlds.own_recordings import Presentation, make_raw
 
 
@@ -50,7 +51,7 @@ def test_a_subject_is_its_label(tmp_path):
         list_recordings(tmp_path, "*", {"sub-07B": 8})
     # labels are read at the start of an entity
     touch(tmp_path / "other", "sub-02_ses-03_task-session7_subset1_sesame_9.fif")
-    assert [*list_recordings(tmp_path / "other", "*")[2]] == [3]
+    assert list(list_recordings(tmp_path / "other", "*")[2]) == [3]
 
 
 def test_sessions_are_chosen_and_numbered_by_their_labels(tmp_path):
@@ -151,7 +152,7 @@ def test_a_fif_file_of_something_else_is_no_recording(tmp_path):
         "sub-01_icarus.fif",
     ):
         touch(tmp_path / name[7:10], name)
-        assert [*list_recordings(tmp_path / name[7:10], "*")] == [1]
+        assert list(list_recordings(tmp_path / name[7:10], "*")) == [1]
 
 
 @pytest.mark.parametrize("naming", ("neuromag", "bids"))
@@ -207,7 +208,7 @@ def test_tables_are_read_as_spreadsheets_r_and_pandas_write_them(tmp_path):
     path = tmp_path / "events.tsv"
     path.write_text("\n".join(["onset\tname", *lines]))
     assert (
-        {row["onset"] for row in read_table(path)[1]} == {"n/a", ""} == {*EMPTY_CELLS}
+        {row["onset"] for row in read_table(path)[1]} == {"n/a", ""} == set(EMPTY_CELLS)
     )
     assert {row["name"] for row in read_table(path)[1]} == {"nan.png"}
     path.write_text("event\tpicture\n1\ta.png\n2\tNA\nNaN\tb.png\n")
@@ -228,7 +229,7 @@ def test_parts_that_no_file_names_are_recordings_of_their_own(tmp_path, names):
     for name in names:
         raw.save(tmp_path / name, verbose="ERROR")
     (listed,) = list_recordings(tmp_path, "*")[1].values()
-    assert [path.name for path in listed] == [*names]
+    assert [path.name for path in listed] == list(names)
     assert list_recording_files(listed[0]) == [tmp_path / names[0]]
 
 

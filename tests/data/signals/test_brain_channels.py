@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.signals.brain_channels import (
+from brainhive_cli.data.signals import (
+    Sensors,
+    Signal,
+    Trials,
     find_codes,
     list_eye_channels,
     refuse_stimulus_channels,
 )
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
 
 LABELS = np.tile(np.arange(4), 10)
 

@@ -9,14 +9,17 @@ import pytest
 from safetensors.numpy import load_file
 
 from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.data.signals import (
+    Normaliser,
+    Sensors,
+    Trials,
+    look_up_positions,
+    map_channels,
+)
 from brainhive_cli.data.signals.channel_mapping import (
     compute_spline_weights,
     fit_head_centre,
-    map_channels,
 )
-from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
-from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.model_input import choose_input, model_input
 from tests.worlds.model_layouts import make_signal_spec
 

@@ -141,7 +141,7 @@ def test_noise_over_time_needs_a_stimulus_that_was_shown_twice() -> None:
 
 
 def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
-    names = [*"abcd"]
+    names = list("abcd")
     for whiten_by, measured in (("training", ["train"]), ("both", ["train", "test"])):
         epochs = {"train": draw_epochs(9), "test": draw_epochs(7, 1)}
         before = {split: signal.copy() for split, signal in epochs.items()}
@@ -200,7 +200,7 @@ def test_channels_without_signal_of_their_own_are_refused() -> None:
     huge = {"train": draw_epochs(4).astype(np.float32)}
     huge["train"][:, 2] *= 1e30
     with pytest.raises(BrainhiveError, match="channel c"):
-        cutting.measure_noise(huge, {"train": np.arange(4)}, Steps(), [*"abcd"])
+        cutting.measure_noise(huge, {"train": np.arange(4)}, Steps(), list("abcd"))
 
 
 @pytest.mark.parametrize(

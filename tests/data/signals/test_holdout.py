@@ -11,9 +11,13 @@ from hypothesis import given, settings, strategies as st
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.results.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
-from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout, read_split
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import (
+    SEPARATE_TEST,
+    Holdout,
+    Sensors,
+    Trials,
+    read_split,
+)
 from brainhive_cli.measurement.units import StimulusGrouping
 
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
@@ -236,12 +240,12 @@ def test_each_fold_tests_about_as_many_pictures_of_each_concept(
 
 
 def test_a_share_of_pictures_is_about_that_share_of_each_concept() -> None:
-    concepts = np.random.default_rng(0).permutation(np.repeat([*"abcd"], 10))
+    concepts = np.random.default_rng(0).permutation(np.repeat(list("abcd"), 10))
 
     (mask,) = hold_out_folds(Holdout(by="pictures", share=0.25), concepts=concepts)
 
     counts = [(concepts[mask] == name).sum() for name in "abcd"]
-    assert sum(counts) == 10 and {*counts} <= {2, 3}
+    assert sum(counts) == 10 and set(counts) <= {2, 3}
 
 
 @pytest.mark.parametrize(
@@ -254,7 +258,7 @@ def test_a_holdout_that_tests_nothing_or_everything_is_refused(
     holdout = Holdout(by=by, **amount)
     with pytest.raises(RecipeError):
         if by == "pictures":
-            hold_out_folds(holdout, concepts=[*"abcd"])
+            hold_out_folds(holdout, concepts=list("abcd"))
         else:
             hold_out_folds(holdout, record(IN_FOUR_RUNS, IN_FOUR_RUNS))
 
@@ -266,7 +270,7 @@ def test_the_seed_determines_the_tested_pictures_and_trials(
 ) -> None:
     def choose(seed: int) -> bytes:
         holdout = Holdout(by=by, seed=seed, **amount)
-        concepts = [*"aabbccdd"]
+        concepts = list("aabbccdd")
         masks = (
             hold_out_folds(holdout, concepts=concepts)
             if by == "pictures"
@@ -279,7 +283,7 @@ def test_the_seed_determines_the_tested_pictures_and_trials(
     assert choices == [choose(seed) for seed in range(6)]
     # folds of runs follow one another in time, whatever the seed
     is_fixed = by in ("runs", "sessions") and "folds" in amount
-    assert (len({*choices}) == 1) == is_fixed
+    assert (len(set(choices)) == 1) == is_fixed
 
 
 def test_a_share_of_the_trials_of_each_stimulus_is_tested() -> None:
@@ -318,7 +322,7 @@ def test_runs_are_numbered_within_sessions_in_order_of_time(
         )
         for place in zip(*np.nonzero(is_there), strict=True)
     ]
-    expected = [sorted({*groups}).index(group) for group in groups]
+    expected = [sorted(set(groups)).index(group) for group in groups]
     assert numbers.tolist() == expected
 
 
@@ -360,7 +364,7 @@ def test_each_trial_has_the_number_of_the_fold_that_tests_it() -> None:
 
 def test_each_picture_has_the_number_of_the_fold_that_tests_it() -> None:
     recording = record().change(image_ids=np.repeat(["c", "bad", "a"], 4).tolist())
-    stimuli = stimuli_of([*"abcdefg"])
+    stimuli = stimuli_of(list("abcdefg"))
     holdout = Holdout(by="pictures", folds=3)
     masks = hold_out_folds(holdout, concepts=stimuli.concepts)
     fold_of = sum(fold * mask for fold, mask in enumerate(masks, 1))
@@ -389,7 +393,7 @@ def stimuli_of(ids: list[str], concepts: list[str] | None = None) -> Any:
 def test_all_pictures_are_used_unless_a_split_lists_fewer(
     tmp_path: Path,
 ) -> None:
-    stimuli = stimuli_of([*"abcde"])
+    stimuli = stimuli_of(list("abcde"))
     path = tmp_path / "split.json"
     variants = [
         {"train_ids": ["a", "b"], "test_ids": ["c"]},
@@ -550,7 +554,7 @@ def test_each_split_is_compared_with_the_other_side_of_models() -> None:
         ("shared", [recordings["train"]]),
     ):
         found = list_other(SEPARATE_TEST, split)
-        assert [*map(id, found)] == [*map(id, others)]
+        assert list(map(id, found)) == list(map(id, others))
 
     runs = Holdout(by="runs", test=[1])
     recordings["train"] = record(IN_FOUR_RUNS)
@@ -567,7 +571,7 @@ def test_tested_trials_are_grouped_by_run_and_block() -> None:
 
     assert alike.has_folds and alike.group_kind == "runs"
     assert alike.group_of == {"t1": "run 1", "t2": "run 1", "t3": "run 2"}
-    assert len({*alike.block_of.values()}) == 3
+    assert len(set(alike.block_of.values())) == 3
     assert not runs.add_fold_groups(StimulusGrouping(), tested, [2]).has_folds
     plain = pictures.add_fold_groups(StimulusGrouping(), tested, [1, 2])
     assert plain.has_folds and not plain.group_of and not plain.block_of
@@ -582,9 +586,9 @@ def test_trials_are_named_by_their_run_session_or_fold() -> None:
     for by, groups in (("runs", 4), ("sessions", 2), ("trials", 1)):
         names = Holdout(by=by, folds=2).name_groups(trials, "sub-01", 2)
         assert len(names) == 12 and names == names[:4] * 3
-        assert len({*names}) == groups
+        assert len(set(names)) == groups
     unknown = trials.change(runs=None, sessions=None)
-    assert len({*Holdout(by="runs", folds=2).name_groups(unknown, "a", 1)}) == 1
+    assert len(set(Holdout(by="runs", folds=2).name_groups(unknown, "a", 1))) == 1
     with pytest.raises(AssertionError):
         Holdout(by="pictures", folds=2).name_groups(trials, "sub-01", 2)
 

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.data.signals.overlap import Overlap
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Overlap, Sensors, Trials
 
 TIMES_S = np.arange(100) / 100
 

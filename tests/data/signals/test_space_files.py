@@ -6,9 +6,14 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from brainhive_cli.data.signals.space_files import write_maps
-from brainhive_cli.data.signals.spaces import Grid, Sensors, Surface, Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import (
+    Grid,
+    Sensors,
+    Surface,
+    Trials,
+    Voxels,
+    write_maps,
+)
 from brainhive_cli.data.stores.signal_store import SignalStore
 
 AFFINE = np.array([[0, -2.0, 0, 9], [3, 0, 0, -8], [0, 0, 1.5, 7], [0, 0, 0, 1]])
@@ -64,7 +69,7 @@ def test_sensors_and_voxels_without_positions_are_rows(tmp_path: Path) -> None:
         "B\tn/a\tn/a\tn/a\t-2\t1",
     ]
     (path,) = write_maps(tmp_path, "sub-02", {"r": VALUES}, Voxels({}))
-    rows = [*csv.DictReader(path.open(), delimiter="\t")]
-    assert [(row["voxel"], float(row["r"])) for row in rows] == [
-        *zip("0123", VALUES, strict=True)
-    ]
+    rows = list(csv.DictReader(path.open(), delimiter="\t"))
+    assert [(row["voxel"], float(row["r"])) for row in rows] == list(
+        zip("0123", VALUES, strict=True)
+    )

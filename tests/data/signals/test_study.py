@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.results.measurements import NOT_INTERLEAVED, ORDER_UNKNOWN
-from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.study import (
-    MAX_CATEGORIES,
+from brainhive_cli.data.signals import (
+    SEPARATE_TEST,
+    Holdout,
+    Sensors,
     StudyDesign,
+    Trials,
     describe_study,
 )
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals.study import MAX_CATEGORIES
 
 BY_RUNS = Holdout(by="runs", folds=2)
 
@@ -155,8 +156,8 @@ def test_training_and_test_trials_are_in_one_line_of_time(is_beside: bool) -> No
 
 
 def test_people_share_the_units_of_their_pictures() -> None:
-    first = record([*"abcab"])
-    second = record([*"cxdac"])
+    first = record(list("abcab"))
+    second = record(list("cxdac"))
     concepts = {"test": name_concepts("abcd")}  # x has no targets
 
     study = describe({1: {"test": first}, 2: {"test": second}}, concepts)
@@ -186,7 +187,7 @@ def test_pictures_exchange_labels_only_within_their_fold() -> None:
 
 def shuffle(names: str, count: int, seed: int) -> list[str]:
     """Show each stimulus `count` times in random order."""
-    return np.random.default_rng(seed).permutation([*names] * count).tolist()
+    return np.random.default_rng(seed).permutation(list(names) * count).tolist()
 
 
 def test_held_out_trials_are_units_of_each_person() -> None:
@@ -204,12 +205,12 @@ def test_held_out_trials_are_units_of_each_person() -> None:
         recording = splits["train"]
         rows = recording.picture_of_trial
         labels = study.design.label[study.units[person]]
-        assert len({*zip(rows.tolist(), labels.tolist(), strict=True)}) == 4
+        assert len(set(zip(rows.tolist(), labels.tolist(), strict=True))) == 4
         # labels are exchanged within the run
         assert recording.runs is not None
         runs = recording.runs
         strata = study.design.stratum[study.units[person]]
-        assert len({*zip(runs.tolist(), strata.tolist(), strict=True)}) == 4
+        assert len(set(zip(runs.tolist(), strata.tolist(), strict=True))) == 4
 
 
 def test_trials_that_are_not_tested_have_no_unit() -> None:
@@ -229,19 +230,19 @@ def test_labels_in_blocks_are_exchanged_as_series() -> None:
     recordings = {}
     for person in (0, 1):
         random = np.random.default_rng(person)
-        shown = np.concatenate([random.permutation([*"abcd"]) for _ in range(4)])
+        shown = np.concatenate([random.permutation(list("abcd")) for _ in range(4)])
         recordings[person] = {"train": record(np.repeat(shown, 6).tolist(), runs=4)}
 
     study = describe(recordings, {"train": name_concepts("abcd")}, BY_RUNS)
 
     assert len(study.design.label) == 2 * 16
-    assert np.bincount(np.concatenate([*study.units.values()])).tolist() == [6] * 32
+    assert np.bincount(np.concatenate(list(study.units.values()))).tolist() == [6] * 32
     assert not study.design.problem and study.caveats == ()
 
 
 @pytest.mark.parametrize("is_film", [True, False])
 def test_an_order_that_cycles_tells_labels_unless_of_a_film(is_film: bool) -> None:
-    recording = record([*"abcd"] * 12, runs=3)
+    recording = record(list("abcd") * 12, runs=3)
     concepts = {"train": name_concepts("abcd")}
 
     study = describe({1: {"train": recording}}, concepts, BY_RUNS, is_film=is_film)
@@ -252,7 +253,7 @@ def test_an_order_that_cycles_tells_labels_unless_of_a_film(is_film: bool) -> No
     assert recording.runs is not None
     runs = recording.runs
     strata = study.design.stratum[study.units[1]]
-    assert len({*zip(runs.tolist(), strata.tolist(), strict=True)}) == 3
+    assert len(set(zip(runs.tolist(), strata.tolist(), strict=True))) == 3
 
 
 @pytest.mark.parametrize("is_ordered", [True, False])

@@ -5,10 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.data.stores import inventory
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from tests.worlds.own_recordings import PICTURES, write_pictures
@@ -133,7 +131,7 @@ def test_bad_signals_are_named(home, pictures):
 
 
 @pytest.mark.parametrize(
-    ("count", "rows"), [(0, []), (1, [0]), (3, [0, 1, 2]), (64, [*range(64)])]
+    ("count", "rows"), [(0, []), (1, [0]), (3, [0, 1, 2]), (64, list(range(64)))]
 )
 def test_few_rows_are_all_sampled(count, rows):
     assert inventory._sample_rows(count) == rows
@@ -142,7 +140,7 @@ def test_few_rows_are_all_sampled(count, rows):
 def test_many_rows_are_sampled_evenly():
     rows = inventory._sample_rows(500)
     assert len(rows) == 64 and rows[0] == 0 and rows[-1] == 499
-    assert {*np.diff(rows).tolist()} == {7, 8}
+    assert set(np.diff(rows).tolist()) == {7, 8}
 
 
 def test_a_channel_is_flat_if_several_trials_have_equal_values():

@@ -11,8 +11,7 @@ from PIL import Image
 
 from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media.pictures import BadPicture
-from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.media import BadPicture, StimulusSet
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.stores import learned_pictures as module
 from brainhive_cli.data.stores.learned_pictures import (
@@ -56,7 +55,7 @@ def test_pictures_of_two_trainings_are_those_of_either(
 
     found = of(own, has_own).inherit(of(start, has_start))
 
-    every = [*range(1, 10)]
+    every = list(range(1, 10))
     names = [f"p{number}" for number in every]
     by_name = found.find_members("set", names)
     assert by_name.tolist() == [number in own + start for number in every]
@@ -65,17 +64,17 @@ def test_pictures_of_two_trainings_are_those_of_either(
     assert by_pixels.tolist() == [number in with_pixels for number in every]
     assert found.has_all_pixels == (has_own and has_start)
     assert len(found) == len({*own, *start})
-    assert len(found.hashes) == len({*with_pixels})
+    assert len(found.hashes) == len(set(with_pixels))
 
     def concepts(numbers: list[int]) -> set[int]:
         shown = [f"c{number}" for number in {number // 2 for number in numbers}]
-        return {*hash_concepts(shown).tolist()}
+        return set(hash_concepts(shown).tolist())
 
-    assert {*found.concepts.tolist()} == concepts(own)
+    assert set(found.concepts.tolist()) == concepts(own)
     # concepts of the own training are left out
-    assert {*found.start_concepts.tolist()} == concepts(start) - concepts(own)
+    assert set(found.start_concepts.tolist()) == concepts(start) - concepts(own)
     further = of([], True).inherit(found)
-    assert {*further.start_concepts.tolist()} == concepts(own + start)
+    assert set(further.start_concepts.tolist()) == concepts(own + start)
     for array in (found.names, found.pixels, found.concepts):
         assert (np.diff(array.astype(object)) > 0).all()
 
@@ -122,7 +121,7 @@ def test_near_copies_and_unknown_likenesses_are_members(
 
 def test_one_copy_settles_a_picture() -> None:
     """Two trainings share four pictures that resemble the tested picture."""
-    ids = [*"abcd"]
+    ids = list("abcd")
     learned_pixels = np.concatenate(
         [edit_pixels(make_pixels(1), bits) for bits in range(4)]
     )

@@ -10,11 +10,8 @@ from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.datasets import PublishedFacts
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.recordings import Recordings
-from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.data.signals import Sensors, Signal, Trials
+from brainhive_cli.data.stores import Recordings, SignalStore
 
 MAIN_PROCESS = Launch(0, 1, torch.device("cpu"))
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.data.stores.session_store import complete_session, join_sessions
 from brainhive_cli.data.stores.signal_store import SignalStore
 

@@ -11,10 +11,8 @@ import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.data.signals.trials import MAX_STIMULI_PER_READ, Trials
-from brainhive_cli.data.stores import signal_store
-from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.data.signals import MAX_STIMULI_PER_READ, Sensors, Trials, Voxels
+from brainhive_cli.data.stores import SignalStore, signal_store
 from brainhive_cli.data.targets.model_input import match_stimuli
 from tests.tools.mapped_arrays import is_mapped
 

@@ -9,8 +9,7 @@ from PIL import Image
 from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, demo
-from brainhive_cli.data.stores import simulated, target_store
-from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
+from brainhive_cli.data.stores import StorePlan, TargetWriter, simulated, target_store
 from brainhive_cli.demo import simulation
 
 COUNTS = {"train": 12, "test": 4}

@@ -9,10 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores import StorePlan, TargetStore, TargetWriter, target_store
 from brainhive_cli.data.stores.health import measure_health
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from tests.tools.changed_stores import resealed
 from tests.tools.mapped_arrays import is_mapped
 

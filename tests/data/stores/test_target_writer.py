@@ -9,9 +9,9 @@ import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import (
+from brainhive_cli.data.stores import (
     StorePlan,
+    TargetStore,
     finish_stores,
     open_writers,
 )

@@ -24,15 +24,8 @@ from brainhive_cli.core.results.measurements import (
 )
 from brainhive_cli.core.runs import weights
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.stores.learned_pictures import (
-    LearnedPictures,
-)
-from brainhive_cli.data.stores.training_history import ARRAYS_FILE, TrainingHistory
-from brainhive_cli.training.alignment import (
-    model as aligners,
-    model_files,
-)
-from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.data.stores import ARRAYS_FILE, LearnedPictures, TrainingHistory
+from brainhive_cli.training.alignment import Aligner, model as aligners, model_files
 from tests.worlds.learned_histories import IDS, make_digests, make_history
 from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
@@ -273,16 +266,16 @@ def test_a_history_joins_that_of_its_start(seed: int) -> None:
     for name in ("stimulus_kinds", "recording_kinds"):
         kinds = getattr(own, name), getattr(start, name)
         expected = sorted({*kinds[0], *kinds[1]}) if all(kinds) else []
-        assert [*getattr(found, name)] == expected
+        assert list(getattr(found, name)) == expected
     weights = {*own.pretrained_weights, *start.pretrained_weights}
     assert found.pretrained_weights == tuple(sorted(weights))
     eeg = {*own.people["eeg"], *start.people["eeg"]}
     assert found.people == {"eeg": tuple(sorted(eeg)), "own": (1,), "start": (1,)}
     assert found.signals == {"s": "own", "own": "x", "start": "x"}
-    assert {*found.trials.tolist()} == {*own.trials.tolist(), *start.trials.tolist()}
+    assert set(found.trials.tolist()) == {*own.trials.tolist(), *start.trials.tolist()}
     assert found.dataset == "start + own" and own.inherit(own).dataset == "own"
     # normalisers are not inherited
-    assert [*found.normalisers] == [len("own")]
+    assert list(found.normalisers) == [len("own")]
 
 
 def test_each_unknown_fact_of_a_history_is_a_caveat() -> None:
@@ -329,7 +322,7 @@ def test_subjects_of_the_history_are_not_tested_as_new() -> None:
 
     def people(name: str, *left_out: int) -> Any:
         return SimpleNamespace(
-            people=name, list_excluded_subjects=lambda tested: {*left_out}
+            people=name, list_excluded_subjects=lambda tested: set(left_out)
         )
 
     found.require_new_subjects(people("eeg", 3, 4), [3], "it")

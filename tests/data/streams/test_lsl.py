@@ -219,7 +219,7 @@ def run_restarts() -> dict[str, Any]:
     senders = [Amplifier(case, source_id=ids[case]) for case in rates_hz]
     opened = call_in_threads(
         lambda case: Config(name=case, markers="texts").build(make_request()),
-        [*rates_hz],
+        list(rates_hz),
     )
     streams = dict(zip(rates_hz, opened, strict=True))
     for stream in streams.values():
@@ -279,7 +279,7 @@ def run_refusals() -> dict[str, Any]:
         except BrainhiveError as error:
             results[case] = [type(error).__name__, error.message, error.hint]
 
-    call_in_threads(build, [*cases], *map(list, zip(*cases.values(), strict=True)))
+    call_in_threads(build, list(cases), *map(list, zip(*cases.values(), strict=True)))
 
     # a second stream of markers, and stamps of another clock
     senders.append(open_markers("codes", "int32"))
@@ -409,7 +409,7 @@ def test_a_restarted_sender_is_read_if_it_keeps_its_rate(
     scenarios: Scenarios,
 ) -> None:
     restarts = scenarios.read_results("restarts")
-    assert restarts["n_samples"] >= 1000 and [*restarts["seen"]] == ["rate"]
+    assert restarts["n_samples"] >= 1000 and list(restarts["seen"]) == ["rate"]
     assert "declares 1000 Hz, and sends 500" in restarts["seen"]["rate"]
 
 

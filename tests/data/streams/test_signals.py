@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.data.streams import Clock
 from brainhive_cli.data.streams.signals import ReplayedTrials
 

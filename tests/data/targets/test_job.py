@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from brainhive_cli.commands import embed
-from brainhive_cli.core.runs.launch import READ_ONLY
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs import READ_ONLY, Result
 
 ENCODER = "python:brainhive_cli.models.encoders.python:example"
 

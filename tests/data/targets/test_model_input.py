@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from brainhive_cli.data.signals import MAX_STIMULI_PER_READ, Sensors, Trials
 from brainhive_cli.data.signals.normalisations import Whiten
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import MAX_STIMULI_PER_READ, Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.worlds.array_trials import make_trials
 

@@ -11,11 +11,14 @@ from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
-from brainhive_cli.data.targets import targets
-from brainhive_cli.data.targets.encoder_groups import group_encoders
-from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets, Targets
+from brainhive_cli.data.stores import StorePlan, TargetStore, TargetWriter
+from brainhive_cli.data.targets import (
+    OnlineTargets,
+    StoreTargets,
+    Targets,
+    group_encoders,
+    targets,
+)
 from brainhive_cli.models.encoders import timm
 
 ALONE = Launch(0, 1, torch.device("cpu"))

@@ -107,4 +107,4 @@ def test_only_minutes_and_recorded_order_need_onsets():
         limit_amounts([pool_of(), pool], "minutes", [1])
     assert lay_out("pictures", [2], pool=pool)[0].any(1).sum() == 2
     assert choose("trials", [2], pool=pool)[0].sum() == 2
-    assert [*limit_amounts([pool], "trials", [2]).values()] == [2, UNLIMITED]
+    assert list(limit_amounts([pool], "trials", [2]).values()) == [2, UNLIMITED]

@@ -12,8 +12,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.calibration import job as jobs
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.recipe import Recipe
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.recipe import Recipe as Training
+from brainhive_cli.training.alignment import Cell, Recipe as Training
 from tests.worlds.array_trials import make_trials
 
 
@@ -66,8 +65,11 @@ def test_each_model_is_tested_on_whom_it_has_not_learned_from(
     job = resolve(monkeypatch, Run())
     tested = [(cell.name, cell.tested_on[0]) for cell in job.cells]
     assert tested == [
-        *[("cell 0", 1), ("cell 1", 3)],
-        *[("cell 0", 4), ("cell 1", 4), ("cell 1", 5)],
+        ("cell 0", 1),
+        ("cell 1", 3),
+        ("cell 0", 4),
+        ("cell 1", 4),
+        ("cell 1", 5),
     ]
     assert job.recipe.align_run == "ref" and job.unit == "pictures"
     assert (job.draws, job.needs_trials) == (3, False)

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.data.signals.repetitions import average_repetitions
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials, average_repetitions
 from brainhive_cli.demo import pictures, simulation
 from brainhive_cli.evaluation.explanation.encoding_model import (
     predict_signals,
@@ -76,7 +74,7 @@ def predicted():
         for a, b in of.values()
     ]
     train, test = (whitened(split, *each) for split, each in of.items())
-    measured = np.concatenate([*average_repetitions(test)]).astype(np.float64)
+    measured = np.concatenate(list(average_repetitions(test))).astype(np.float64)
 
     def signals():
         return (
@@ -98,7 +96,7 @@ def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
     values = dict(zip(NAMES, found.values.mean(1), strict=True))
     (corrected,) = correct_p_values([standardise(found.values.mean(1), found.null)])
     above = {name for name, p in zip(NAMES, corrected, strict=True) if p < 0.05}
-    assert above == {*simulation.CHANNELS}
+    assert above == set(simulation.CHANNELS)
     assert min(values[name] for name in simulation.CHANNELS) > 2 * max(
         abs(values[name]) for name in FRONTAL
     )

@@ -7,8 +7,7 @@ import pytest
 from scipy.signal import lfilter
 
 from brainhive_cli.core.base.tables import format_p
-from brainhive_cli.core.results.facts import CellFacts
-from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.results import CellFacts, Measurements
 from brainhive_cli.evaluation.explanation.claims import state_claims
 from brainhive_cli.evaluation.explanation.conclusion import list_scopes
 from brainhive_cli.evaluation.explanation.facts import ExplanationFacts
@@ -38,7 +37,7 @@ PICTURES = Items.independent([IDS], "pictures")
 def describe(groups, units=PICTURES):
     """Describe profiles, with p corrected over all of them."""
     items = replace(
-        units, ids=[*units.ids] * len(groups), units=[*units.units] * len(groups)
+        units, ids=list(units.ids) * len(groups), units=list(units.units) * len(groups)
     )
     return correct_findings(describe_profiles(groups, items, **HOW))
 
@@ -60,7 +59,7 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
     clips, random = [str(number) for number in range(1200)], np.random.default_rng(0)
     # [P, N]
     values = lfilter([1.0], [1.0, -0.9], random.normal(size=(200, 1300)))[:, 100:]
-    parts = Axis(TIME, [*map(float, range(200))]), values
+    parts = Axis(TIME, list(map(float, range(200)))), values
     found, held = SubjectProfiles({"occlusion": Profile("margin", *parts)}), []
 
     blocks = StimulusGrouping("neighbours", medium="clip").make_items([clips])

@@ -42,7 +42,7 @@ def test_what_does_not_fit_a_run_is_refused_before_it(
     with pytest.raises(BrainhiveError) as again:
         run_command("explain", f"run={trained_run}", "draws=20", *keys, runs)
     assert again.value.message == caught.value.message
-    assert not [*(tmp_path / "none").rglob("recipe.yaml")]
+    assert not list((tmp_path / "none").rglob("recipe.yaml"))
 
 
 def test_windows_of_an_analysis_that_reads_none_are_not_asked(

@@ -8,10 +8,7 @@ import pytest
 import torch
 
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.space_files import write_maps
-from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Grid, Sensors, Signal, Trials, Voxels, write_maps
 from brainhive_cli.evaluation.explanation import model_profiles
 from brainhive_cli.evaluation.explanation.conclusion import collect_maps
 from brainhive_cli.evaluation.explanation.job import Reader
@@ -19,11 +16,8 @@ from brainhive_cli.evaluation.explanation.model_profiles import explain_model
 from brainhive_cli.evaluation.explanation.profiles import Labels, SubjectProfiles
 from brainhive_cli.evaluation.explanation.recipe import ANALYSES, Recipe, Window
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.models import Head, SignalSpec
+from brainhive_cli.training.alignment import Aligner, Cell, Layout
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from tests.tools.recorded_numbers import Recorded
 from tests.worlds.memory_test_set import MemoryTestSet, make_runs
@@ -55,7 +49,12 @@ def reader(kind, channels, samples, space=None, region=None):
     ids = [f"picture {number}" for number in range(ITEMS)]
     places = np.arange(ITEMS)
     trials = Trials.from_repetitions(
-        *(signal, ids, space or Sensors(names), times, 250.0, "µV"),
+        signal,
+        ids,
+        space or Sensors(names),
+        times,
+        250.0,
+        "µV",
         subject=1,
         stimulus=places,
     ).select([region] if region else None)
@@ -98,7 +97,7 @@ def test_an_encoder_of_sensors_is_explained(tmp_path):
     header, *rows = [line.split("\t") for line in path.read_text().splitlines()]
     assert header == ["name", "x", "y", "z", "sensors_margin_lost"]
     lost = found.profiles["sensors"].values.mean(1)
-    assert [row[0] for row in rows] == [*space.names]
+    assert [row[0] for row in rows] == list(space.names)
     np.testing.assert_allclose([float(row[4]) for row in rows], lost, rtol=1e-4)
 
 
@@ -146,7 +145,7 @@ def test_profiles_of_models(recorded: Recorded, monkeypatch, kind: str) -> None:
 
     recorded(digits=3, **values_of(found))
     lacking = {"ridge": {"windows", "occlusion", "sensors", "bands"}}
-    assert {*found.missing} == lacking.get(kind, {"regions"}) and not found.excluded
+    assert set(found.missing) == lacking.get(kind, {"regions"}) and not found.excluded
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.evaluation.explanation.job import match_pictures
 from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
@@ -78,7 +77,7 @@ def test_all_subjects_share_the_permutations_of_pictures():
     signal, space = np.arange(5.0).reshape(5, 1, 1, 1), Sensors(["Oz"])
     trials = Trials.from_repetitions(
         signal,
-        [*"hfbge"],
+        list("hfbge"),
         space,
         np.zeros(1),
         100.0,

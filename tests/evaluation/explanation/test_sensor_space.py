@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 
 RANDOM = np.random.default_rng(0)

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from brainhive_cli.commands.live import MAX_CURVE_POINTS, draw_session
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Launch, RunFolder
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.streams import Chunk
 from brainhive_cli.evaluation.live import loop as loops
@@ -198,7 +197,9 @@ def test_the_run_shows_first_windows_and_a_curve_of_the_hit_rate(run, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "drawings/000002.png")
 
     drawn = draw_session(
-        *(RunFolder(tmp_path), loop.first_results, loop.score),
+        RunFolder(tmp_path),
+        loop.first_results,
+        loop.score,
         lambda name: (tmp_path / "drawings/000002.png").read_bytes(),
     )
 

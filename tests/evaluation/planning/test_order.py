@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.signals.holdout import SEPARATE_TEST
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.study import describe_study
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import SEPARATE_TEST, Sensors, Trials, describe_study
 from brainhive_cli.evaluation.planning import order
 from brainhive_cli.evaluation.planning.designs import MARGIN_S
 from brainhive_cli.evaluation.planning.order import (

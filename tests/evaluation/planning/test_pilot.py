@@ -13,8 +13,7 @@ from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.data.stores.target_store import TargetStore, open_stores
 from brainhive_cli.evaluation.planning import pilot

@@ -7,8 +7,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import RunFolder, artifacts
 from brainhive_cli.demo.pictures import draw_scene, list_scenes
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     choose_rank_metric,
@@ -95,7 +94,7 @@ def test_sheets_show_random_and_ranked_items_of_every_source(
     assert sources.note.startswith("2 of 3 pictures, drawn at random (seed 0); ")
     assert list(best.columns) == ["seen", "drawn"]
     assert sources.section == best.section != DETAILS
-    assert len(best.rows) == 2 and {row.query for row in best.rows} <= {*image_ids}
+    assert len(best.rows) == 2 and {row.query for row in best.rows} <= set(image_ids)
     titles = [
         SOURCE_TITLES[source] for source in reconstruct_result.metrics.facts.sources
     ]

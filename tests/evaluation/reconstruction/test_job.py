@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_refused_before_it(
         assert again.value.message == caught.value.message
     for fact in facts:
         assert fact in f"{again.value.message} {again.value.hint}"
-    assert not [*(tmp_path / "runs/reconstruct").rglob("recipe.yaml")]
+    assert not list((tmp_path / "runs/reconstruct").rglob("recipe.yaml"))
 
 
 def test_what_fits_is_not_refused(reconstruct_overrides, prior_align_run) -> None:

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.results.facts import Answer
-from brainhive_cli.core.results.measurements import Measurements, Metric
+from brainhive_cli.core.results import Answer, Measurements, Metric
 from brainhive_cli.evaluation.retrieval import baseline
 from brainhive_cli.evaluation.retrieval.baseline import (
     ORDERS,
@@ -23,8 +22,7 @@ from brainhive_cli.evaluation.retrieval.baseline import (
 from brainhive_cli.evaluation.retrieval.facts import Baseline, RetrievalFacts
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.measurement.retrieval import draw_verdict_pictures
-from brainhive_cli.measurement.units import StimulusGrouping
+from brainhive_cli.measurement import StimulusGrouping, draw_verdict_pictures
 from brainhive_cli.reports.sentences.sentences import explain_chance
 
 
@@ -236,5 +234,5 @@ def test_a_verdict_is_among_2048_pictures_at_most(count, drawn):
 
     chosen = draw_verdict_pictures(rows)
 
-    assert len({*chosen}) == drawn and np.isin(chosen, rows).all()
+    assert len(set(chosen)) == drawn and np.isin(chosen, rows).all()
     assert (np.diff(chosen) > 0).all() and (chosen == draw_verdict_pictures(rows)).all()

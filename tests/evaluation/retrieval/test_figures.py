@@ -14,8 +14,7 @@ from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.datasets import Dataset, categories, image_folder
-from brainhive_cli.data.media.pictures import BadPicture
-from brainhive_cli.data.media.stimuli import Clip
+from brainhive_cli.data.media import BadPicture, Clip
 from brainhive_cli.evaluation.retrieval.figures import draw_examples, save_pictures
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
@@ -35,7 +34,7 @@ def dataset(pictures: Path) -> Dataset:
 def save(tmp_path: Path, dataset: Dataset, image_ids: Sequence[str]) -> dict[int, str]:
     half = len(image_ids) // 2
     rows = {"test": np.arange(half), "train": np.arange(half)}
-    gallery = Gallery(rows, [*image_ids], [*image_ids])
+    gallery = Gallery(rows, list(image_ids), list(image_ids))
     return save_pictures(RunFolder(tmp_path / "run"), dataset, gallery, DRAWN)
 
 

@@ -15,15 +15,12 @@ from brainhive_cli.evaluation.retrieval.folds import (
     measure_guess,
     merge_folds,
 )
-from brainhive_cli.measurement.ranks import rank_targets
+from brainhive_cli.measurement import Gallery, Items, Scores, rank_targets
 from brainhive_cli.measurement.retrieval import (
-    Gallery,
-    Scores,
     compute_auc_parts,
     compute_decision_scores,
 )
 from brainhive_cli.measurement.statistics import estimate_mean_variance
-from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.cells import Cell
 
 
@@ -222,7 +219,7 @@ def test_folds_are_pooled_item_by_item():
     )
     # controls by the items of folds, draws as many as all folds have
     assert scores.control["top1"] == pytest.approx([(0.1 + 0.2 * 2) / 6, 1])
-    assert [*scores.scopes] == ["repetitions · 2"]
+    assert list(scores.scopes) == ["repetitions · 2"]
     assert scores.scopes["repetitions · 2"].ranks.shape == (2, 6)
 
 
@@ -230,7 +227,7 @@ def test_folds_of_different_chance_are_refused():
     cells = {}
     for fold, pool in enumerate((3, 4)):
         cell = Cell(f"sub-01_fold-{fold}", (1,), (1,), 1, fold=fold)
-        cells[cell] = Gallery({}, [*"abcd"[:pool]], [*"abcd"[:pool]]), {}
+        cells[cell] = Gallery({}, list("abcd"[:pool]), list("abcd"[:pool])), {}
     with pytest.raises(BrainhiveError, match="3 to 4"):
         merge_folds(cells)
 

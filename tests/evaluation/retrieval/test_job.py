@@ -9,8 +9,7 @@ import pytest
 from brainhive_cli.commands import eval_retrieval
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files.inputs import describe_missing
-from brainhive_cli.core.runs.jobs import list_inputs
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import RunFolder, list_inputs
 from brainhive_cli.evaluation.retrieval import job as jobs
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.run import RetrievalRun
@@ -76,7 +75,7 @@ def test_what_does_not_fit_a_run_is_refused_before_it(
     with pytest.raises(BrainhiveError) as again:
         run_command("eval-retrieval", *asked)
     assert again.value.message == caught.value.message
-    assert not [*(tmp_path / "none").rglob("recipe.yaml")]
+    assert not list((tmp_path / "none").rglob("recipe.yaml"))
 
 
 def test_a_split_is_searched_once() -> None:

@@ -18,8 +18,7 @@ from brainhive_cli.evaluation.retrieval.measure import (
     measure_train_similarities,
 )
 from brainhive_cli.measurement.retrieval import measure_subsets
-from brainhive_cli.training.alignment.trained import test_set
-from brainhive_cli.training.alignment.trained.test_set import TestSet
+from brainhive_cli.training.alignment.trained import TestSet, test_set
 from tests.worlds.memory_test_set import (
     DATASET,
     MemoryTestSet,
@@ -53,7 +52,7 @@ def test_the_nearest_training_picture_is_that_of_all_blocks(at_once, monkeypatch
     monkeypatch.setattr(measure, "TRAIN_PICTURES_PER_BATCH", at_once)
     learned, tested = draw(14, 6), draw(5, 6, seed=1)
     learned[4] *= 50  # lengths do not matter
-    rows = [*range(3, 14)]
+    rows = list(range(3, 14))
 
     models, tests = open_tests(store(learned, rows))
 
@@ -117,7 +116,7 @@ def test_models_share_the_pictures_that_all_have():
 def test_runs_of_different_pictures_are_not_tested_together(monkeypatch):
     runs = make_runs([PictureModel(), PictureModel(number=1)])
     for run, image_ids in zip(runs, ("abc", "abd"), strict=True):
-        run.stores = {run.name: make_store(draw(3, 2), [*image_ids])}
+        run.stores = {run.name: make_store(draw(3, 2), list(image_ids))}
         run.dataset_config = run.encoders = None
         run.check_stores = lambda stores: None
     opened = iter([run.stores for run in runs])

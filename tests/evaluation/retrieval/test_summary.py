@@ -12,9 +12,8 @@ from brainhive_cli.evaluation.retrieval.summary import (
     judge_cells,
     rank_by_design,
 )
-from brainhive_cli.measurement.design import LabelDesign
-from brainhive_cli.measurement.retrieval import MAX_DRAWS, Scores
-from brainhive_cli.measurement.units import StimulusGrouping
+from brainhive_cli.measurement import LabelDesign, Scores, StimulusGrouping
+from brainhive_cli.measurement.retrieval import MAX_DRAWS
 
 
 def together(
@@ -30,7 +29,9 @@ def scores(
     found = np.array(ranks)
     subsets = Scores(values={"top1_expected": np.array(hits)}, pool=ways)
     return Scores(
-        *(names, names, names),
+        names,
+        names,
+        names,
         ranks=found,
         pool=20,
         values={"map": 1 / found},
@@ -73,7 +74,7 @@ def test_the_verdict_covers_all_subjects_and_averages_seeds():
         np.full((20, 20), 10),
     )
     np.fill_diagonal(wrong, 20)
-    order = [*range(20)]
+    order = list(range(20))
     good, bad = group_of(order, right), group_of(order[::-1], wrong)
     study = study_of(FREE)
 
@@ -98,7 +99,7 @@ def test_concepts_that_were_shown_in_blocks_are_no_headline():
     alike = StimulusGrouping(
         "concept", {f"{number}": f"{number // 4}" for number in pictures}
     )
-    cells = together([group_of([*pictures], ranks)], alike)
+    cells = together([group_of(list(pictures), ranks)], alike)
     concept_labels = LabelDesign.free(concept, np.zeros(20, np.int64))
     # time gives away the concept, but not which picture of it was shown
     known = {
@@ -129,14 +130,14 @@ def test_the_design_alone_ranks_the_labels_of_each_subject():
         FREE, predictions=40 * np.eye(10)[concept], values=np.eye(10)[concept]
     )
     guess = np.full((20, 20), 10)
-    order = [*range(20)]
+    order = list(range(20))
     groups = [group_of(order, guess), group_of(order[::-1], guess)]
 
     by_blocks = rank_by_design(together(groups), study_of(blocks))
     by_nothing = rank_by_design(together(groups), study_of(FREE))
 
     assert by_blocks is not None and by_nothing is not None
-    assert {*by_blocks[0]} == {1, 2}
+    assert set(by_blocks[0]) == {1, 2}
     np.testing.assert_array_equal(by_blocks[1], by_blocks[0][::-1])
     assert by_nothing[0].max() > 10 and 7 < by_nothing[0].mean() < 14
     # labels of units are not the candidates of a smaller gallery
@@ -147,7 +148,7 @@ def test_the_design_alone_ranks_the_labels_of_each_subject():
 def test_an_unknown_order_of_trials_limits_each_answer():
     trials = StimulusGrouping(group_of={f"{n}": "run 1" for n in range(20)})
     cells = together(
-        [group_of([*range(20)], 1 + np.arange(400).reshape(20, 20) % 20)], trials
+        [group_of(list(range(20)), 1 + np.arange(400).reshape(20, 20) % 20)], trials
     )
 
     (known,) = judge_cells(cells, study_of(FREE))

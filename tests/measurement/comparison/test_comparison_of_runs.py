@@ -12,10 +12,8 @@ import pytest
 from scipy.stats import false_discovery_control
 
 from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.results.facts import CellFacts
-from brainhive_cli.core.results.measurements import Measurements, Metric
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.results import CellFacts, Measurements, Metric
+from brainhive_cli.core.runs import RunFolder, artifacts
 from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
 from brainhive_cli.evaluation.retrieval.facts import GalleryFacts, RetrievalFacts
 from brainhive_cli.measurement.comparison import (
@@ -109,7 +107,7 @@ def test_p_values_are_adjusted_over_all_tests_of_a_page():
 
     together = adjust_together(source=sources, run=runs)
 
-    compared = [*chain(*together)]
+    compared = list(chain(*together))
     expected = false_discovery_control([row.p_value for row in compared])
     assert [row.p_adjusted for row in compared] == pytest.approx(expected)
     assert {(row.tests, row.tests_of) for row in compared} == {

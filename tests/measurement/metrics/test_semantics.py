@@ -148,7 +148,7 @@ def test_captions_are_encoded_by_the_mean_of_their_tokens(hub_cache):
             for caption in captions
         ]
     lengths = {len(caption.split()) for caption in captions}
-    assert len({*captions}) == 3 and len(lengths) > 1
+    assert len(set(captions)) == 3 and len(lengths) > 1
     assert torch.allclose(normalise(computed), normalise(torch.stack(expected)), 1e-4)
 
 

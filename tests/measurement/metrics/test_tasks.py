@@ -56,7 +56,7 @@ def test_bleu_is_that_of_the_paper_and_of_torchmetrics():
     # all right, but brief
     assert bleu(*short)["bleu_2"] == pytest.approx([np.exp(1 - 6 / 2)])
 
-    words = [" ".join(RANDOM.choice([*"abcdef"], 8)) for _ in range(90)]
+    words = [" ".join(RANDOM.choice(list("abcdef"), 8)) for _ in range(90)]
     texts, true = words[:30], [words[30 + n : 90 : 30] for n in range(30)]
     for order in range(1, 5):
         whole = float(bleu_score(texts, true, n_gram=order))
@@ -73,7 +73,7 @@ def test_the_interval_of_bleu_is_as_wide_as_new_captions_vary():
 
     def corpus() -> tuple[list[str], list[list[str]]]:
         lengths = RANDOM.integers(4, 12, 60)
-        texts = [RANDOM.choice([*"abcdef"], length) for length in lengths]
+        texts = [RANDOM.choice(list("abcdef"), length) for length in lengths]
         return [" ".join(text) for text in texts], [
             [" ".join(RANDOM.permutation(t)[:6])] for t in texts
         ]

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainhive_cli.measurement.design import LabelDesign
+from brainhive_cli.measurement import Items, LabelDesign, StimulusGrouping
 from brainhive_cli.measurement.retrieval import MAX_DRAWS, permute_targets
-from brainhive_cli.measurement.units import Items, StimulusGrouping
 
 
 def make_clips(count: int) -> Items:
@@ -19,7 +18,7 @@ def make_clips(count: int) -> Items:
 def draw(items: Items) -> np.ndarray:
     """Return the gallery indices [K, N] of the draws that follow a control."""
     seen = np.arange(len(items.names))
-    return np.stack([*permute_targets(seen, seen, items, seed=3)][1:])
+    return np.stack(list(permute_targets(seen, seen, items, seed=3))[1:])
 
 
 @pytest.mark.parametrize("clips", [10, 40])
@@ -47,7 +46,7 @@ def test_a_control_exchanges_the_labels_of_units():
     units = np.array([9, 9, 0, 3, 3, 5, 1, 2, 4, 6, 7, 8])
     seen = 100 + units
 
-    targets = np.stack([*permute_targets(seen, units, items, seed=0)])
+    targets = np.stack(list(permute_targets(seen, units, items, seed=0)))
 
     assert (targets[:, 0] == targets[:, 1]).all()
     assert (targets[:, 3] == targets[:, 4]).all()

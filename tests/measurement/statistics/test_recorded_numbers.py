@@ -9,81 +9,73 @@ import pytest
 import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.measurement import (
+    FINDING,
+    Components,
+    Exchange,
+    FeatureScaler,
+    Gallery,
+    HitRate,
+    Items,
+    LabelDesign,
+    Products,
+    Scores,
+    StimulusGrouping,
+    TrialOrder,
+    average_by_unit,
+    average_halves,
+    chance_of_precision,
+    choose_penalty,
+    compare_hits,
+    correlate,
+    correlate_without_each,
+    correlation_shares,
+    find_nearest,
+    fit_slope,
+    fold_null_inflation,
+    hit_rate_interval as rate_interval,
+    judge,
+    measure,
+    noise_ceiling,
+    number_names,
+    predict_reliability,
+    project,
+    rank_corrected,
+    rank_first_pictures,
+    rank_for_verdict,
+    rank_gallery,
+    retrieve_halves,
+    separate_repetitions,
+    spearman_brown,
+    summarise_ranks,
+    unit_vectors,
+)
 from brainhive_cli.measurement.alignments import (
     Coral,
     Moments,
     Procrustes,
     RidgeAlignment,
 )
-from brainhive_cli.measurement.audit import FINDING, NOTHING, UNDECIDED, AuditRow
-from brainhive_cli.measurement.comparison import compare_hits, compare_values
-from brainhive_cli.measurement.confidence_sequence import (
-    HitRate,
-    hit_rate_interval as rate_interval,
-)
+from brainhive_cli.measurement.audit import NOTHING, UNDECIDED, AuditRow
+from brainhive_cli.measurement.comparison import compare_values
 from brainhive_cli.measurement.corrections import (
     Assignment,
     Csls,
     Sinkhorn,
     Whitening,
 )
-from brainhive_cli.measurement.design import Exchange, LabelDesign
-from brainhive_cli.measurement.linear_maps import (
-    Components,
-    FeatureScaler,
-    Products,
-    choose_penalty,
-    project,
-)
 from brainhive_cli.measurement.ranks import (
-    chance_of_precision,
     chance_of_ranks,
     expected_subset_hits,
-    find_nearest,
-    rank_first_pictures,
     rank_with_precision,
-    summarise_ranks,
 )
-from brainhive_cli.measurement.reliability import (
-    average_halves,
-    correlate,
-    correlate_without_each,
-    correlation_shares,
-    noise_ceiling,
-    predict_reliability,
-    retrieve_halves,
-    spearman_brown,
-    unit_vectors,
-)
-from brainhive_cli.measurement.retrieval import (
-    Gallery,
-    Scores,
-    measure_control,
-    permute_targets,
-    rank_corrected,
-    rank_for_verdict,
-    rank_gallery,
-)
-from brainhive_cli.measurement.slope import average_by_unit, fit_slope
+from brainhive_cli.measurement.retrieval import measure_control, permute_targets
 from brainhive_cli.measurement.statistics import (
     estimate_interval,
     estimate_mean_variance,
     flip_signs,
-    measure,
 )
-from brainhive_cli.measurement.trial_order import (
-    TrialOrder,
-    p_of_clumping,
-    p_of_shared_order,
-    separate_repetitions,
-)
-from brainhive_cli.measurement.units import (
-    Items,
-    StimulusGrouping,
-    fold_null_inflation,
-    number_names,
-)
-from brainhive_cli.measurement.verdict import judge
+from brainhive_cli.measurement.trial_order import p_of_clumping, p_of_shared_order
 
 
 def trials_of(count: int, runs: int, **options: Any) -> StimulusGrouping:
@@ -524,7 +516,7 @@ def test_retrieval(recorded):
         {"test": np.arange(12), "train": np.arange(4)}, names, [*concepts, *"6789"]
     )
     images = tokens(16, 6)
-    shown = {1: [*range(12)] * 2, 2: [*range(3, 12), 4]}
+    shown = {1: list(range(12)) * 2, 2: [*range(3, 12), 4]}
     signals = {
         subject: images[rows] + 1.5 * tokens(len(rows), 6, seed=subject)
         for subject, rows in shown.items()
@@ -552,9 +544,9 @@ def test_retrieval(recorded):
     of_pictures = Items.independent([range(12)])
     of_parts = replace(signal_units, design=LabelDesign.free(numbers, numbers // 6))
     draws = {
-        "signals": [*permute_targets(target, numbers, signal_units, 5)],
-        "pictures": [*permute_targets(target, target, of_pictures, 5)],
-        "parts": [*permute_targets(target, numbers, of_parts, 5)],
+        "signals": list(permute_targets(target, numbers, signal_units, 5)),
+        "pictures": list(permute_targets(target, target, of_pictures, 5)),
+        "parts": list(permute_targets(target, numbers, of_parts, 5)),
     }
     recorded(
         digits=5,
@@ -648,11 +640,11 @@ def test_verdicts_of_trials(recorded):
     paired = {trial: shown[trial // 2 * 2] for trial in range(36)}
     known = {"medium": "category", "are_hits": True}
     recorded(
-        trials=judge([table], items, [*column], label_of=label_of, **known),
+        trials=judge([table], items, list(column), label_of=label_of, **known),
         within=judge(
-            [table], items, [*column], label_of=label_of, exchange=of_runs, **known
+            [table], items, list(column), label_of=label_of, exchange=of_runs, **known
         ),
         series=judge(
-            [table], items, [*column], label_of=paired, exchange=of_pairs, **known
+            [table], items, list(column), label_of=paired, exchange=of_pairs, **known
         ),
     )

@@ -24,14 +24,18 @@ from brainhive_cli.data.signals.channel_mapping import (
     compute_spline_weights,
     fit_head_centre,
 )
-from brainhive_cli.models import backbones
+from brainhive_cli.models import (
+    TOKEN_HEAD,
+    Head,
+    SignalSpec,
+    backbones,
+    build_resampling_matrix,
+)
 from brainhive_cli.models.backbones.braindecode import (
     TINY,
     Config,
     choose_channels,
 )
-from brainhive_cli.models.heads import TOKEN_HEAD, Head
-from brainhive_cli.models.signal_spec import SignalSpec, build_resampling_matrix
 from brainhive_cli.training.alignment.training.initialisation import make_aligner
 from tests.worlds.alignment_cells import make_cell_data, make_layout
 

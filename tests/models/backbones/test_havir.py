@@ -9,12 +9,9 @@ import torch
 from torch import Tensor
 
 from brainhive_cli import aligner
-from brainhive_cli.models import backbones
+from brainhive_cli.models import Head, SignalSpec, backbones
 from brainhive_cli.models.backbones.havir import TINY
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment import Aligner, Layout
 from tests.tools.golden_files import assert_near, read
 
 Golden = dict[str, Tensor]

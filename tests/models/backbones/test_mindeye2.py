@@ -10,11 +10,9 @@ from torch import Tensor
 
 from brainhive_cli import aligner
 from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.models import Head, SignalSpec
 from brainhive_cli.models.backbones import mindeye2
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment import Aligner, Layout
 from brainhive_cli.training.alignment.training.initialisation import (
     load_start,
 )

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.models import backbones
+from brainhive_cli.models import Head, LossContext, SignalSpec, backbones
 from brainhive_cli.models.backbones import neurons
 from brainhive_cli.models.backbones._neurons_decoders import (
     CaptionHead,
@@ -21,9 +21,6 @@ from brainhive_cli.models.backbones._neurons_decoders import (
     make_motion_projection,
     project_motion,
 )
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.losses import LossContext
-from brainhive_cli.models.signal_spec import SignalSpec
 from tests.tools.golden_files import assert_near
 
 Golden = dict[str, Tensor]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.models import backbones
+from brainhive_cli.models import Head, LossContext, SignalSpec, backbones
 from brainhive_cli.models.backbones import (
     atm,
     brain_mlp,
@@ -19,9 +19,6 @@ from brainhive_cli.models.backbones import (
     with_prior,
 )
 from brainhive_cli.models.backbones.lda import Config as LdaConfig
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.losses import LossContext
-from brainhive_cli.models.signal_spec import SignalSpec
 from tests.tools.network_digests import digest, disturb, gradient_norm, parameters
 from tests.worlds.model_layouts import make_signal_spec
 

@@ -5,12 +5,9 @@ import pytest
 import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.measurement import linear_maps
-from brainhive_cli.measurement.linear_maps import Products
-from brainhive_cli.models import backbones
+from brainhive_cli.measurement import Products, linear_maps
+from brainhive_cli.models import Head, SignalSpec, backbones
 from brainhive_cli.models.backbones import ridge
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.signal_spec import SignalSpec
 from tests.worlds.ridges import choose_penalty_by_hat_matrix
 
 HEADS = {"latent": Head((2, 2, 2)), "text": Head((3, 4))}

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.models import backbones
+from brainhive_cli.models import Head, SignalSpec, backbones
 from brainhive_cli.models.backbones import shared_ridge
 from brainhive_cli.models.backbones.shared_ridge import Config, SharedRidge
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.signal_spec import SignalSpec
 from tests.worlds.ridges import choose_penalty_by_hat_matrix
 
 HEADS = {"latent": Head((2, 2)), "text": Head((3,))}

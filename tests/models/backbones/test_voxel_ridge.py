@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from brainhive_cli.models import backbones
+from brainhive_cli.models import Head, SignalSpec, backbones
 from brainhive_cli.models.backbones.voxel_ridge import Config
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.signal_spec import SignalSpec
 
 
 @pytest.fixture

@@ -3,11 +3,8 @@
 import pytest
 import torch
 
-from brainhive_cli.models import backbones
+from brainhive_cli.models import Head, LossContext, SignalSpec, backbones
 from brainhive_cli.models.backbones import with_prior
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.losses import LossContext
-from brainhive_cli.models.signal_spec import SignalSpec
 
 SPEC = SignalSpec((), 1, (1, 2), (7, 7))
 HEADS = {"image": Head((3, 16)), "latent": Head((4, 2, 2))}

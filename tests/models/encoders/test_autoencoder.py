@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.models import encoders
+from brainhive_cli.models import WEIGHTS_FILE, encoders
 from brainhive_cli.models.generators import autoencoder
-from brainhive_cli.models.picture_autoencoder import WEIGHTS_FILE
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_each_degradation_of_a_list_makes_an_encoder_with_a_name() -> None:
     found = find_encoders(
         ["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2", "clip-rn50-blur-3"]
     )
-    assert [*found] == ["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2"]
+    assert list(found) == ["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2"]
     assert found["clip-rn50-gaussian-1"] == blurs[0]
 
 

@@ -11,14 +11,20 @@ from torch import nn
 
 from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.models import encoders
+from brainhive_cli.models import PictureAutoencoder, Pixels, encoders
 from brainhive_cli.models.encoders import _outputs, diffusers_vae, gabor, vd_text
-from brainhive_cli.models.picture_autoencoder import PictureAutoencoder, Pixels
 from tests.tools.network_digests import digest, parameters
 
 KINDS = (
-    *("autoencoder", "clip-bigg-tokens", "demo-vae", "diffusers-vae", "gabor"),
-    *("pixels", "sd15-vae", "vd-image", "vd-vae"),
+    "autoencoder",
+    "clip-bigg-tokens",
+    "demo-vae",
+    "diffusers-vae",
+    "gabor",
+    "pixels",
+    "sd15-vae",
+    "vd-image",
+    "vd-vae",
 )
 
 
@@ -106,9 +112,19 @@ def transformer() -> tuple[nn.Module, _outputs.Anatomy]:
 
 
 OUTPUTS = [
-    *("embedding", "class", "mean", "patches", "tokens", "tokens-mean", "block-0"),
-    *("block-1.class", "block-2.mean", "block-0.34", "block-0.67.patches"),
-    *("block-1.0.tokens-mean", "block-0.99"),
+    "embedding",
+    "class",
+    "mean",
+    "patches",
+    "tokens",
+    "tokens-mean",
+    "block-0",
+    "block-1.class",
+    "block-2.mean",
+    "block-0.34",
+    "block-0.67.patches",
+    "block-1.0.tokens-mean",
+    "block-0.99",
 ]
 
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.models import fusers
-from brainhive_cli.models.blocks import (
+from brainhive_cli.models import (
     Adapter,
     ChannelMixing,
     FusionEncoder,
     ResidualMLP,
     build_residual_stack,
+    fusers,
 )
 from tests.tools.network_digests import digest, disturb, gradient_norm, parameters
 

@@ -7,10 +7,9 @@ import torch
 
 from brainhive_cli.core.base.seeds import derive_seed
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.models import priors
+from brainhive_cli.models import Conditioning, Decoded, priors
 from brainhive_cli.models.generators import Sampling, sdxl, sdxl_unclip
 from brainhive_cli.models.generators.chain import TINY
-from brainhive_cli.models.heads import Conditioning, Decoded
 from tests.repositories import animatediff_repositories, blip2_repository
 from tests.tools.hub_server import serving
 

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from brainhive_cli.core.base.device_memory import count_bytes
 from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.models import priors
+from brainhive_cli.models import Conditioning, Decoded, priors
 from brainhive_cli.models.generators import Sampling, versatile_diffusion
 from brainhive_cli.models.generators._latent_diffusion import Request
 from brainhive_cli.models.generators.versatile_diffusion import Config
-from brainhive_cli.models.heads import Conditioning, Decoded
 from tests.repositories import versatile_diffusion_repository
 from tests.repositories.versatile_diffusion_repository import NAME, SIDE_PX, WIDTH
 from tests.tools.golden_files import assert_near, read, select_prefix

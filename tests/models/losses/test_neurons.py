@@ -12,15 +12,12 @@ from torch import Tensor
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.models import losses
-from brainhive_cli.models.course import Course, Wave
+from brainhive_cli.models import Course, LossContext, Mixing, Wave, losses
 from brainhive_cli.models.losses import (
     TINY,
     ClipConfig,
     DiceConfig,
-    LossContext,
     MixcoConfig,
-    Mixing,
     SoftClipConfig,
     compute_pair_weights,
 )

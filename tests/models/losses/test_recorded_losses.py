@@ -7,14 +7,11 @@ import torch
 from pydantic import ValidationError
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.models import losses
-from brainhive_cli.models.course import Course
+from brainhive_cli.models import Course, LossContext, Mixing, losses
 from brainhive_cli.models.losses import (
     ClipConfig,
     DiceConfig,
-    LossContext,
     MixcoConfig,
-    Mixing,
     MmdConfig,
     SobelConfig,
     SoftClipConfig,
@@ -113,11 +110,12 @@ def test_of_mixing(recorded) -> None:
         repeated = mixing.repeat(3)
         numbers[f"{count}"] = digest(
             [
-                *(mixing.partner, mixing.share, repeated.partner, repeated.share),
-                *(
-                    mixing.mix(torch.randn(count, 4)),
-                    repeated.mix(torch.randn(3 * count, 2)),
-                ),
+                mixing.partner,
+                mixing.share,
+                repeated.partner,
+                repeated.share,
+                mixing.mix(torch.randn(count, 4)),
+                repeated.mix(torch.randn(3 * count, 2)),
                 torch.randn(2, generator=random),
             ]
         )

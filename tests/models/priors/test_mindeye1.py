@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core.results.measurements import SELECTED_ON_TEST
-from brainhive_cli.models import priors
-from brainhive_cli.models.heads import Decoded
+from brainhive_cli.models import Decoded, priors
 from brainhive_cli.models.priors import mindeye1, mindeye2
 from tests.tools.golden_files import assert_near, read
 

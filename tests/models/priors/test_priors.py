@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.models import priors
-from brainhive_cli.models.clip_conditions import Vocabulary
+from brainhive_cli.models import Decoded, Vocabulary, priors
 from brainhive_cli.models.generators import sdxl
-from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import fusion_prior, identity
 
 DIMS = {"vae": 24, "synclr_vit_b_16": 12}

@@ -13,16 +13,16 @@ from PIL import Image
 
 from brainhive_cli.core.base.errors import MissingExtra, install_line
 from brainhive_cli.core.runs.artifacts import BrainMap
-from brainhive_cli.data.signals.spaces import Grid, Underlay, Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Grid, Trials, Underlay, Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.reports.figures import brain_slices
-from brainhive_cli.reports.figures.brain_maps import write_brain_map
-from brainhive_cli.reports.figures.brain_slices import (
-    choose_slices,
+from brainhive_cli.reports.figures import (
+    brain_slices,
+    render_svg,
+    save_figure,
+    write_brain_map,
     write_view,
 )
-from brainhive_cli.reports.figures.drawings import render_svg, save_figure
+from brainhive_cli.reports.figures.brain_slices import choose_slices
 from brainhive_cli.reports.pages.page import Page, PageSection, group_artifacts
 from tests.worlds.brain_maps import read_drawn_values
 

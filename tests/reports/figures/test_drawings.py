@@ -17,13 +17,14 @@ from brainhive_cli.core.runs.artifacts import (
     Topomap,
 )
 from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.reports.figures import drawings
-from brainhive_cli.reports.figures.drawings import (
+from brainhive_cli.reports.figures import (
+    draw_head,
+    drawings,
     is_informative,
+    place_sensors,
     render_svg,
     save_figure,
 )
-from brainhive_cli.reports.figures.head_maps import draw_head, place_sensors
 
 DPI = 100
 LONG = "a name of a model that goes on and on, beyond every width of a figure"
@@ -120,14 +121,14 @@ FIGURES = {
     ),
     "many bars": make_bars(40, series=3),
     "over time": make_lines(
-        [*range(0, 1000, 25)], ["brain", "shuffled labels"], marks=MARKS
+        list(range(0, 1000, 25)), ["brain", "shuffled labels"], marks=MARKS
     ),
     "long names": make_lines([1, 2], [LONG, LONG.upper()]),
 }
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("artifact", FIGURES.values(), ids=[*FIGURES])
+@pytest.mark.parametrize("artifact", FIGURES.values(), ids=list(FIGURES))
 def test_names_of_a_figure_never_touch_and_never_leave_it(measure_texts, artifact):
     texts, figure = measure_texts(artifact)
 

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.runs.artifacts import Evoked, Point, Topomap
-from brainhive_cli.data.signals.repetitions import WHITENED_UNIT
-from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import WHITENED_UNIT, Sensors, Trials, look_up_positions
 from brainhive_cli.reports.figures.drawings import render_svg, save_figure
 from brainhive_cli.reports.figures.evoked_responses import (
     MIXTURES,

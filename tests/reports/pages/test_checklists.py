@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from brainhive_cli.core.results.facts import Answer
-from brainhive_cli.core.results.measurements import ALL, Measurements, Metric
+from brainhive_cli.core.results import ALL, Answer, Measurements, Metric
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.evaluation.explanation.facts import AxisClaim, ExplanationFacts

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.core.results.facts import CellFacts
-from brainhive_cli.core.results.measurements import Measurements, Metric
+from brainhive_cli.core.results import CellFacts, Measurements, Metric
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.evaluation.retrieval.facts import GalleryFacts, RetrievalFacts
 from brainhive_cli.reports.figures.drawings import draw_artifact

@@ -7,22 +7,21 @@ import pytest
 from markupsafe import escape
 from PIL import Image
 
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.artifacts import (
+from brainhive_cli.core.base import MissingData, Table
+from brainhive_cli.core.runs import (
     Artifact,
     Curve,
     CurveLine,
     Heatmap,
-    Media,
     Point,
+    RunFolder,
     Sheet,
     SheetRow,
     SheetTile,
     Topomap,
+    artifacts,
 )
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs.artifacts import Media
 from brainhive_cli.reports.pages.page import Figure, Page, PageSection, group_artifacts
 
 

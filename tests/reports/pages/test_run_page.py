@@ -10,18 +10,25 @@ from PIL import Image
 from brainhive_cli.commands.facts import WorkflowFacts
 from brainhive_cli.commands.report import name_by_differences
 from brainhive_cli.core.base.tables import TableCell
-from brainhive_cli.core.results.facts import Answer, CellFacts, Difference
-from brainhive_cli.core.results.measurements import ALL, CAVEATS, Measurements, Metric
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.artifacts import (
+from brainhive_cli.core.results import (
+    ALL,
+    CAVEATS,
+    Answer,
+    CellFacts,
+    Difference,
+    Measurements,
+    Metric,
+)
+from brainhive_cli.core.runs import (
     Curve,
     CurveLine,
+    RunFolder,
     Sample,
     Sheet,
     SheetRow,
     SheetTile,
+    artifacts,
 )
-from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.reports.pages.page import FINDING
 from brainhive_cli.reports.pages.run_page import (
@@ -36,8 +43,13 @@ from brainhive_cli.reports.sentences.sentences import (
     list_warnings,
     state_finding,
 )
-from brainhive_cli.reports.tables.paper_tables import paper_table, write_table
-from brainhive_cli.reports.tables.runs_shown import RunGroup, ShownRun, lay_out_tables
+from brainhive_cli.reports.tables import (
+    RunGroup,
+    ShownRun,
+    lay_out_tables,
+    paper_table,
+    write_table,
+)
 
 
 def metric(name: str, value: float, **more: object) -> Metric:
@@ -515,7 +527,7 @@ def test_compared_runs_are_named_by_the_fewest_distinctive_keys(tmp_path):
 
 def test_numbers_with_caveats_have_a_footnote_sign(tmp_path):
     caveats = ("simulated", "selected on test")
-    shown = run(tmp_path, "ours", caveats=[*caveats])
+    shown = run(tmp_path, "ours", caveats=list(caveats))
     scopes = {ALL: {"top1": metric("top1", 0.5, caveats=caveats)}}
     shown.folder.finish(replace(shown.measurements, scopes=scopes))
     page = lay_out_page([RunGroup([ShownRun("ours", shown.folder)])])

@@ -57,8 +57,16 @@ def table(tmp_path: Path) -> Table:
 def test_programs_get_all_columns_and_whole_values(table: Table) -> None:
     first, second = table.as_dict()["rows"]
     assert list(first) == [
-        *("run", "label", "state", "result", "encoders", "backbone", "seeds"),
-        *("dataset.noise", "last changed", "size"),
+        "run",
+        "label",
+        "state",
+        "result",
+        "encoders",
+        "backbone",
+        "seeds",
+        "dataset.noise",
+        "last changed",
+        "size",
     ]
     assert first["run"] == "train-align/a"
     assert first["label"] == "[i]wide[/i]" and second["label"] == ""
@@ -71,8 +79,14 @@ def test_programs_get_all_columns_and_whole_values(table: Table) -> None:
 def test_people_see_the_columns_in_which_runs_differ(table: Table) -> None:
     wide = shorten_table(table)
     assert list(wide.columns) == [
-        *("run", "label", "state", "result", "backbone", "dataset.noise"),
-        *("last changed", "size"),
+        "run",
+        "label",
+        "state",
+        "result",
+        "backbone",
+        "dataset.noise",
+        "last changed",
+        "size",
     ]
     # equal settings are said once, and long values are cut
     assert "lite0" in wide.note and "† simulated" in wide.note

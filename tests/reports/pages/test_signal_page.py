@@ -11,9 +11,13 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.signals.repetitions import measure_reliability
-from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import (
+    Grid,
+    Sensors,
+    Trials,
+    Voxels,
+    measure_reliability,
+)
 from brainhive_cli.data.stores.signal_store import SignalStore
 
 pytest.importorskip("matplotlib")
@@ -59,7 +63,7 @@ def simulate_drift(order, repetitions=8):
         [f"{number}" for number in range(len(signal))],
         line.reshape(-1, repetitions) * 1.5,
     )
-    space = Sensors([*"abcdefghijkl"])
+    space = Sensors(list("abcdefghijkl"))
     return Trials.from_repetitions(
         signal.astype(np.float32),
         ids,

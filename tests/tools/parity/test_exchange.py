@@ -84,7 +84,7 @@ def fail(run: Run, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 def plant(method: str, split: str) -> Any:
     """Plant a split again: signals [N, R, C, T] and embeddings [N, D] by letter."""
-    letters = [*exchange.AUTHORS[method].embeddings]
+    letters = list(exchange.AUTHORS[method].embeddings)
     return planted.plant(SETTINGS, letters)[split]
 
 
@@ -121,10 +121,10 @@ def test_the_files_are_those_that_are_described(
         assert fnmatch.filter(names, pattern), pattern
 
 
-@pytest.mark.parametrize("method", sorted({*WRITERS} & {*trainings.METHODS}))
+@pytest.mark.parametrize("method", sorted(set(WRITERS) & set(trainings.METHODS)))
 def test_our_training_reads_the_exported_embeddings(method: str) -> None:
-    letters = {*exchange.AUTHORS[method].embeddings}
-    assert letters == {*trainings.METHODS[method].stores}
+    letters = set(exchange.AUTHORS[method].embeddings)
+    assert letters == set(trainings.METHODS[method].stores)
 
 
 def test_methods_without_golden_figures_have_rows_and_settings() -> None:
@@ -180,7 +180,7 @@ def test_neurobridge_has_the_mean_of_degradations(
     for split in SPLITS:
         values = np.load(averaged / f"{split}.npy")
         assert (values.shape, values.dtype) == ((1, COUNTS[split], 1, 1024), "f4")
-        views = [*plant("neurobridge", split)["emb"].values()]
+        views = list(plant("neurobridge", split)["emb"].values())
         assert np.allclose(values[0, :, 0], np.mean(np.float32(views), 0), atol=1e-6)
         width = np.load(features / f"image_{split}.npy").shape
         assert width == (COUNTS[split], 1, 1024)
@@ -213,7 +213,7 @@ def test_signals_as_dictionaries(method: str, export: Callable[[str], Path]) -> 
         assert np.allclose(theirs, ours, rtol=1e-3, atol=1e-4)
         for key in ("img", "text", "label", "session"):
             assert recording[key].shape == counts
-        assert len({*recording["img"][:, 0]}) == COUNTS[split]
+        assert len(set(recording["img"][:, 0])) == COUNTS[split]
         assert recording["ch_names"] == list(MONTAGE)
 
 
@@ -225,7 +225,7 @@ def test_blur_perception_has_twelve_blurs(export: Callable[[str], Path]) -> None
     for split in SPLITS:
         blurs = torch.load(features / f"MultiBlur_RN50_{split}.pt")
         first = torch.load(features / "UniformBlur" / f"UniBlur_RN50_{split}.pt")
-        assert [*blurs] == [*first] == kernels
+        assert list(blurs) == list(first) == kernels
         paths = load_whitened(folder, "visual-blur-perception", split)["img"][:, 0]
         embeddings = plant("visual-blur-perception", split)["emb"]
         for number, kernel in enumerate(kernels, 1):
@@ -242,7 +242,7 @@ def test_views_lose_more_with_their_number(
 
     embeddings = planted.plant(SETTINGS, letters)["train"]["emb"]
 
-    assert [*embeddings] == letters
+    assert list(embeddings) == letters
     first = np.std(np.float32(embeddings["d1"]) - embeddings["d"])
     last = np.std(np.float32(embeddings["d12"]) - embeddings["d"])
     assert first == pytest.approx(planted.VIEW_NOISE, rel=0.05)
@@ -383,7 +383,7 @@ def test_atm_has_a_text_for_ten_pictures(export: Callable[[str], Path]) -> None:
         # its loader lists the pictures in this order
         listed = sorted((folder / config[key]).glob("*/*.jpg"))
         numbers = [int(path.stem.split("_")[1]) for path in listed]
-        assert numbers == [*range(1, COUNTS[split] + 1)]
+        assert numbers == list(range(1, COUNTS[split] + 1))
         concepts = {path.parent.name for path in listed}
         assert len(cache["text_features"]) == len(concepts)
         if split == "train":
@@ -792,8 +792,13 @@ def test_files_seeds_and_methods_that_are_missing(tmp_path: Path, fail: Run) -> 
     assert "havir" in fail("--import", tmp_path / "result.csv", "havir")
     assert "havir" in fail("--export", "havir", tmp_path / "data")
     assert "lora-b32" in fail(
-        *("--import", tmp_path / "result.csv", "lora-b32", "--seed", 1),
-        *("--into", tmp_path / "lora-b32.json"),
+        "--import",
+        tmp_path / "result.csv",
+        "lora-b32",
+        "--seed",
+        1,
+        "--into",
+        tmp_path / "lora-b32.json",
     )
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.training.alignment.cells import (
+from brainhive_cli.training.alignment import (
     Cell,
+    Recipe,
     describe_division,
     list_cells as cells_among,
 )
-from brainhive_cli.training.alignment.recipe import Recipe
 
 
 def resolve(*overrides: str, recipe: Path | None = None) -> Recipe:

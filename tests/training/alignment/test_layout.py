@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.models.heads import FUSED_TARGET, Head
-from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models import FUSED_TARGET, Head, SignalSpec
 from brainhive_cli.training.alignment.layout import (
     FORMAT,
     Layout,

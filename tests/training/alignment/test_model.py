@@ -11,15 +11,11 @@ from torch import Tensor
 from brainhive_cli import aligner
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.layout import FROM_MEAN
-from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.models import FUSED_TARGET, TOKEN_HEAD, Head, SignalSpec
+from brainhive_cli.training.alignment import FROM_MEAN, Aligner, is_model, read_config
 from brainhive_cli.training.alignment.model_files import (
     WEIGHT_FILES,
     holds_model,
-    is_model,
-    read_config,
     read_history,
 )
 from tests.worlds.model_layouts import make_signal_spec, make_token_layout
@@ -254,10 +250,13 @@ def test_only_what_is_given_becomes_a_target() -> None:
     model = Aligner(TWO).eval()
     latent = torch.randn(2, 2, 3, 3)
     fused = {"vae": torch.randn(2, 6), "CLIP": torch.randn(2, 4)}
-    assert [*model.compute_targets({})] == []
-    assert [*model.compute_targets({"latent": latent})] == ["latent"]
-    assert [*model.compute_targets({**fused, "latent": latent})] == ["token", "latent"]
-    assert [*model.compute_targets(fused)] == ["token"]
+    assert list(model.compute_targets({})) == []
+    assert list(model.compute_targets({"latent": latent})) == ["latent"]
+    assert list(model.compute_targets({**fused, "latent": latent})) == [
+        "token",
+        "latent",
+    ]
+    assert list(model.compute_targets(fused)) == ["token"]
     with pytest.raises(BrainhiveError):
         model.compute_targets({"latent": latent[:, :1]})
 

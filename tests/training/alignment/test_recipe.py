@@ -367,8 +367,10 @@ def test_defaults_of_heads_and_terms_are_recorded(recorded: Recorded) -> None:
                 for term in recipe.loss_terms
             ],
             "counts": [
-                *(len(recipe.head_targets), len(recipe.fused_encoders)),
-                *(len(recipe.stored_encoders), recipe.is_fused),
+                len(recipe.head_targets),
+                len(recipe.fused_encoders),
+                len(recipe.stored_encoders),
+                recipe.is_fused,
             ],
         }
     recorded(**facts)

@@ -9,12 +9,11 @@ import pytest
 from brainhive_cli import api
 from brainhive_cli.commands import eval_retrieval, reconstruct
 from brainhive_cli.core.base.errors import MissingData, RecipeError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths, shipped_recipes
+from brainhive_cli.core.recipes import Paths, parts, shipped_recipes
 from brainhive_cli.core.results.measurements import Measurements
 from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.references import (
+from brainhive_cli.training.alignment import (
+    Recipe,
     choose_cell,
     copy_training_keys,
     find_model,

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.data.signals.holdout import Holdout
-from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.signals import Holdout, Signal
 from brainhive_cli.models.encoders import resolve_all
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.set_ups import (
@@ -43,7 +42,7 @@ def test_settings_that_nothing_reads_are_left_out() -> None:
     fitted = described("backbone=ridge", "encoders=[vae]")
     assert {key for key in fitted if key.startswith("train.")} == {
         "train.validation", "train.validation_by", "train.shuffled_labels",
-    } & {*fitted}  # fmt: skip
+    } & set(fitted)  # fmt: skip
     assert "loss.kind" not in fitted and "train.validation" in fitted
     terms = described("terms=[{prediction: token, loss: mse}]")
     assert "loss.kind" not in terms and terms["terms"][0]["prediction"] == "token"
@@ -129,4 +128,4 @@ def test_a_run_says_where_it_was_trained_and_tested() -> None:
     assert plain["train.lr"] == 1 and "trained_on_dataset" not in plain
     other = describe_run(dataset, [1], {}, [sensors([1])], "things-eeg")
     assert other["trained_on_dataset"] == "things-eeg" and other["rate_hz"] == 100
-    assert {*plain["cites.dataset"]} < {*other["cites.dataset"]}
+    assert set(plain["cites.dataset"]) < set(other["cites.dataset"])

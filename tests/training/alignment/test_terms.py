@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.models.course import Course
-from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models import Course, LossContext
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.terms import Term, check_active, find_mixing
 from brainhive_cli.training.alignment.training.objective import Objective

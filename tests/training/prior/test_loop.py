@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Launch, RunFolder
 from brainhive_cli.data.media.views import PictureBatch
 from brainhive_cli.training.prior import loop
 from brainhive_cli.training.prior.loop import PriorLearner, Training, train
@@ -123,7 +122,7 @@ def test_a_training_that_diverges_stops_before_its_checkpoint(
     run = RunFolder(tmp_path)
     with pytest.raises(BrainhiveError):
         train(training, run, learner_of(training), lambda step: None)
-    assert [*run.events()] == [] and not (tmp_path / "checkpoints").exists()
+    assert list(run.events()) == [] and not (tmp_path / "checkpoints").exists()
 
 
 def test_a_learner_keeps_its_recent_losses_and_clips_to_one() -> None:

@@ -10,8 +10,7 @@ from safetensors.torch import load_file
 
 from brainhive_cli.commands import train_prior
 from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Launch, RunFolder
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 from tests.tools.joined_processes import run_in_processes
 
@@ -134,13 +133,11 @@ def test_two_processes_draw_and_measure_as_one(
         f"dataset={{kind: image-folder, root: {many}}}",
         f"sampler={{kind: sdxl, source: {generator}}}",
         f"fid_features={colours}",
-        *(
-            "fid_items=20",
-            "embed_missing=true",
-            "cache_latents=true",
-            "sample_every=1",
-            "train.steps=2",
-        ),
+        "fid_items=20",
+        "embed_missing=true",
+        "cache_latents=true",
+        "sample_every=1",
+        "train.steps=2",
     )
 
     run_in_processes(_train, (*prior_overrides, *more, "train.batch_size=2"))

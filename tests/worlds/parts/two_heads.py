@@ -7,9 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from brainhive_cli.models import Decoded, Head, Heads, SignalSpec
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.heads import Decoded, Head, Heads
-from brainhive_cli.models.signal_spec import SignalSpec
 
 REGIONS = {"latent": "early", "tokens": "higher"}
 """The region from which each head is predicted."""

@@ -12,8 +12,11 @@ import pytest
 
 from brainhive_cli.cli.execute import describe_error
 from brainhive_cli.commands import doctor
-from brainhive_cli.core.base.errors import MissingExtra, install_line
-from brainhive_cli.core.base.hidden_libraries import describe_hidden_libraries
+from brainhive_cli.core.base import (
+    MissingExtra,
+    describe_hidden_libraries,
+    install_line,
+)
 
 REFUSAL = "PyTorch has CUDA version 13.2 whereas TorchAudio has CUDA version 13.0."
 

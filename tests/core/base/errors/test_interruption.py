@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from brainhive_cli.__main__ import main
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     INTERRUPT_SIGNALS,
+    console,
     leave_closed_terminal,
     raise_if_interrupted,
     remember_interrupts,

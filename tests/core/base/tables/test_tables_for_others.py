@@ -18,7 +18,7 @@ UNSEEN = ["\u200b", "\u200d", "\u2060", "\ufeff", "\xad", "\U000e0041"]
 
 
 def read(text: str) -> list[list[str]]:
-    return [*csv.reader(io.StringIO(text))]
+    return list(csv.reader(io.StringIO(text)))
 
 
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "＝", "＠"])

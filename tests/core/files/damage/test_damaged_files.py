@@ -18,19 +18,14 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.results.facts import Facts
-from brainhive_cli.core.results.measurements import Measurements
-from brainhive_cli.core.runs import weights
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.results import Facts, Measurements
+from brainhive_cli.core.runs import RunFolder, weights
 from brainhive_cli.data.datasets import coco
 from brainhive_cli.data.exchange.vectors import open_vectors, read_checked_batches
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.media import pictures
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
+from brainhive_cli.data.signals import Sensors, Trials
+from brainhive_cli.data.stores import SignalStore, StorePlan, TargetStore, TargetWriter
 
 COUNT = 20
 IDS = [f"train/c{number % 3}/p{number:02d}" for number in range(COUNT)]
@@ -242,6 +237,6 @@ def test_a_damaged_file_is_one_clear_error_or_reads_as_before(tmp_path: Path) ->
             except BrainhiveError as error:
                 assert error.exit_code in (1, 2, 3) and error.hint
                 assert str(tmp_path) in error.message and "\n" not in error.message
-                assert not {"this is a bug", "free space"} & {*error.hint.split("; ")}
+                assert not {"this is a bug", "free space"} & set(error.hint.split("; "))
             else:
                 assert after == before or not reader.has_digest, (reader.name, how)

@@ -14,15 +14,20 @@ import pytest
 from safetensors import SafetensorError
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.files import documents, files, hub
-from brainhive_cli.core.files.files import NotFetched, UnfitFile, atomic_write
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.files import (
+    Input,
+    UnfitFile,
+    atomic_write,
+    documents,
+    files,
+    hub,
+)
+from brainhive_cli.core.files.files import NotFetched
 from brainhive_cli.core.runs import weights
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.published.nsd import read_design
-from brainhive_cli.data.recordings import tables
-from brainhive_cli.data.recordings.files import list_recording_files
+from brainhive_cli.data.recordings import list_recording_files, tables
 from brainhive_cli.data.stores import session_store
 
 
@@ -135,7 +140,7 @@ def test_a_full_disk_is_named_and_the_old_file_stays(
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == str(tmp_path / "metrics.json")
     assert (tmp_path / "metrics.json").read_text() == "before" and len(
-        [*tmp_path.iterdir()]
+        list(tmp_path.iterdir())
     ) == 1
 
 
@@ -404,7 +409,7 @@ def test_the_name_of_a_part_is_hidden_and_of_this_process(tmp_path: Path) -> Non
     assert part.name.startswith(".a.tar.") and part.name.endswith(".part.gz")
     assert part.parent == tmp_path and files.is_running(os.getpid())
     assert abs(files.read_disk_clock(tmp_path) - time.time()) < 5
-    assert [*tmp_path.iterdir()] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("is_lasting", [False, True])
@@ -415,7 +420,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, is_lasting: bool) 
     with pytest.raises(KeyboardInterrupt), files.atomic_write(final) as part:
         part.write_text("second")
         raise KeyboardInterrupt
-    assert final.read_text() == "first" and [*final.parent.iterdir()] == [final]
+    assert final.read_text() == "first" and list(final.parent.iterdir()) == [final]
     # errors of another file, or of ours, stay as they are
     for error in (OSError(28, "full", "elsewhere"), BrainhiveError("x")):
         with pytest.raises(type(error)) as caught, files.atomic_write(final):
@@ -430,7 +435,7 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
     assert not (tmp_path / "link").is_symlink() and (tmp_path / "folder").is_dir()
     files.remove(tmp_path / "folder")
     files.remove(tmp_path / "folder")
-    assert [*tmp_path.iterdir()] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_room_is_required_before_the_first_byte(

@@ -18,22 +18,14 @@ from brainhive_cli.api import open_run
 from brainhive_cli.core.base.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.files import foreign_code
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.targets.encoder_groups import BLANK, group_encoders
-from brainhive_cli.data.targets.model_input import spec_of
-from brainhive_cli.data.targets.targets import StoreTargets, Targets
-from brainhive_cli.models import fusers
+from brainhive_cli.core.runs import Launch, Result, RunFolder
+from brainhive_cli.data.targets import StoreTargets, Targets, group_encoders, spec_of
+from brainhive_cli.data.targets.encoder_groups import BLANK
+from brainhive_cli.models import Decoded, Head, LossContext, Mixing, fusers
 from brainhive_cli.models.backbones import lda
 from brainhive_cli.models.generators import DEFAULT_KIND, Sampling
-from brainhive_cli.models.heads import Decoded, Head
-from brainhive_cli.models.losses import LossContext, Mixing
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.stages import Train
-from brainhive_cli.training.alignment.terms import Term
-from brainhive_cli.training.alignment.training import cell_folder
-from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment import Layout, Term, Train
+from brainhive_cli.training.alignment.training import CellData, cell_folder
 from tests.tools.pretended_gpu import GPU, PretendedGpu, pretended_gpu
 from tests.worlds.array_trials import make_trials
 from tests.worlds.command_fixtures import ALIGN_OVERRIDES, COLOURS, DEMO
@@ -233,7 +225,7 @@ def test_every_fuser_fuses_there(gpu: PretendedGpu) -> None:
             {name: torch.randn(2, dim, device="cuda") for name, dim in dims.items()}
         )
 
-        tokens = [*fused.values()] if isinstance(fused, dict) else [fused]
+        tokens = list(fused.values()) if isinstance(fused, dict) else [fused]
         assert all_on_gpu(*tokens) and not gpu.waits, kind
         assert all(len(token) == 2 for token in tokens), kind
         assert sum(token.shape[1] for token in tokens) == width, kind
@@ -340,21 +332,17 @@ def test_commands_run_there_from_pictures_to_metrics(
     varied = ("subsets=20", "ceiling_splits=2", "repetitions=2")
     run_command("eval-retrieval", f"run={run}", *varied)
     run_command(
-        *(
-            "reconstruct",
-            f"prior={prior}",
-            f"align_run={run}",
-            sdxl,
-            "sources=brain,images,nearest",
-        ),
-        *(
-            "items=2",
-            "repeats=2",
-            "resolution_px=32",
-            "steps=1",
-            "metrics=pixcorr,ssim",
-            f"metric_encoders=[{COLOURS!r}]",
-        ),
+        "reconstruct",
+        f"prior={prior}",
+        f"align_run={run}",
+        sdxl,
+        "sources=brain,images,nearest",
+        "items=2",
+        "repeats=2",
+        "resolution_px=32",
+        "steps=1",
+        "metrics=pixcorr,ssim",
+        f"metric_encoders=[{COLOURS!r}]",
     )
     predictions = open_run(str(run)).predictions(device="cuda")
 

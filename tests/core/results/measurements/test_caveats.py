@@ -2,13 +2,13 @@
 
 import json
 
-from brainhive_cli.core.results.facts import Facts
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.results import (
     CAVEATS,
     SELECTED_ON_TEST,
     SIMULATED,
     TRAINED_ON_SIMULATED,
     UNKNOWN_HISTORY,
+    Facts,
     Measurements,
     Metric,
     add_footnotes,
@@ -48,7 +48,7 @@ def test_the_caveats_of_a_metric_are_data() -> None:
 
     # they are not read from the protocol
     assert metric.caveats == (UNKNOWN_HISTORY, SELECTED_ON_TEST)
-    assert metric.as_dict()["caveats"] == [*metric.caveats]
+    assert metric.as_dict()["caveats"] == list(metric.caveats)
     read = Measurements.from_document(
         json.loads(json.dumps(Measurements({"all": {"top1": metric}}).as_dict())),
         "here",
@@ -59,14 +59,14 @@ def test_the_caveats_of_a_metric_are_data() -> None:
 def test_every_caveat_of_a_result_is_explained_behind_the_sign() -> None:
     told = explain_caveats(Measurements(facts=Facts(caveats=[SIMULATED])))
 
-    assert told == [f"† {MEANINGS[SIMULATED]}"] and {*MEANINGS} == {*CAVEATS}
+    assert told == [f"† {MEANINGS[SIMULATED]}"] and set(MEANINGS) == set(CAVEATS)
 
 
 def test_one_sign_means_one_caveat() -> None:
     """Issue 84, row E: simulated and selected on test had the same dagger."""
     both = [SELECTED_ON_TEST, SIMULATED]
 
-    assert len({*CAVEATS.values()}) == len(CAVEATS)
+    assert len(set(CAVEATS.values())) == len(CAVEATS)
     assert mark("0.5", both) == "0.5†‡" and mark("0.5", []) == "0.5"
     assert list_footnotes(both) == "† simulated; ‡ selected on test"
     assert add_footnotes("Intra, simulated.", both[1:]) == (

@@ -103,7 +103,7 @@ def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
     _, errors = worker.communicate(timeout=60)
 
     assert worker.returncode == 75 and "try: " in errors
-    assert [*run.glob("checkpoints/*.pt")] and not [*run.rglob(".*.cell")]
+    assert list(run.glob("checkpoints/*.pt")) and not list(run.rglob(".*.cell"))
     begun = len(epochs_of(run))
     assert begun < 40 and run_command(*shared).folder == run
     assert results_of(run) == results_of(alone) and set(epochs_of(run).values()) == {1}

@@ -13,10 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import TargetWriter
+from brainhive_cli.core.runs import Launch, RunFolder
+from brainhive_cli.data.stores import TargetStore, TargetWriter
 from tests.tools.joined_processes import run_in_processes
 from tests.tools.progress_lines import without_progress
 

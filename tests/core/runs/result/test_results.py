@@ -12,7 +12,7 @@ def test_time_and_memory_are_estimated_from_earlier_work(
     tmp_path: Path,
 ) -> None:
     unknown = WORK.estimate(tmp_path, KEY)
-    assert [*unknown] == ["time"] and "200 epochs" in unknown["time"]
+    assert list(unknown) == ["time"] and "200 epochs" in unknown["time"]
     for seconds in (50.0, 100.0):
         Work("demo, nice", 50, "epochs").remember(
             tmp_path, KEY, seconds, int(3e7 * seconds)
@@ -22,7 +22,7 @@ def test_time_and_memory_are_estimated_from_earlier_work(
         assert fact in shown["time"]
     assert "3.0 GB" in shown["memory"]
     other = Work("demo, atm", 1, "epochs")
-    assert [*other.estimate(tmp_path, other.key("train-align", "cpu"))] == ["time"]
+    assert list(other.estimate(tmp_path, other.key("train-align", "cpu"))) == ["time"]
 
 
 def test_a_damaged_file_of_paces_is_rewritten(

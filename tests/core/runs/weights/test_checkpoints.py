@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.weights import Checkpoint
+from brainhive_cli.core.runs import Checkpoint, Launch
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 
@@ -91,6 +90,6 @@ def test_a_reader_leaves_the_first_look_to_the_main_process(
 def test_a_finished_training_keeps_no_checkpoint(checkpoint: Checkpoint) -> None:
     checkpoint.remove()
     checkpoint.remove()
-    assert [*checkpoint.path.parent.iterdir()] == [] and step_of(checkpoint) is None
+    assert list(checkpoint.path.parent.iterdir()) == [] and step_of(checkpoint) is None
     checkpoint.save({"step": 4})
     assert step_of(checkpoint) == 4 and not checkpoint.previous.exists()

@@ -114,8 +114,10 @@ def test_positions_are_written_if_all_are_known(
     for name, positions in (("all", POSITIONS), ("none", None), ("some", unknown)):
         root = tmp_path / name
         SessionFolder(root, replace(FORMAT, positions=positions), 7).close()
-        tables = [*root.rglob("*electrodes.tsv")]
-        assert len(tables) == len([*root.rglob("*coordsystem.json")]) == (name == "all")
+        tables = list(root.rglob("*electrodes.tsv"))
+        assert (
+            len(tables) == len(list(root.rglob("*coordsystem.json"))) == (name == "all")
+        )
         if tables:
             lines = tables[0].read_text().splitlines()
             assert lines == ["name\tx\ty\tz", "Fz\t0.1\t0.2\t0.3", "C,z\t0.4\t0.5\t0.6"]

@@ -15,8 +15,7 @@ from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.exchange import vectors as exchanged_vectors
 from brainhive_cli.data.media.picture_digests import describe_pixels
-from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores import TargetStore, target_store
 
 B32, VAE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae"
 WIDTHS = {"clip-b32": 512, "vae": 1024, B32: 512, VAE: 1024}

@@ -10,8 +10,7 @@ import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
+from brainhive_cli.data.stores import StorePlan, TargetStore, TargetWriter
 
 COUNT, DIM = 300, 8
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]

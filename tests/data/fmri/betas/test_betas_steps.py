@@ -18,11 +18,9 @@ from brainhive_cli.data.fmri.betas import (
     measure_ncsnr,
 )
 from brainhive_cli.data.recordings.shown_pictures import list_pictures, match_pictures
-from brainhive_cli.data.signals.spaces import Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Trials, Voxels
+from brainhive_cli.data.stores import SignalStore, describe_store, make_count_rows
 from brainhive_cli.data.stores.session_store import complete_session, join_sessions
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.store_tables import describe_store, make_count_rows
 from tests.worlds.array_trials import make_trials
 
 VOXELS = 12
@@ -256,7 +254,7 @@ def test_missing_pictures_are_not_replaced_by_equal_file_names():
     stimuli = SimpleNamespace(
         name="mine",
         are_categories=False,
-        splits=[*listed],
+        splits=list(listed),
         images=lambda split: SimpleNamespace(image_ids=listed[split]),
     )
     pictures = list_pictures(stimuli)

@@ -17,12 +17,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.core.results.measurements import TWINS
 from brainhive_cli.data.published import laion_fmri
-from brainhive_cli.data.signals.spaces import Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Trials, Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.soak import nsd_files
 from tests.tools.trial_numbers import numbers_of_stores
@@ -149,7 +147,7 @@ def test_laion_betas_match_their_pictures_without_edge_voxels(
 ) -> None:
     betas = laion("sub-01")
     values, labels = (
-        np.concatenate([*betas.values()]),
+        np.concatenate(list(betas.values())),
         [label for _, label in list_shown_trials(home)],
     )
     # all sessions are needed by default
@@ -326,7 +324,7 @@ def test_things_responses_match_their_trials(home, things, recorded) -> None:
         trials_of(train, "axe_02s"), things[:, [7, 18]].T, rtol=1e-6
     )
     space: Any = train.space
-    assert {"V1", "LO1-prf"} <= {*space.regions} and "subject_id" not in space.regions
+    assert {"V1", "LO1-prf"} <= set(space.regions) and "subject_id" not in space.regions
     np.testing.assert_array_equal(space.regions["V1"], [1, 1, 0, 0, 0])
     np.testing.assert_array_equal(space.regions["LO1-prf"], [0, 0, 0, 1, 0])
     np.testing.assert_allclose(space.maps["nc_singletrial"], 10.5 + np.arange(5))
@@ -508,7 +506,7 @@ def write_bdata(
         np.arange(len(voxels)),
     )
     with h5py.File(path, "w") as file:
-        file[names[0]] = np.column_stack([*columns.values()])
+        file[names[0]] = np.column_stack(list(columns.values()))
         group = file.create_group(names[1])
         group["key"], group["value"] = [key.encode() for key in keys], value
         group["description"] = [b"" for _ in keys]
@@ -741,7 +739,7 @@ def test_an_nsd_model_is_tested_on_seen_and_imagined_pictures(
         result = run_command(
             "eval-retrieval", f"run={run}", "dataset=nsd-imagery", f"gallery={split}"
         )
-        names = [*"FGHKLSTUVWXZ"] if split == "test" else [*"HKLSTX"]
+        names = list("FGHKLSTUVWXZ") if split == "test" else list("HKLSTX")
         # plain pictures have equal embeddings
         assert result.metrics is not None
         assert result.metrics.facts.caveats == [TWINS]
@@ -751,7 +749,7 @@ def test_an_nsd_model_is_tested_on_seen_and_imagined_pictures(
             if "backward" not in name
         )
         assert sorted(name[2:] for name in items["image_ids"]) == names and len(
-            {*items["units"]}
+            set(items["units"])
         ) == len(names)
         # by the layer of the subject, who is no stranger
         assert "zero-shot" not in result.tables[0].title

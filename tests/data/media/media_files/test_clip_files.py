@@ -5,13 +5,12 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.media import media_files
+from brainhive_cli.data.media import BadPicture, media_files
 from brainhive_cli.data.media.media_files import (
     read_animation,
     read_frame_folder,
     write_video,
 )
-from brainhive_cli.data.media.pictures import BadPicture
 from tests.worlds.clips import draw_clip, save_animation, save_frames
 
 

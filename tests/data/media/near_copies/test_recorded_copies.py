@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.data.media import near_copies
-from brainhive_cli.data.media.near_copies import (
+from brainhive_cli.data.media import (
+    Clip,
     confirm_near_copy,
-    count_details,
+    describe_pixels,
     find_candidates,
-    hash_picture,
+    near_copies,
 )
-from brainhive_cli.data.media.picture_digests import describe_pixels, digest_pixels
-from brainhive_cli.data.media.stimuli import Clip
+from brainhive_cli.data.media.near_copies import count_details, hash_picture
+from brainhive_cli.data.media.picture_digests import digest_pixels
 from tests.tools.recorded_numbers import Recorded
 
 VERDICTS = ("", "copy", "cropped", "mirrored")

@@ -50,7 +50,7 @@ def paint(path: Path) -> None:
 
 def microvolts(task: str, number: int) -> float:
     """Return the level of all channels after a picture, which differs by picture."""
-    return 10.0 * (1 + [*LISTED].index((task, number)))
+    return 10.0 * (1 + list(LISTED).index((task, number)))
 
 
 def record(path: Path, levels, kind="bdf") -> list[float]:

@@ -5,8 +5,7 @@ import pytest
 
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.preparations.recording import LOST_REASON, Config
-from brainhive_cli.data.recordings.headers import RecordingKeys, read_header
-from brainhive_cli.data.recordings.samples import filter_samples
+from brainhive_cli.data.recordings import RecordingKeys, filter_samples, read_header
 from tests.tools.trial_numbers import numbers_of_splits
 from tests.worlds.own_recordings import (
     RATE_HZ,

@@ -14,8 +14,7 @@ from brainhive_cli.data.preparations.recording import (
     OwnRecordings,
     _tabulate_pictures,
 )
-from brainhive_cli.data.recordings.epochs import as_trials, warn_of_size
-from brainhive_cli.data.recordings.files import list_recordings
+from brainhive_cli.data.recordings import as_trials, list_recordings, warn_of_size
 from brainhive_cli.data.signals.spaces import find_channel_rows
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.worlds.own_recordings import (
@@ -104,7 +103,7 @@ def test_channels_that_are_no_eeg_are_named_with_an_override(
     assert 200 < times < 600  # (200 / 10)² = 400
     override = "'preparation.exclude=[VEOG,ECG1,EMG,Marker,X9,Oz,POz]'"
     assert overview.override.startswith(override)
-    after = build(exclude=[*more]).look_over((1,))
+    after = build(exclude=list(more)).look_over((1,))
     assert after.warnings == () and after.override == ""
     assert after.tables[0].rows[0][3:6] == (6, "–", "10-05, by name")
 

@@ -13,8 +13,7 @@ from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files.inputs import require_inputs
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files import ids
 from brainhive_cli.data.published import things_eeg

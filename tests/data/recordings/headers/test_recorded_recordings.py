@@ -20,35 +20,29 @@ from brainhive_cli.data.files.bids_labels import (
     read_session,
 )
 from brainhive_cli.data.preparations.recording import choose_trials
-from brainhive_cli.data.recordings.channels import (
+from brainhive_cli.data.recordings import (
+    FlatSegments,
+    Header,
     compare_rates_and_references,
     compare_subjects,
     describe_channels,
-    describe_size,
+    filter_samples,
+    find_missing_column,
     group_by_entry,
     keep_channels,
     list_unusual_channels,
+    name_events,
+    read_number,
 )
-from brainhive_cli.data.recordings.headers import (
-    Header,
-    _check_order,
-    _read_event_rows,
-)
-from brainhive_cli.data.recordings.samples import FlatSegments, filter_samples
+from brainhive_cli.data.recordings.channels import describe_size
+from brainhive_cli.data.recordings.headers import _check_order, _read_event_rows
 from brainhive_cli.data.recordings.stim_channels import (
     _combine_lines,
     _round_codes,
     drop_repeats,
     find_code_changes,
 )
-from brainhive_cli.data.recordings.tables import (
-    find_missing_column,
-    name_events,
-    read_number,
-)
-from brainhive_cli.data.signals.cutting import Cutting, Steps
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Cutting, Sensors, Steps, Trials
 from brainhive_cli.data.stores.session_store import (
     cast_signal,
     complete_session,
@@ -124,7 +118,7 @@ def test_channels(recorded: Recorded) -> None:
         }
     other = keep_channels({PATHS[1]: second}, None, (), (), False)
     turned = keep_channels(
-        {PATHS[2]: first}, None, [*kept["default"].ch_names[::-1]], (), False
+        {PATHS[2]: first}, None, list(kept["default"].ch_names[::-1]), (), False
     )
     subjects = {1: kept["default"], 3: other, 4: kept["default"]}
     found = [
@@ -218,14 +212,26 @@ def codes_of(*spans: tuple[int, int]) -> np.ndarray:
 
 def test_codes(recorded: Recorded) -> None:
     pulses = codes_of(
-        *[(0, 90), (5, 20), (0, 30), (7, 1), (5, 20), (0, 30), (9, 1), (0, 60)],
-        *[(5, 30), (0, 4), (5, 30), (12, 30), (0, 50), (3, 20)],
+        (0, 90),
+        (5, 20),
+        (0, 30),
+        (7, 1),
+        (5, 20),
+        (0, 30),
+        (9, 1),
+        (0, 60),
+        (5, 30),
+        (0, 4),
+        (5, 30),
+        (12, 30),
+        (0, 50),
+        (3, 20),
     )
     high = pulses + 1024
     negative = np.where(pulses == 0, -4, pulses)
     short = codes_of((0, 50), (6, 1), (0, 50), (7, 1), (0, 50), (6, 2), (0, 9))
     found = {
-        name: find_code_changes(codes, rate_hz, lambda events: {"9", "6"} & {*events})
+        name: find_code_changes(codes, rate_hz, lambda events: {"9", "6"} & set(events))
         for name, codes, rate_hz in (
             ("pulses", pulses, 1000.0),
             ("slow", pulses, 5000.0),

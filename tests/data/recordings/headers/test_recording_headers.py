@@ -217,7 +217,7 @@ def test_short_codes_of_pictures_count_among_long_codes(tmp_path):
         path, RecordingKeys(), find_pictures=picture_codes.intersection
     )
     shown = [(at, int(code)) for at, code in header.events if code in picture_codes]
-    assert shown == [*zip(ONSETS.tolist(), CODES, strict=True)]
+    assert shown == list(zip(ONSETS.tolist(), CODES, strict=True))
 
     # a glitch between lines of a code that lasts longer is none
     codes = pulses()

@@ -25,26 +25,37 @@ from brainhive_cli.data.fmri.glm import (
     sample_canonical_hrf,
     survey_voxels,
 )
-from brainhive_cli.data.signals import cutting, normalisations, selection
-from brainhive_cli.data.signals.augmentations import (
+from brainhive_cli.data.signals import (
     Augment,
-    Smooth,
-    average_weighted,
-    draw_repetitions,
-    mix_repetitions,
-)
-from brainhive_cli.data.signals.channel_mapping import fit_head_centre, map_channels
-from brainhive_cli.data.signals.cutting import (
     CausalFilter,
     Cutting,
-    Resampling,
+    Sensors,
+    Signal,
     Steps,
+    Voxels,
+    Windows,
     compute_whitener,
-    estimate_covariance,
+    cutting,
+    draw_repetitions,
+    find_channel_rows,
+    list_regions,
+    list_window_starts,
+    look_up_positions,
+    map_channels,
+    mark_window,
     measure_noise,
+    mix_repetitions,
+    normalisations,
+    pool_statistics,
     require_noise_splits,
+    selection,
+    standardise_name,
+    standardise_names,
     whiten_session,
 )
+from brainhive_cli.data.signals.augmentations import Smooth, average_weighted
+from brainhive_cli.data.signals.channel_mapping import fit_head_centre
+from brainhive_cli.data.signals.cutting import Resampling, estimate_covariance
 from brainhive_cli.data.signals.normalisations import (
     Channel,
     Euclidean,
@@ -53,26 +64,9 @@ from brainhive_cli.data.signals.normalisations import (
     Whiten,
     average_products,
     join_samples,
-    pool_statistics,
 )
-from brainhive_cli.data.signals.selection import (
-    Signal,
-    find_stream_masks,
-    list_regions,
-    list_window_starts,
-    mark_window,
-)
-from brainhive_cli.data.signals.spaces import (
-    Sensors,
-    Voxels,
-    find_channel_region,
-    find_channel_rows,
-    find_sample_range,
-    look_up_positions,
-    standardise_name,
-    standardise_names,
-)
-from brainhive_cli.data.signals.windows import Windows
+from brainhive_cli.data.signals.selection import find_stream_masks
+from brainhive_cli.data.signals.spaces import find_channel_region, find_sample_range
 from tests.tools.recorded_numbers import Recorded
 from tests.worlds.array_trials import make_trials
 
@@ -123,7 +117,7 @@ def test_cutting(recorded: Recorded, name: str) -> None:
         times_s=made.times_s,
         fits=made.are_complete(edges, 4 * rate_hz),
         lost=np.isnan(epochs).all((1, 2)),
-        epochs=[*epochs],
+        epochs=list(epochs),
         first=epochs[:, :, 0].ravel()[:12],
     )
 
@@ -179,7 +173,7 @@ def test_whitening(recorded: Recorded) -> None:
                 "measured": require_noise_splits(epochs, steps) == ["train", "test"],
                 "noise": measure_noise(epochs, stimuli, steps, CAP),
                 "matrix": whiten_session(whitened, stimuli, steps, CAP),
-                "whitened": [*whitened.values()],
+                "whitened": list(whitened.values()),
             }
     few = epochs["test"][:4, :, :3]
     exact = np.float64(few)
@@ -363,7 +357,7 @@ def test_windows_of_a_stream(recorded: Recorded) -> None:
             "end_s": [window.end_s for window in cut],
             "signals": np.stack([window.signal for window in cut]),
             "counts": vars(windows.counts)
-            | {"dropped": [*windows.counts.dropped.values()]},
+            | {"dropped": list(windows.counts.dropped.values())},
             "next": windows.next_sample,
         }
     recorded(digits=6, rows=rows)
@@ -499,7 +493,7 @@ def test_single_trials(recorded: Recorded, estimator: Any, has_extra: bool) -> N
         found.facts["brief"] = brief.betas
     recorded(
         digits=4,
-        betas=[*found.betas],
+        betas=list(found.betas),
         voxels=[values.astype(np.float64) for values in found.betas.T[[0, 20, 25]]],
         maps=found.maps,
         facts={name: value for name, value in found.facts.items() if name != "scaling"},

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.signals.repetitions import measure_scale
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials, measure_scale
 
 
 def make_trials(signal: np.ndarray, names: list[str], unit: str = "a.u.") -> Trials:

@@ -7,9 +7,8 @@ import pytest
 
 from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.core.recipes.recipe import validate
-from brainhive_cli.data.signals.selection import Signal, find_stream_masks
-from brainhive_cli.data.signals.spaces import Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Signal, Trials, Voxels
+from brainhive_cli.data.signals.selection import find_stream_masks
 
 MEMBERS = {
     "nsdgeneral": range(10),
@@ -64,7 +63,7 @@ def test_swapped_sets_are_exchanged_and_all_are_everything() -> None:
         "spatial": [4, 5, 6, 7, 8, 9],
         "semantic": [0, 1, 2, 3],
     }
-    assert found("all", **PAPER) == {name: [*range(10)] for name in PAPER}
+    assert found("all", **PAPER) == {name: list(range(10)) for name in PAPER}
 
 
 def test_random_sets_have_sizes_and_overlaps_of_the_true_ones() -> None:

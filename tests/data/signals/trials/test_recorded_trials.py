@@ -11,20 +11,20 @@ import pytest
 import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.recordings.account import Account
-from brainhive_cli.data.recordings.event_names import EventNames
+from brainhive_cli.data.recordings import Account, EventNames
 from brainhive_cli.data.recordings.onset_shift import compare_onsets
-from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
-from brainhive_cli.data.signals.normalisations import Channel
-from brainhive_cli.data.signals.overlap import Overlap
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import (
+from brainhive_cli.data.signals import (
+    SEPARATE_TEST,
+    Holdout,
+    Overlap,
+    Sensors,
+    Signal,
     Trials,
     digest_trials,
     group_trials,
     make_trial_reader,
 )
+from brainhive_cli.data.signals.normalisations import Channel
 from brainhive_cli.data.targets import model_input as model_input_module
 from brainhive_cli.data.targets.model_input import (
     match_recording,
@@ -129,7 +129,7 @@ def test_holdouts(
                 "index": chosen.index,
                 "averages": chosen.averages,
                 "runs": arrange(chosen).runs.ravel(),
-                "groups": len({*groups}),
+                "groups": len(set(groups)),
                 "other": [
                     arrange_shape(other)
                     for other in holdout.list_opposite_trials(
@@ -197,8 +197,8 @@ def test_trials(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
         twice=[twice.averages, twice.index, twice.onset_s[:, None]],
         drawn=[trials.average(count, generator).averages for count in (1, 2, 7)],
         grouped=[order, counts, gather(slice(1, 3))],
-        constant=[*(digest_trials(constant) == 0)],
-        copies=len({*digests.ravel().tolist()}),
+        constant=list(digest_trials(constant) == 0),
+        copies=len(set(digests.ravel().tolist())),
     )
 
 
@@ -306,7 +306,7 @@ def test_names_of_events(recorded: Recorded, tmp_path: Path) -> None:
     events = ["1", "Stimulus/S  1", "Stimulus/S  2", "Stimulus/2", "Comment/3"]
     events += ["Response/1", "Stimulus/S  0", "5", "Comment/5", "12", "S  5", "005"]
     header: Any = SimpleNamespace(
-        events=[*enumerate(events)], events_without_onset=("1", "unknown")
+        events=list(enumerate(events)), events_without_onset=("1", "unknown")
     )
     names = EventNames(table, ids)
     matched, left_over = names.match([header])

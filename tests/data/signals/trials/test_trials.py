@@ -15,17 +15,19 @@ from brainhive_cli.core.results.measurements import (
     WHITENED_BY_TESTED,
 )
 from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.signals import trials as trials_module
-from brainhive_cli.data.signals.channel_mapping import ChannelMapping
-from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
-from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.data.signals.trials import (
+from brainhive_cli.data.signals import (
+    SEPARATE_TEST,
+    ChannelMapping,
+    Holdout,
+    Normaliser,
+    Sensors,
     Trials,
+    Voxels,
     digest_trials,
     group_trials,
     make_trial_reader,
     sum_by_picture,
+    trials as trials_module,
 )
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.worlds.array_trials import make_trials
@@ -96,7 +98,7 @@ def test_training_and_test_trials_of_a_fold_are_disjoint(tmp_path, is_stored) ->
         1,
         1,
     ] and learned.averages.ravel().tolist() == [2, 8, 2]
-    assert sorted([*learned.index.tolist(), *tested.index.tolist()]) == [*range(7)]
+    assert sorted([*learned.index.tolist(), *tested.index.tolist()]) == list(range(7))
     (other,) = holdout.list_opposite_trials({"train": trials}, "test", 1, "here")
     assert other.index.tolist() == learned.index.tolist()
 
@@ -188,7 +190,7 @@ def test_signals_are_the_same_whatever_was_read_before(
         mean = np.stack([values.mean(0) for values in by_picture])
         np.testing.assert_allclose(trials.averages, mean, atol=1e-5)
         # all lists stay with their trials
-        assert [*trials.pictures] == [f"p{row}" for row in rows]
+        assert list(trials.pictures) == [f"p{row}" for row in rows]
         assert trials.stimulus.tolist() == (100 + rows).tolist()
         assert np.array_equal(trials.picture_of_trial, fresh.picture_of_trial)
         assert np.array_equal(rows[trials.picture_of_trial], numbers // 4)
@@ -209,7 +211,7 @@ def test_choosing_trials_forgets_averages_over_others() -> None:
 
     second = trials.choose(trials.repetition == 1)
 
-    assert second.averages.ravel().tolist() == [2, 2] and [*second.image_ids] == [
+    assert second.averages.ravel().tolist() == [2, 2] and list(second.image_ids) == [
         "a",
         "b",
     ]
@@ -701,7 +703,12 @@ def test_signals_of_repetitions_are_refused_with_the_way_out() -> None:
     assert "from_repetitions" in caught.value.hint
     with pytest.raises(BrainhiveError, match="repetitions"):
         Trials(
-            *(signal[:, 0], ["a", "b"], Sensors(["Oz"]), np.zeros(1), None, "µV"),
+            signal[:, 0],
+            ["a", "b"],
+            Sensors(["Oz"]),
+            np.zeros(1),
+            None,
+            "µV",
             repetitions=np.array([1, 2]),
         )
 

@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.data.stores import health as health_module, target_store
-from brainhive_cli.data.stores.health import Health, make_health_row, measure_health
-from brainhive_cli.data.stores.target_store import (
+from brainhive_cli.data.stores import (
+    Health,
+    StorePlan,
     TargetStore,
+    TargetWriter,
     find_equal_embeddings,
     find_finite_rows,
     get_stimuli_and_pixels,
     has_unknown_pictures,
+    health as health_module,
+    make_health_row,
+    target_store,
 )
-from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
+from brainhive_cli.data.stores.health import measure_health
 from tests.tools.recorded_numbers import Recorded
 
 
@@ -174,7 +178,7 @@ def test_flat_rows_have_the_first_alternative(tmp_path: Path) -> None:
     plain = write_store(tmp_path / "set/train/vae.h5")
     several = write_store(tmp_path / "set/train/text.h5", alternatives=3)
     rows = np.array([2, 0])
-    assert plain.read_flat(rows).tolist() == [[12, 13, 14, 15, 16, 17], [*range(6)]]
+    assert plain.read_flat(rows).tolist() == [[12, 13, 14, 15, 16, 17], list(range(6))]
     assert several.shape == (2,) and several.alternatives == 3
     assert several.read_flat(rows).tolist() == [[12, 13], [0, 1]]
 
@@ -260,7 +264,7 @@ def test_values_that_float16_cannot_hold_are_refused(
     else:
         writer.write(np.arange(2), np.array(values))
     writer.close()
-    pending = [*range(6)] if is_refused else [2, 3, 4, 5]
+    pending = list(range(6)) if is_refused else [2, 3, 4, 5]
     assert TargetWriter(path).pending_rows.tolist() == pending
 
 

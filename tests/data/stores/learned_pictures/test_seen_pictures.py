@@ -17,13 +17,11 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.results.facts import SeenPictures
-from brainhive_cli.core.results.measurements import SEEN_COPIES
+from brainhive_cli.core.results import SEEN_COPIES, SeenPictures
 from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.training_history import TrainingHistory
+from brainhive_cli.data.stores import TargetStore, TrainingHistory
 from brainhive_cli.training.alignment import model_files
 from brainhive_cli.training.alignment.trained.tested_pictures import (
     ALTERED_WARNINGS,
@@ -39,14 +37,13 @@ N_CONCEPTS, PER_CONCEPT = 16, 3
 N_TEST = 4 * PER_CONCEPT
 """Test pictures: a quarter of the concepts."""
 SMALL = (
-    *(
-        "seeds=1",
-        "dim=16",
-        "fuser.intermediate_size=16",
-        "signal.scale=0.2",
-        "train.epochs=2",
-    ),
-    *("train.precision=fp32", "train.batch_size=24"),
+    "seeds=1",
+    "dim=16",
+    "fuser.intermediate_size=16",
+    "signal.scale=0.2",
+    "train.epochs=2",
+    "train.precision=fp32",
+    "train.batch_size=24",
 )
 QUICK = ("sheet_rows=0", "ceiling_splits=0", "subjects=1")
 

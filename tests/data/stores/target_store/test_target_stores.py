@@ -12,8 +12,7 @@ from brainhive_cli.core.recipes import parts
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
-from brainhive_cli.data.targets.encoder_stores import keep_identity
-from brainhive_cli.data.targets.next_commands import write_embed_commands
+from brainhive_cli.data.targets import keep_identity, write_embed_commands
 from brainhive_cli.models import encoders
 from tests.tools.changed_stores import resealed
 

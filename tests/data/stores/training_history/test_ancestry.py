@@ -13,8 +13,7 @@ from brainhive_cli.core.results.measurements import (
     SIMULATED,
     UNKNOWN_HISTORY,
 )
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.training_history import ARRAYS_FILE, TrainingHistory
+from brainhive_cli.data.stores import ARRAYS_FILE, SignalStore, TrainingHistory
 from brainhive_cli.training.alignment import model as aligners
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"

@@ -194,7 +194,7 @@ def test_a_mock_of_other_models_is_noise_with_events_and_says_so():
     signal = np.concatenate([chunk.samples for chunk in chunks])
     assert signal.shape == (4 * 300, 2) and 9 < signal.std() < 11
     names = [event.name for chunk in chunks for event in chunk.events]
-    assert len(names) == 3 and {*names} <= {"owl", "cat"}
+    assert len(names) == 3 and set(names) <= {"owl", "cat"}
     assert stream.format.simulated.startswith("noise")
 
 
@@ -248,7 +248,7 @@ def test_codes_are_replayed_if_no_annotation_names_a_picture(tmp_path):
     file = tmp_path / "sub-01_ses-01.fif"
     raw.add_channels([stim], force_update_info=True).save(file, verbose="ERROR")
     request = replace(
-        make_request(), find_pictures=lambda events: {*events} - {"blink"}
+        make_request(), find_pictures=lambda events: set(events) - {"blink"}
     )
     stream = recordings.Config(file=str(file), speed=1e6).build(request)
     events = [event for chunk in drain(stream) for event in chunk.events]

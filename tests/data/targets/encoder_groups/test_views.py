@@ -9,13 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base import BrainhiveError, MissingData, console
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
+from brainhive_cli.data.stores import StorePlan, TargetStore, TargetWriter
 from brainhive_cli.data.targets.embedding import embed_stimuli
 from brainhive_cli.data.targets.encoder_groups import (
     Network,
@@ -199,7 +197,7 @@ def test_weights_are_cast_as_autocast_would(precision: str, dtype: torch.dtype) 
     other = [
         found for kind, found in kinds.items() if issubclass(kind, torch.nn.LayerNorm)
     ]
-    assert {*cast} == {dtype} and {*other} == {torch.float32}
+    assert set(cast) == {dtype} and set(other) == {torch.float32}
     assert not any(parameter.requires_grad for parameter in module.parameters())
 
 

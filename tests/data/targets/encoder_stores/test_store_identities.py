@@ -12,24 +12,25 @@ from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.datasets import image_folder
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
-from brainhive_cli.data.targets.encoder_keys import find_encoders
-from brainhive_cli.data.targets.encoder_stores import (
+from brainhive_cli.data.stores import StorePlan, TargetStore, TargetWriter
+from brainhive_cli.data.targets import (
     IDENTITIES,
-    _describe_difference,
     describe_health_problem,
     digest_of,
     find_encoder_config,
+    find_encoders,
     holds_annotations,
-    identity_of,
-    is_same_network,
     keep_identity,
     list_changed,
     open_alternatives,
     require_same_identities,
+    write_embed_commands,
 )
-from brainhive_cli.data.targets.next_commands import write_embed_commands
+from brainhive_cli.data.targets.encoder_stores import (
+    _describe_difference,
+    identity_of,
+    is_same_network,
+)
 from brainhive_cli.models.encoders import EncoderConfig, resolve
 
 IDS = [f"p{number}" for number in range(20)]
@@ -84,7 +85,7 @@ def test_stores_of_other_stimuli_differ(tmp_path: Path) -> None:
         make(tmp_path / "d.h5", ids=[*IDS[:19], "q"]),
     ]
     found = [_describe_difference(stores[0], other) for other in stores]
-    assert found[0] == "" and len({*found}) == 4
+    assert found[0] == "" and len(set(found)) == 4
     assert "gaps" in found[1] and "order" in found[2]
 
 
@@ -219,4 +220,4 @@ def test_keys_name_encoders_by_themselves_or_as_upstream_does() -> None:
         keys[1]: "clip-h14",
         "vae": "vae",
     }
-    assert [*found] == [keys[1], "vae"]
+    assert list(found) == [keys[1], "vae"]

@@ -33,7 +33,11 @@ def clips(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StimulusSet]
         raise AssertionError("decoded")
 
     made = StimulusSet(
-        *("clips", "train", names, names, refuse),
+        "clips",
+        "train",
+        names,
+        names,
+        refuse,
         captions=lambda index: ["a dog " * index],
         captions_each=1,
         frames=FRAMES,

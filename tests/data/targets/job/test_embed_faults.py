@@ -22,8 +22,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.data.files.hdf5 import get_part_path
-from brainhive_cli.data.stores import target_store, target_writer
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores import TargetStore, target_store, target_writer
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 LARGE = "python:tests.worlds.large_encoders:load_large"

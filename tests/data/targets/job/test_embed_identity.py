@@ -17,11 +17,9 @@ from safetensors.torch import save_file
 from brainhive_cli.commands import embed
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.files.inputs import describe_missing
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.core.runs.jobs import list_inputs
-from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores import TargetStore, target_store
 from brainhive_cli.data.targets.encoder_stores import open_stores
 from brainhive_cli.models import encoders
 from tests.tools.changed_stores import resealed
@@ -125,7 +123,7 @@ def test_an_imported_store_is_kept_until_asked(
     run_command("embed", *words, "dtype=float16")
 
     (state,) = states.values()
-    assert [*states] == [str(path(home).relative_to(home))]
+    assert list(states) == [str(path(home).relative_to(home))]
     assert "found.npz" in state and "--again" in state
     assert not describe_missing(listed)
     assert f"{path(home)} {state}\n" in capsys.readouterr().err

@@ -8,8 +8,7 @@ import timm
 import torch
 from PIL import Image
 
-from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores import TargetStore, target_store
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import degrade, diffusers_vae
 
@@ -124,7 +123,7 @@ def test_degraded_pictures_share_one_network_and_one_decoding(
 
     # which verifies checksums
     decoded = [knobs for knobs in opened if knobs["formats"] != ("PNG",)]
-    assert (len(loads), len(decoded)) == (1, len([*pictures.rglob("*.png")]))
+    assert (len(loads), len(decoded)) == (1, len(list(pictures.rglob("*.png"))))
     assert seen["network"] == (1 + len(blurs)) * (
         12 + 1
     )  # a forward for each that is seen, and for its shapes

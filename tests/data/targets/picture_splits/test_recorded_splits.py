@@ -11,16 +11,15 @@ from PIL import Image
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.media.views import (
+from brainhive_cli.data.media import (
+    StimulusSet,
     crop_centre,
     load_batches,
     read_pictures,
     to_pictures,
     use_crop_of_original,
 )
-from brainhive_cli.data.targets import likeness
-from brainhive_cli.data.targets.likeness import find_features
+from brainhive_cli.data.targets import find_features, likeness
 from brainhive_cli.data.targets.picture_splits import (
     hold_out_clusters,
     match_neighbours,
@@ -47,8 +46,8 @@ def test_clusters_are_cut_to_one_size(recorded: Recorded, count: int) -> None:
 
 def test_as_many_clusters_as_concepts_need_two_pictures_each() -> None:
     unit = draw(12)
-    assert len(hold_out_clusters(unit, [*"aabbcc"] * 2, 3)) == 3
-    for concepts in ([*"aaaaaaaaaab", "c"], [*"aabb"] * 3):
+    assert len(hold_out_clusters(unit, list("aabbcc") * 2, 3)) == 3
+    for concepts in ([*"aaaaaaaaaab", "c"], list("aabb") * 3):
         with pytest.raises(RecipeError):
             hold_out_clusters(unit, concepts, 3)
 
@@ -59,7 +58,7 @@ def test_a_test_without_near_neighbours(
 ) -> None:
     monkeypatch.setattr("brainhive_cli.data.targets.picture_splits.DRAWS", 40)
     ((train, test),), found = match_neighbours(draw(90), count)
-    assert not {*train} & {*test}
+    assert not set(train) & set(test)
     recorded(5, train=train, test=test, first=test[:10], **found)
 
 

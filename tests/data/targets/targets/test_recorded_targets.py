@@ -12,21 +12,23 @@ from torch import nn
 
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.media.views import crop_centre, use_crop_of_original
-from brainhive_cli.data.stores import health
+from brainhive_cli.data.media import StimulusSet, crop_centre, use_crop_of_original
+from brainhive_cli.data.stores import StorePlan, TargetStore, TargetWriter, health
 from brainhive_cli.data.stores.health import measure_health
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
-from brainhive_cli.data.targets import encoder_groups, likeness, picture_splits, targets
+from brainhive_cli.data.targets import (
+    OnlineTargets,
+    encoder_groups,
+    find_features,
+    likeness,
+    picture_splits,
+    targets,
+)
 from brainhive_cli.data.targets.embedding import embed_stimuli
 from brainhive_cli.data.targets.encoder_groups import Network
-from brainhive_cli.data.targets.likeness import find_features
 from brainhive_cli.data.targets.picture_splits import (
     hold_out_clusters,
     match_neighbours,
 )
-from brainhive_cli.data.targets.targets import OnlineTargets
 from tests.tools.recorded_numbers import FLOAT32, Recorded
 
 HERE = Launch(0, 1, torch.device("cpu"))

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from brainhive_cli.core.results.facts import CellFacts
-from brainhive_cli.core.results.measurements import Measurements, Metric
+from brainhive_cli.core.results import CellFacts, Measurements, Metric
 from brainhive_cli.evaluation.calibration.curves import find_better_amounts
 from brainhive_cli.evaluation.calibration.facts import Amount, CalibrationFacts
 from brainhive_cli.measurement.units import Items

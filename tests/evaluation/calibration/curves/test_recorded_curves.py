@@ -41,8 +41,7 @@ from brainhive_cli.evaluation.calibration.measure import (
 )
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.recipe import Recipe as Training
+from brainhive_cli.training.alignment import Cell, Recipe as Training
 from tests.tools.recorded_numbers import Recorded, metric_rows
 from tests.worlds.array_trials import make_trials
 
@@ -68,7 +67,12 @@ def trials_of(seed: int = 0, subject: int = 4, **left_out: None) -> Trials:
     signal = random.normal(size=(len(COUNTS), 4, 3, 5)).astype(np.float32)
     rows = 2 * np.arange(len(COUNTS))
     return make_trials(
-        *(subject, signal, rows, ("P7", "Oz", "Cz"), 100.0, COUNTS),
+        subject,
+        signal,
+        rows,
+        ("P7", "Oz", "Cz"),
+        100.0,
+        COUNTS,
         **{**known, **left_out},
     )
 
@@ -112,7 +116,10 @@ def test_amounts_that_everybody_has() -> None:
         "everything": UNLIMITED,
     }
     # of 25 and of 22 trials
-    assert [*limit_amounts(people, "trials", [21, 22, 30]).values()] == [21, UNLIMITED]
+    assert list(limit_amounts(people, "trials", [21, 22, 30]).values()) == [
+        21,
+        UNLIMITED,
+    ]
     assert measure_amounts(trials_of(onset_s=None), none)[:2].tolist() == [0, 0]
     assert np.isnan(measure_amounts(trials_of(onset_s=None), ~none)[2])
     assert measure_amounts(trials_of(), none).tolist() == [0, 0, 0]
@@ -236,14 +243,16 @@ def test_conclusions(
         drawn=[
             [
                 list(getattr(one, "at", ())),
-                [[*line.values] for line in getattr(one, "lines", ())],
+                [list(line.values) for line in getattr(one, "lines", ())],
                 [list(row) for row in getattr(one, "rows", ())],
             ]
             for one in drawn
         ],
     )
     titles = [one.title for one in drawn]
-    assert [*facts.arms] == list_arms(recipe(*words)) and len({*titles}) == len(titles)
+    assert list(facts.arms) == list_arms(recipe(*words)) and len(set(titles)) == len(
+        titles
+    )
     assert facts.arm == headline
 
 
@@ -259,8 +268,8 @@ def test_an_arm_that_was_not_measured_of_everybody_is_left_out() -> None:
     )
     words = (f"arms={','.join(ARMS[:4])}", "alignments=coral")
     found: Measurements = summarise_draws(job_of(*words), parts, {})
-    arms = [*found.require_facts(CalibrationFacts).arms]
-    assert arms == [*ARMS[:4]] and [*found.missing] == ["coral"]
+    arms = list(found.require_facts(CalibrationFacts).arms)
+    assert arms == list(ARMS[:4]) and list(found.missing) == ["coral"]
     stamped = {
         name
         for name, metrics in found.scopes.items()
@@ -406,10 +415,10 @@ def test_one_draw(recorded: Recorded) -> None:
         sizes=[one.sizes for one in drawn],
     )
     assert [one.together for one in drawn] == [["subject-layer"], []]
-    assert [[*one.missing] for one in drawn] == [["fine-tuning"]] * 2
+    assert [list(one.missing) for one in drawn] == [["fine-tuning"]] * 2
     # all recordings are used in the first draw alone
     whole = [{name for _, name in one.ranks} for one in drawn]
-    assert whole == [{*NAMES}, {"2 pictures", "7 pictures"}]
+    assert whole == [set(NAMES), {"2 pictures", "7 pictures"}]
     assert {arm for arm, _ in drawn[0].ranks} == {"scratch", "subject-layer"}
 
 
@@ -423,12 +432,12 @@ def test_strengths_that_nobody_chooses() -> None:
     )
     one = find_fixed_pulls(several, alone)
     assert one is not None and one.chosen_by == "one person"
-    assert [*one.pulls.values()] == [0.3, 0.3, 0.3]
+    assert list(one.pulls.values()) == [0.3, 0.3, 0.3]
     given = find_fixed_pulls(job_of("transfer.pulls=0.2"), CELLS[0])
-    assert given is not None and {*given.pulls.values()} == {0.2}
+    assert given is not None and set(given.pulls.values()) == {0.2}
     assert given.chosen_by == "recipe"
     closed = find_fixed_pulls(job_of(backbone="ridge", epochs=None), CELLS[0])
-    assert closed is not None and {*closed.pulls.values()} == {0.0}
+    assert closed is not None and set(closed.pulls.values()) == {0.0}
     none = find_fixed_pulls(job_of(), CELLS[0])
     assert none is not None and none.chosen_by == "number of pictures"
     assert (

@@ -11,15 +11,17 @@ import torch
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.core.runs.artifacts import BrainMap, Curve, Topomap
-from brainhive_cli.data.signals import repetitions
-from brainhive_cli.data.signals.repetitions import (
+from brainhive_cli.data.signals import (
+    Grid,
+    Sensors,
+    Trials,
+    Voxels,
     average_by_part,
     average_repetitions,
-    read_repetitions,
+    repetitions,
     separate_in_time,
 )
-from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals.repetitions import read_repetitions
 from brainhive_cli.evaluation.explanation import conclusion
 from brainhive_cli.evaluation.explanation.claims import bound_onsets, state_claims
 from brainhive_cli.evaluation.explanation.conclusion import (
@@ -67,8 +69,7 @@ from brainhive_cli.evaluation.explanation.similarity import (
     measure_similarity,
     rank_models,
 )
-from brainhive_cli.measurement.reliability import average_random_halves
-from brainhive_cli.measurement.units import Items, StimulusGrouping
+from brainhive_cli.measurement import Items, StimulusGrouping, average_random_halves
 from brainhive_cli.reports.figures.head_maps import (
     draw_head,
     flatten_positions,
@@ -96,8 +97,12 @@ def recording(
         known |= {"sessions": sessions.astype(np.int8), "whiteners": MIXED}
     names = [f"{seed}/{number}" for number in range(count)]
     return Trials.from_repetitions(
-        *(signal.astype(np.float32), names, Sensors(SENSORS), np.arange(12) / 100),
-        *(100.0, "whitened" if whitened else "V"),
+        signal.astype(np.float32),
+        names,
+        Sensors(SENSORS),
+        np.arange(12) / 100,
+        100.0,
+        "whitened" if whitened else "V",
         repetitions=counts,
         **known,
     )
@@ -141,11 +146,11 @@ def test_sensor_space(recorded: Recorded, name: str) -> None:
         deviation=space.deviation,
         mixing=space.mixing,
         without=[space.remove_sensor(row) for row in range(space.deviation.shape[2])],
-        averages=np.concatenate([*average_repetitions(tested)]),
-        as_read=np.concatenate([*average_repetitions(tested, is_mixed=True)]),
-        repetitions=[*read_repetitions(tested)],
-        read_repetitions=[*read_repetitions(tested, is_mixed=True)],
-        parts=[*average_by_part(repeated, repeated.repetition % 2)],
+        averages=np.concatenate(list(average_repetitions(tested))),
+        as_read=np.concatenate(list(average_repetitions(tested, is_mixed=True))),
+        repetitions=list(read_repetitions(tested)),
+        read_repetitions=list(read_repetitions(tested, is_mixed=True)),
+        parts=list(average_by_part(repeated, repeated.repetition % 2)),
         mixture=find_mixture(tested) is not None,
     )
 
@@ -153,10 +158,10 @@ def test_sensor_space(recorded: Recorded, name: str) -> None:
 def test_many_stimuli_are_read_in_chunks(
     monkeypatch: pytest.MonkeyPatch, recorded: Recorded
 ) -> None:
-    whole = np.concatenate([*average_repetitions(recording(9, whitened=True))])
+    whole = np.concatenate(list(average_repetitions(recording(9, whitened=True))))
     monkeypatch.setattr(repetitions, "MAX_STIMULI_PER_READ", 4)
 
-    chunks = [*average_repetitions(recording(9, whitened=True))]
+    chunks = list(average_repetitions(recording(9, whitened=True)))
 
     assert [len(chunk) for chunk in chunks] == [4, 4, 1]
     np.testing.assert_array_equal(np.concatenate(chunks), whole)
@@ -193,7 +198,7 @@ def test_places_of_sensors(recorded: Recorded) -> None:
     random = np.random.default_rng(1)
     head = random.normal(size=(7, 3))
     head = 90 * head / np.linalg.norm(head, axis=1, keepdims=True) + [3, 8, 40]
-    names = [*"abcdefg"]
+    names = list("abcdefg")
     unknown, double = head.copy(), head.copy()
     unknown[1], unknown[4] = 0, np.nan
     double[3] = double[2] + 1e-6
@@ -204,7 +209,7 @@ def test_places_of_sensors(recorded: Recorded) -> None:
 
     recorded(
         plane=flatten_positions(head),
-        placed=[[*map(float, place)] for place in placed.values()],
+        placed=[list(map(float, place)) for place in placed.values()],
         names=[names.index(name) for name in placed],
         standard=place_sensors(Sensors(SENSORS)),
         values=[point.value for point in picture.points],
@@ -223,7 +228,7 @@ LEVELS = {"looks": 5, "meaning": 3, "words": 7}
 @pytest.mark.parametrize("count", [1, 3])
 def test_encoding_model(recorded: Recorded, count: int) -> None:
     random = np.random.default_rng(count)
-    widths = dict([*LEVELS.items()][:count])
+    widths = dict(list(LEVELS.items())[:count])
     train, test = (
         {name: random.normal(size=(items, width)) for name, width in widths.items()}
         for items in (40, 13)
@@ -288,7 +293,7 @@ def test_similarity(
     random = np.random.default_rng(subjects)
     features = {
         name: random.normal(size=(9, 2, width))
-        for name, width in [*LEVELS.items()][:count]
+        for name, width in list(LEVELS.items())[:count]
     }
     models = rank_models(features)
     places = [
@@ -318,7 +323,7 @@ def test_similarity(
             estimate_ceiling_from_halves([one, other]),
             estimate_ceiling_from_halves([one, one[::-1]]),
         ],
-        ceilings=compute_ceilings(np.stack([*models.values()])),
+        ceilings=compute_ceilings(np.stack(list(models.values()))),
     )
 
 
@@ -338,7 +343,7 @@ def test_a_model_without_differences_is_named() -> None:
 
 def test_labels_and_corrections(recorded: Recorded) -> None:
     random = np.random.default_rng(5)
-    names = [*"fbhacgdelkjipomn"]
+    names = list("fbhacgdelkjipomn")
     concepts = dict(zip(sorted(names), "xxyyyzzwvvuustrr", strict=True))
     units = StimulusGrouping("concept", concepts).make_items([names])
     right = random.permutation(18)[:16]
@@ -466,8 +471,12 @@ def test_conclusions(
     times_s = np.arange(-100, 1700, 4.0) / 1000
     signals = [
         Trials.from_repetitions(
-            *(np.zeros((1, 1, 1, len(times_s)), np.float32), ["a"], Sensors(["Oz"])),
-            *(times_s, 250.0, "uV"),
+            np.zeros((1, 1, 1, len(times_s)), np.float32),
+            ["a"],
+            Sensors(["Oz"]),
+            times_s,
+            250.0,
+            "uV",
             {"recorded_hz": 250.0, "preparation": {**STEPS, "whiten": "no", **steps}},
         )
         for steps in ({"rate_hz": 250}, {"rate_hz": 250, "band_hz": [1, 30]})
@@ -508,8 +517,8 @@ def test_conclusions(
         onsets=[one.onset_description for one in bounded],
         facts=[describe_finding(one) for one in bounded],
         claims=state_claims(bounded),
-        scopes=[len(scopes), short([*next(iter(scopes.values())).values()])],
-        listed=[*scopes],
+        scopes=[len(scopes), short(list(next(iter(scopes.values())).values()))],
+        listed=list(scopes),
         drawn=drawn,
         table=[row[3:] for row in make_summary_table(bounded, "a", {}).rows],
         reason=bool(reason),

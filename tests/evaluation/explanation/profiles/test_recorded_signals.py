@@ -9,13 +9,16 @@ import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError, DamagedStore, RecipeError
 from brainhive_cli.core.runs import artifacts
-from brainhive_cli.data.signals import repetitions
-from brainhive_cli.data.signals.repetitions import measure_reliability
-from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
-from brainhive_cli.data.signals.study import StudyDesign
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.signals import (
+    Grid,
+    Sensors,
+    StudyDesign,
+    Trials,
+    Voxels,
+    measure_reliability,
+    repetitions,
+)
+from brainhive_cli.data.stores import SignalStore, TargetStore
 from brainhive_cli.evaluation.explanation.conclusion import (
     collect_maps,
     summarise_findings,
@@ -33,8 +36,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.evaluation.explanation.similarity import explain_similarity
 from brainhive_cli.evaluation.explanation.trial_decoding import DecodedTrials
-from brainhive_cli.measurement.design import LabelDesign
-from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement import Items, LabelDesign
 from brainhive_cli.reports.pages import signal_page
 from brainhive_cli.reports.pages.signal_page import write_signal_page
 from brainhive_cli.training.alignment.cells import Cell
@@ -85,7 +87,14 @@ def trials_of(split: str, subject: int, kind: str) -> Trials:
         times_s, rate_hz = np.zeros(1), None
     ids = [f"{split} {row}" for row in range(len(features))]
     return Trials.from_repetitions(
-        *(signal.astype(np.float32), ids, space, times_s, rate_hz, unit, {}, counts),
+        signal.astype(np.float32),
+        ids,
+        space,
+        times_s,
+        rate_hz,
+        unit,
+        {},
+        counts,
         subject=subject,
         stimulus=np.arange(len(features)),
         **known,
@@ -155,16 +164,17 @@ def test_encoding(recorded: Recorded, kind: str) -> None:
     (maps,) = collect_maps([reader_of(2, kind)], {(None, 2): found}) or [(0, {}, 0)]
 
     recorded(digits=4, **values_of(found), maps=maps[1])
-    assert {*found.missing} == ({"encoding by sensor"} if kind == "mixed" else set())
+    assert set(found.missing) == ({"encoding by sensor"} if kind == "mixed" else set())
 
 
 def test_pictures_that_were_shown_once_have_no_ceiling() -> None:
     reader = reader_of(2, "plain")
     reader.trials = reader.trials.choose(reader.trials.repetition < 1)
     found = explain_signals(reader, LEVELS, SPEC)
-    assert [*found.missing] == [
-        "ceilings of encoding"
-    ] and "encoding:time" in found.profiles
+    assert (
+        list(found.missing) == ["ceilings of encoding"]
+        and "encoding:time" in found.profiles
+    )
 
 
 @pytest.mark.parametrize("people", [1, 3])
@@ -176,7 +186,7 @@ def test_similarity(recorded: Recorded, kind: str, people: int) -> None:
     recorded(digits=4, measured=[values_of(one) for one in measured], bounds=bounds)
     if kind == "voxels":
         # a region of one voxel has no patterns
-        places = {(*one.axis.at,) for one in measured[0].profiles.values()}
+        places = {tuple(one.axis.at) for one in measured[0].profiles.values()}
         assert places == {("V1", "V4")}
 
 
@@ -196,8 +206,8 @@ def test_failed_analyses_are_listed_but_recipe_errors_raised() -> None:
     found.attempt("one", lambda: profile)
     found.attempt("two", lambda: {"time": profile, "space": profile})
     found.attempt("three", lambda: fail(BrainhiveError("no signal")))
-    assert [*found.profiles] == ["one", "two:time", "two:space"]
-    assert [*found.missing] == ["three"]
+    assert list(found.profiles) == ["one", "two:time", "two:space"]
+    assert list(found.missing) == ["three"]
     for error in (RecipeError("wrong"), DamagedStore("broken")):
         with pytest.raises(type(error)):
             found.attempt("four", lambda error=error: fail(error))
@@ -277,7 +287,7 @@ def test_accuracy_of_held_out_trials(
     shown = random.integers(0, 3, 13)
     predicted = random.integers(0, 3, (4, 13))
     permuted = random.integers(0, 3, (9, 13))
-    axis = Axis("b", [*"abcd"])
+    axis = Axis("b", list("abcd"))
     trials: Any = None
     decoded = DecodedTrials(
         names=[],
@@ -329,7 +339,9 @@ def test_pages_of_signals(
     recorded(
         digits=4,
         **numbers,
-        lines=[[*line.values] for one in drawn for line in getattr(one, "lines", ())],
+        lines=[
+            list(line.values) for one in drawn for line in getattr(one, "lines", ())
+        ],
         grids=[
             np.array(one.values, np.float64)
             for one in drawn
@@ -365,7 +377,11 @@ def test_two_repeated_pictures_are_too_few() -> None:
 
 @pytest.mark.parametrize(
     ("names", "axis", "is_missing"),
-    [(SENSORS, SENSOR, False), ([*"abcde"], SENSOR, True), ([*"abcde"], "band", False)],
+    [
+        (SENSORS, SENSOR, False),
+        (list("abcde"), SENSOR, True),
+        (list("abcde"), "band", False),
+    ],
 )
 def test_head_maps_need_places_of_sensors(
     tmp_path: Any, names: Any, axis: str, is_missing: bool
@@ -374,7 +390,8 @@ def test_head_maps_need_places_of_sensors(
     values = np.random.default_rng(0).normal(size=(5, 9))
     profile = Profile("margin_lost", Axis(axis, names), values)
     found = describe_profiles(
-        *([[SubjectProfiles({"sensors": profile})]], items),
+        [[SubjectProfiles({"sensors": profile})]],
+        items,
         protocol="a",
         split="test",
         seeds=(0,),

@@ -18,10 +18,7 @@ from brainhive_cli.core.results.measurements import (
     UNKNOWN_TRIALS,
 )
 from brainhive_cli.data.recordings.event_names import EventNames
-from brainhive_cli.data.signals.cutting import Cutting, Steps
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.signals.windows import CutWindow
+from brainhive_cli.data.signals import Cutting, CutWindow, Sensors, Steps, Trials
 from brainhive_cli.evaluation.live import loop as loops
 from brainhive_cli.evaluation.live.decoder import (
     LivePreparation,
@@ -76,8 +73,7 @@ def person_of(spec: SignalSpec, **history: Any) -> Any:
 
 def decoder_of(pictures: int = 7, **options: Any) -> WindowDecoder:
     template = Trials.from_repetitions(
-        *(np.zeros((1, 1, 4, 6), np.float32), (), Sensors(CHANNELS), TIMES_S),
-        *(100.0, "µV"),
+        np.zeros((1, 1, 4, 6), np.float32), (), Sensors(CHANNELS), TIMES_S, 100.0, "µV"
     )
     person = person_of(spec_of())
     return WindowDecoder(
@@ -124,7 +120,7 @@ def test_results_of_windows(recorded: Recorded) -> None:
     # the model was trained on picture 2; others are not searched, or not known
     tested = [result.is_tested for result in results]
     assert tested == [True, True, True, False, True, False, False, True, True, True]
-    assert [*decoder.unknown_events] == ["x0"]
+    assert list(decoder.unknown_events) == ["x0"]
     assert decoder.decode([]) == [] and len(results) == 10
 
 
@@ -167,7 +163,7 @@ def test_first_trials_are_kept_for_the_whitener(
     # whatever arrives together, the whitener and the results are one
     assert decoder.whitener is not None
     np.testing.assert_allclose(decoder.whitener, whitener_of(windows[:15]), rtol=1e-5)
-    assert [result.event["window"] for result in results] == [*range(1, 10)]
+    assert [result.event["window"] for result in results] == list(range(1, 10))
     recorded(digits=4, whitener=decoder.whitener, last=results[-1].event["best"])
 
 
@@ -334,7 +330,7 @@ class Replay:
     """Stream of windows whose clock advances a second at each reading."""
 
     def __init__(self, chunks: list[list[CutWindow]]) -> None:
-        self.chunks, self.clock_s, self.is_closed = [*chunks], 0.0, False
+        self.chunks, self.clock_s, self.is_closed = list(chunks), 0.0, False
         self.template = decoder_of().template
 
     def now_s(self) -> float:
@@ -494,7 +490,7 @@ def test_caveats_of_a_session() -> None:
 
     def caveats(knows: bool, *counts: int) -> set[str]:
         session = OpenSession(job, decoder, stream, None, None, [SIMULATED], knows)
-        return {*session.collect_caveats(*counts)}
+        return set(session.collect_caveats(*counts))
 
     always = {SIMULATED, TWINS, SEEN_PICTURES, CALIBRATED}
     assert caveats(True) == always and caveats(True, 5, 100) == always

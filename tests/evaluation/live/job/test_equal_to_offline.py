@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Launch, RunFolder
 from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
@@ -23,19 +22,15 @@ from tests.worlds.own_recordings import (
 mne = pytest.importorskip("mne")
 HERE = Launch(0, 1, torch.device("cpu"))
 TRAINING = (
-    *(
-        "dataset=image-folder",
-        f"encoders=[{COLOURS!r}]",
-        "seeds=1",
-        "dim=16",
-        "fuser.intermediate_size=16",
-    ),
-    *(
-        "train.epochs=1",
-        "train.precision=fp32",
-        "train.validation=0",
-        "train.batch_size=8",
-    ),
+    "dataset=image-folder",
+    f"encoders=[{COLOURS!r}]",
+    "seeds=1",
+    "dim=16",
+    "fuser.intermediate_size=16",
+    "train.epochs=1",
+    "train.precision=fp32",
+    "train.validation=0",
+    "train.batch_size=8",
 )
 PREPARATIONS = {
     "whitened": (),
@@ -175,12 +170,10 @@ def test_averages_of_repetitions_rank_as_in_eval_retrieval(models, base, run_com
     """The store contains only the replayed session."""
     run = models["plain"]
     run_command(
-        *(
-            "prepare",
-            "preparation.kind=recording",
-            "name=plain",
-            "paths.signals=only-second",
-        ),
+        "prepare",
+        "preparation.kind=recording",
+        "name=plain",
+        "paths.signals=only-second",
         *(*PREPARATIONS["plain"], "preparation.files='*ses-02*'"),
     )
     _, loop, _ = replay(run)
@@ -225,4 +218,4 @@ def test_samples_that_were_lost_cost_their_trial_alone(models, base):
     raw.save(base / "lost/sub-01.fif", verbose="ERROR")
     _, loop, _ = replay(models["late"], "source.file=lost/sub-01.fif")
     assert loop.counts.windows == 31 and loop.counts.lost == 100
-    assert {*loop.counts.dropped.values()} == {1}
+    assert set(loop.counts.dropped.values()) == {1}

@@ -11,11 +11,9 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Launch, RunFolder
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.stimuli import Clip
+from brainhive_cli.data.media import Clip, media_files
 from brainhive_cli.evaluation.reconstruction import baselines, generation
 from brainhive_cli.evaluation.reconstruction.baselines import (
     make_baselines,
@@ -81,11 +79,11 @@ def test_folders_of_clips_are_matched(tmp_path: Path) -> None:
 
     generated, seen, medium, digests, facts = match_folders(*where, "clip")
 
-    assert medium == "clip" and [*generated.files] == ["b 2", "b 10"]
+    assert medium == "clip" and list(generated.files) == ["b 2", "b 10"]
     assert seen.grouping.criterion == "neighbours"
     assert np.array_equal(seen.open("b 10").frames, draw_media(1, 12, 2))
     assert facts.unmatched == facts.without == []
-    assert [*list_media(where[1], "clip")] == ["b 2", "b 10"]
+    assert list(list_media(where[1], "clip")) == ["b 2", "b 10"]
     assert digests == {
         where[1]: digest_media(list_media(where[1], "clip")),
         where[0]: digest_media(list_media(where[0], "clip")),
@@ -103,7 +101,7 @@ def test_shuffled_folders_have_other_items(tmp_path: Path) -> None:
     shuffled = shuffle_items(
         GeneratedSet("scored", "made", (), files, description="two")
     )
-    assert [*shuffled.files] == IDS and shuffled.source == "shuffled"
+    assert list(shuffled.files) == IDS and shuffled.source == "shuffled"
     assert sorted(str(one) for (one,) in shuffled.files.values()) == IDS
     assert all(str(one) != name for name, (one,) in shuffled.files.items())
     assert shuffled.description.endswith("two")
@@ -204,7 +202,7 @@ def made_run(holdout_folds: bool = False, frames: int = 0) -> Any:
 
         return SimpleNamespace(
             medium="clip" if frames else "picture",
-            image_ids=[*TRAINING],
+            image_ids=list(TRAINING),
             dataset="made",
             open=open_image,
         )
@@ -228,7 +226,7 @@ def made_run(holdout_folds: bool = False, frames: int = 0) -> Any:
 
 def heads_of(align: Any) -> StimulusHeads:
     def targets(embeddings: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        joined = torch.cat([*embeddings.values()], 1)
+        joined = torch.cat(list(embeddings.values()), 1)
         return {"token": joined, "square": joined[:, :2, None] ** 2}
 
     keys = {"looks": "a", "words": "b"}
@@ -256,8 +254,8 @@ def test_heads_of_sources(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -
     # three stimuli at once
     monkeypatch.setattr(generation, "MAX_VALUES_PER_BLOCK", 3 * 7)
     sets = make_decoded_sets(SOURCES, brain_sets(), heads, "test", 3)
-    blocks = [*heads.iterate_heads("test", np.arange(7))]
-    keyed = [*heads.iterate_heads("test", np.arange(7), ["b"])]
+    blocks = list(heads.iterate_heads("test", np.arange(7)))
+    keyed = list(heads.iterate_heads("test", np.arange(7), ["b"]))
 
     recorded(
         digits=5,
@@ -272,7 +270,10 @@ def test_heads_of_sources(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -
     order = ["images", *twice, "zeroed", "mean_embedding"]
     assert [one.source for one in sets] == order
     assert [one.name for one in sets[:4]] == [
-        *("images", "sub-01/sub-01", "sub-02/sub-02", "shuffled/sub-01/sub-01")
+        "images",
+        "sub-01/sub-01",
+        "sub-02/sub-02",
+        "shuffled/sub-01/sub-01",
     ]
     assert sets[1].name_file("test 1", 2) == "samples/sub-01/sub-01/test 1/02.png"
     everything = make_decoded_sets(["brain"], brain_sets(), heads, "test", None)
@@ -292,7 +293,7 @@ def test_baselines(
     sources: Any = ["nearest", "mean", "still"]
 
     made, missing = make_baselines(
-        *(align, recipe, sources, brain_sets(), [], heads_of(align), "a", run)
+        align, recipe, sources, brain_sets(), [], heads_of(align), "a", run
     )
 
     pixels = {
@@ -303,24 +304,22 @@ def test_baselines(
     }
     recorded(pixels=pixels, described=[one.description for one in made])
     assert [one.source for one in made] == [*["nearest"] * 2, *["mean"] * 2]
-    assert [*missing] == ["still"]
+    assert list(missing) == ["still"]
     # files that are there are kept
     times = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.png")}
-    make_baselines(
-        *(align, recipe, sources, brain_sets(), [], heads_of(align), "a", run)
-    )
+    make_baselines(align, recipe, sources, brain_sets(), [], heads_of(align), "a", run)
     assert times == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.png")}
     # training pictures are no baseline of themselves
     own = Recipe(split="train")
     again, missing = make_baselines(
-        *(align, own, sources, brain_sets(), [], heads_of(align), "a", run)
+        align, own, sources, brain_sets(), [], heads_of(align), "a", run
     )
-    assert again == [] and {*missing} == {"still", "nearest", "mean"}
+    assert again == [] and set(missing) == {"still", "nearest", "mean"}
     # clips have no mean
     clips = make_baselines(
-        *(made_run(frames=1), recipe, ["mean"], brain_sets(), [], None, "a", run)
+        made_run(frames=1), recipe, ["mean"], brain_sets(), [], None, "a", run
     )
-    assert [*clips[1]] == ["mean"]
+    assert list(clips[1]) == ["mean"]
 
 
 class Drawn:

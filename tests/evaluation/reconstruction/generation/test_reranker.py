@@ -13,8 +13,7 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 )
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors._fusion_network import FusionPrior
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_set import open_test_set
+from brainhive_cli.training.alignment.trained import open_model, open_test_set
 from tests.worlds.reconstructions import (
     generate_pictures,
     measure_max_difference,

@@ -11,9 +11,8 @@ from safetensors.torch import load_file, save_file
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
-from brainhive_cli.models import priors
+from brainhive_cli.models import Conditioning, Decoded, priors
 from brainhive_cli.models.generators import Sampling, sdxl
-from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.models.priors._fusion_network import FusionPrior
 from tests.repositories import text_encoders
 

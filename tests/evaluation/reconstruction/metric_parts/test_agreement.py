@@ -37,14 +37,14 @@ def folders(home: Path) -> tuple[str, str]:
 
 def test_metrics_are_sorted_by_agreement_and_large_ones_optional():
     known = [name for name in PICTURE_METRICS if name in AGREEMENT]
-    assert PICTURE_METRICS == known == [*AGREEMENT], (
+    assert PICTURE_METRICS == known == list(AGREEMENT), (
         "add the metric to agreement in core/results/metric_table.json and to the "
         "table of docs/reconstruction.md"
     )
     assert known == sorted(known, key=AGREEMENT.__getitem__, reverse=True)
 
     default = choose_metrics("picture", None)
-    assert {*known} - {*default} == {"seed_score", "object_f1", "cap_sim"}
+    assert set(known) - set(default) == {"seed_score", "object_f1", "cap_sim"}
     assert choose_metrics("picture", ["ssim", "swav", "clip"]) == [
         "swav",
         "clip",
@@ -93,7 +93,7 @@ def test_seed_without_weights_of_a_part_names_the_fetch_command(
     result = run_command("reconstruct", *folders, "metrics=seed_score,pixcorr")
 
     assert list(result.metrics.overall) == ["effnet", "pixcorr"]
-    assert {*result.metrics.missing} == {"seed_score", "object_f1", "cap_sim"}
+    assert set(result.metrics.missing) == {"seed_score", "object_f1", "cap_sim"}
     warned = capsys.readouterr().err
     assert "hf download openmmlab-community/mm_grounding_dino_large_all" in warned
     assert "hf download microsoft/git-large-coco" in warned

@@ -10,8 +10,7 @@ from torch.nn.functional import normalize
 
 from brainhive_cli import aligner
 from brainhive_cli.data.media.views import to_pictures
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores import SignalStore, TargetStore
 from brainhive_cli.demo.pictures import draw_scene, list_scenes
 from brainhive_cli.evaluation.reconstruction.generation import derive_noise_seed
 from brainhive_cli.models.generators import Sampling, sdxl

@@ -141,7 +141,7 @@ def test_items_are_identified_among_the_chosen_stimuli_alone(batch_size):
     assert all_of_them["way"].tolist() == by_hand
     for values in (among, all_of_them):
         assert values["difference"] == pytest.approx([0.2, 0.1, 0.9, -1.6, 6], abs=1e-6)
-    assert [*alone] == ["difference"]
+    assert list(alone) == ["difference"]
 
 
 def features(media: list[float]) -> torch.Tensor:

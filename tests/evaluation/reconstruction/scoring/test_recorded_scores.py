@@ -14,12 +14,8 @@ from PIL import Image
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.core.results.measurements import ALL, Measurements
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.jobs import OpenRun
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.stimuli import Clip, StimulusSet
+from brainhive_cli.core.runs import Launch, OpenRun, RunFolder, artifacts
+from brainhive_cli.data.media import Clip, StimulusSet, media_files
 from brainhive_cli.evaluation.reconstruction import metric_parts, run as scored_run
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     SheetWriter,
@@ -59,10 +55,8 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     score_set,
     write_values,
 )
-from brainhive_cli.measurement.comparison import compare_runs
-from brainhive_cli.measurement.units import StimulusGrouping
-from brainhive_cli.models import encoders
-from brainhive_cli.models.heads import Decoded
+from brainhive_cli.measurement import StimulusGrouping, compare_runs
+from brainhive_cli.models import Decoded, encoders
 from brainhive_cli.training.alignment.facts import TrainingFacts
 from tests.tools.recorded_numbers import Recorded, metric_rows
 from tests.worlds.command_fixtures import COLOURS
@@ -178,7 +172,7 @@ def measured(folder: Path, frames: int, shift: int = 0) -> RunFolder:
     if shift:
         # the other run has the pictures of other items
         for row, one in enumerate(sets):
-            names, media = [*one.files], [*one.files.values()]
+            names, media = list(one.files), list(one.files.values())
             media = media[shift:] + media[:shift]
             sets[row] = replace(one, files=dict(zip(names, media, strict=True)))
     files = dict(zip(IDS, reversed(sets[0].files.values()), strict=True))
@@ -191,8 +185,14 @@ def measured(folder: Path, frames: int, shift: int = 0) -> RunFolder:
     metric = "frame_ssim" if frames else "ssim"
     recipe = Recipe(metrics=[metric], sheet_rows=3)
     summary = measure_run(
-        *(run, recipe, people, stimuli(frames), "test", HERE),
-        *({"mean": "get it"}, ReconstructionFacts()),
+        run,
+        recipe,
+        people,
+        stimuli(frames),
+        "test",
+        HERE,
+        {"mean": "get it"},
+        ReconstructionFacts(),
     )
     artifacts.write(run, summary.artifacts)
     run.finish(summary.measurements)
@@ -211,7 +211,11 @@ def labelled(frames: int = 2) -> StimulusSet:
         return found
 
     return StimulusSet(
-        *("made", "test", IDS, IDS, str),
+        "made",
+        "test",
+        IDS,
+        IDS,
+        str,
         frames=frames,
         masks=masks,
         labels=LABELS.astype(np.uint8).__getitem__,
@@ -272,7 +276,7 @@ def test_scores_of_words_and_masks(recorded: Recorded) -> None:
 def test_the_likeliest_concepts_are_named_at_most_four() -> None:
     likely = torch.tensor([[0.6, 0.9, 0.7, 0.55, 0.8, 0.1], [0.2, 0.1, 0.5, 0, 0, 0]])
     named = collect_decoded_annotations(
-        Decoded({"concepts": likely}), ["a", "b"], [*"uvwxyz"]
+        Decoded({"concepts": likely}), ["a", "b"], list("uvwxyz")
     )
     assert named["a"].concepts == ("v", "y", "w", "u") and named["b"].concepts == ("w",)
 
@@ -302,7 +306,7 @@ def test_a_run(recorded: Recorded, tmp_path: Path, frames: int) -> None:
         tables=[[list(row) for row in table.rows] for table in laid_out],
         rows=[[row.query for row in one.rows] for one in drawn if one.kind == "sheet"],
     )
-    assert [*found.missing][-1] == "mean" and facts.sources == ["brain", "nearest"]
+    assert list(found.missing)[-1] == "mean" and facts.sources == ["brain", "nearest"]
     assert found.scopes[ALL] == found.scopes["brain"]
     assert facts.medium == ("clip" if frames else "picture")
 
@@ -360,7 +364,11 @@ def test_an_item_without_a_value_in_one_training_has_none() -> None:
     values = [[0.5, 0.25, np.nan, 1.0], [0.75, np.nan, np.nan, 0.0]]
     sets = [
         GeneratedSet(
-            *("brain", f"sub-01_seed-{seed}/sub-01", (seed,), files, 1),
+            "brain",
+            f"sub-01_seed-{seed}/sub-01",
+            (seed,),
+            files,
+            1,
             task_scores=TaskScores({"mask_dice": np.array(column)}),
         )
         for seed, column in enumerate(values)
@@ -398,7 +406,7 @@ def test_sets_of_folds_are_pooled() -> None:
             GeneratedSet("brain", name, (seed,), files_of_cell, 1, task_scores=tasks)
         )
     pooled = pool_folds(sets)
-    assert [[*one.files] for one in pooled] == [["a", "b"], ["c"]]
+    assert [list(one.files) for one in pooled] == [["a", "b"], ["c"]]
     assert [one.seeds for one in pooled] == [(1,), (2,)]
     assert pooled[0].task_scores.values["mask_dice"].tolist() == [0.5, 0.5]
     assert "fold" not in pooled[0].name
@@ -430,7 +438,7 @@ def test_originals_and_pictures_of_one_colour_are_known(tmp_path: Path) -> None:
     assert [file.stem for file in blank] == ["p3", "p5"]
     facts = ReconstructionFacts(score=str(tmp_path), without=["x"])
     kept, told = leave_out_originals(generated, seen, facts, None)
-    assert [*kept.files] == ["p2", "p3", "p4", "p5", "p6"]
+    assert list(kept.files) == ["p2", "p3", "p4", "p5", "p6"]
     assert told.originals == ["p0.png", "p1.png"]
     assert told.without == ["x", "p0", "p1"]
     assert leave_out_originals(generated, seen, facts, "left") == (generated, facts)
@@ -440,13 +448,13 @@ def test_originals_and_pictures_of_one_colour_are_known(tmp_path: Path) -> None:
 def test_metrics_are_chosen_by_medium(names: Any) -> None:
     chosen = choose_metrics("picture", names)
     if names is None:
-        assert {"pixcorr", "ssim", "clip"} <= {*chosen}
-        assert not {"seed_score", "object_f1", "cap_sim"} & {*chosen}
+        assert {"pixcorr", "ssim", "clip"} <= set(chosen)
+        assert not {"seed_score", "object_f1", "cap_sim"} & set(chosen)
         assert "epe" in choose_metrics("clip", None)
     elif names == ["ssim"]:
         assert chosen == names
     else:
-        assert {*chosen} == {*names, *metric_parts.SEED_PARTS}
+        assert set(chosen) == {*names, *metric_parts.SEED_PARTS}
     for wrong in ("frame_ssim", "nothing"):
         with pytest.raises(RecipeError):
             choose_metrics("picture", [wrong])

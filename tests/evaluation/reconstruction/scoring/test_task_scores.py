@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.stimuli import Clip, StimulusSet
+from brainhive_cli.core.runs import Launch, RunFolder, artifacts
+from brainhive_cli.data.media import Clip, StimulusSet, media_files
 from brainhive_cli.evaluation.reconstruction.evaluation import measure_run
 from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
@@ -67,12 +64,12 @@ def test_items_without_truth_have_no_task_score():
     scores = TaskScores.from_decoded(decoded_as(range(4)), films(), IDS)
 
     nan = pytest.approx(np.nan, nan_ok=True)
-    assert [*scores.values["mask_dice"]] == [1, 0, 1, nan]
-    assert [*scores.values["concept_recall"]] == [1, 1, 1, nan]
-    assert [*scores.values["rouge_l"]] == [1, 1, 1, nan]
+    assert list(scores.values["mask_dice"]) == [1, 0, 1, nan]
+    assert list(scores.values["concept_recall"]) == [1, 1, 1, nan]
+    assert list(scores.values["rouge_l"]) == [1, 1, 1, nan]
     assert np.nanmean(scores.values["bleu_2"]) == pytest.approx(1)
-    assert [*scores.chance["concept_recall"]] == [0.5, 0.25, 0.25, 0]
-    assert [*scores.recall["human"]] == [1, 1, nan, nan]
+    assert list(scores.chance["concept_recall"]) == [0.5, 0.25, 0.25, 0]
+    assert list(scores.recall["human"]) == [1, 1, nan, nan]
 
 
 def test_a_caption_that_names_the_object_is_right():
@@ -85,8 +82,8 @@ def test_a_caption_that_names_the_object_is_right():
         Decoded({}, {"caption": texts}), films(**objects), IDS
     )
 
-    assert [*scores.values["caption_object"]] == [1, 0, 1, 0]
-    assert [*scores.chance["caption_object"]] == pytest.approx([0.2] * 4)
+    assert list(scores.values["caption_object"]) == [1, 0, 1, 0]
+    assert list(scores.chance["caption_object"]) == pytest.approx([0.2] * 4)
     assert (
         "caption_object"
         not in TaskScores.from_decoded(
@@ -118,7 +115,11 @@ def measured(tmp_path):
         *(one("nearest", f"nearest/all/sub-0{n}", (1,), files, n) for n in (1, 2)),
         *(
             one(
-                *("shuffled", f"shuffled/all/sub-0{n}", (1,), no_files, n),
+                "shuffled",
+                f"shuffled/all/sub-0{n}",
+                (1,),
+                no_files,
+                n,
                 task_scores=tasks[2],
             )
             for n in (1, 2)

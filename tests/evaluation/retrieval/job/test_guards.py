@@ -19,8 +19,7 @@ from brainhive_cli.core.results.measurements import (
     TWINS,
     Metric,
 )
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores import SignalStore, TargetStore
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.heads import Head
 from brainhive_cli.reports.sentences.sentences import explain_chance
@@ -261,7 +260,7 @@ def test_duplicate_candidates_are_a_caveat_with_both_scores(
     assert warning.startswith("20 of the 100 test pictures of ")
     with_twin, others = map(float, re.findall(r"\d\.\d{3}", shares))
     store = TargetStore.open(path)
-    twins = {*store.image_ids[np.arange(20)]}
+    twins = set(store.image_ids[np.arange(20)])
     hits = {True: [], False: []}
     for cell in measured.facts.cells:
         items = measured.items[cell]

@@ -13,8 +13,7 @@ from brainhive_cli.evaluation.retrieval.baseline import write_ridge
 from brainhive_cli.evaluation.retrieval.job import Job, find_runs, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.recipe import FROM_MEAN, Recipe as AlignRecipe
+from brainhive_cli.training.alignment import FROM_MEAN, Cell, Recipe as AlignRecipe
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,7 @@ import torch
 
 from brainhive_cli.core.results.measurements import Measurements
 from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.evaluation.retrieval import measure
 from brainhive_cli.evaluation.retrieval.measure import (
     measure_ceiling,
@@ -18,8 +17,7 @@ from brainhive_cli.evaluation.retrieval.measure import (
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import CellScores, measure_ceilings
 from brainhive_cli.evaluation.retrieval.tables import lay_out
-from brainhive_cli.measurement.retrieval import Scores
-from brainhive_cli.measurement.units import StimulusGrouping
+from brainhive_cli.measurement import Scores, StimulusGrouping
 from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 from tests.worlds.memory_test_set import (
     MemoryTestSet,
@@ -98,7 +96,7 @@ def test_reliability_is_of_all_repetitions(available, expected):
     available = torch.tensor(available).repeat(400 // len(available))
     parts = torch.arange(5).expand(400, -1)
 
-    found = measure_ceiling(signal, available, [*map(str, range(400))], 3, 0, parts)
+    found = measure_ceiling(signal, available, list(map(str, range(400))), 3, 0, parts)
 
     assert found.values["reliability"].mean() == pytest.approx(expected, abs=0.012)
     assert found.repetitions == int(available.max())
@@ -159,7 +157,7 @@ def test_a_ceiling_skips_pictures_in_a_single_part_and_padding():
     assert single.reason == "one repetition of each picture"
     # each split and each seed halves in its own way
     wide = draw_noise(40, 4, 8, seed=3)
-    args = wide, torch.full((40,), 4), [*map(str, range(40))]
+    args = wide, torch.full((40,), 4), list(map(str, range(40)))
     every = torch.arange(4).expand(40, -1)
     one, other = (measure_ceiling(*args, 2, seed, every) for seed in (0, 1))
     half = measure_ceiling(*args, 1, 0, every)
@@ -184,7 +182,7 @@ def noise_that_drifts(design: str) -> Trials:
     return Trials.from_repetitions(
         (signal + random.normal(size=signal.shape)).astype(np.float32),
         [f"item {number}" for number in pictures],
-        Sensors([*"abcdef"]),
+        Sensors(list("abcdef")),
         np.arange(10) / 100,
         100.0,
         "µV",

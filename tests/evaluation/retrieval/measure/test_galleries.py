@@ -6,8 +6,7 @@ import torch
 
 from brainhive_cli import aligner
 from brainhive_cli.commands import compare
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores import SignalStore, TargetStore
 
 pytestmark = pytest.mark.nightly
 

@@ -8,8 +8,7 @@ import torch
 
 from brainhive_cli import aligner
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores import SignalStore, TargetStore
 from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.sentences.sentences import state_finding

@@ -1,9 +1,10 @@
 """Tests of the limits of a retrieval test on the page."""
 
-from brainhive_cli.core.results.facts import Answer, Difference
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.results import (
     ALL,
     NOT_INTERLEAVED,
+    Answer,
+    Difference,
     Measurements,
     Metric,
 )

@@ -13,12 +13,9 @@ from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.results.measurements import ALL, BACKWARD, Measurements
-from brainhive_cli.core.runs.artifacts import Sheet
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import RunFolder, Sheet
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.data.signals.study import StudyDesign
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, StudyDesign, Trials, Voxels
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.retrieval import baseline, measure, summary
 from brainhive_cli.evaluation.retrieval.baseline import (
@@ -61,9 +58,7 @@ from brainhive_cli.evaluation.retrieval.summary import (
 )
 from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.evaluation.retrieval.verification import compare_metrics
-from brainhive_cli.measurement.design import LabelDesign
-from brainhive_cli.measurement.retrieval import Gallery, Scores
-from brainhive_cli.measurement.units import StimulusGrouping
+from brainhive_cli.measurement import Gallery, LabelDesign, Scores, StimulusGrouping
 from brainhive_cli.training.alignment.cells import Cell
 from tests.tools.recorded_numbers import Recorded, metric_rows
 from tests.worlds.memory_test_set import (
@@ -126,9 +121,14 @@ def draw_trials(subject: int, split: str, has_voxels: bool = False) -> Trials:
         space = Voxels(masks, {}, None)
     samples = signal.shape[-1]
     return Trials.from_repetitions(
-        *(signal.astype(np.float32), [f"{row}" for row in shown], space),
-        *(np.arange(samples) / 100, None if has_voxels else 100.0, "uV"),
-        *({}, counts),
+        signal.astype(np.float32),
+        [f"{row}" for row in shown],
+        space,
+        np.arange(samples) / 100,
+        None if has_voxels else 100.0,
+        "uV",
+        {},
+        counts,
         sessions=sessions,
         subject=subject,
         stimulus=shown,
@@ -243,7 +243,7 @@ def test_a_gallery_is_of_all_pictures_unless_asked_otherwise() -> None:
     assert everything.rows["train"].tolist() == [0, 1, 2, *range(5, 34)]
     seen = {*TRIALS[1]["test"].stimulus, *TRIALS[2]["test"].stimulus}
     assert len(shown.test_rows) < len(everything.test_rows)
-    assert shown.test_rows.tolist() == sorted({*everything.test_rows.tolist()} & seen)
+    assert shown.test_rows.tolist() == sorted(set(everything.test_rows.tolist()) & seen)
     assert shown.rows["train"].tolist() == everything.rows["train"].tolist()
 
 
@@ -310,7 +310,10 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
         repetitions=4 + seed,
     )
     made = Scores(
-        *(names, names, concepts, [f"run {row % 3}" for row in range(count)]),
+        names,
+        names,
+        concepts,
+        [f"run {row % 3}" for row in range(count)],
         np.array(own),
         ranks=ranks,
         pool=14,
@@ -358,7 +361,7 @@ def tables() -> tuple[CellScores, dict[Cell, Any]]:
                 for subject, one in people.items()
             }
         measured[cell] = gallery, people
-    groups = [*summary.group_by_subject(measured).values()]
+    groups = list(summary.group_by_subject(measured).values())
     concepts = dict(zip(gallery.image_ids, gallery.concepts, strict=True))
     return CellScores(
         groups, StimulusGrouping("concept", concepts), "a test", "test", (1, 2)
@@ -367,7 +370,7 @@ def tables() -> tuple[CellScores, dict[Cell, Any]]:
 
 def test_metrics_of_cells(recorded: Recorded) -> None:
     tested, measured = tables()
-    units = {"sub-01": [*"abcdefghijklmn"], "sub-02": [*"abcdefghijk"]}
+    units = {"sub-01": list("abcdefghijklmn"), "sub-02": list("abcdefghijk")}
     scopes, cells, values = measure_cells(tested, measured, units)
     ranks = [np.roll(group[0].ranks, 3) for group in tested.groups]
     plain, differences = compare_with_baselines(
@@ -416,7 +419,7 @@ def test_metrics_of_cells(recorded: Recorded) -> None:
         group = [changed_scores, tested.groups[0][1]]
         changed = replace(tested, groups=[group, tested.groups[1]])
         assert changed.get_tables("subsets") is None
-    assert [*select_scopes(Measurements(scopes), "corrections")] == ["csls"]
+    assert list(select_scopes(Measurements(scopes), "corrections")) == ["csls"]
 
 
 def test_many_concepts_have_no_table_of_confusions() -> None:
@@ -686,7 +689,7 @@ def test_tables_and_figures(recorded: Recorded) -> None:
     figures = [
         [
             np.array(getattr(one, "values", ()), np.float64),
-            [[*line.values] for line in getattr(one, "lines", ())],
+            [list(line.values) for line in getattr(one, "lines", ())],
             list(getattr(one, "at", ())),
         ]
         for one in drawn
@@ -738,7 +741,7 @@ def test_sheets_of_queries(recorded: Recorded, tmp_path: Path) -> None:
 
 def test_a_report_differs_where_a_number_does() -> None:
     found = measured_run()
-    assert [*compare_metrics(found, found)] == []
+    assert list(compare_metrics(found, found)) == []
     name = next(iter(found.scopes))
     metric = found.scopes[name]["top1"]
     for key in ("value", "n", "pool", "chance", "low", "high"):
@@ -749,7 +752,7 @@ def test_a_report_differs_where_a_number_does() -> None:
         assert name in line
     rounded = replace(metric, value=metric.value * (1 + 1e-8))
     scopes = {**found.scopes, name: {**found.scopes[name], "top1": rounded}}
-    assert [*compare_metrics(replace(found, scopes=scopes), found)] == []
+    assert list(compare_metrics(replace(found, scopes=scopes), found)) == []
 
     cell = next(iter(found.items))
     items = {cell: {**found.items[cell], "ranks": found.items[cell]["ranks"][::-1]}}
@@ -757,4 +760,6 @@ def test_a_report_differs_where_a_number_does() -> None:
     assert cell in line
     answers = [replace(one, better=0.2) for one in found.facts.answers]
     facts = found.facts.model_copy(update={"answers": answers})
-    assert len([*compare_metrics(replace(found, facts=facts), found)]) == len(answers)
+    assert len(list(compare_metrics(replace(found, facts=facts), found))) == len(
+        answers
+    )

@@ -3,8 +3,7 @@
 import pytest
 
 from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import RunFolder, artifacts
 from brainhive_cli.evaluation.retrieval.scopes import select_scopes
 
 

@@ -110,7 +110,7 @@ def test_task_scores(recorded: Recorded) -> None:
     true = draw(4, 2, 6, 6, seed=2) > 0.6
     true[1] = False
     shown = random.random((5, 6)) < 0.4
-    words = [" ".join(random.choice([*"abc"], 9)) for _ in range(12)]
+    words = [" ".join(random.choice(list("abc"), 9)) for _ in range(12)]
     captions = tasks.score_captions(
         words[:4], [words[4:6], words[6:8], *[words[8:]] * 2]
     )

@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from brainhive_cli.models import backbones
+from brainhive_cli.models import Head, SignalSpec, backbones
 from brainhive_cli.models.backbones import mindeye2, neurons
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.signal_spec import SignalSpec
 
 SUBJECT = 1
 HEADS = {

@@ -13,8 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from brainhive_cli.models import encoders
-from brainhive_cli.models.foreign_weights import strip_prefix
+from brainhive_cli.models import encoders, strip_prefix
 
 REPOSITORY = "OpenGVLab/InternViT-6B-448px-V2_5"
 SAME = 2e-6

@@ -8,22 +8,21 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.results.facts import Facts
-from brainhive_cli.core.results.measurements import ALL, CAVEATS, Measurements, Metric
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.artifacts import (
+from brainhive_cli.core.results import ALL, CAVEATS, Facts, Measurements, Metric
+from brainhive_cli.core.runs import (
     Artifact,
     BrainMap,
     Curve,
     CurveLine,
     Heatmap,
     Point,
+    RunFolder,
     Sheet,
     SheetRow,
     SheetTile,
     Topomap,
+    artifacts,
 )
-from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.reports.figures import brain_slices, drawings
 from brainhive_cli.reports.pages import run_page
 from brainhive_cli.reports.pages.run_page import save_figures

@@ -87,7 +87,7 @@ def test_captions_stay_on_the_sheet_and_do_not_overlap(
 
     sheet = draw_sheet(tmp_path, rows, title, width_inch=width_inch)
 
-    boxes = [*drawn_boxes.values()]
+    boxes = list(drawn_boxes.values())
     assert len(boxes) == 1 + 4 * columns
     assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
     union = Bbox.union(boxes)

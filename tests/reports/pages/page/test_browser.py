@@ -11,20 +11,20 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.artifacts import (
+from brainhive_cli.core.runs import (
     Artifact,
     Curve,
     CurveLine,
     Heatmap,
-    Media,
     Point,
+    RunFolder,
     Sheet,
     SheetRow,
     SheetTile,
     Topomap,
+    artifacts,
 )
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs.artifacts import Media
 from brainhive_cli.reports.pages.page import Page, PageSection, group_artifacts
 
 playwright = pytest.importorskip(

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from brainhive_cli.api import Comparison
 from brainhive_cli.core.base.tables import Table, TableCell
-from brainhive_cli.core.results.facts import Facts
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.results import (
     ALL,
     CAVEATS,
+    Facts,
     Measurements,
     Metric,
     index_by_name,

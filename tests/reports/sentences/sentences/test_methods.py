@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from brainhive_cli.core.results.facts import Facts, merge_set_ups
-from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.results import Facts, Measurements, merge_set_ups
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST
 from brainhive_cli.reports.sentences.sentences import (
@@ -123,14 +122,12 @@ def test_methods_cite_only_the_data_software_and_methods_used(runs):
         )
         keys = re.findall(r"^@\w+\{(.+),$", cited, re.M)
         assert keys == [
-            *(
-                "haxby2001",
-                "hanke2009",
-                "mumford2012",
-                "ledoit2004",
-                "blankertz2011",
-                "pedregosa2011",
-            ),
+            "haxby2001",
+            "hanke2009",
+            "mumford2012",
+            "ledoit2004",
+            "blankertz2011",
+            "pedregosa2011",
             "brainhive",
         ]
         assert (

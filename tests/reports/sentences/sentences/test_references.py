@@ -19,8 +19,14 @@ ENTRIES = {
     for entry in re.finditer(r"^@\w+\{(\S+),\n(?:  .+\n)+\}$", BIBTEX, re.M)
 }
 WITHOUT_PAPERS = {
-    *("categories", "demo", "demo-films", "image-folder", "simulated"),
-    *("eeg-imagenet-coarse", "eeg-imagenet-fine", "eeg-imagenet-time"),
+    "categories",
+    "demo",
+    "demo-films",
+    "image-folder",
+    "simulated",
+    "eeg-imagenet-coarse",
+    "eeg-imagenet-fine",
+    "eeg-imagenet-time",
 }
 """Data sets of the user or of the demo, and data sets with pictures of others."""
 
@@ -67,7 +73,7 @@ def test_every_published_data_set_names_its_papers():
     assert {
         key for published in PUBLISHED_FACTS.values() for key in published.cites
     } <= ENTRIES.keys()
-    assert {*parts.list_kinds("datasets")} - WITHOUT_PAPERS <= PUBLISHED_FACTS.keys()
+    assert set(parts.list_kinds("datasets")) - WITHOUT_PAPERS <= PUBLISHED_FACTS.keys()
 
 
 def test_the_reference_of_this_software_is_that_of_citation_cff():

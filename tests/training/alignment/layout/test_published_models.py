@@ -18,16 +18,14 @@ from brainhive_cli import aligner
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.results.measurements import SELECTED_ON_TEST
 from brainhive_cli.data.targets.encoder_keys import find_encoders
-from brainhive_cli.models.blocks import FusionEncoder
-from brainhive_cli.models.heads import Decoded, Head
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment import model as aligners, model_files
-from brainhive_cli.training.alignment.layout import (
-    ATTENTION_NAMES,
-    UPSTREAM_BACKBONES,
+from brainhive_cli.models import Decoded, FusionEncoder, Head, SignalSpec
+from brainhive_cli.training.alignment import (
+    Aligner,
     Layout,
+    model as aligners,
+    model_files,
 )
-from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.layout import ATTENTION_NAMES, UPSTREAM_BACKBONES
 from brainhive_cli.training.alignment.training.initialisation import load_start
 from tests.tools.golden_files import assert_near
 

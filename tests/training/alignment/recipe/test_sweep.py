@@ -30,7 +30,7 @@ def test_a_sweep_is_one_queue_and_goes_on_where_it_stopped(
     first_cells = ["sub-01_seed-1", "sub-02_seed-1"]
     assert trained == [*first_cells, "sub-01_seed-1", *first_cells]
     step_runs = result.metrics.facts.step_runs
-    assert [*step_runs] == ["train-align · lr=1e-3", "train-align · lr=2e-3"]
+    assert list(step_runs) == ["train-align · lr=1e-3", "train-align · lr=2e-3"]
     for run in step_runs.values():
         files = (tmp_path / "runs" / run).glob("cells/*/metrics.json")
         assert sorted(file.parent.name for file in files) == first_cells

@@ -9,14 +9,10 @@ import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.measurement.ranks import rank_targets
-from brainhive_cli.measurement.retrieval import depends_on_other_trials
-from brainhive_cli.training.alignment.stages import Stage, Train
-from brainhive_cli.training.alignment.terms import Term
-from brainhive_cli.training.alignment.trained import few_shot
-from brainhive_cli.training.alignment.trained.few_shot import (
+from brainhive_cli.data.signals import Normaliser, Trials
+from brainhive_cli.measurement import depends_on_other_trials, rank_targets
+from brainhive_cli.training.alignment import Stage, Term, Train
+from brainhive_cli.training.alignment.trained import (
     FINE_TUNING,
     PERMUTED_SCRATCH,
     PERMUTED_TRANSFER,
@@ -27,9 +23,9 @@ from brainhive_cli.training.alignment.trained.few_shot import (
     PersonModel,
     SourceModel,
     choose_pull,
+    few_shot,
 )
-from brainhive_cli.training.alignment.training.batches import CellData
-from brainhive_cli.training.alignment.training.loop import fit
+from brainhive_cli.training.alignment.training import CellData, fit
 from tests.tools.recorded_numbers import Recorded
 from tests.worlds.alignment_cells import make_targets
 from tests.worlds.array_trials import make_trials
@@ -135,7 +131,7 @@ def fit_arm(
 
 
 def test_zero_shot_is_normalised_by_the_mean_of_other_people(whitened):
-    normalisers = [*whitened.model.learned.normalisers.values()]
+    normalisers = list(whitened.model.learned.normalisers.values())
     mean, matrix = (
         np.mean([getattr(each, name) for each in normalisers], 0)
         for name in ("mean", "matrix")
@@ -335,7 +331,7 @@ def test_a_person_gets_a_number_that_nobody_has(base, whitened, fits) -> None:
             layout, data, *_ = fits.pop()
             assert layout.spec.subjects == (number,) and found.subject == number
             known = [subject] if model is whitened else []
-            assert [*data.history.normalisers] == known
+            assert list(data.history.normalisers) == known
 
 
 def test_seeds_of_a_person_differ(base, fits) -> None:

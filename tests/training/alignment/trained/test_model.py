@@ -8,13 +8,13 @@ import torch
 
 from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.signals import Normaliser, Signal
 from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.trained import model as trained_model
-from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment import Aligner, Cell
+from brainhive_cli.training.alignment.trained import (
+    TrainedModel,
+    model as trained_model,
+)
 from brainhive_cli.training.alignment.trained.run import TrainedRun
 from tests.worlds.alignment_cells import make_targets
 from tests.worlds.array_trials import make_trials
@@ -113,7 +113,7 @@ def test_samples_of_a_signal_depend_on_its_picture_alone(
     decoded = model.decode(trials, names)
     heads = model.predict(2, torch.from_numpy(signals))
 
-    assert seeds[0] == seeds[4] and len({*seeds}) == 4
+    assert seeds[0] == seeds[4] and len(set(seeds)) == 4
     for name, values in decoded.tensors.items():
         torch.testing.assert_close(values, heads[name])
 

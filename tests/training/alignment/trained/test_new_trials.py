@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.data.signals.spaces import Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Trials, Voxels
 from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.trained.new_trials import prepare_as, read_new
@@ -77,7 +76,7 @@ def test_steps_of_the_preparation_are_taken(case: str, recorded: Recorded) -> No
         times_s=found.times_s,
         rate_hz=found.rate_hz,
         unit=len(found.unit),
-        channels=[*map(RECORDED.index, found.channels)]
+        channels=list(map(RECORDED.index, found.channels))
         if len(found.channels) == 3
         else len(found.channels),
         left=len(left),

@@ -10,10 +10,8 @@ import torch
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.models import Head, SignalSpec
+from brainhive_cli.training.alignment import Aligner, Layout
 from brainhive_cli.training.alignment.trained.portable import (
     PortableModel,
     save_program,
@@ -33,7 +31,10 @@ def sensors_model(
 ) -> Aligner:
     """Make a model of two subjects with subject layers."""
     spec = SignalSpec(
-        *(names, SAMPLES, (1, 4), (len(names),) * 2),
+        names,
+        SAMPLES,
+        (1, 4),
+        (len(names),) * 2,
         rate_hz=RATE_HZ,
         times_s=TIMES_S,
         unit="µV",
@@ -98,15 +99,21 @@ CASES: dict[str, tuple[Any, ...]] = {
     "new person": (sensors_model, 5),
     "scaled": (lambda: sensors_model(scale=0.5), 1),
     "other rate and window": (
-        *(sensors_model, 1, normaliser(2, 2), ("Fz", "Oz", "Pz")),
-        *(250.0, (-60.0, 140.0)),
+        sensors_model,
+        1,
+        normaliser(2, 2),
+        ("Fz", "Oz", "Pz"),
+        250.0,
+        (-60.0, 140.0),
     ),
     "window at its own rate": (sensors_model, 1, None, None, None, (-40.0, 88.0)),
     "each channel normalised": (sensors_model, 1, normaliser(2, 1)),
     "all channels normalised": (sensors_model, 1, normaliser(2, 2)),
     "whitened": (lambda: sensors_model(whitened()), 1, normaliser(2, 1)),
     "whitened in another order": (
-        *(lambda: sensors_model(whitened()), 1, None),
+        lambda: sensors_model(whitened()),
+        1,
+        None,
         ("Pz", "Oz", "Cz"),
     ),
     "whitened for others": (lambda: sensors_model(whitened()), 4),
@@ -138,7 +145,7 @@ def test_a_portable_model_learns_and_drops_nothing() -> None:
 
 
 def test_parts_of_other_people_and_of_targets_are_removed() -> None:
-    names = {*PortableModel(voxels_model(), 7).state_dict()}
+    names = set(PortableModel(voxels_model(), 7).state_dict())
     assert any("linears.7." in name for name in names)
     assert not any("linears.4." in name for name in names)
     model = sensors_model()

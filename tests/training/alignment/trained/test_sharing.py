@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.results.facts import CellFacts, Facts
-from brainhive_cli.core.results.measurements import Measurements, Metric
+from brainhive_cli.core.results import CellFacts, Facts, Measurements, Metric
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.training.alignment.trained.sharing import (
@@ -62,9 +61,9 @@ def test_the_licence_follows_from_all_data(
 ) -> None:
     found, unknown, terms = find_terms(learned_from(stimuli, recordings), is_prior)
     assert found == licence
-    assert len([*filter(None, unknown.split(" and "))]) == reasons
+    assert len(list(filter(None, unknown.split(" and ")))) == reasons
     public = {"demo", "demo-films", "things-eeg", "things-meg", "nsd"}
-    assert terms.keys() == public & {*stimuli} and all(terms.values())
+    assert terms.keys() == public & set(stimuli) and all(terms.values())
 
 
 def test_priors_and_unlisted_subjects_leave_terms_unknown() -> None:

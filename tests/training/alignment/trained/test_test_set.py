@@ -10,24 +10,20 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.signals.holdout import Holdout
-from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Holdout, Normaliser, Signal, Trials
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.trained import test_set as test_sets
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.models import TrainedModels
-from brainhive_cli.training.alignment.trained.run import TrainedRun
-from brainhive_cli.training.alignment.trained.test_set import (
+from brainhive_cli.training.alignment.trained import (
     TestSet,
+    TrainedModel,
+    TrainedModels,
     check_test_set,
     open_test_set,
+    test_set as test_sets,
 )
+from brainhive_cli.training.alignment.trained.run import TrainedRun
 from tests.worlds.run_copies import change_unit, copy_run
 
 
@@ -191,7 +187,7 @@ def test_seen_pictures_are_warned_of_once(
 def test_models_of_a_fold_are_compared_with_its_pictures(run: TrainedRun) -> None:
     first, second = run.cells
     tests = open_test_set(replace(run, cells=[first, replace(second, fold=2)]), "test")
-    found = [[*pictures.seen_by_subject] for pictures in tests.list_seen()]
+    found = [list(pictures.seen_by_subject) for pictures in tests.list_seen()]
     assert tests.folds == [1, 2] and found == [[1], [2]]
     assert tests.compare_pictures(2) is tests.list_seen()[1]
 
@@ -263,7 +259,7 @@ def test_fewer_people_have_another_study(
     run: TrainedRun, described: list[tuple[Any, ...]]
 ) -> None:
     assert find_studies(run, replace(run, cells=run.cells[:1])) == [1, 1, 2]
-    assert [[*arguments[1]] for arguments in described] == [[1, 2], [1]]
+    assert [list(arguments[1]) for arguments in described] == [[1, 2], [1]]
 
 
 def test_another_config_of_the_data_set_has_another_study(
@@ -317,15 +313,17 @@ def test_a_study_has_the_trials_of_all_tested_people(
     _ = incomplete.study
 
     _, recordings, pictures, split, _, is_film = described[0]
-    assert [*recordings] == [1, 2] and (split, is_film) == ("test", False)
-    assert {*recordings[2]} == {*pictures} == {"test", "train"}
+    assert list(recordings) == [1, 2] and (split, is_film) == ("test", False)
+    assert set(recordings[2]) == set(pictures) == {"test", "train"}
     for name in ("test", "train"):
         recording = recordings[2][name]
         assert set(recording.image_ids) <= set(pictures[name].image_ids)
     _, recordings, pictures, *_ = described[1]
-    assert [*recordings] == [1] and {*pictures} == {"test", "train"}
+    assert list(recordings) == [1] and set(pictures) == {"test", "train"}
     _, recordings, pictures, *_ = described[2]
-    assert [*recordings] == [1, 2] and {*recordings[1]} == {*pictures} == {"test"}
+    assert list(recordings) == [1, 2] and set(recordings[1]) == set(pictures) == {
+        "test"
+    }
 
 
 def test_new_clips_and_missing_signals_have_no_study(

@@ -12,10 +12,12 @@ from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained import (
+    TestedPerson,
+    TrainedModel,
+    open_test_set,
+)
 from brainhive_cli.training.alignment.trained.run import TrainedRun
-from brainhive_cli.training.alignment.trained.test_set import open_test_set
-from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 
 class ProvenanceOnly:

@@ -151,7 +151,7 @@ def test_only_concepts_of_earlier_trainings_are_named() -> None:
     done = np.arange(20) != 2
 
     def concepts(*models: TrainingHistory, stores: Any = None) -> list[int]:
-        found = compare_pictures({1: [*models]}, stores=stores)
+        found = compare_pictures({1: list(models)}, stores=stores)
         assert (SEEN_CONCEPTS in found.caveats) == found.masks_by_warning[
             CONCEPT_WARNING
         ].any()
@@ -218,7 +218,7 @@ def test_more_than_a_fifth_of_seen_pictures_is_refused(
     models = {1: [make_model_history(IMAGES[:count])], 2: [make_model_history(["z"])]}
     found = compare_pictures(models)
     # a picture that was shown often counts once
-    rows = np.array([0] * 50 + [*range(20)])
+    rows = np.array([0] * 50 + list(range(20)))
 
     if is_refused:
         with pytest.raises(BrainhiveError, match=r"^it .* 5 of the 20"):

@@ -15,8 +15,7 @@ from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned_pictures import hash_names
 from brainhive_cli.data.targets.model_input import spec_of
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment import Aligner, Recipe
 from brainhive_cli.training.alignment.training import batches as module
 from brainhive_cli.training.alignment.training.batches import (
     USUAL,
@@ -134,7 +133,7 @@ def test_subjects_with_different_signals_do_not_train_together() -> None:
 def of_subjects(count: int, repetitions: int = 3) -> CellData:
     """Make trials of subjects of different widths, the last with half the pictures."""
     trials = [
-        replace(voxels([*WIDTHS][place % 3], repetitions), subject=place + 1)
+        replace(voxels(list(WIDTHS)[place % 3], repetitions), subject=place + 1)
         for place in range(count)
     ]
     trials[-1] = trials[-1].take(np.arange(PICTURES // 2))
@@ -269,7 +268,7 @@ def test_rows_of_a_bank_are_the_signals_of_their_subject(
             absent = [single[-1]] * (recording.max_repetitions - len(single))
             values: Any = {
                 "averages": [single.mean(0)],
-                "singles": [*single],
+                "singles": list(single),
                 "stimuli": [np.stack([*single, *absent])],
             }[rows]
             expected += values
@@ -385,7 +384,7 @@ def test_a_person_whom_a_model_does_not_know_has_no_index() -> None:
 
     assert [bank.subject.unique().tolist() for bank, _ in queries] == [[2], [0], [-1]]
     for (bank, rows), subject in zip(queries, (7, 1, 4), strict=True):
-        assert rows.tolist() == [*range(PICTURES)]
+        assert rows.tolist() == list(range(PICTURES))
         expected = 100.0 * subject + torch.arange(PICTURES)
         assert torch.equal(bank.gather(rows)[:, 0, 0], expected)
 
@@ -449,7 +448,7 @@ def test_mixtures_differ_between_processes_and_steps() -> None:
     halves, subjects = torch.arange(80) // 40, torch.arange(80) // PICTURES
     for kind in (halves, subjects):
         assert torch.equal(kind[first.partner], kind)
-    assert sorted(first.partner.tolist()) == [*range(80)]
+    assert sorted(first.partner.tolist()) == list(range(80))
     none = make_batches(data_of()).draw(np.arange(80), 1)[2]
     assert none.mixing is None and none.stimuli.tolist() == [*range(60), *range(20)]
 
@@ -466,8 +465,8 @@ def test_what_is_drawn_once_depends_on_seed_and_subject_alone() -> None:
         data = replace(cells.make_cell_data(embedding), trials=numbered, seed=seed)
         parts = [SMOOTH] * (position + 1)
         drawn = make_batches(data, augment={"parts": parts}).fixed_draws
-        assert [*drawn] == [*range(position + 1)]
-        return [*drawn[position].signals]  # type: ignore[arg-type]
+        assert list(drawn) == list(range(position + 1))
+        return list(drawn[position].signals)  # type: ignore[arg-type]
 
     (one,), (two, again) = bank(0, [1]), bank(0, [2, 1])
     assert one.shape == (PICTURES, 2) and torch.equal(one, again)
@@ -491,7 +490,7 @@ def test_what_was_drawn_once_belongs_to_its_sample_in_every_step() -> None:
     found, other = (signals_of(batches, seed, rows[::-1]) for seed in (0, 1))
 
     assert torch.equal(found, other)
-    drawn = torch.cat([*batches.fixed_draws[0].signals])[rows]  # type: ignore[arg-type]
+    drawn = torch.cat(list(batches.fixed_draws[0].signals))[rows]  # type: ignore[arg-type]
     signal = signals_of(plain, 0, rows)
     is_plain = (found == signal).all(-1)
     assert torch.equal(is_plain, drawn >= 0.5)
@@ -519,7 +518,7 @@ def test_samples_are_averages_single_trials_or_drawn_averages(
         for seed in range(8)
         for repetition in [seed]
     }
-    means = torch.cat([*found.values()])
+    means = torch.cat(list(found.values()))
     last = means[torch.div(means, 10, rounding_mode="floor") == PICTURES - 1]
 
     assert batches.samples.stimulus[torch.from_numpy(batches.rows)].min() == 15
@@ -556,7 +555,7 @@ def test_an_alternative_target_is_drawn_for_each_trial_and_step() -> None:
 
     drawn = [levels(seed) for seed in range(6)]
     assert drawn == [levels(seed) for seed in range(6)]
-    assert {*np.ravel(drawn)} == {0, 1, 2} and len({*map(tuple, drawn)}) > 1
+    assert set(np.ravel(drawn)) == {0, 1, 2} and len(set(map(tuple, drawn))) > 1
 
 
 def test_epochs_of_another_seed_or_number_are_in_another_order() -> None:
@@ -565,8 +564,8 @@ def test_epochs_of_another_seed_or_number_are_in_another_order() -> None:
         np.concatenate(batches.split_epoch(seed, epoch)).tolist()
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))
     ]
-    assert len({*map(tuple, orders)}) == 4
-    assert all(sorted(order) == [*range(3 * PICTURES)] for order in orders)
+    assert len(set(map(tuple, orders))) == 4
+    assert all(sorted(order) == list(range(3 * PICTURES)) for order in orders)
 
 
 @pytest.mark.parametrize(
@@ -597,7 +596,7 @@ def test_the_smallest_epochs_that_can_be_are_taken() -> None:
         assert batches.steps == steps and len(batches.split_epoch(0, 0)) == steps
     for last_batch in ("even", "keep", "drop"):
         whole = make_batches(data_of(), batch_size=60, last_batch=last_batch)
-        assert whole.steps == 3 and [*map(len, whole.split_epoch(0, 0))] == [60] * 3
+        assert whole.steps == 3 and list(map(len, whole.split_epoch(0, 0))) == [60] * 3
     # one subject whose pictures are all held out leaves no equal shares
     trials = [voxels(1), voxels(4).take(np.arange(5))]
     held_out = np.arange(PICTURES) < 5
@@ -689,10 +688,13 @@ def test_held_out_pictures_are_measured_by_subject(
     summarise_validation(ranks, queries, data, 3, [])
 
     (((groups, pool), fields),) = calls
-    assert [group.tolist() for group in groups] == [[*range(15)], [*range(15, 20)]]
+    assert [group.tolist() for group in groups] == [
+        list(range(15)),
+        list(range(15, 20)),
+    ]
     # pictures count once, however many subjects saw them
     assert pool == 15 and fields["seeds"] == (3,) and fields["split"] == "validation"
-    assert [*fields["items"].ids[1]] == [14, 13, 12, 11, 10]
+    assert list(fields["items"].ids[1]) == [14, 13, 12, 11, 10]
     assert summarise_validation(torch.empty(0), [], data, 3, []) == []
     none = replace(data, held_out=np.zeros(PICTURES, bool))
     assert list_validation_queries(none, bank) == []

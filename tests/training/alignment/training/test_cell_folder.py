@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base import console
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Launch, RunFolder
 from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training import cell_folder
 from brainhive_cli.training.alignment.training.cell_folder import CellFolder, train_cell

@@ -11,16 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.models.blocks import FusionEncoder
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.stages import Train
+from brainhive_cli.models import FusionEncoder, Head, SignalSpec
+from brainhive_cli.training.alignment import Aligner, Cell, Layout, Train
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.initialisation import (
     copy_weights,

@@ -9,8 +9,7 @@ from brainhive_cli import api
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files.inputs import map_digests
 from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment import Cell, Recipe
 from brainhive_cli.training.alignment.training.job import (
     BaseRun,
     Job,
@@ -168,7 +167,7 @@ def test_a_ridge_is_counted_in_fits_because_it_has_no_epochs(home) -> None:
 def base_of(home: Any, *cells: Cell, **fields: Any) -> BaseRun:
     recipe = Recipe.resolve("train-align", None, {"dataset": HELD_OUT, **fields}, [])
     dataset = recipe.dataset.build(recipe.paths)
-    return BaseRun(RunFolder(home / "run"), "run", recipe, dataset, [*cells])
+    return BaseRun(RunFolder(home / "run"), "run", recipe, dataset, list(cells))
 
 
 def test_the_model_that_is_tuned_never_saw_the_person(home) -> None:

@@ -14,24 +14,27 @@ from safetensors.torch import load_file
 from torch import nn
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.results.facts import CellFacts
-from brainhive_cli.core.results.measurements import UNKNOWN_HISTORY, Measurements
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.core.runs.weights import Checkpoint
+from brainhive_cli.core.results import UNKNOWN_HISTORY, CellFacts, Measurements
+from brainhive_cli.core.runs import Checkpoint, Launch, RunFolder
 from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.models.blocks import FusionEncoder
-from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.facts import TrainingFacts
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.stages import Stage, Train
-from brainhive_cli.training.alignment.terms import Term
-from brainhive_cli.training.alignment.training import cell_folder, loop
-from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.models import (
+    FUSED_TARGET,
+    TOKEN_HEAD,
+    FusionEncoder,
+    Head,
+    SignalSpec,
+)
+from brainhive_cli.training.alignment import (
+    Aligner,
+    Layout,
+    Recipe,
+    Stage,
+    Term,
+    Train,
+    TrainingFacts,
+    model as aligners,
+)
+from brainhive_cli.training.alignment.training import CellData, cell_folder, loop
 from brainhive_cli.training.alignment.training.cell_folder import train_cell
 from brainhive_cli.training.alignment.training.initialisation import (
     REFERENCE_SD,
@@ -851,7 +854,11 @@ class Calls:
 
     def after_epoch(self, event: dict[str, Any]) -> None:
         assert event.keys() == {
-            *("epoch", "epochs", "loss", "validation_top1", "samples_per_s")
+            "epoch",
+            "epochs",
+            "loss",
+            "validation_top1",
+            "samples_per_s",
         }
         self.calls.append(("epoch", event["epoch"], event["epochs"]))
 

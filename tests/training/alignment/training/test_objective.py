@@ -126,4 +126,4 @@ def test_learned_scales_go_on_and_fixed_ones_stay() -> None:
     }
     objective.copy_matching(learned)
     assert objective[0].logit_scale == 7.0
-    assert [*objective.parameters()][1:] == before[1:]
+    assert list(objective.parameters())[1:] == before[1:]

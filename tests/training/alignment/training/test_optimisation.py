@@ -189,7 +189,9 @@ def test_stages_follow_the_epochs_and_freeze_their_modules() -> None:
         assert found == learned and len(learner.parameters) == len(learned)
         learner.train()
         assert [part.training for part in model] == [epoch >= 2, epoch not in (2,)]
-    assert {"0.bias"} == {n for n, _ in model.named_parameters()} - {*learner.learnable}
+    assert {"0.bias"} == {n for n, _ in model.named_parameters()} - set(
+        learner.learnable
+    )
 
 
 @pytest.mark.parametrize(

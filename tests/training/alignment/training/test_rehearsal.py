@@ -11,12 +11,10 @@ import torch
 
 from brainhive_cli import api
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.training import loop, rehearsal
-from brainhive_cli.training.alignment.training.run import TrainingRun
+from brainhive_cli.training.alignment.training import TrainingRun, loop, rehearsal
 from tests.worlds.command_fixtures import COLOURS, paint_pictures
 
 NAME = "brainhive_cli-models-encoders-python-example"

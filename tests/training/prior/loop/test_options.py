@@ -9,15 +9,13 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Launch, RunFolder
 from brainhive_cli.data.media.views import (
     PictureBatch,
     crop_centre,
     use_crop_of_original,
 )
-from brainhive_cli.models import priors
-from brainhive_cli.models.heads import Conditioning
+from brainhive_cli.models import Conditioning, priors
 from brainhive_cli.training.prior.examples import load_examples
 from brainhive_cli.training.prior.loop import PriorLearner, Training, train
 from tests.worlds.command_fixtures import load_first_batch
@@ -266,7 +264,7 @@ def test_weights_in_bf16_lose_most_steps_of_the_optimiser(
         before = [each.detach().clone() for each in training.prior.parameters()]
         trained(training, RunFolder(tmp_path / weights))
         training.validate()
-        after = [*training.prior.parameters()]
+        after = list(training.prior.parameters())
         assert {each.dtype for each in after} == {
             torch.float32 if weights == "fp32" else torch.bfloat16
         }

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs import Launch, RunFolder
 from brainhive_cli.training.prior.examples import load_examples
 from brainhive_cli.training.prior.loop import LAST, PriorLearner, train
 from brainhive_cli.training.prior.samples import draw_loss_curve, save_samples
@@ -57,7 +56,7 @@ def test_four_steps(
 
     pictures = training.pictures
     two = Launch(1, 2, torch.device("cpu"))
-    drawn = [*load_examples(pictures, range(2, 5), 5, 2, 1, 0, two)]
+    drawn = list(load_examples(pictures, range(2, 5), 5, 2, 1, 0, two))
     weights = training.prior.state_dict().values()
     recorded(
         digits=4,

@@ -15,8 +15,7 @@ from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.heads import Head
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.stages import Train
+from brainhive_cli.training.alignment import Layout, Train
 from brainhive_cli.training.alignment.trained.few_shot import (
     PERMUTED_SCRATCH,
     SCRATCH,
@@ -24,8 +23,7 @@ from brainhive_cli.training.alignment.trained.few_shot import (
     PersonModel,
     SourceModel,
 )
-from brainhive_cli.training.alignment.training.batches import CellData
-from brainhive_cli.training.alignment.training.loop import fit
+from brainhive_cli.training.alignment.training import CellData, fit
 from tests.worlds.array_trials import make_trials
 from tests.worlds.model_layouts import make_signal_spec
 

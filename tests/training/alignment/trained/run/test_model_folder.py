@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.training.alignment.trained.run import (
     ModelFolder,

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Signal, Trials, Voxels
 from brainhive_cli.data.targets.model_input import match_recording
 from brainhive_cli.models.signal_spec import SignalSpec
 from tests.worlds.model_layouts import make_signal_spec

@@ -11,15 +11,11 @@ from safetensors.torch import load_file
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.signals import trials as trials_module
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Trials, trials as trials_module
 from brainhive_cli.models.backbones.ridge import Ridge
 from brainhive_cli.models.heads import Head
-from brainhive_cli.training.alignment.layout import FROM_MEAN, Layout
-from brainhive_cli.training.alignment.stages import Train
-from brainhive_cli.training.alignment.training import loop
-from brainhive_cli.training.alignment.training.batches import CellData
-from brainhive_cli.training.alignment.training.loop import fit
+from brainhive_cli.training.alignment import FROM_MEAN, Layout, Train
+from brainhive_cli.training.alignment.training import CellData, fit, loop
 from tests.worlds.alignment_cells import PICTURES, make_cell_data, make_layout
 
 
@@ -135,7 +131,7 @@ def test_a_closed_form_learns_from_no_held_out_picture(
         stimuli = torch.tensor([numbers[row] for row in rows])
         assert torch.equal(targets, data.targets.gather(stimuli)["e"])
         shown.append(targets)
-    assert [*calls] == [1, 2] and not model.training
+    assert list(calls) == [1, 2] and not model.training
     # each trial counts once in the mean target
     torch.testing.assert_close(model.means["e"].data, torch.cat(shown).mean(0))
 
@@ -190,7 +186,7 @@ def test_a_closed_form_reads_signals_in_blocks(
 
         return replace(trials, signal=LazyRows(signal.shape, signal.dtype, read))
 
-    late = replace(data, trials=[*map(read_late, data.trials)], is_mapped=is_mapped)
+    late = replace(data, trials=list(map(read_late, data.trials)), is_mapped=is_mapped)
 
     model = fit(layout, late, [], Train(validation=0.25), seed=1)
 

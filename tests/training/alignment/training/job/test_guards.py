@@ -82,15 +82,15 @@ TRAINING = (
         "train.stages=[{epochs: 1, lr: 1e-3}, {epochs: 1, lr: 1e-3, freeze: "
         "[fuser.share]}]"
     ),
-    *("train.augment.parts=[{kind: smooth, p: 0.3}]", "signal.normalise=template"),
-    *(
-        "mode=inter",
-        "subjects=1",
-        "seeds=1",
-        "train.batch_size=16",
-        "train.precision=fp32",
-    ),
-    *("train.selection=last", "signal.scale=0.2"),
+    "train.augment.parts=[{kind: smooth, p: 0.3}]",
+    "signal.normalise=template",
+    "mode=inter",
+    "subjects=1",
+    "seeds=1",
+    "train.batch_size=16",
+    "train.precision=fp32",
+    "train.selection=last",
+    "signal.scale=0.2",
 )
 """With a router, MMD, positives, smoothing, a template, segments and two stages."""
 

@@ -11,11 +11,9 @@ import torch
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.models.encoders import resolve
-from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.trained.picture_targets import open_targets
+from brainhive_cli.training.alignment import Aligner, model as aligners
+from brainhive_cli.training.alignment.trained import open_targets, open_test_set
 from brainhive_cli.training.alignment.trained.run import TrainedRun
-from brainhive_cli.training.alignment.trained.test_set import open_test_set
 from tests.worlds.command_fixtures import RunCommand
 
 ENCODER = "{kind: timm, source: random, architecture: test_vit}"

@@ -13,11 +13,8 @@ from safetensors.torch import load_file
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.units import StimulusGrouping
-from brainhive_cli.models.blocks import FusionEncoder
-from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.stages import Train
-from brainhive_cli.training.alignment.terms import Term
+from brainhive_cli.models import FUSED_TARGET, TOKEN_HEAD, FusionEncoder, Head
+from brainhive_cli.training.alignment import Layout, Term, Train
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.cell_folder import train_cell
 from tests.tools.recorded_numbers import Recorded
