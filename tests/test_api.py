@@ -29,7 +29,9 @@ COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
 @pytest.fixture
 def page(trained_run: Path, evaluation_result: Any, run_command: Any) -> dict[str, Any]:
     """Variables of the documentation page after its blocks ran on a small data set."""
-    other = run_command("eval-retrieval", f"run={trained_run}", "sheet_rows=1").folder
+    other_run_folder = run_command(
+        "eval-retrieval", f"run={trained_run}", "sheet_rows=1"
+    ).folder
     text = (DOCS / "python.md").read_text().partition("## Runs\n")[2]
     blocks = blocks_of(text.partition("## Your own parts")[0], "python")
     placeholders = {
@@ -37,7 +39,7 @@ def page(trained_run: Path, evaluation_result: Any, run_command: Any) -> dict[st
         "TRAINING": trained_run.name,
         "DATASET": "demo-noise-0.3-40-concepts",
         "ENCODER": COLOURS,
-        "OTHER": str(other),
+        "OTHER": str(other_run_folder),
     }
     text = "".join(blocks)
     for name, value in placeholders.items():
@@ -71,19 +73,21 @@ def test_the_page_gives_the_numbers_of_the_commands(
     assert len(decoded.ranks) == len(page["recording"].pictures)
 
     # texts and cards state the finding and the caveats
-    run = page["run"]
-    assert run.finding and run.measurements.caveats
-    for text in (str(run), html.unescape(run._repr_html_())):
-        assert run.finding in text
+    finished_run = page["run"]
+    assert finished_run.finding and finished_run.measurements.caveats
+    for text in (str(finished_run), html.unescape(finished_run._repr_html_())):
+        assert finished_run.finding in text
         assert f"{top1['value']:.3f}" in text or f"{100 * top1['value']:.3g}" in text
-        for caveat in explain_caveats(run.measurements):
+        for caveat in explain_caveats(finished_run.measurements):
             assert caveat in text
-    written = run.page()
-    assert f'href="{os.path.relpath(written)}"' in run._repr_html_()
+    written_page = finished_run.page()
+    assert f'href="{os.path.relpath(written_page)}"' in finished_run._repr_html_()
     # the page has spaces that do not break
-    assert run.finding in html.unescape(written.read_text()).replace("\xa0", " ")
-    written.unlink()
-    assert "<a href" not in run._repr_html_()
+    assert finished_run.finding in html.unescape(written_page.read_text()).replace(
+        "\xa0", " "
+    )
+    written_page.unlink()
+    assert "<a href" not in finished_run._repr_html_()
     table = page["comparison"]._repr_html_()
     # the runs are equal, so no value is printed in bold
     assert table.startswith("<table>") and "<b>" not in table
@@ -190,18 +194,18 @@ def test_channels_may_be_in_any_order_but_none_may_be_missing(
         ranks(reversed_order[:-1])
 
     # a model is opened by the path or name of its run, or by its folder
-    run = page["trained"]
-    shutil.copytree(run.path / "cells" / cell.name / "model", tmp_path / "copy")
-    weights = api.open_model(run.path, cell.name).state_dict()
+    trained = page["trained"]
+    shutil.copytree(trained.path / "cells" / cell.name / "model", tmp_path / "copy")
+    weights = api.open_model(trained.path, cell.name).state_dict()
     for model in (
-        api.open_model(run.path.name, cell.name),
+        api.open_model(trained.path.name, cell.name),
         api.open_model(tmp_path / "copy"),
     ):
         for name, value in model.state_dict().items():
             assert torch.equal(weights[name], value)
 
     # a run with several cells needs the name of a cell
-    for open_without_cell in (run.aligner, lambda: api.open_model(run.path)):
+    for open_without_cell in (trained.aligner, lambda: api.open_model(trained.path)):
         with pytest.raises(BrainhiveError) as caught:
             open_without_cell()
         assert "2 models" in caught.value.message
@@ -235,17 +239,19 @@ def test_importing_the_api_loads_no_heavy_library() -> None:
 def test_bad_arguments_are_refused_by_name_with_a_way_out(
     trained_run: Path, evaluation_result: Any, wrong_value: Any
 ) -> None:
-    run = api.open_run(trained_run)
-    cell = run.cells[0]
+    finished_trained_run = api.open_run(trained_run)
+    cell = finished_trained_run.cells[0]
     calls = {
         "open_run": lambda: api.open_run(wrong_value),
         "open_store encoder": lambda: api.open_store("x", "train", wrong_value),
         "open_signals subject": lambda: api.open_signals("x", wrong_value),
-        "device": lambda: run.aligner(cell.name, wrong_value),
-        "subject": lambda: run.predictions(
+        "device": lambda: finished_trained_run.aligner(cell.name, wrong_value),
+        "subject": lambda: finished_trained_run.predictions(
             -1 if wrong_value is None else wrong_value, cell=cell.name
         ),
-        "decode signal": lambda: api.decode(run, wrong_value, cell=cell.name),
+        "decode signal": lambda: api.decode(
+            finished_trained_run, wrong_value, cell=cell.name
+        ),
         "load": lambda: aligner.load(wrong_value),
         "compare": lambda: api.compare(
             trained_run, evaluation_result.folder, labels=-1
@@ -256,4 +262,4 @@ def test_bad_arguments_are_refused_by_name_with_a_way_out(
             call()
         assert raised.value.hint, name
     with pytest.raises(DeviceError, match="cuda:99"):
-        run.aligner(cell.name, "cuda:99")
+        finished_trained_run.aligner(cell.name, "cuda:99")

@@ -65,7 +65,12 @@ def test_the_code_uses_standard_technical_english() -> None:
     }
     assert (
         len(banned_words) > 100
-        and {name: words for name, words in banned_words.items() if words} == {}
+        and {
+            name: banned_word
+            for name, banned_word in banned_words.items()
+            if banned_word
+        }
+        == {}
     )
 
 

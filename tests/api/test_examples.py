@@ -48,10 +48,12 @@ def test_an_example_runs_on_runs_and_stores(
     run_command: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    other = run_command("eval-retrieval", f"run={trained_run}", "sheet_rows=1").folder
+    other_run_folder = run_command(
+        "eval-retrieval", f"run={trained_run}", "sheet_rows=1"
+    ).folder
     replaced = {
         "EVALUATION": str(evaluation_result.folder),
-        "OTHER": str(other),
+        "OTHER": str(other_run_folder),
         "TRAINING": str(trained_run),
         "CELL": next(cell.name for cell in api.open_run(trained_run).cells),
         "DATASET": DATASET,

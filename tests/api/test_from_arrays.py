@@ -78,13 +78,18 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
             trials, pictures, dataset, session=session, name="other", **steps
         )
         assert (len(stored.image_ids), stored.caveats) == (len(shown), [])
-        other = api.open_signals("pictures", 1, "other")
+        other_signals = api.open_signals("pictures", 1, "other")
         for split, recording in expected.splits.items():
             np.testing.assert_allclose(
-                other[split].signal[:], recording.signal[:], rtol=1e-5, atol=1e-5
+                other_signals[split].signal[:],
+                recording.signal[:],
+                rtol=1e-5,
+                atol=1e-5,
             )
-            np.testing.assert_array_equal(other[split].sessions, recording.sessions)
-            assert list(other[split].image_ids) == list(recording.image_ids)
+            np.testing.assert_array_equal(
+                other_signals[split].sessions, recording.sessions
+            )
+            assert list(other_signals[split].image_ids) == list(recording.image_ids)
 
     # epochs with known pictures, and an array of the model's size without axes
     ranked = api.decode(trained, epochs, pictures=shown)
@@ -101,8 +106,8 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
 
     # channels are found by name
     reversed_axes = AXES | {"channels": NAMES[::-1]}
-    other = api.decode(trained, signal[:, ::-1], **reversed_axes)
-    np.testing.assert_allclose(other.similarity, unranked.similarity, atol=1e-4)
+    other_signals = api.decode(trained, signal[:, ::-1], **reversed_axes)
+    np.testing.assert_allclose(other_signals.similarity, unranked.similarity, atol=1e-4)
 
     # axes that differ from the axes of the model
     for wrong_axis, facts in (
@@ -123,8 +128,12 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
 def test_epochs_take_the_steps_of_the_model(home, run_command, delay_ms) -> None:
     write_pictures(home / "data/image-folder")
     (home / "data/recordings").mkdir()
-    shown = Presentation.randomize(4, seed=0)
-    raw = annotate(make_raw(shown, seed=0, noise=2), shown, list(shown.pictures))
+    presentation = Presentation.randomize(4, seed=0)
+    raw = annotate(
+        make_raw(presentation, seed=0, noise=2),
+        presentation,
+        list(presentation.pictures),
+    )
     raw.save(home / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
     api.run("prepare", preparation={**STEPS, "delay_ms": delay_ms})
     dataset = {"dataset": "image-folder", "encoders": ["demo-clip"]}

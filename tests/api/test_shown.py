@@ -63,17 +63,23 @@ def test_opened_objects_have_short_texts_and_cards(
         evaluated: evaluated.name,
         trained.member(cell.name): cell.name,
     }
-    for shown, name in cards.items():
-        assert name in unescape(shown._repr_html_())
-        assert name in repr(shown) and len(repr(shown)) < MAX_REPR
+    for shown_name, name in cards.items():
+        assert name in unescape(shown_name._repr_html_())
+        assert name in repr(shown_name) and len(repr(shown_name)) < MAX_REPR
 
     # data say their sizes, and do not read the signals
     trials = signals["test"]
     sizes = (len(trials.pictures), trials.max_repetitions, *trials.signal.shape[1:])
     for size in sizes:
         assert str(size) in repr(trials) and str(size) in repr(signals)
-    for shown in (trials, signals, trials.signal, trials.space, evaluated.measurements):
-        assert len(repr(shown)) < MAX_REPR
+    for shown_name in (
+        trials,
+        signals,
+        trials.signal,
+        trials.space,
+        evaluated.measurements,
+    ):
+        assert len(repr(shown_name)) < MAX_REPR
     assert "test" in signals._repr_html_() and trials._repr_html_()
     for artifact in evaluated.artifacts():
         assert artifact.title in repr(artifact) and len(repr(artifact)) < MAX_REPR
@@ -82,8 +88,8 @@ def test_opened_objects_have_short_texts_and_cards(
 def test_the_help_is_short_and_names_every_public_name() -> None:
     text = pydoc.plain(pydoc.render_doc(api))
     assert len(text.splitlines()) < MAX_HELP_LINES
-    words = {word.strip("(),.`") for word in text.split()}
-    assert set(dir(api)) <= words
+    arguments = {argument.strip("(),.`") for argument in text.split()}
+    assert set(dir(api)) <= arguments
 
     # the table has the summary of each function
     lines = {" ".join(line.split()) for line in text.splitlines()}

@@ -21,16 +21,16 @@ from brainhive_cli.core.runs.result import Result
 RESULT = Result(Path(), (Table("a title", ("column",), (("cell",),)),))
 
 
-def brainhive(*words: str) -> Any:
+def brainhive(*arguments: str) -> Any:
     return CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(
-        app, list(words)
+        app, list(arguments)
     )
 
 
 def test_with_json_an_error_is_a_document_on_stdout(
     home: Path,
 ) -> None:
-    for words, code, told, hint in (
+    for arguments, code, told, hint in (
         (["embed", "no.such.key=1"], 2, "key 'no'", "encoders"),
         (["embed", "--datset", "x"], 2, "--datset", "brainhive help embed"),
         (["embedd"], 2, "embedd", "brainhive help"),
@@ -41,12 +41,12 @@ def test_with_json_an_error_is_a_document_on_stdout(
             "brainhive embed",
         ),
     ):
-        shown = brainhive(*words, "--json")
-        document = json.loads(shown.stdout)
+        process = brainhive(*arguments, "--json")
+        document = json.loads(process.stdout)
         assert document.keys() == {"error", "hint", "exit_code"}
-        assert shown.exit_code == document["exit_code"] == code
+        assert process.exit_code == document["exit_code"] == code
         assert told in document["error"] and hint in document["hint"]
-        assert told in shown.stderr
+        assert told in process.stderr
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
@@ -57,8 +57,8 @@ def test_ctrl_c_under_json_is_a_document_too(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(doctor, "run", stopped)
-    shown = brainhive("doctor", "--json")
-    assert shown.exit_code == json.loads(shown.stdout)["exit_code"] == 130
+    process = brainhive("doctor", "--json")
+    assert process.exit_code == json.loads(process.stdout)["exit_code"] == 130
 
 
 def test_help_is_a_word_too() -> None:
@@ -105,39 +105,42 @@ def test_a_reader_that_goes_away_is_no_error(
             "run",
             lambda *_: monkeypatch.setattr(sys, "stdout", closed) or RESULT,
         )
-        shown = brainhive("doctor")
-    assert shown.exit_code == 1 and shown.stderr == ""
+        process = brainhive("doctor")
+    assert process.exit_code == 1 and process.stderr == ""
 
 
 def test_every_command_takes_a_run_with_and_without_its_flag(
     home: Path,
 ) -> None:
-    for words in (
+    for arguments in (
         ["eval-retrieval"],
         ["explain"],
         ["reconstruct", "--prior", "identity"],
     ):
         for run in (["nothing"], ["--run", "nothing"]):
-            shown = brainhive(*words, *run)
+            process = brainhive(*arguments, *run)
             assert (
-                shown.exit_code == 3 and "no train-align run 'nothing'" in shown.stderr
+                process.exit_code == 3
+                and "no train-align run 'nothing'" in process.stderr
             )
-    shown = brainhive("explain", "--run", "one", "other")
-    assert shown.exit_code == 2 and "2 runs: one, other" in shown.stderr
+    process = brainhive("explain", "--run", "one", "other")
+    assert process.exit_code == 2 and "2 runs: one, other" in process.stderr
 
 
 def test_the_way_out_stays_within_the_recipe_that_was_named(home: Path) -> None:
-    for words, lines in (
+    for arguments, lines in (
         (["train-align"], ["embed"]),
         (["reconstruct"], ["embed", "train-align", "reconstruct"]),
     ):
-        way = " && ".join(f"brainhive {line} --recipe demo" for line in lines)
-        shown = brainhive(*words, "--recipe", "demo")
-        assert shown.exit_code == 3 and shown.stderr.endswith(f"  try: {way}\n")
-        assert f"({way})" in brainhive(*words, "--recipe", "demo", "--check").stderr
-    shown = brainhive(
+        text = " && ".join(f"brainhive {line} --recipe demo" for line in lines)
+        process = brainhive(*arguments, "--recipe", "demo")
+        assert process.exit_code == 3 and process.stderr.endswith(f"  try: {text}\n")
+        assert (
+            f"({text})" in brainhive(*arguments, "--recipe", "demo", "--check").stderr
+        )
+    process = brainhive(
         "train-align", "--recipe", "demo", "encoders=demo-clip", "prior=null"
     )
-    assert shown.stderr.endswith(
+    assert process.stderr.endswith(
         "try: brainhive embed --recipe demo --encoders demo-clip\n"
     )

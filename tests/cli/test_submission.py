@@ -128,12 +128,12 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
     options = ("run.cluster.container=lab image.sif", "run.cluster.gpus=2")
     script = call(*line, *options, "--submit", "--check", "--allow-code").stdout
     home = os.environ["BRAINHIVE_HOME"]
-    words = (
+    arguments = (
         f"apptainer exec --nv --bind {home} --bind {tmp_path} --bind "
         f"{tmp_path / 'hub'} "
     )
     assert (
-        f"{words}--env HF_HOME={tmp_path / 'hub'} 'lab image.sif' brainhive "
+        f"{arguments}--env HF_HOME={tmp_path / 'hub'} 'lab image.sif' brainhive "
         "train-align --recipe"
     ) in script
     assert "--time" not in script
@@ -147,11 +147,11 @@ def test_a_line_is_submitted_once_and_then_found_finished(line, queue, tmp_path)
         "#SBATCH --array=0-1" in planned["scripts"]["train-align"]
         and planned["downloads"] == []
     )
-    first = call(*line, "--submit")
+    first_call = call(*line, "--submit")
     assert (
-        first.exit_code == 0
-        and "submitted train-align: job 11, 2 tasks" in first.stderr
-    ), first.output
+        first_call.exit_code == 0
+        and "submitted train-align: job 11, 2 tasks" in first_call.stderr
+    ), first_call.output
     folder = submitted(tmp_path)
     (queue / "tasks").write_text("11_0 RUNNING\n11_1 PENDING\n")
     second = call(*line, "--submit")
@@ -161,7 +161,7 @@ def test_a_line_is_submitted_once_and_then_found_finished(line, queue, tmp_path)
         f"sbatch --parsable --job-name={job} {folder / 'train-align.sh'}"
     ]
     assert all(
-        f"scancel --me --name={job}" in shown.stderr for shown in (first, second)
+        f"scancel --me --name={job}" in shown.stderr for shown in (first_call, second)
     )
 
     code = run_task(folder, 11, 0)  # alone, it takes the cells of the other task, too
@@ -210,8 +210,8 @@ def test_downloads_are_listed_last_even_without_a_network(home, queue, monkeypat
     line = ("embed", "--recipe", "demo", "--encoders", "hub:nobody/nothing", "--submit")
     result = call(*line, "--check")
     assert result.exit_code == 3
-    last = result.stdout.splitlines()[-1]
-    assert last.startswith("# ") and ": hf download nobody/nothing" in last
+    last_line = result.stdout.splitlines()[-1]
+    assert last_line.startswith("# ") and ": hf download nobody/nothing" in last_line
     assert call(*line).exit_code == 3 and not calls(queue)
 
 
@@ -262,9 +262,9 @@ def test_tasks_of_a_sweep_share_the_cells_of_all_runs(line, queue, tmp_path):
     logs = [file.read_text() for file in (folder / "logs").iterdir()]
     assert codes == [0, 0], logs
     runs = [RunFolder(path) for path in (tmp_path / "runs/train-align").iterdir()]
-    assert len(runs) == 2 and all(run.is_finished for run in runs)
-    for run in runs:
-        epochs = [event["cell"] for event in run.events() if "epoch" in event]
+    assert len(runs) == 2 and all(finished_run.is_finished for finished_run in runs)
+    for finished_run in runs:
+        epochs = [event["cell"] for event in finished_run.events() if "epoch" in event]
         assert len(epochs) == len(set(epochs)) == 2
     assert "nothing is submitted" in call(*line, LRS, "--submit").stderr
 
@@ -335,18 +335,18 @@ def test_a_scheduler_that_is_absent_or_refuses_is_named(
 
 
 def test_missing_inputs_end_a_submission_before_the_scheduler(line, queue, tmp_path):
-    for word, code, what in (
+    for argument, code, what in (
         (f"paths.embeddings={tmp_path}", 3, "no train embeddings"),
         ("--again", 2, "--again"),
     ):
-        result = call(*line, word, "--submit")
+        result = call(*line, argument, "--submit")
         assert result.exit_code == code and what in result.stderr and not calls(queue)
 
 
 def test_a_folder_with_a_backslash_is_refused(line, tmp_path, monkeypatch):
     """SLURM would write the log to another folder."""
     (tmp_path / "a\\b").mkdir()
-    words = [word for word in line if not word.startswith("paths.runs")]
+    arguments = [argument for argument in line if not argument.startswith("paths.runs")]
     runs = f"paths.runs={tmp_path}/a\\b"
-    refused = call(*words, runs, "--submit", "--check")
+    refused = call(*arguments, runs, "--submit", "--check")
     assert refused.exit_code == 2 and "has a backslash" in refused.stderr

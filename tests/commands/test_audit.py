@@ -745,7 +745,7 @@ def test_two_galleries_are_not_taken_for_seeds(tmp_path: Path) -> None:
 def lacking_seeds(folder: Path) -> str:
     """Claim the mean score of five seeds, and write one seed."""
     values = [compute_similarity(simulate_predictions(seed)) for seed in range(50, 55)]
-    claim = float(np.mean([score_top_k(each) for each in values]))
+    claim = float(np.mean([score_top_k(value) for value in values]))
     lowest = min(values, key=score_top_k)
     assert claim > score_top_k(lowest) + 1
     write_result(folder, {"top1": claim}, similarity=lowest)
@@ -755,7 +755,7 @@ def lacking_seeds(folder: Path) -> str:
 def lacking_seeds_of_distances(folder: Path) -> str:
     """Claim the mean score of five seeds, and write distances of one."""
     values = [compute_similarity(simulate_predictions(seed)) for seed in range(50, 55)]
-    claim = float(np.mean([score_top_k(each) for each in values]))
+    claim = float(np.mean([score_top_k(value) for value in values]))
     write_result(folder, {"top1": claim}, similarity=1 - min(values, key=score_top_k))
     return DISTANCE
 
@@ -940,27 +940,27 @@ def test_our_own_run_passes_and_a_cheat_has_its_own_exit_code(
     world: Path, trained_run: Path, evaluation_result: Any, tmp_path: Path
 ) -> None:
     # predictions and gallery of a subject, with the numbers of eval-retrieval
-    run = api.open_run(str(trained_run))
-    cell = run.cells[0]
+    finished_trained_run = api.open_run(str(trained_run))
+    cell = finished_trained_run.cells[0]
     subject = cell.tested_on[0]
-    predicted = run.predictions(subject, "test", cell.name)
+    predicted = finished_trained_run.predictions(subject, "test", cell.name)
     ids = list(predicted.image_ids)
-    tests = run.open_test_set(cell.name)
-    member = run.member(cell.name)
+    tests = finished_trained_run.open_test_set(cell.name)
+    member = finished_trained_run.member(cell.name)
     targets = open_targets(tests, member, "test")
     gallery = member.encode_pictures(targets, np.arange(len(ids)))
     train_embeddings = TargetStore.open(next(world.glob("embeddings/*/train/*.h5")))
     top1 = evaluation_result.metrics.scopes[f"{cell.name} · sub-01"]["top1"]
-    own = write_result(
+    own_result = write_result(
         tmp_path / "own",
         {"top1": top1.value, "ci": [top1.low, top1.high], "pool": top1.pool},
         ids,
         predicted=predicted.heads["token"],
         gallery=gallery,
     )
-    (own / "train_ids.txt").write_text("\n".join(train_embeddings.image_ids))
+    (own_result / "train_ids.txt").write_text("\n".join(train_embeddings.image_ids))
 
-    passed = brainhive(str(own), "--json")
+    passed = brainhive(str(own_result), "--json")
     assert passed.exit_code == 0, passed.output
     rows = json.loads(passed.stdout)["details"]["audit"]
     assert FINDING not in [row["state"] for row in rows]

@@ -117,21 +117,25 @@ def test_a_signal_store_has_rows_of_its_own(run_command, home):
 def test_a_run_is_checked_by_folder_or_name_next_to_stores(
     run_command, sound, home, capsys
 ):
-    run = start_run(NamedRun("train-align"), Launch(0, 1, torch.device("cpu")))
-    run.finish(Measurements())
+    run_folder = start_run(NamedRun("train-align"), Launch(0, 1, torch.device("cpu")))
+    run_folder.finish(Measurements())
 
-    run.set_label("wide window")
-    for name in (str(run.path), run.path.name, "wide window"):
+    run_folder.set_label("wide window")
+    for name in (
+        str(run_folder.path),
+        run_folder.path.name,
+        "wide window",
+    ):
         result = run_command("check", f"stores={name},{sound}")
         store_table, run_table = result.tables
         assert result.exit_code == 0
         assert len(store_table.rows) == len(run_table.rows) == 1
         assert run_table.rows[0][-2:] == ("yes", "passed")
 
-    metrics = run.path / "metrics.json"
+    metrics = run_folder.path / "metrics.json"
     metrics.write_text(metrics.read_text().replace(f"{SCHEMA}", f"{SCHEMA + 1}"))
     capsys.readouterr()
-    result = run_command("check", f"stores={run.path.name}")
+    result = run_command("check", f"stores={run_folder.path.name}")
     assert result.exit_code == 1 and result.tables[0].rows[0][-1] == "failed"
     assert str(metrics) in capsys.readouterr().err
 
@@ -145,5 +149,7 @@ def test_checking_an_incomplete_data_set_has_exit_code_3(
     assert ended.exit_code == MissingData.exit_code
     facts = json.loads(ended.stdout)["details"]["datasets"]["things-eeg"]
     assert facts["folder"] == str(home / "data/things-eeg")
-    assert [part["state"] for part in facts["parts"].values()] == ["missing"] * 3
+    assert [partial_part["state"] for partial_part in facts["parts"].values()] == [
+        "missing"
+    ] * 3
     assert "pictures" in facts["parts"]["pictures"]["problem"]

@@ -32,9 +32,9 @@ SMALL = (
 N_DESIGNS = 8
 
 
-def invoke(*words: str) -> Any:
+def invoke(*arguments: str) -> Any:
     """Run a command in this process."""
-    return CliRunner().invoke(app, list(words), catch_exceptions=False)
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +133,10 @@ def test_the_study_of_the_pictures_is_written(home: Path) -> None:
     assert (study / "run_study.py").is_file()
     with (study / "order.csv").open() as file:
         rows = list(csv.DictReader(file))
-    shown = [row["picture"] for row in rows if row["picture"].endswith(".png")]
+    pictures = [row["picture"] for row in rows if row["picture"].endswith(".png")]
     planned = json.loads(result.stdout)["metrics"]["facts"]["designs"][0]
     n_trials = 2 * planned["train_pictures"] + 2 * planned["test_pictures"]
-    assert len(shown) == 2 * n_trials
+    assert len(pictures) == 2 * n_trials
     assert {row["person"] for row in rows} == {"1", "2"}
     assert list((home / "embeddings").rglob("gabor.h5"))
 
@@ -182,7 +182,7 @@ def test_a_plan_from_a_pilot_says_which_pilot_could_tell(
 
 
 @pytest.mark.parametrize(
-    ("words", "error"),
+    ("arguments", "error"),
     [
         (("--question", "top1"), RecipeError),
         (("--size", "0.1"), RecipeError),
@@ -196,10 +196,10 @@ def test_a_plan_from_a_pilot_says_which_pilot_could_tell(
     ],
 )
 def test_wrong_input_ends_with_two_lines(
-    words: tuple[str, ...], error: Any, home: Path
+    arguments: tuple[str, ...], error: Any, home: Path
 ) -> None:
     write_pictures(home / "pictures")
-    result = invoke("design", *words)
+    result = invoke("design", *arguments)
     assert result.exit_code == error.exit_code, result.output
     lines = result.stderr.strip().splitlines()[-2:]
     assert lines[0].startswith("error: ") and lines[1].startswith("  try: ")

@@ -37,7 +37,7 @@ QUICK = (
 )
 
 
-def rank_directly(run: Path, home: Path, subject: int) -> tuple[np.ndarray, int]:
+def rank_directly(run_folder: Path, home: Path, subject: int) -> tuple[np.ndarray, int]:
     """Rank the pictures for each signal without the code of the command.
 
     Args:
@@ -48,7 +48,7 @@ def rank_directly(run: Path, home: Path, subject: int) -> tuple[np.ndarray, int]
     Returns:
         Rank [N] of the seen picture, and the number of candidates.
     """
-    model = aligner.load(run / "cells" / f"sub-{subject:02d}_seed-1" / "model")
+    model = aligner.load(run_folder / "cells" / f"sub-{subject:02d}_seed-1" / "model")
     store = home / "signals" / DATASET / "default" / f"sub-{subject:02d}.h5"
     with h5py.File(store) as file:
         counts = file["test/repetitions"][()]
@@ -195,8 +195,10 @@ def test_trials_of_bad_pictures_are_left_out_and_counted(
 def test_a_ridge_is_measured_on_the_study_of_its_run(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [f"run={trained_run}", "baseline=ridge"]
-    job = run.RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, words))
+    arguments = [f"run={trained_run}", "baseline=ridge"]
+    job = run.RetrievalRun.resolve(
+        Recipe.resolve("eval-retrieval", None, {}, arguments)
+    )
     measured = []
     monkeypatch.setattr(
         measure, "measure_cell", lambda models, tests, recipe: measured.append(tests)
@@ -217,8 +219,8 @@ def test_a_model_named_by_its_label_is_the_same_model(
     RunFolder(trained_run).set_label("a, b: c")
     try:
         for key in ("run", "align_run"):
-            found = run_command("eval-retrieval", f"{key}='a, b: c'", "sheet_rows=0")
-            assert found.folder.name == evaluation_result.folder.name
+            result = run_command("eval-retrieval", f"{key}='a, b: c'", "sheet_rows=0")
+            assert result.folder.name == evaluation_result.folder.name
         labelled = run_command(
             "eval-retrieval", f"run={trained_run}", "sheet_rows=0", "run.label=x"
         )

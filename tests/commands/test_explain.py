@@ -43,8 +43,10 @@ def folder(shared_world, run_command, align_overrides):
     """Run of explain for both subjects of the shared training run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
-        run = run_command("train-align", *align_overrides).folder
-        return RunFolder(run_command("explain", f"align_run={run}", *QUICK).folder)
+        run_folder = run_command("train-align", *align_overrides).folder
+        return RunFolder(
+            run_command("explain", f"align_run={run_folder}", *QUICK).folder
+        )
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +175,9 @@ def test_all_analyses_are_corrected_together(
 
     monkeypatch.setattr(findings, "correct_p_values", correct)
     monkeypatch.setattr(claims, "find_latest_onsets", reach_everywhere)
-    run = run_command("train-align", *align_overrides).folder
+    run_folder = run_command("train-align", *align_overrides).folder
     choice = ("analyses=[windows,trained]", "subjects=1", runs)
-    metrics = run_command("explain", f"align_run={run}", *choice, *QUICK).metrics
+    metrics = run_command("explain", f"align_run={run_folder}", *choice, *QUICK).metrics
 
     profiles = metrics.facts.profiles
     assert corrected_counts == [len(profiles)] and len(profiles) > 2
@@ -202,9 +204,9 @@ def test_voxels_have_regions_instead_of_windows(
     run_command, align_overrides, world, tmp_path
 ):
     runs = f"paths.runs={tmp_path / 'runs'}"
-    run = run_command("train-align", *align_overrides, *VOXELS, runs).folder
+    run_folder = run_command("train-align", *align_overrides, *VOXELS, runs).folder
 
-    result = run_command("explain", f"align_run={run}", runs, *QUICK)
+    result = run_command("explain", f"align_run={run_folder}", runs, *QUICK)
 
     # the voxels of the demo have no coordinates
     header, *rows = (result.files["maps"] / "sub-01.tsv").read_text().splitlines()

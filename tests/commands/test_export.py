@@ -110,8 +110,12 @@ def runs(
         write_pictures(home / "data/image-folder")
         (home / "data/recordings").mkdir()
         for session in (1, 2):
-            shown = Presentation.randomize(4, seed=session)
-            raw = annotate(make_raw(shown, seed=session), shown, list(shown.pictures))
+            presentation = Presentation.randomize(4, seed=session)
+            raw = annotate(
+                make_raw(presentation, seed=session),
+                presentation,
+                list(presentation.pictures),
+            )
             file = home / f"data/recordings/sub-01_ses-0{session}.fif"
             raw.save(file, verbose="ERROR")
         run_command("embed", *PICTURES)
@@ -129,9 +133,9 @@ def runs(
         yield runs
 
 
-def export(run: Path, *arguments: str) -> Any:
+def export(run_folder: Path, *arguments: str) -> Any:
     """Export the model of a run to the folder `out`, and return its contract."""
-    ended = brainhive("export", run.name, "to=out", *arguments, "--json")
+    ended = brainhive("export", run_folder.name, "to=out", *arguments, "--json")
     assert ended.exit_code == 0, ended.stderr
     contract = json.loads(ended.stdout)["details"]
     assert contract == json.loads(Path("out/model.json").read_text("utf-8"))
@@ -139,7 +143,7 @@ def export(run: Path, *arguments: str) -> Any:
 
 
 def compare_with_retrieval(
-    run: Path, channels: Any = slice(None), start: int = 0
+    run_folder: Path, channels: Any = slice(None), start: int = 0
 ) -> None:
     """Assert that the file gives the tokens that eval-retrieval compares.
 
@@ -150,7 +154,7 @@ def compare_with_retrieval(
         channels: Indices of the store's channels that the file takes.
         start: Sample of the store at which the window of the file starts.
     """
-    align = open_model(str(run), Paths())
+    align = open_model(str(run_folder), Paths())
     trained = align.open_first()
     person = open_test_set(align, "test").open_person(trained, 1)
     signal = person.recordings.open_recording(1, "test").averages

@@ -27,19 +27,19 @@ mne = pytest.importorskip("mne")
 SHOWN = Presentation.randomize(2, seed=0)
 
 
-def brainhive(*words: str) -> Any:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
+def brainhive(*arguments: str) -> Any:
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
 
 
-def init(*words: str) -> Any:
-    ended = brainhive("init", *words)
+def init(*arguments: str) -> Any:
+    ended = brainhive("init", *arguments)
     assert ended.exit_code == 0, ended.stderr
     return ended
 
 
-def refuse(*words: str) -> tuple[int, list[str]]:
+def refuse(*arguments: str) -> tuple[int, list[str]]:
     """Return the exit code and the two lines of an error."""
-    ended = brainhive(*words)
+    ended = brainhive(*arguments)
     lines = ended.stderr.splitlines()
     assert len(lines) == 2 and lines[1].startswith("  try: "), ended.stderr
     return ended.exit_code, lines
@@ -64,8 +64,8 @@ def test_an_empty_home_becomes_the_folders_of_a_study(home: Path) -> None:
     ended = init()
 
     folders = ["image-folder", "image-folder/test", "image-folder/train", "recordings"]
-    found = sorted((home / "data").rglob("*"))
-    assert [path.relative_to(home / "data").as_posix() for path in found] == folders
+    paths = sorted((home / "data").rglob("*"))
+    assert [path.relative_to(home / "data").as_posix() for path in paths] == folders
     assert "next: brainhive init" in ended.stderr
 
 
@@ -75,7 +75,7 @@ def test_markers_of_each_format_have_a_line_each(home: Path, ending: str) -> Non
     codes = [f"{code}" for code in list_event_codes(SHOWN)]
     names = [f"Stimulus/S{code:>3}" for code in codes] if ending == ".vhdr" else codes
     save(home / f"lab/sub-01_ses-01{ending}", names)
-    before = sorted(path.name for path in (home / "lab").iterdir())
+    initial_names = sorted(path.name for path in (home / "lab").iterdir())
 
     ended = init("--recording", "lab", "--pictures", "photos", "--json")
 
@@ -83,7 +83,7 @@ def test_markers_of_each_format_have_a_line_each(home: Path, ending: str) -> Non
     assert [marker["count"] for marker in markers] == [2] * len(PICTURE_NAMES)
     events = {str(number): "" for number in range(1, len(PICTURE_NAMES) + 1)}
     assert read_events(home) == events and list(read_events(home)) == list(events)
-    assert sorted(path.name for path in (home / "lab").iterdir()) == before
+    assert sorted(path.name for path in (home / "lab").iterdir()) == initial_names
     assert json.loads(ended.stdout)["next"] == (
         "brainhive prepare --from recording --check"
     )

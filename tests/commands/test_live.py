@@ -57,14 +57,16 @@ def base(tmp_path_factory, run_command):
     with use_home(tmp_path_factory.mktemp("live")) as base:
         write_pictures(base / "data/image-folder")
         (base / "data/recordings").mkdir()
-        shown = Presentation.randomize(3, seed=1)
-        raw = annotate(make_raw(shown, seed=1), shown, list(shown.pictures))
+        presentation = Presentation.randomize(3, seed=1)
+        raw = annotate(
+            make_raw(presentation, seed=1), presentation, list(presentation.pictures)
+        )
         raw.save(base / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
         run_command("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
         run_command("prepare", "preparation.kind=recording", *STEPS)
-        words = ("train.validation=0", "train.batch_size=8", *QUICK)
+        arguments = ("train.validation=0", "train.batch_size=8", *QUICK)
         run_command(
-            "train-align", "dataset=image-folder", f"encoders=[{COLOURS!r}]", *words
+            "train-align", "dataset=image-folder", f"encoders=[{COLOURS!r}]", *arguments
         )
         yield base
 
@@ -82,14 +84,20 @@ def demo(base, run_command):
     )
 
 
-def invoke(*words):
-    return CliRunner().invoke(app, ["live", *map(str, words)])
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["live", *map(str, arguments)])
 
 
-def replay(run, *words):
+def replay(run, *arguments):
     file = "source.file=data/recordings/sub-01_ses-01.fif"
     return invoke(
-        run, "--source", "recording", file, "source.speed=10000", "page=false", *words
+        run,
+        "--source",
+        "recording",
+        file,
+        "source.speed=10000",
+        "page=false",
+        *arguments,
     )
 
 
@@ -103,11 +111,11 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate(own):
     assert events[-1]["kind"] == "ended" and "stream" in events[-1]["text"]
     # pictures of the training are known, and not ranked
     assert {result["shown"] for result in results} == set(chain(*PICTURES.values()))
-    shown = [result for result in results if result["rank"]]
-    assert {result["shown"] for result in shown} == set(PICTURES["test"]) and len(
-        shown
-    ) == 6
-    last = shown[-1]
+    shown_results = [result for result in results if result["rank"]]
+    assert {result["shown"] for result in shown_results} == set(
+        PICTURES["test"]
+    ) and len(shown_results) == 6
+    last = shown_results[-1]
     assert (
         last["repetitions"] == 3
         and last["average_rank"] in (1, 2)
@@ -122,8 +130,8 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate(own):
     assert last["stream"]["dropped"] == {} and last["stream"]["events"] == 24
 
     folder = RunFolder(find_run(ended))
-    measured = folder.measurements()
-    top1 = measured.overall["top1"]
+    measurements = folder.measurements()
+    top1 = measurements.overall["top1"]
     assert (top1.n, top1.pool, top1.chance, top1.seeds, top1.split) == (
         6,
         2,
@@ -132,21 +140,25 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate(own):
         "test",
     )
     assert "confidence sequence" in top1.interval and top1.selected is False
-    assert measured.items["all"]["ranks"] == [result["rank"] for result in shown]
-    assert measured.scopes["averages"]["top1"].n == 2
+    assert measurements.items["all"]["ranks"] == [
+        result["rank"] for result in shown_results
+    ]
+    assert measurements.scopes["averages"]["top1"].n == 2
 
 
 def test_markers_are_read_by_the_table_that_prepare_finds(own, base):
-    shown = Presentation.randomize(3, seed=1)
+    presentation = Presentation.randomize(3, seed=1)
     (base / "coded").mkdir(exist_ok=True)
     raw = annotate(
-        make_raw(shown, seed=1), shown, [str(code) for code in list_event_codes(shown)]
+        make_raw(presentation, seed=1),
+        presentation,
+        [str(code) for code in list_event_codes(presentation)],
     )
     raw.save(base / "coded/sub-01_ses-01.fif", verbose="ERROR", overwrite=True)
-    words = ("--lines", "save=false", "source.file=coded/sub-01_ses-01.fif")
+    arguments = ("--lines", "save=false", "source.file=coded/sub-01_ses-01.fif")
 
     # without a table, codes are no pictures, and the session says what to add
-    messages = " ".join(replay(own, *words).stderr.split())
+    messages = " ".join(replay(own, *arguments).stderr.split())
     for fact in ("test/", "2 pictures", "6 ", "24 of 24 windows", "8: "):
         assert fact in messages
     assert "--events FILE.csv" in messages
@@ -155,7 +167,7 @@ def test_markers_are_read_by_the_table_that_prepare_finds(own, base):
     write_table(base / "coded/events.csv")
     lines = (base / "coded/events.csv").read_text().splitlines(True)
     (base / "coded/events.csv").write_text("".join(lines[:-1]))
-    ended = replay(own, *words)
+    ended = replay(own, *arguments)
     events = [json.loads(line) for line in ended.stdout.splitlines()]
     results = [event for event in events if event["kind"] == "result"]
     assert sum(result["shown"] is None for result in results) == 3
@@ -166,7 +178,7 @@ def test_markers_are_read_by_the_table_that_prepare_finds(own, base):
     # a table of other pictures is left out, and said
     table = base / "coded/events.csv"
     table.write_text("event,picture\n1,other/a.png\n")
-    (warning,) = list_warnings(replay(own, *words), "coded/events.csv")
+    (warning,) = list_warnings(replay(own, *arguments), "coded/events.csv")
     assert "image-folder" in warning
     table.unlink()
 
@@ -179,7 +191,7 @@ def test_eval_retrieval_of_a_saved_session_repeats_its_ranks(own, run_command):
     ended = replay(own, "--lines")
     events = [json.loads(line) for line in ended.stdout.splitlines()]
     # the last of each
-    shown = {event["shown"]: event for event in events if event.get("rank")}
+    events_by_name = {event["shown"]: event for event in events if event.get("rank")}
     session = find_run(ended) / "session"
 
     run_command(
@@ -193,22 +205,22 @@ def test_eval_retrieval_of_a_saved_session_repeats_its_ranks(own, run_command):
         "eval-retrieval", f"run={own}", "paths.signals=live", "sheet_rows=0"
     )
 
-    measured = RunFolder(offline.folder).measurements()
-    (items,) = [measured.items[name] for name in measured.facts.cells]
+    measurements = RunFolder(offline.folder).measurements()
+    (items,) = [measurements.items[name] for name in measurements.facts.cells]
     ranks = dict(zip(items["image_ids"], np.array(items["ranks"]).ravel(), strict=True))
     assert ranks == {
-        image_id: event["average_rank"] for image_id, event in shown.items()
+        image_id: event["average_rank"] for image_id, event in events_by_name.items()
     }
-    assert measured.overall["top1"].n == 2
+    assert measurements.overall["top1"].n == 2
 
 
 @pytest.mark.nightly
 def test_simulated_signals_are_marked_on_the_page_and_when_saved(demo, run_command):
-    words = ("source.speed=1000", "page=false", "--windows", "300")
-    ended = invoke(demo, "--source", "mock", *words)
+    arguments = ("source.speed=1000", "page=false", "--windows", "300")
+    ended = invoke(demo, "--source", "mock", *arguments)
     assert ended.exit_code == 0, ended.output
-    measured = RunFolder(find_run(ended)).measurements()
-    top1 = measured.overall["top1"]
+    measurements = RunFolder(find_run(ended)).measurements()
+    top1 = measurements.overall["top1"]
     assert SIMULATED in top1.caveats and "simulated" in ended.stdout
     assert (top1.n, top1.pool) == (300, 100) and top1.low > top1.chance
 
@@ -219,14 +231,14 @@ def test_simulated_signals_are_marked_on_the_page_and_when_saved(demo, run_comma
 
 def test_bad_input_gets_two_lines_and_check_lists_missing_inputs(own):
     absent = ("--source", "recording", "source.file=absent.fif")
-    for words, code, fact in (
+    for arguments, code, fact in (
         (absent, 3, "absent.fif"),
         (("--source", "mock", "--whiten-trials", "100"), 2, "whiten"),
         (("--source", "mock", "port=8123"), 2, "port"),
         ((*absent, "--check"), 3, "absent.fif"),
     ):
-        ended = invoke(own, *words, "page=false")
-        assert ended.exit_code == code, words
+        ended = invoke(own, *arguments, "page=false")
+        assert ended.exit_code == code, arguments
         assert fact in ended.output and "Traceback" not in ended.stderr
     checked = replay(own, "--check")
     assert checked.exit_code == 0, checked.output
@@ -239,9 +251,9 @@ def categories(base, run_command):
     """A model of categories without pictures, trained on the first of two sessions."""
     dataset = "{kind: categories, names: [cat, dog, owl, hat]%s}"
     for session in (1, 2):
-        shown = Presentation.randomize(3, seed=session)
-        names = [name.split("/")[1] for name in shown.pictures]
-        raw = annotate(make_raw(shown, seed=session), shown, names)
+        presentation = Presentation.randomize(3, seed=session)
+        names = [name.split("/")[1] for name in presentation.pictures]
+        raw = annotate(make_raw(presentation, seed=session), presentation, names)
         (base / "categories").mkdir(exist_ok=True)
         raw.save(base / f"categories/sub-01_ses-0{session}.fif", verbose="ERROR")
     held_out = "dataset=" + dataset % ", holdout: {by: sessions, test: [2]}"
@@ -264,10 +276,10 @@ def list_warnings(ended, fact):
     return [line for line in lines if line.startswith("warning: ") and fact in line]
 
 
-def replay_session(run, session):
+def replay_session(run_folder, session):
     file = f"source.file=categories/sub-01_ses-0{session}.fif"
     ended = invoke(
-        run,
+        run_folder,
         "--source",
         "recording",
         file,
@@ -276,10 +288,10 @@ def replay_session(run, session):
         "save=false",
     )
     assert ended.exit_code == 0, ended.output
-    run = RunFolder(find_run(ended))
+    run_folder = RunFolder(find_run(ended))
     # the run has its sheet and its curve, though no category has a picture
-    assert {Sheet, Curve} <= set(map(type, artifacts.read(run)))
-    return ended, run.measurements()
+    assert {Sheet, Curve} <= set(map(type, artifacts.read(run_folder)))
+    return ended, run_folder.measurements()
 
 
 def test_only_a_recording_of_the_training_gets_a_caveat(categories):
@@ -307,21 +319,21 @@ def test_where_trials_of_the_training_are_not_here_it_is_said(categories, base):
     the trials that it decodes.
     """
     store = base / "signals/categories/default/sub-01.h5"
-    kept = store.read_bytes()
+    content = store.read_bytes()
     with resealed(store) as file:
         file["train/signal"][0] += 1
     try:
         _, measured = replay_session(categories, 2)
     finally:
-        store.write_bytes(kept)
+        store.write_bytes(content)
 
     assert measured.overall["top1"].caveats == (UNKNOWN_TRIALS, SEEN_PICTURES)
 
 
 @pytest.mark.nightly
 def test_ctrl_c_ends_a_session_in_order(own, base, brainhive):
-    words = ("--source", "mock", "page=false", "--lines", "source.interval_s=0.3")
-    process = brainhive("live", own, *words, wait=False)
+    arguments = ("--source", "mock", "page=false", "--lines", "source.interval_s=0.3")
+    process = brainhive("live", own, *arguments, wait=False)
     lines = process.folder / "stdout"
     while (
         not (lines.is_file() and lines.read_text().count('"result"') > 2)
@@ -351,12 +363,12 @@ def test_every_line_of_the_guide_does_its_work(own, base):
         if "--recipe demo" in line:
             continue  # which needs the demo's training
         # not the newest run of these tests
-        words = [*([] if own in line else [own]), *shlex.split(line)[1:]]
-        if "--events" in words:
+        arguments = [*([] if own in line else [own]), *shlex.split(line)[1:]]
+        if "--events" in arguments:
             (base / "events.csv").write_text("event,picture\n1,test/owl/owl_9.png\n")
             # streams of the lab have tests of their own
-            ended = invoke(*words, "--check")
+            ended = invoke(*arguments, "--check")
         else:
-            count = [] if "--windows" in words else ["windows=3"]
-            ended = invoke(*words, "page=false", "source.speed=1000", *count)
+            count = [] if "--windows" in arguments else ["windows=3"]
+            ended = invoke(*arguments, "page=false", "source.speed=1000", *count)
         assert ended.exit_code == 0, f"{line}\n{ended.output}"

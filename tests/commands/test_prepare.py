@@ -122,17 +122,17 @@ def test_stores_keep_all_repetitions_sessions_and_whiteners(raw, run_command):
     result = run_command("prepare")
     run_command("prepare", "preparation.whiten=no", "name=plain")
 
-    train, plain = store(raw)["train"], store(raw, "plain")["train"]
+    train, plain_train = store(raw)["train"], store(raw, "plain")["train"]
     assert train.signal.shape == (28, 63, 250)
     assert train.repetitions.tolist() == [4, 4, 6, 5, 4, 5]
     assert train.whiteners.shape == (4, 63, 63)
-    assert plain.whiteners is None
-    assert (train.unit, plain.unit) == ("whitened", "µV")
+    assert plain_train.whiteners is None
+    assert (train.unit, plain_train.unit) == ("whitened", "µV")
     for image in range(len(train.pictures)):
         for session in range(4):
             whitened = read_repetitions(train, session, image)
             restored = np.linalg.inv(train.whiteners[session]) @ whitened
-            expected = read_repetitions(plain, session, image)
+            expected = read_repetitions(plain_train, session, image)
             np.testing.assert_allclose(restored, expected, atol=2e-4)
     assert train.image_ids[0] == "training_images/00001_thing1/thing1_01b"
     provenance = train.provenance

@@ -87,11 +87,11 @@ def commit_of(hub: Any, name: str = "me/demo") -> str:
 def test_check_lists_every_file_with_its_size_and_sends_nothing(
     hub: Any, run: Path
 ) -> None:
-    shown = brainhive("push", run.name, "hub:me/demo", "--check", "--json")
+    process = brainhive("push", run.name, "hub:me/demo", "--check", "--json")
 
-    document = json.loads(shown.stdout)
+    document = json.loads(process.stdout)
     upload, files, card, _ = document["tables"]
-    assert shown.exit_code == 0 and hub.requests == [] and hub.repos == {}
+    assert process.exit_code == 0 and hub.requests == [] and hub.repos == {}
     assert {row["file"] for row in files["rows"]} == FILES
     weights = "cells/sub-01_seed-1/model/model.safetensors"
     assert {row["file"]: row["bytes"] for row in files["rows"]}[weights] == (
@@ -147,10 +147,10 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
     results = {result.metric_type: result for result in card.data.eval_results}
     assert set(results) == {"top1", "top5"}
     for name, result in results.items():
-        measured = local.overall[name]
-        assert result.metric_value == measured.value and result.dataset_split == "test"
-        assert result.metric_args["pool"] == measured.pool
-        assert result.metric_args["interval"] == [measured.low, measured.high]
+        overall = local.overall[name]
+        assert result.metric_value == overall.value and result.dataset_split == "test"
+        assert result.metric_args["pool"] == overall.pool
+        assert result.metric_args["interval"] == [overall.low, overall.high]
     assert card.data.license == "apache-2.0" and card.data.library_name == "brainhive"
     assert "lab@example.org" in card.text and "A paper" in card.text
     assert "simulated" in card.text
@@ -194,9 +194,9 @@ def test_a_prior_is_pushed_as_priors_are_read(hub: Any, home: Path) -> None:
     drawing = ("generator.source=demo:generator", "resolution_px=64", "similarity=[]")
     prior_run = run_command("train-prior", *LINES, *tiny, *quick, *drawing)
     confirmed = ("--data-terms-checked", "--licence", "cc-by-nc-4.0")
-    shown = brainhive("push", prior_run.name, "hub:me/prior", *confirmed)
+    process = brainhive("push", prior_run.name, "hub:me/prior", *confirmed)
 
-    assert shown.exit_code == 0, shown.stderr
+    assert process.exit_code == 0, process.stderr
     model = {
         path.relative_to(prior_run / "model").as_posix()
         for path in (prior_run / "model").rglob("*.*")
@@ -235,11 +235,14 @@ def test_ctrl_c_does_not_wait_for_an_upload(
             pool.submit(time.sleep, 3).result()
 
     monkeypatch.setattr(HfApi, "preupload_lfs_files", upload)
-    before, start = signal.signal(signal.SIGTERM, signal.SIG_DFL), time.monotonic()
+    initial_signal, start = (
+        signal.signal(signal.SIGTERM, signal.SIG_DFL),
+        time.monotonic(),
+    )
     try:
         assert brainhive("push", run.name, "hub:me/demo").exit_code == 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, initial_signal)
     assert time.monotonic() - start < 3 and list_newest_files(hub) == {}
 
 
@@ -338,13 +341,13 @@ def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
         hub.repos["me/demo"].commit(
             f"change {list(change)}", files, hub.repos["me/demo"].log[-1][3]
         )
-        shown = brainhive("eval-retrieval", "hub:me/demo", "sheet_rows=0")
+        process = brainhive("eval-retrieval", "hub:me/demo", "sheet_rows=0")
         lines = [
             line
-            for line in shown.stderr.splitlines()
+            for line in process.stderr.splitlines()
             if line.startswith(("error: ", "  try: "))
         ]
-        assert shown.exit_code in (1, 2, 3) and len(lines) == 2, shown.stderr
+        assert process.exit_code in (1, 2, 3) and len(lines) == 2, process.stderr
         assert all(fact in lines[0] for fact in facts), lines
 
 
@@ -374,17 +377,17 @@ def test_wrong_or_damaged_models_are_refused_before_the_hub(
     state = load_file(weights)
     next(iter(state.values())).view(-1)[0] = float("nan")
     save_file(state, weights)
-    tested = run_command("eval-retrieval", str(run), "sheet_rows=0")
+    result = run_command("eval-retrieval", str(run), "sheet_rows=0")
     usage = "brainhive push RUN hub:owner/name"
-    for words, code, fact, way_out in (
+    for arguments, code, fact, way_out in (
         ((run.name, "me/demo"), 2, "repository", usage),
         ((run.name, "hub:me/demo@main"), 2, "main", "@v2"),
         ((run.name, "hub:me"), 2, "hub:me", "hub:owner/name"),
         ((f"{run.name}:full", "hub:me/demo"), 3, f"{run.name}:full", run.name),
         (("hub:me/other", "hub:me/demo"), 2, "hub:me/other", usage),
-        ((tested.name, "hub:me/demo"), 2, "eval-retrieval", run.name),
+        ((result.name, "hub:me/demo"), 2, "eval-retrieval", run.name),
         (("copied", "hub:me/demo"), 1, "not finite", ""),
     ):
-        message, way = read_error_lines(brainhive("push", *words), code)
+        message, way = read_error_lines(brainhive("push", *arguments), code)
         assert fact in message and way_out in way and hub.requests == []
     shutil.rmtree(copy)

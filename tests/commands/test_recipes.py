@@ -9,8 +9,8 @@ from brainhive_cli.app import app
 from brainhive_cli.core.recipes.recipe import shipped_recipes
 
 
-def brainhive(*words: str, columns: str = "80") -> Any:
-    return CliRunner(env={"COLUMNS": columns}).invoke(app, ["recipes", *words])
+def brainhive(*arguments: str, columns: str = "80") -> Any:
+    return CliRunner(env={"COLUMNS": columns}).invoke(app, ["recipes", *arguments])
 
 
 def test_every_shipped_recipe_is_listed_with_its_commands() -> None:

@@ -85,7 +85,7 @@ def test_the_identity_prior_passes_the_decoded_head_on(
 ):
     model = sdxl.Config(source=str(generator)).build()
     width = model.unet.config.cross_attention_dim
-    run = run_command(
+    run_folder = run_command(
         "train-align",
         *align_overrides,
         runs,
@@ -95,7 +95,7 @@ def test_the_identity_prior_passes_the_decoded_head_on(
     ).folder
     options = (
         "prior=identity",
-        f"align_run={run}",
+        f"align_run={run_folder}",
         "sources=brain,images,shuffled,zeroed,nearest",
     )
 
@@ -103,7 +103,7 @@ def test_the_identity_prior_passes_the_decoded_head_on(
 
     sources = ["brain", "images", "shuffled", "zeroed", "nearest"]
     assert result.metrics.facts.sources == sources
-    align = open_model(str(run), Paths())
+    align = open_model(str(run_folder), Paths())
     tests = open_test_set(align, "test")
     decoded_set = decode_signals(tests, align.open_first(), 1)
     token, image_id = decoded_set.decoded.tensors["token"][:1], decoded_set.image_ids[0]

@@ -52,18 +52,18 @@ def ranked(
     scopes |= {
         subject: index_by_name(
             summarise_ranks(
-                [each], 100, items=Items.independent([ids], "pictures"), **named
+                [rank], 100, items=Items.independent([ids], "pictures"), **named
             )
         )
-        for subject, each in ranks.items()
+        for subject, rank in ranks.items()
     }
     cells = {
         subject: CellFacts(cell=subject, subject=subject, seed=1)
         for subject in SUBJECTS
     }
     items = {
-        subject: {"image_ids": ids, "ranks": each.tolist(), "units": ids}
-        for subject, each in ranks.items()
+        subject: {"image_ids": ids, "ranks": rank.tolist(), "units": ids}
+        for subject, rank in ranks.items()
     }
     facts = RetrievalFacts(
         run=name,
@@ -78,8 +78,8 @@ def ranked(
     return folder.path
 
 
-def say(*words: object):
-    return CliRunner().invoke(app, list(map(str, words)))
+def say(*arguments: object):
+    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def read_page(page: Path) -> str:
@@ -106,11 +106,11 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs, monkey
     opened: list[str] = []
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address))
-    found = say("report", "--open")
+    output = say("report", "--open")
     page = home / "reports" / "poor-0000000002.html"
     assert (
-        found.exit_code == 0
-        and f"page: {page}" in found.stdout
+        output.exit_code == 0
+        and f"page: {page}" in output.stdout
         and opened == [page.as_uri()]
     )
     # the share of first ranks among the 100 pictures of the gallery
@@ -119,20 +119,20 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs, monkey
     text = read_page(page)
     assert f" {share:.3g} % " in text and " 100 " in text
     assert not list(page.parent.glob(".*"))
-    assert "browser" in found.stderr
+    assert "browser" in output.stderr
     for name in ("0000000001", "runs/eval-retrieval/good-0000000001"):
         assert say("report", name, "--to", "page.html").exit_code == 0
 
 
 def test_compared_runs_are_tested_by_item_if_they_can_be_paired(home, runs):
     made = ("--to", home / "page.html", "--figures", home / "figures")
-    found = say("compare", *runs, "--labels", "aligned,base", "--json", *made)
+    output = say("compare", *runs, "--labels", "aligned,base", "--json", *made)
     assert {path.suffix for path in (home / "figures").iterdir()} == {
         ".svg",
         ".png",
         ".pdf",
     }
-    (top1,) = json.loads(found.stdout)["details"]["comparisons"]
+    (top1,) = json.loads(output.stdout)["details"]["comparisons"]
     assert (top1["first"], top1["second"], top1["metric"], top1["n"]) == (
         "aligned",
         "base",
@@ -146,11 +146,11 @@ def test_compared_runs_are_tested_by_item_if_they_can_be_paired(home, runs):
     assert f"{100 * top1['difference']:+.1f} points" in lead
     assert f"p = {top1['p_value']}" in lead and "90 items" in lead
 
-    other = ranked(home, "other-0000000003", 0.5, digest="9876543210")
+    other_ranked = ranked(home, "other-0000000003", 0.5, digest="9876543210")
     page_path = home / "page.html"
-    found = say("compare", *runs, other, "--to", page_path)
-    warning = next(line for line in found.stderr.splitlines() if "warning" in line)
-    assert found.exit_code == 0
+    output = say("compare", *runs, other_ranked, "--to", page_path)
+    warning = next(line for line in output.stderr.splitlines() if "warning" in line)
+    assert output.exit_code == 0
     assert "good and other" in warning
     assert "poor" not in warning
     page = read_page(page_path)
@@ -158,21 +158,21 @@ def test_compared_runs_are_tested_by_item_if_they_can_be_paired(home, runs):
     assert reason in page
     assert any("good" in lead and "poor" in lead for lead in find_leads(page_path))
     page_path.unlink()
-    drawn = ranked(home, "third-0000000004", 0.5, command="reconstruct")
-    found = say("compare", runs[0], drawn)
-    assert found.exit_code == 2 and not page_path.exists()
+    drawn_ranked = ranked(home, "third-0000000004", 0.5, command="reconstruct")
+    output = say("compare", runs[0], drawn_ranked)
+    assert output.exit_code == 2 and not page_path.exists()
     for fact in ("good", "eval-retrieval", "third", "reconstruct"):
-        assert fact in found.stderr
+        assert fact in output.stderr
 
 
 def test_tables_for_papers_are_written_in_each_format(home, runs):
     for form, says in (("md", "| good | **0."), ("tex", r"good & \textbf{0.")):
-        found = say("compare", *runs, "--format", form)
+        output = say("compare", *runs, "--format", form)
         (file,) = (home / "reports").glob(f"*.{form}")
         assert (
-            found.exit_code == 0
+            output.exit_code == 0
             and says in file.read_text()
-            and str(file) in found.stdout
+            and str(file) in output.stdout
         )
 
 
@@ -181,7 +181,7 @@ def test_bad_input_is_one_line_and_its_exit_code(home, runs):
         "recipe.yaml", "align_run: a\n"
     )
     both = ["good-0000000001", "poor-0000000002"]
-    for words, code, facts in (
+    for arguments, code, facts in (
         (["report", "nothing"], 3, ["'nothing'", str(home / "runs"), both[0]]),
         (["report", "begun-0000000004"], 3, ["begun-0000000004"]),
         (["compare", both[0]], 2, ["brainhive compare RUN RUN"]),
@@ -189,10 +189,10 @@ def test_bad_input_is_one_line_and_its_exit_code(home, runs):
         (["compare", *both, "--labels", "one"], 2, ["2 ", "labels", "one"]),
         (["compare", *both, "--labels", "one,one"], 2, ["2 ", "labels", "one, one"]),
     ):
-        found = say(*words)
-        assert found.exit_code == code
-        assert found.stderr.startswith("error: ") and "Traceback" not in found.stderr
-        assert all(fact in found.stderr for fact in facts), found.stderr
+        output = say(*arguments)
+        assert output.exit_code == code
+        assert output.stderr.startswith("error: ") and "Traceback" not in output.stderr
+        assert all(fact in output.stderr for fact in facts), output.stderr
 
 
 def test_a_damaged_run_does_not_stop_the_report_of_others(home, runs):
@@ -200,14 +200,14 @@ def test_a_damaged_run_does_not_stop_the_report_of_others(home, runs):
     (damaged / "metrics.json").write_text("{")
     table = home / "table.md"
     line = ("report", runs[0], damaged, runs[1], "--labels", "a,b,c", "--format", "md")
-    found = say(*line, "--to", table, "--json")
+    output = say(*line, "--to", table, "--json")
 
-    assert found.exit_code == BrainhiveError.exit_code
+    assert output.exit_code == BrainhiveError.exit_code
     text = table.read_text()
     assert "| a |" in text and "| c |" in text and "| b |" not in text
-    errors = [line for line in found.stderr.splitlines() if line.startswith("error:")]
+    errors = [line for line in output.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and "damaged-0000000003" in errors[0]
-    (failure,) = json.loads(found.stdout)["details"]["failures"]
+    (failure,) = json.loads(output.stdout)["details"]["failures"]
     assert "damaged-0000000003" in failure["error"]
 
 
@@ -219,17 +219,17 @@ def test_a_tidy_table_has_a_row_for_each_metric_and_difference(home, runs):
     with (home / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
 
-    first = json.loads((runs[0] / "metrics.json").read_text())["scopes"]
+    first_scopes = json.loads((runs[0] / "metrics.json").read_text())["scopes"]
     of_first = {
         (row["scope"], row["metric"]): row
         for row in rows
         if row["run"] == "good" and not row["p"]
     }
     assert of_first.keys() == {
-        (scope, metric) for scope, some in first.items() for metric in some
+        (scope, metric) for scope, some in first_scopes.items() for metric in some
     }
     for (scope, metric), row in of_first.items():
-        known = first[scope][metric]
+        known = first_scopes[scope][metric]
         for column in ("value", "low", "high", "n", "chance"):
             assert row[column] == ("" if known[column] is None else str(known[column]))
         assert (
@@ -239,7 +239,7 @@ def test_a_tidy_table_has_a_row_for_each_metric_and_difference(home, runs):
     (difference,) = (row for row in rows if row["p"])
     assert difference["scope"].endswith(" poor") and difference["metric"] == "top1"
     assert float(difference["value"]) == pytest.approx(
-        first["all"]["top1"]["value"]
+        first_scopes["all"]["top1"]["value"]
         - float(next(r["value"] for r in rows if r["run"] == "poor"))
     )
 
@@ -249,11 +249,13 @@ def test_a_table_of_methods_lists_excluded_runs_with_reasons(
 ) -> None:
     poor = ranked(home, "poor-0000000001", 0.3)
     good = ranked(home, "good-0000000002", 0.9)
-    tested = ranked(home, "tested-0000000003", 1.0, caveats=("selected on test",))
-    other = ranked(home, "other-0000000004", 1.0, digest="9876543210")
+    tested_ranked = ranked(
+        home, "tested-0000000003", 1.0, caveats=("selected on test",)
+    )
+    other_ranked = ranked(home, "other-0000000004", 1.0, digest="9876543210")
 
     table = home / "methods.csv"
-    named = [poor, tested, good, other]
+    named = [poor, tested_ranked, good, other_ranked]
     line = ["report", *named, "--table", "--labels", "poor,tested,good,other"]
     assert say(*line, "--format", "csv", "--to", table).exit_code == 0
     rows = list(csv.DictReader(table.open()))
@@ -312,7 +314,7 @@ def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home: Path) -> Non
     line = ["compare", *runs, "--labels", "good,fair,poor"]
     assert say(*line, "--format", "csv", "--to", home / "all.csv").exit_code == 0
     assert say(*line, "--to", home / "page.html").exit_code == 0
-    found = json.loads(say(*line, "--to", home / "page.html", "--json").stdout)
+    document = json.loads(say(*line, "--to", home / "page.html", "--json").stdout)
 
     pairs = [row for row in csv.DictReader((home / "all.csv").open()) if row["p"]]
     assert len(pairs) == 2
@@ -324,7 +326,7 @@ def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home: Path) -> Non
     assert len(adjusted) >= 2 and all("2 tests" in note for note in adjusted)
     leads = find_leads(home / "page.html")
     assert leads and all("2 tests" in lead for lead in leads)
-    assert {row["tests_of"] for row in found["details"]["comparisons"]} == {
+    assert {row["tests_of"] for row in document["details"]["comparisons"]} == {
         "1 metric × 2 pairs"
     }
 
@@ -340,7 +342,7 @@ def test_runs_selected_on_test_pictures_are_marked_in_tables(home: Path) -> None
 
     page = read_page(made)
     titles = re.finditer(r"<h4>([^<]*)</h4>.*?</table>", page, re.S)
-    (by_subject,) = [each[0] for each in titles if "by subject" in each[1]]
+    (by_subject,) = [title[0] for title in titles if "by subject" in title[1]]
     assert "good‡" in by_subject and "poor‡" not in by_subject
     (lead,) = find_leads(made)
     assert re.search(r"\d %‡", lead) and lead.count("‡") == 1
@@ -349,24 +351,26 @@ def test_runs_selected_on_test_pictures_are_marked_in_tables(home: Path) -> None
 
 def test_a_label_of_a_user_heads_pages_and_tables(home: Path) -> None:
     label = "<b>Übung</b> & [bold] $x$"
-    first = RunFolder(ranked(home, "first-0123456789", 0.5))
+    first_run_folder = RunFolder(ranked(home, "first-0123456789", 0.5))
     second = RunFolder(ranked(home, "second-0123456789", 0.9))
     second.set_label(label)
 
-    compared = CliRunner().invoke(app, ["compare", first.path.name, label, "--json"])
+    compared = CliRunner().invoke(
+        app, ["compare", first_run_folder.path.name, label, "--json"]
+    )
     rows = json.loads(compared.stdout)["tables"][0]["rows"]
     assert [row[""] for row in rows[:2]] == ["first", label]
     page = home / "page.html"
-    shown = CliRunner().invoke(app, ["report", label, f"to={page}"])
-    assert shown.exit_code == 0
+    result = CliRunner().invoke(app, ["report", label, f"to={page}"])
+    assert result.exit_code == 0
     text = page.read_text("utf-8")
     title = re.findall("<title>(.*)</title>", text)[0]
     assert html.unescape(title).endswith(f"({label})") and label not in text
     assert second.path.name in text
 
     # two runs with the same label are told apart by their names
-    first.set_label(label)
-    names = [first.path.name, second.path.name]
+    first_run_folder.set_label(label)
+    names = [first_run_folder.path.name, second.path.name]
     compared = CliRunner().invoke(app, ["compare", *names, "--json"])
     rows = json.loads(compared.stdout)["tables"][0]["rows"]
     assert [row[""] for row in rows[:2]] == names
@@ -389,7 +393,7 @@ def test_runs_of_two_commands_with_one_name_keep_their_findings(
 
     monkeypatch.setattr(run_page, "state_finding", write_hits)
     page = home / "page.html"
-    shown = CliRunner().invoke(app, ["report", *paths, f"to={page}"])
-    assert shown.exit_code == 0
+    result = CliRunner().invoke(app, ["report", *paths, f"to={page}"])
+    assert result.exit_code == 0
     hits = set(re.findall(r"Hits: [\d.]+", page.read_text("utf-8")))
     assert len(hits) == 2

@@ -24,15 +24,17 @@ TOP1 = Metric("top1", 0.25, 100, 100, 0.01, 0.2, 0.3, (1,), "cosine", "test", "W
 
 def write_run(command: str, label: str, **scopes: Any) -> RunFolder:
     """Write a run, which is finished if it has scopes."""
-    run = start_run(NamedRun(command, name=label), Launch(0, 1, torch.device("cpu")))
+    started_run = start_run(
+        NamedRun(command, name=label), Launch(0, 1, torch.device("cpu"))
+    )
     if scopes:
-        run.finish(Measurements(scopes))
-    return run
+        started_run.finish(Measurements(scopes))
+    return started_run
 
 
-def brainhive(*words: str, columns: str = "80", answer: str | None = None) -> Any:
+def brainhive(*arguments: str, columns: str = "80", answer: str | None = None) -> Any:
     return CliRunner(env={"COLUMNS": columns}).invoke(
-        app, ["runs", *words], input=answer
+        app, ["runs", *arguments], input=answer
     )
 
 
@@ -50,7 +52,7 @@ def runs(home: Path) -> list[RunFolder]:
 def test_runs_are_listed_with_state_result_age_and_size(runs: list[RunFolder]) -> None:
     output = brainhive(columns="300").stdout
     lines = {line.split()[0]: line for line in output.splitlines() if line}
-    align, retrieval, running = (lines[run.path.name] for run in runs)
+    align, retrieval, running = (lines[finished_run.path.name] for finished_run in runs)
     for fact in ("finished", "top-1", "25 %", "kB"):
         assert fact in align
     for fact in ("finished", "top-1 25 %", "95 % CI 20 to 30 %", "1 %", "minute"):
@@ -86,31 +88,35 @@ def test_runs_are_removed_only_by_their_own_name(
     assert unnamed.exit_code == 2 and "brainhive runs rm NAME" in unnamed.stderr
     unknown = brainhive("rm", "eval-retrieval", "--yes")
     assert unknown.exit_code == 3 and "'eval-retrieval'" in unknown.stderr
-    assert all(run.path.exists() for run in runs)
+    assert all(finished_run.path.exists() for finished_run in runs)
 
 
 def test_a_run_is_shown_with_what_it_is_and_what_it_measured(
     runs: list[RunFolder],
 ) -> None:
     align, retrieval, _ = runs
-    shown = brainhive("show", retrieval.path.name, columns="200")
+    process = brainhive("show", retrieval.path.name, columns="200")
     assert (
-        shown.exit_code == 0 and f"eval-retrieval/{retrieval.path.name}" in shown.stdout
+        process.exit_code == 0
+        and f"eval-retrieval/{retrieval.path.name}" in process.stdout
     )
     assert ["top-1", "0.250", "(0.200–0.300)", "0.01"] in map(
-        str.split, shown.stdout.splitlines()
+        str.split, process.stdout.splitlines()
     )
-    assert "100" in shown.stdout
-    assert f"brainhive report {retrieval.path.name}" in shown.stderr
+    assert "100" in process.stdout
+    assert f"brainhive report {retrieval.path.name}" in process.stderr
     newest = brainhive("show", "train-align", columns="200")
     assert align.path.name in newest.stderr
     values = [line.split()[1:2] for line in newest.stdout.splitlines()]
     assert values.count(["0.250"]) == 2
     unknown = brainhive("show", "nothing")
     assert unknown.exit_code == 3 and "'nothing'" in unknown.stderr
-    several = brainhive("show", align.path.name, retrieval.path.name)
-    assert several.exit_code == 2
-    assert align.path.name in several.stderr and retrieval.path.name in several.stderr
+    several_process = brainhive("show", align.path.name, retrieval.path.name)
+    assert several_process.exit_code == 2
+    assert (
+        align.path.name in several_process.stderr
+        and retrieval.path.name in several_process.stderr
+    )
 
 
 def test_for_programs_a_time_is_in_iso_and_a_size_in_bytes(
@@ -131,10 +137,10 @@ def many(home: Path) -> list[RunFolder]:
     """Four finished runs, the newest first, in a command that lists two at once."""
     made = []
     for age_s in range(4):
-        run = write_run("explain", f"of-{age_s}", all={"top1": TOP1})
-        os.utime(run.path / "metrics.json", (10_000 - age_s,) * 2)
-        (run.path / "environment.json").unlink()
-        made.append(run)
+        finished_run = write_run("explain", f"of-{age_s}", all={"top1": TOP1})
+        os.utime(finished_run.path / "metrics.json", (10_000 - age_s,) * 2)
+        (finished_run.path / "environment.json").unlink()
+        made.append(finished_run)
     return made
 
 
@@ -152,11 +158,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def listed(*words: str) -> tuple[list[str], str]:
+def listed(*arguments: str) -> tuple[list[str], str]:
     """List runs for programs: their names, and the messages on stderr."""
-    shown = brainhive(*words, "--json")
-    rows = json.loads(shown.stdout)
-    return [row["run"].rpartition("/")[2] for row in rows], shown.stderr
+    process = brainhive(*arguments, "--json")
+    rows = json.loads(process.stdout)
+    return [row["run"].rpartition("/")[2] for row in rows], process.stderr
 
 
 def test_a_home_without_runs_lists_nothing(home: Path) -> None:
@@ -224,9 +230,9 @@ def test_a_label_is_shown_literally_and_names_its_run(
     labelled: list[RunFolder],
 ) -> None:
     for columns in ("60", "300"):
-        shown = brainhive(columns=columns)
+        process = brainhive(columns=columns)
         for label in LABELS:
-            assert label in " ".join(shown.stdout.split())
+            assert label in " ".join(process.stdout.split())
     for run, label in zip(labelled, LABELS, strict=False):
         assert listed(label)[0] == [run.path.name]
         described = json.loads(brainhive("show", label, "--json").stdout)
@@ -257,9 +263,9 @@ def test_an_unfinished_run_is_shown_with_its_set_up(runs: list[RunFolder]) -> No
     running.write_text("recipe.yaml", "seeds: [7, 8]\nbackbone: {kind: ridge}\n")
     running.set_label("half way")
     for name in (running.path.name, "half way"):
-        shown = brainhive("show", name, "--json")
-        assert shown.exit_code == 0
-        document = json.loads(shown.stdout)
+        process = brainhive("show", name, "--json")
+        assert process.exit_code == 0
+        document = json.loads(process.stdout)
         rows = [row for table in document["tables"] for row in table["rows"]]
         assert {"key": "seeds", "value": "7, 8"} in rows
         assert {"key": "backbone.kind", "value": "ridge"} in rows

@@ -24,9 +24,9 @@ ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3-40-concepts"
 
 
-def load_weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
+def load_weights(run_folder: Path, cell: str) -> dict[str, torch.Tensor]:
     """Load the weights of the model of a cell."""
-    return load_file(run / "cells" / cell / "model" / "model.safetensors")
+    return load_file(run_folder / "cells" / cell / "model" / "model.safetensors")
 
 
 def are_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -162,9 +162,9 @@ def test_only_signals_that_are_not_held_out_move_the_weights(
             signal[is_changed[picture_of_trial]] *= -1
             file["train/signal"][...] = signal
 
-        run = run_command("train-align", *settings, again=True).folder
+        run_folder = run_command("train-align", *settings, again=True).folder
 
-        other_weights = load_weights(run, "sub-01_seed-1")
+        other_weights = load_weights(run_folder, "sub-01_seed-1")
         assert are_equal(weights, other_weights) is not changes_weights
 
 
@@ -179,9 +179,9 @@ def test_the_test_split_is_never_read(own, run_command, align_overrides, trained
         file["test/signal"][...] = np.nan
     shutil.rmtree(own / "embeddings" / DATASET / "test")
 
-    run = run_command("train-align", *align_overrides, "subjects=1").folder
+    run_folder = run_command("train-align", *align_overrides, "subjects=1").folder
 
-    weights = load_weights(run, "sub-01_seed-1")
+    weights = load_weights(run_folder, "sub-01_seed-1")
     assert are_equal(weights, load_weights(trained_run, "sub-01_seed-1"))
 
     # eval-retrieval needs the test split
@@ -227,7 +227,9 @@ def test_signals_on_disk_train_to_the_same_weights(
     )
     monkeypatch.setattr(training_data, "count_free_bytes", lambda device: 0)
 
-    run = run_command("train-align", *align_overrides, "subjects=1", again=True).folder
+    run_folder = run_command(
+        "train-align", *align_overrides, "subjects=1", again=True
+    ).folder
 
-    weights = load_weights(run, "sub-01_seed-1")
+    weights = load_weights(run_folder, "sub-01_seed-1")
     assert are_equal(weights, load_weights(trained_run, "sub-01_seed-1"))

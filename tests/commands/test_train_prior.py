@@ -53,9 +53,12 @@ def test_every_part_learns_and_the_saved_prior_loads(
         "train-prior", *prior_overrides, "prior=fusion_prior", f"continue_from={prior}"
     )
 
-    before, after = load_weights(prior), load_weights(result.folder / "model")
+    initial_weights, final_weights = (
+        load_weights(prior),
+        load_weights(result.folder / "model"),
+    )
     for module in CLASSES:
-        assert has_changed(before[module], after[module])
+        assert has_changed(initial_weights[module], final_weights[module])
     loaded = FusionPrior.load(result.folder / "model")
     embeddings = {"brainhive_cli-models-encoders-python-example": torch.rand(2, 12)}
     assert loaded(embeddings).shape == (2, 4, 16)
@@ -67,7 +70,7 @@ def test_every_part_learns_and_the_saved_prior_loads(
 
 
 def test_frozen_parts_stay_bit_for_bit(run_command, prior_overrides, prior):
-    run = run_command(
+    run_folder = run_command(
         "train-prior",
         *prior_overrides,
         "prior=fusion_prior",
@@ -75,10 +78,13 @@ def test_frozen_parts_stay_bit_for_bit(run_command, prior_overrides, prior):
         "freeze=[proj, attn_adapter]",
     ).folder
 
-    before, after = load_weights(prior), load_weights(run / "model")
+    initial_weights, final_weights = (
+        load_weights(prior),
+        load_weights(run_folder / "model"),
+    )
     for module in CLASSES:
         is_frozen = module in ("proj", "attn_adapter")
-        assert has_changed(before[module], after[module]) != is_frozen
+        assert has_changed(initial_weights[module], final_weights[module]) != is_frozen
 
 
 def test_a_diverging_training_stops_and_keeps_its_checkpoint(
@@ -160,9 +166,9 @@ def test_a_prior_goes_on_with_embeddings_of_its_width(
     fusion_prior.TINY.build({encoder: 7}, sdxl.TINY.build()).save(folder)
     overrides = [line for line in prior_overrides if not line.startswith("prior")]
     overrides.append(f"continue_from={folder}")
-    run = PriorRun.resolve(Recipe.resolve("train-prior", None, {}, overrides))
+    prior_run = PriorRun.resolve(Recipe.resolve("train-prior", None, {}, overrides))
     with pytest.raises(BrainhiveError, match=r"\(7\).*\(12\)"):
-        run.check()
+        prior_run.check()
 
 
 def test_a_prior_fuses_vectors_alone(refuse) -> None:

@@ -65,8 +65,8 @@ def measure(*commands: str) -> Numbers:
     numbers = {}
     for command in commands:
         metrics = api.run(command, **keys_of[command]).metrics
-        for scope, measured in metrics.scopes.items():
-            for name, metric in measured.items():
+        for scope, measured_scope in metrics.scopes.items():
+            for name, metric in measured_scope.items():
                 numbers[f"{command}, {scope}, {name}"] = metric.value
     checked = api.run("check", stores=[STORE.format(1)], plots=True).details
     for facts in checked["stores"].values():

@@ -40,8 +40,8 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
     """Issue 60, row 12: a step evaluated another run than the one it names."""
     import torch
 
-    here = Launch(0, 1, torch.device("cpu"))
-    first = workflow.run(recipe(), here)
+    launch = Launch(0, 1, torch.device("cpu"))
+    first = workflow.run(recipe(), launch)
     lines = first.metrics.facts.commands
     runs = {path.name for path in home.glob("runs/train-align/*")}
 
@@ -52,10 +52,10 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
         "eval-retrieval",
     ]
     assert len(runs) == 2 and first.metrics.scopes["eval-retrieval"]["top1"].n == 100
-    (named,) = [run for run in runs if run in lines[-1]]
+    (named,) = [finished_run for finished_run in runs if finished_run in lines[-1]]
     assert "0.0001" in (home / "runs/train-align" / named / "recipe.yaml").read_text()
 
-    again = workflow.run(recipe(), here)
+    again = workflow.run(recipe(), launch)
     assert (
         again.folder == first.folder
         and {path.name for path in home.glob("runs/*/*")} >= runs
@@ -137,20 +137,23 @@ def test_a_matrix_runs_steps_for_its_axes_and_resumes(home, monkeypatch) -> None
         patch.setattr(driver, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             workflow.run(study, here)
-    made = {
+    st_mtime_ns_by_name = {
         path: path.stat().st_mtime_ns for path in home.glob("runs/*/*/metrics.json")
     }
     assert len(list(home.glob("runs/train-align/*"))) == 2
     states = {
-        one.name.partition(":")[0]: one.state
-        for one in workflow.inputs(study)
-        if ": brainhive " in one.name
+        input_row.name.partition(":")[0]: input_row.state
+        for input_row in workflow.inputs(study)
+        if ": brainhive " in input_row.name
     }
     assert states["train-align · high · said"] == "finished"
     assert states["eval-retrieval · high · last"] == "next"
     assert states["compare · last"].endswith(" eval-retrieval")
     done = workflow.run(study, here)
-    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in made.items())
+    assert all(
+        path.stat().st_mtime_ns == time_ns
+        for path, time_ns in st_mtime_ns_by_name.items()
+    )
     assert str(done.hint) == f"brainhive report {done.folder.name} --table"
 
     # corrected rows are none of the results, of which equal ones do not differ

@@ -88,9 +88,9 @@ def test_semantic_features_are_fitted_to_training_pictures_alone() -> None:
     changed = embeddings.copy()
     changed[~is_training] += 5
 
-    again = recordings.choose_components(changed, is_training)
+    second_components = recordings.choose_components(changed, is_training)
 
-    np.testing.assert_array_equal(features[is_training], again[is_training])
+    np.testing.assert_array_equal(features[is_training], second_components[is_training])
     assert features.shape == (40, recordings.N_COMPONENTS)
     lengths = np.linalg.norm(features[is_training], axis=1)
     assert lengths.mean() == pytest.approx(recordings.SEMANTIC_GAIN, rel=0.1)

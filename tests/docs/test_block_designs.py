@@ -16,10 +16,10 @@ PAGE = (DOCS / "block-designs.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("effect", "side"), [("0.0", "at chance"), ("0.5", "above chance")]
+    ("effect", "text"), [("0.0", "at chance"), ("0.5", "above chance")]
 )
 def test_noise_tells_the_class_in_blocks(
-    home: Path, monkeypatch: pytest.MonkeyPatch, effect: str, side: str
+    home: Path, monkeypatch: pytest.MonkeyPatch, effect: str, text: str
 ) -> None:
     """Only a response to pictures tells the pictures of a class apart."""
     monkeypatch.chdir(home)
@@ -27,21 +27,21 @@ def test_noise_tells_the_class_in_blocks(
     changes = {"EFFECT = 0.0": f"EFFECT = {effect}"}
     sizes = "CLASSES, PICTURES, CHANNELS = "
     changes[f"{sizes}40, 50, 16"] = f"{sizes}12, 30, 12"
-    for old, new in changes.items():
-        assert program.count(old) == 1
-        program = program.replace(old, new)
+    for old_name, new_change in changes.items():
+        assert program.count(old_name) == 1
+        program = program.replace(old_name, new_change)
     exec(compile(program, "blocks.py", "exec"), {})
 
     (lines,) = re.findall(r"```bash\npython blocks.py\n(.*?)```", PAGE, re.DOTALL)
     stdout = ""
     for line in lines.splitlines():
-        words = [*shlex.split(line)[1:], "--json"]
-        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        arguments = [*shlex.split(line)[1:], "--json"]
+        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert result.exit_code == 0, f"{line}\n{result.stderr}"
         stdout = result.stdout
 
-    measured = json.loads(stdout)
-    folder = Path(measured["folder"])
+    document = json.loads(stdout)
+    folder = Path(document["folder"])
     metrics = json.loads((folder / "metrics.json").read_text())
     scopes = metrics["scopes"]
     # the three test pictures of the class come first
@@ -51,6 +51,6 @@ def test_noise_tells_the_class_in_blocks(
     for answer in metrics["facts"]["answers"]:
         answers[answer["question"]] = answer
     assert answers["which concept"]["better"] is None
-    is_above = side == "above chance"
+    is_above = text == "above chance"
     assert (answers["which picture"]["better"] < 0.025) == is_above
     assert (answers["which picture of its concept"]["better"] < 0.025) == is_above

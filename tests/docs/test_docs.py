@@ -58,8 +58,10 @@ def named_in(nav: Any) -> Iterator[str]:
 def anchors(page: Path) -> set[str]:
     """Make the names that mkdocs and repositories' sites give to a page's headings."""
     headings = re.findall(r"^#+ (.*)$", CODE.sub("", page.read_text()), re.MULTILINE)
-    plain = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings)
-    return {re.sub(r"[\s]+", "-", heading) for heading in plain}
+    plain_lowers = (
+        re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings
+    )
+    return {re.sub(r"[\s]+", "-", heading) for heading in plain_lowers}
 
 
 def test_navigation_and_indices_list_every_page() -> None:
@@ -168,14 +170,14 @@ def resolve(
     command: str,
     common: Mapping[str, Any],
     flags: Mapping[str, Any],
-    words: Sequence[str],
+    arguments: Sequence[str],
     *_: Any,
 ) -> int:
     """Stand in for a command: resolve its recipe, and do nothing."""
     pipeline = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"
     )
-    pipeline.Recipe.resolve(command, common["recipe"], flags, words)
+    pipeline.Recipe.resolve(command, common["recipe"], flags, arguments)
     return 0
 
 
@@ -198,8 +200,8 @@ def test_every_line_parses_against_the_real_command_line(
             or set(words) & {"--version", "--install-completion"}
         ):
             continue
-        shown = CliRunner().invoke(app, words)
-        assert shown.exit_code in (0, 3), f"brainhive {line}\n{shown.stderr}"
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code in (0, 3), f"brainhive {line}\n{result.stderr}"
 
 
 NAMED_BY_USERS = (
@@ -226,7 +228,7 @@ def list_known_keys() -> set[str]:
 
 
 def test_a_guide_names_only_keys_that_exist() -> None:
-    known = list_known_keys()
+    known_keys = list_known_keys()
     named = []
     for page in [*PAGES, *OUTSIDE]:
         for code in CODE_SPAN.findall(page.read_text()):
@@ -238,7 +240,7 @@ def test_a_guide_names_only_keys_that_exist() -> None:
         first_step, *steps = key.split(".")
         # a part may have parts in it
         ends = {f"*.{'.'.join(steps[index:])}" for index in range(len(steps))}
-        is_key = bool({key, *ends} & known) or key.startswith(NAMED_BY_USERS)
+        is_key = bool({key, *ends} & known_keys) or key.startswith(NAMED_BY_USERS)
         if not is_key and first_step != "key":
             unknown.append(f"{page_name}: {key} was renamed, or never was a key")
     assert unknown == []
@@ -331,7 +333,9 @@ def test_the_citation_has_this_version_and_the_four_papers() -> None:
     cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
     assert cited["version"] == __version__
     identifiers = {
-        each["value"] for paper in cited["references"] for each in paper["identifiers"]
+        identifier["value"]
+        for paper in cited["references"]
+        for identifier in paper["identifiers"]
     }
     assert identifiers == {
         f"arXiv:{id}" for id in ("2602.07495", "2502.03081", "2510.03122", "2503.11167")

@@ -94,9 +94,11 @@ def write_recordings(home: Path) -> None:
     """
     write_pictures(home / "data/image-folder")
     (home / "data/recordings").mkdir(parents=True)
-    shown = Presentation.randomize(3, seed=0)
+    presentation = Presentation.randomize(3, seed=0)
     raw = annotate(
-        make_raw(shown, seed=0), shown, [str(code) for code in list_event_codes(shown)]
+        make_raw(presentation, seed=0),
+        presentation,
+        [str(code) for code in list_event_codes(presentation)],
     )
     raw.save(home / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
     write_table(home / "data/recordings/events.csv")
@@ -107,8 +109,8 @@ def write_recordings(home: Path) -> None:
         np.save(home / f"{split}.npy", vectors.astype(np.float32))
 
 
-def invoke(words: list[str]) -> Any:
-    return CliRunner().invoke(app, words, catch_exceptions=False)
+def invoke(arguments: list[str]) -> Any:
+    return CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
 def shipped_line(line: str, home: Path) -> list[str]:
@@ -125,9 +127,9 @@ def shipped_line(line: str, home: Path) -> list[str]:
             (home / "runs" / command).glob("*/metrics.json"),
             key=lambda path: path.stat().st_mtime,
         )
-        for run in runs[-1:]:
-            places[name] = name.replace("NAME", run.parent.name).replace(
-                "RUN", run.parent.name
+        for finished_run in runs[-1:]:
+            places[name] = name.replace("NAME", finished_run.parent.name).replace(
+                "RUN", finished_run.parent.name
             )
     for name, here in {**SHIPPED, **places}.items():
         line = line.replace(name, here)
@@ -153,9 +155,9 @@ def test_the_guide_leads_from_own_pictures_to_generated_pictures(
         assert ended.exit_code == 0, f"brainhive {line}\n{ended.stderr}"
         shown[line] = ended
     assert len(shown) > 12
-    drawn = [ended for line, ended in shown.items() if line.startswith("reconstruct")]
-    assert "prior trained on other pictures" in drawn[0].stdout  # of the demo's
-    assert "prior trained on other pictures" not in drawn[1].stdout
+    endeds = [ended for line, ended in shown.items() if line.startswith("reconstruct")]
+    assert "prior trained on other pictures" in endeds[0].stdout  # of the demo's
+    assert "prior trained on other pictures" not in endeds[1].stdout
     assert len(list((home / "runs/reconstruct").rglob("*.png"))) >= 4
     assert list((home / "signals/image-folder/default").rglob("*.html"))  # of --plots
 

@@ -90,10 +90,10 @@ def measured(home: Path, command: str) -> Measurements:
     return RunFolder(run).measurements()
 
 
-def brainhive(line: str, *more: str) -> tuple[int, str]:
+def brainhive(line: str, *arguments: str) -> tuple[int, str]:
     words = shlex.split(line)
     ended = CliRunner().invoke(
-        app, [*words, *SMALL.get(words[0], ()), *more, "run.workers=0"]
+        app, [*words, *SMALL.get(words[0], ()), *arguments, "run.workers=0"]
     )
     return ended.exit_code, " ".join(ended.stderr.split())
 
@@ -120,12 +120,12 @@ def test_a_part_of_ones_own_of_every_kind_works_with_the_others(
     assert found.scopes["corrections · my_parts.popularity"]["top1"].value > 3 / 32
     trained = list((home / "runs/train-align").glob("*/cells/*/model"))
     assert trained and all(read_history(model).is_simulated for model in trained)
-    drawn = measured(home, "reconstruct").scopes
+    scopes = measured(home, "reconstruct").scopes
     (brain, shuffled) = (
-        drawn[source]["pixcorr"].value for source in ("brain", "shuffled")
+        scopes[source]["pixcorr"].value for source in ("brain", "shuffled")
     )
     assert brain > 0.5 > shuffled
-    assert 0.5 < drawn["brain"]["my_parts.warmth"].value <= 1
+    assert 0.5 < scopes["brain"]["my_parts.warmth"].value <= 1
 
 
 @pytest.mark.nightly
@@ -222,19 +222,21 @@ MISTAKES = (
 )
 
 
-@pytest.mark.parametrize(("part", "right", "wrong", "place", "told"), MISTAKES)
+@pytest.mark.parametrize(
+    ("partial_text", "correct_text", "wrong_text", "place", "reported_text"), MISTAKES
+)
 def test_a_mistake_in_a_users_part_is_named_with_its_line(
     my_parts: Path,
     code_allowed: None,
-    part: str,
-    right: str,
-    wrong: str,
+    partial_text: str,
+    correct_text: str,
+    wrong_text: str,
     place: str,
-    told: str,
+    reported_text: str,
 ) -> None:
-    text = (my_parts / f"{part}.py").read_text()
-    mistaken = text.replace(right, wrong)
-    (my_parts / f"{part}.py").write_text(mistaken)
+    text = (my_parts / f"{partial_text}.py").read_text()
+    mistaken = text.replace(correct_text, wrong_text)
+    (my_parts / f"{partial_text}.py").write_text(mistaken)
 
     with pytest.raises(Exception) as caught:
         use_brain_model()
@@ -245,9 +247,10 @@ def test_a_mistake_in_a_users_part_is_named_with_its_line(
         and "a bug" not in described.hint
         and described.hint
     )
-    assert f"my_parts.{part}" in described.message and told in described.message, (
-        described.in_one_line
-    )
+    assert (
+        f"my_parts.{partial_text}" in described.message
+        and reported_text in described.message
+    ), described.in_one_line
     lines = [
         number
         for number, line in enumerate(mistaken.splitlines(), 1)

@@ -38,8 +38,10 @@ def run_notebook(path: Path) -> tuple[dict[str, Any], list[str]]:
         last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
         exec(compile(tree, name, "exec"), variables)
         if last is not None:
-            shown = eval(compile(ast.Expression(last.value), name, "eval"), variables)
-            cards.append(getattr(shown, "_repr_html_", lambda: "")() or "")
+            shown_eval = eval(
+                compile(ast.Expression(last.value), name, "eval"), variables
+            )
+            cards.append(getattr(shown_eval, "_repr_html_", lambda: "")() or "")
     return variables, [card for card in cards if card]
 
 
@@ -48,9 +50,9 @@ def test_the_eeg_notebook_decodes_pictures_and_categories(home: Path) -> None:
 
     assert variables["is_decoded"] and variables["are_categories_decoded"]
     assert variables["result"].measurements.caveats == ["order of trials unknown"]
-    found, shown = variables["found"], variables["shown"]
-    assert found.image_ids == [name[:-4] for name in shown[found.index]]
-    assert len(found.ranks) == 48 and (found.ranks == 1).mean() > 2 / 12
+    found_runs, shown = variables["found"], variables["shown"]
+    assert found_runs.image_ids == [name[:-4] for name in shown[found_runs.index]]
+    assert len(found_runs.ranks) == 48 and (found_runs.ranks == 1).mean() > 2 / 12
     assert len(cards) == 1 and variables["result"].finding in html.unescape(cards[0])
 
 

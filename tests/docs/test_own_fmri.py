@@ -34,9 +34,9 @@ PREPARED = [
 ]
 
 
-def invoke(*words: str) -> Any:
-    ended = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
-    assert ended.exit_code == 0, f"brainhive {' '.join(words)}\n{ended.stderr}"
+def invoke(*arguments: str) -> Any:
+    ended = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert ended.exit_code == 0, f"brainhive {' '.join(arguments)}\n{ended.stderr}"
     return json.loads(ended.stdout)
 
 

@@ -82,9 +82,9 @@ def browser() -> Iterator[Any]:
         pytest.skip("no Chromium on this machine")
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=sandbox)
-        yield opened
-        opened.close()
+        launch = started.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield launch
+        launch.close()
 
 
 def test_pictures_scripts_and_links_are_files_of_the_site(site: Path) -> None:

@@ -13,11 +13,11 @@ PAGE = (DOCS / "tested.md").read_text()
 CHANGES = (CHECKOUT / "CHANGELOG.md").read_text()
 
 
-def find_source(words: list[str]) -> Path:
+def find_source(arguments: list[str]) -> Path:
     """Find the file or folder of `python -m MODULE …` or `python PATH …`."""
-    if words[1] == "-m":
-        return CHECKOUT / words[2].replace(".", "/")
-    return CHECKOUT / words[1]
+    if arguments[1] == "-m":
+        return CHECKOUT / arguments[2].replace(".", "/")
+    return CHECKOUT / arguments[1]
 
 
 def test_each_command_exists_and_has_its_flags() -> None:
@@ -60,6 +60,6 @@ def test_figures_of_recordings_are_those_of_the_gallery() -> None:
 
 
 def test_untested_parts_are_those_of_the_changelog() -> None:
-    below = CHANGES.partition("What has not been run:")[2].partition("\n## ")[0]
-    gaps = below.replace("](docs/", "](").strip()
+    partition = CHANGES.partition("What has not been run:")[2].partition("\n## ")[0]
+    gaps = partition.replace("](docs/", "](").strip()
     assert gaps and gaps in PAGE

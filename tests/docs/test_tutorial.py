@@ -115,7 +115,7 @@ def write_epochs(home: Path) -> dict[str, Any]:
         for split, (count, repetitions) in SHOWN.items()
     ]
     mask = voxels.recording(1, "test").space.regions["FFA"]
-    betas = np.concatenate([each.reshape(-1, each.shape[-1]) for each in betas])
+    betas = np.concatenate([beta.reshape(-1, beta.shape[-1]) for beta in betas])
     return {"epochs": epochs, "shown": shown, "betas": betas, "mask": mask}
 
 
@@ -132,37 +132,39 @@ def lines_of(text: str) -> list[str]:
 
 def invoke(line: str, names: Mapping[str, str] = MappingProxyType({})) -> str:
     """Run a line of a page, with small models; give what it prints."""
-    words = [names.get(word, word) for word in shlex.split(line)[1:]]
-    small = SMALL.get(words[0], ()) if "--check" not in words else ()
-    if words[0] == "train-align" and not {"--recipe", "--prior"} & set(words):
+    arguments = [names.get(argument, argument) for argument in shlex.split(line)[1:]]
+    small = SMALL.get(arguments[0], ()) if "--check" not in arguments else ()
+    if arguments[0] == "train-align" and not {"--recipe", "--prior"} & set(arguments):
         small = ()  # the ridge of few pictures
-    elif words[0] == "train-align" and "--prior" not in words:
+    elif arguments[0] == "train-align" and "--prior" not in arguments:
         small += NARROW
-    ended = CliRunner().invoke(app, [*words, *small])
+    ended = CliRunner().invoke(app, [*arguments, *small])
     assert ended.exit_code == 0, f"{line}\n{ended.stderr}"
     return ended.stdout
 
 
-def read_score(home: Path, run: int, metric: str = "top5") -> Any:
+def read_score(home: Path, number: int, metric: str = "top5") -> Any:
     """Read a metric over all pictures of an evaluation, counted from the oldest."""
     files = sorted(
         home.glob("runs/eval-retrieval/*/metrics.json"),
         key=lambda path: path.stat().st_mtime,
     )
-    return json.loads(files[run].read_text())["scopes"]["all"][metric]
+    return json.loads(files[number].read_text())["scopes"]["all"][metric]
 
 
 def test_the_eeg_tutorial_goes_from_files_to_a_table(home: Path) -> None:
     text = (DOCS / "tutorial-eeg.md").read_text()
     for line in lines_of(text):
-        made = sorted(
+        paths = sorted(
             (home / "runs/eval-retrieval").glob("*"),
-            key=lambda run: run.stat().st_mtime,
+            key=lambda value: value.stat().st_mtime,
         )
-        names = dict(zip(("MEANING", "LOOK"), (run.name for run in made), strict=False))
+        names = dict(
+            zip(("MEANING", "LOOK"), (value.name for value in paths), strict=False)
+        )
         output = invoke(line, names)
         if "control=permuted" in line:
-            control = read_score(home, run=-1, metric="top1")
+            control = read_score(home, number=-1, metric="top1")
             assert control["low"] < control["chance"]
         if line.startswith("brainhive prepare") and "--check" not in line:
             assert "simulated" in output
@@ -179,9 +181,9 @@ def test_the_eeg_tutorial_goes_from_files_to_a_table(home: Path) -> None:
 
     # the first encoder is above chance, and the page has the numbers of each
     hits = []
-    for run in (0, 1):
-        score = read_score(home, run, "top1")
-        assert (score["low"] > score["chance"]) == (run == 0)
+    for value in (0, 1):
+        score = read_score(home, value, "top1")
+        assert (score["low"] > score["chance"]) == (value == 0)
         assert score["chance"] == pytest.approx(1 / 12)
         assert score["n"] == 24  # 12 pictures, 2 people
         assert f"{100 * score['value']:.3g} %" in text
@@ -216,8 +218,8 @@ def test_the_tutorial_leads_from_epochs_and_betas_to_results(
         pictures, _, signal = simulate_trials(home, world, subject, "test")
         rows = [store.pictures.index(picture) for picture in pictures]
         expected = signal * 1e6
-        found = store.as_repetitions()[rows]
-        np.testing.assert_allclose(found, expected, atol=1e-2)
+        as_repetition = store.as_repetitions()[rows]
+        np.testing.assert_allclose(as_repetition, expected, atol=1e-2)
         assert np.unique(store.runs).tolist() == ([5, 6] if subject == 1 else [0])
 
     # trials in memory, by the program
@@ -225,8 +227,8 @@ def test_the_tutorial_leads_from_epochs_and_betas_to_results(
     section = page.partition("### In Python\n")[2].partition("\n### ")[0]
     (program,) = blocks_of(section, "python")
     exec(compile(program, "data.md", "exec"), variables)
-    for run in (0, 1):
-        score = read_score(home, run)
+    for value in (0, 1):
+        score = read_score(home, value)
         assert score["low"] > score["chance"] and score["n"] == SHOWN["test"][0]
     path = home / "signals/image-folder/default/sub-01.h5"
     store = SignalStore.open(path)["train"]

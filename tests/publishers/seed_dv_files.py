@@ -83,8 +83,8 @@ def write_annotations(root: Path, concepts: NDArray[np.int64]) -> None:
         lines = []
         for clip in range(200):
             # words that do not follow time
-            words = rng.integers(0, 1000, 2)
-            lines.append(f"{words[0]} {words[1]} shows {numbers[clip // 5]}")
+            integers = rng.integers(0, 1000, 2)
+            lines.append(f"{integers[0]} {integers[1]} shows {numbers[clip // 5]}")
         (captions / f"{film}.txt").write_text("\n".join(lines) + "\n")
 
 

@@ -94,10 +94,12 @@ def test_brain_diffusers_ridge_is_the_authors(golden: Path, home: Path) -> None:
     with safe_open(path, "pt") as file:
         (name,) = (key for key in file.keys() if ".weight." in key)  # noqa: SIM118
         weight = file.get_tensor(name)  # [V, outputs]
-    first = figures.settings["ref_weight_first"]
+    first_ref_weight_first = figures.settings["ref_weight_first"]
     total = figures.settings["ref_weight_sum_abs"]
     assert weight.abs().sum().item() == pytest.approx(total, rel=1e-3)
-    assert weight[: len(first), 0].tolist() == pytest.approx(first, rel=2e-3)
+    assert weight[: len(first_ref_weight_first), 0].tolist() == pytest.approx(
+        first_ref_weight_first, rel=2e-3
+    )
 
 
 @pytest.mark.nightly
@@ -129,8 +131,8 @@ def test_intervals_of_few_seeds_hold_the_difference() -> None:
 
 
 def test_curves_are_compared_where_all_seeds_have_epochs() -> None:
-    found = comparison.compare_curves([[5, 2, 1], [7, 4, 9]], [[6, 1], [8, 1]])
-    assert found == {"largest": 2.0, "epoch": 2, "ours": 3.0, "authors": 1.0}
+    curves = comparison.compare_curves([[5, 2, 1], [7, 4, 9]], [[6, 1], [8, 1]])
+    assert curves == {"largest": 2.0, "epoch": 2, "ours": 3.0, "authors": 1.0}
 
 
 def test_a_table_has_a_row_for_each_method() -> None:

@@ -20,12 +20,12 @@ from tools import gratings_recordings, pin, pinned
 )
 def test_results_are_as_pinned(name: str, tmp_path: Path) -> None:
     try:
-        found = pin.run_study(name, tmp_path)
+        study = pin.run_study(name, tmp_path)
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    nearest = pinned.find_nearest(pinned.read(name), found.environment)
+    nearest = pinned.find_nearest(pinned.read(name), study.environment)
 
-    comparison = pinned.compare(nearest, found)
+    comparison = pinned.compare(nearest, study)
 
     explanation = comparison.explain(name)
     assert not comparison.failures, explanation

@@ -33,9 +33,9 @@ def test_equal_numbers_are_no_change() -> None:
 
 
 def test_the_code_is_blamed_if_no_library_moved() -> None:
-    found = results(LIBRARIES, accuracy=ACCURACY | {"value": 0.7501})
+    resulting_results = results(LIBRARIES, accuracy=ACCURACY | {"value": 0.7501})
 
-    comparison = compare(results(LIBRARIES, accuracy=ACCURACY), found)
+    comparison = compare(results(LIBRARIES, accuracy=ACCURACY), resulting_results)
 
     (line,) = comparison.failures
     assert "accuracy" in line and "0.75 " in line and "0.7501" in line
@@ -101,10 +101,10 @@ def test_a_missing_number_fails_with_any_libraries(environment) -> None:
 
 
 def test_a_new_number_must_be_pinned_with_the_same_libraries() -> None:
-    old = results(LIBRARIES, accuracy=ACCURACY)
+    old_results = results(LIBRARIES, accuracy=ACCURACY)
     new = {"accuracy": ACCURACY, "auc": ACCURACY}
-    assert len(compare(old, results(LIBRARIES, **new)).failures) == 1
-    assert compare(old, results(OTHER_TORCH, **new)).failures == []
+    assert len(compare(old_results, results(LIBRARIES, **new)).failures) == 1
+    assert compare(old_results, results(OTHER_TORCH, **new)).failures == []
 
 
 def test_results_are_compared_with_the_nearest_environment() -> None:
@@ -115,13 +115,13 @@ def test_results_are_compared_with_the_nearest_environment() -> None:
 
 def test_files_are_read_as_they_were_written(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(pinned, "FOLDER", tmp_path)
-    first = results(LIBRARIES, accuracy=ACCURACY, loss=NO_INTERVAL)
+    first_results = results(LIBRARIES, accuracy=ACCURACY, loss=NO_INTERVAL)
     second = results(OTHER_TORCH, accuracy=ACCURACY)
     assert pinned.read("demo") == []
-    pinned.write("demo", [first, second])
-    assert pinned.read("demo") == [first, second]
+    pinned.write("demo", [first_results, second])
+    assert pinned.read("demo") == [first_results, second]
 
     # a second measurement of an environment replaces the first
-    again = results(LIBRARIES, accuracy=ACCURACY | {"value": 0.76})
-    pinned.write("demo", pinned.add(pinned.read("demo"), again))
-    assert pinned.read("demo") == [second, again]
+    second_results = results(LIBRARIES, accuracy=ACCURACY | {"value": 0.76})
+    pinned.write("demo", pinned.add(pinned.read("demo"), second_results))
+    assert pinned.read("demo") == [second, second_results]

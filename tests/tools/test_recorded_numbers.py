@@ -22,18 +22,18 @@ ROWS: dict[str, Any] = {
 }
 
 
-def change(place: str, old: str, new: str) -> list[str]:
+def change(place: str, old_text: str, new_text: str) -> list[str]:
     """Change a text, and give the differences that are noticed."""
     text = yaml.safe_dump(ROWS)
-    assert text.count(old) == 1
-    changed = yaml.safe_load(text.replace(old, new))
+    assert text.count(old_text) == 1
+    changed = yaml.safe_load(text.replace(old_text, new_text))
     lines = list(list_differences(ROWS, changed, 2e-3, 0))
     assert all(line.startswith(place) for line in lines)
     return lines
 
 
 @pytest.mark.parametrize(
-    ("place", "old", "new"),
+    ("text", "old_text", "new_text"),
     [
         ("metrics / all, auc", "0.7891", "0.7970"),
         ("metrics / all, auc", "0.7891", "0.7852"),
@@ -51,8 +51,10 @@ def change(place: str, old: str, new: str) -> list[str]:
         ("sums", "-1.05e-08", "-6.87e-09"),
     ],
 )
-def test_a_change_of_a_value_is_noticed(place: str, old: str, new: str) -> None:
-    assert len(change(place, old, new)) == 1
+def test_a_change_of_a_value_is_noticed(
+    text: str, old_text: str, new_text: str
+) -> None:
+    assert len(change(text, old_text, new_text)) == 1
 
 
 def test_a_change_of_a_name_or_a_number_of_rows_is_noticed() -> None:
@@ -65,11 +67,11 @@ def test_a_change_of_a_name_or_a_number_of_rows_is_noticed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old_text", "new_text"),
     [("0.7891", "0.7892"), ("0.0375", "0.03751"), ("0.0004", "0.00040001")],
 )
-def test_another_last_digit_is_rounding(old: str, new: str) -> None:
-    assert change("", old, new) == []
+def test_another_last_digit_is_rounding(old_text: str, new_text: str) -> None:
+    assert change("", old_text, new_text) == []
 
 
 def test_sums_may_be_0_but_for_rounding() -> None:

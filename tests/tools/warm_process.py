@@ -142,9 +142,9 @@ def fork_launched_processes(folder: Path) -> None:
     )
 
     def fork(
-        _: SubprocessHandler, words: tuple[str, ...], environment: dict[str, str]
+        _: SubprocessHandler, arguments: tuple[str, ...], environment: dict[str, str]
     ) -> WarmProcess:
-        argv = list(words[words.index("brainhive_cli") + 1 :])
+        argv = list(arguments[arguments.index("brainhive_cli") + 1 :])
         context = multiprocessing.get_context("fork")
         return WarmProcess(argv, environment, Path.cwd(), folder, context)
 

@@ -27,7 +27,7 @@ def make_store(
     embedding: torch.Tensor,
     image_ids: Sequence[str],
     concepts: Sequence[str] | None = None,
-    done: Any = None,
+    finished_any: Any = None,
 ) -> TargetStore:
     """Make a target store in memory.
 
@@ -42,7 +42,7 @@ def make_store(
         embedding=embedding.numpy(),  # type: ignore[arg-type]
         image_ids=Names.of(image_ids),
         concepts=Names.of(image_ids if concepts is None else concepts),
-        done=np.ones(len(image_ids), bool) if done is None else done,
+        done=np.ones(len(image_ids), bool) if finished_any is None else finished_any,
         pixels=None,
         attributes={},
         shape=tuple(embedding.shape[1:]),

@@ -19,22 +19,22 @@ COLOURS = "python:brainhive_cli.models.encoders.python:example"
 ENCODER = "brainhive_cli-models-encoders-python-example"
 
 
-def explained(code: int, errors: str, wanted: int, what: str, hint: str) -> None:
+def explained(code: int, errors: str, number: int, text: str, hint: str) -> None:
     """Hold that stderr is one error line and one line of advice."""
     lines = [line for line in errors.splitlines() if not line.startswith("preparing ")]
     assert len(lines) == 2, errors
-    assert lines[0].startswith("error: ") and re.search(what, lines[0]), errors
+    assert lines[0].startswith("error: ") and re.search(text, lines[0]), errors
     assert lines[1].startswith("  try: ") and re.search(hint, lines[1]), errors
-    assert code == wanted
+    assert code == number
 
 
 @pytest.fixture
 def refused() -> Callable[..., None]:
     """Call the real command line and hold how it refuses."""
 
-    def call(*argv: str, code: int, what: str, hint: str) -> None:
+    def call(*argv: str, code: int, text: str, hint: str) -> None:
         result = CliRunner().invoke(app, list(argv))
-        explained(result.exit_code, result.stderr, code, what, hint)
+        explained(result.exit_code, result.stderr, code, text, hint)
         assert result.stdout == ""
 
     return call

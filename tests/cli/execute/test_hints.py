@@ -58,18 +58,20 @@ def texts_of(module: ast.Module) -> Iterator[str]:
             yield node.value
 
 
-def write_word(word: ast.expr) -> list[str]:
+def write_word(argument: ast.expr) -> list[str]:
     """Write a word of a line as it is typed, with a word for a value that is known when
     it is written.
     """
-    match word:
+    match argument:
         case ast.Constant(value):
             return [str(value)]
         case ast.JoinedStr(parts):
             return [
                 "".join(
-                    part.value if isinstance(part, ast.Constant) else FIELD
-                    for part in parts
+                    partial_part.value
+                    if isinstance(partial_part, ast.Constant)
+                    else FIELD
+                    for partial_part in parts
                 )
             ]
         case ast.Tuple([ast.Constant(key), _]):
@@ -99,22 +101,26 @@ def lines_of(module: ast.Module) -> Iterator[str]:
                     [
                         "brainhive",
                         command,
-                        *(part for word in words for part in write_word(word)),
+                        *(part for argument in words for part in write_word(argument)),
                     ]
                 )
 
 
 def check_words(
-    command: str, common: Any, flags: Mapping[str, Any], words: Sequence[str], *_: Any
+    command: str,
+    common: Any,
+    flags: Mapping[str, Any],
+    arguments: Sequence[str],
+    *_: Any,
 ) -> int:
     """Stand in for a command: refuse what is no key of its recipe."""
     recipe: Any = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"
     ).Recipe
-    for word in [word for word in words if word != FIELD]:
-        assert OVERRIDE.match(word), f"{word} is no override"
-        assert re.split(r"[.=]", word)[0] in recipe.model_fields, (
-            f"{word} is no key of {command}"
+    for argument in [argument for argument in arguments if argument != FIELD]:
+        assert OVERRIDE.match(argument), f"{argument} is no override"
+        assert re.split(r"[.=]", argument)[0] in recipe.model_fields, (
+            f"{argument} is no key of {command}"
         )
     return 0
 
@@ -132,33 +138,35 @@ def test_every_suggested_command_line_can_be_parsed(
         }
     refused = {}
     for module, line in sorted(made | written):
-        shown = CliRunner().invoke(app, shlex.split(line)[1:])
-        if shown.exit_code:
-            refused[module, line] = shown.stderr.strip().splitlines()[-1]
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        if result.exit_code:
+            refused[module, line] = result.stderr.strip().splitlines()[-1]
     assert refused == {} and len(made) > 25
 
 
 def test_the_line_to_embed_names_an_encoder_that_is_here(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(next_commands, "list_recorded_subjects", lambda *found: [1])
+    monkeypatch.setattr(
+        next_commands, "list_recorded_subjects", lambda *resulting_arguments: [1]
+    )
     (home / "data/image-folder/train/cat").mkdir(parents=True)
-    for kind, words in (
+    for kind, arguments in (
         ("demo", " --encoders demo-clip"),
         ("image-folder", ""),  # whose default needs no network
         ("things-eeg", " --encoders lite0"),
     ):
         dataset = parts.resolve("datasets", kind)
         line = next_commands.write_next_command(dataset, [], Paths())
-        assert line == f"brainhive embed --dataset {kind}{words}"
+        assert line == f"brainhive embed --dataset {kind}{arguments}"
 
     # a recipe with encoders of its own keeps them
     suggested = errors.Line("embed", ("encoders", ["demo-clip"], errors.SUGGESTED))
-    for recipe, words in (("papers/havir", []), ("absent", ["demo-clip"])):
+    for recipe, arguments in (("papers/havir", []), ("absent", ["demo-clip"])):
         completed = execute.complete_line(
             suggested, lambda name=recipe: [name], set(), False
         )
-        assert ("--encoders" in completed.base_text) == bool(words), recipe
+        assert ("--encoders" in completed.base_text) == bool(arguments), recipe
 
 
 def keys_of(command: str) -> Iterator[str]:
@@ -181,8 +189,8 @@ def keys_of(command: str) -> Iterator[str]:
 
 
 def test_every_key_that_a_hint_names_is_one_of_a_recipe() -> None:
-    known = {key for command in COMMANDS for key in keys_of(command.name)}
-    sections = {key.partition(".")[0] for key in known if "." in key}
+    keys = {key for command in COMMANDS for key in keys_of(command.name)}
+    sections = {key.partition(".")[0] for key in keys if "." in key}
     named = {
         (path.name, key)
         for path in MODULES.values()
@@ -193,6 +201,6 @@ def test_every_key_that_a_hint_names_is_one_of_a_recipe() -> None:
     unknown = {
         (module, key)
         for module, key in named
-        if ".".join(key.split(".")[:2]) not in known
+        if ".".join(key.split(".")[:2]) not in keys
     }
     assert unknown == set() and len(named) > 100

@@ -26,9 +26,9 @@ COMMANDS = [str(command.name) for command in app.registered_commands]
 EXAMPLE_ENCODER = "python:brainhive_cli.models.encoders.python:example"
 
 
-def brainhive(*words: str) -> Any:
+def brainhive(*arguments: str) -> Any:
     return CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(
-        app, list(words), prog_name="brainhive"
+        app, list(arguments), prog_name="brainhive"
     )
 
 
@@ -42,17 +42,17 @@ def photos(home: Path) -> Path:
     return home
 
 
-def embed(*words: str) -> Any:
+def embed(*arguments: str) -> Any:
     return brainhive(
-        "embed", "--dataset", "image-folder", "--encoders", EXAMPLE_ENCODER, *words
+        "embed", "--dataset", "image-folder", "--encoders", EXAMPLE_ENCODER, *arguments
     )
 
 
 @cache
 def help_of(command: str) -> str:
-    shown = brainhive(command, "--help")
-    assert shown.exit_code == 0
-    return str(shown.stdout)
+    process = brainhive(command, "--help")
+    assert process.exit_code == 0
+    return str(process.stdout)
 
 
 def test_help_fits_80_columns_and_its_example_can_be_parsed(
@@ -115,78 +115,85 @@ def test_check_prints_the_recipe_its_inputs_and_what_is_missing(home: Path) -> N
 
 
 def prints_what_is_missing(command: str) -> None:
-    shown = brainhive(command, "--check", "--json")
-    document = json.loads(shown.stdout)
-    assert (shown.exit_code == 2) == (command in TAKING_NAMES)
-    if shown.exit_code == 2:  # whose names the line does not say
+    process = brainhive(command, "--check", "--json")
+    document = json.loads(process.stdout)
+    assert (process.exit_code == 2) == (command in TAKING_NAMES)
+    if process.exit_code == 2:  # whose names the line does not say
         assert document.keys() == {"error", "hint", "exit_code"}
         return
     assert document.keys() == {"recipe", "missing", "inputs", "tables"}
     assert document["inputs"] or command in LISTING
     assert all(
-        one.keys() == {"what", "bytes", "state", "line"} for one in document["inputs"]
+        input_row.keys() == {"what", "bytes", "state", "line"}
+        for input_row in document["inputs"]
     )
-    assert shown.exit_code == (3 if document["missing"] else 0)
+    assert process.exit_code == (3 if document["missing"] else 0)
     if command not in ("train-align", "eval-retrieval"):
         return
-    plain = brainhive(command, "--check")
+    plain_process = brainhive(command, "--check")
     titles = [table["title"] for table in document["tables"]]
     assert ("Inputs" in titles) == bool(document["inputs"]) and all(
-        title in plain.stdout for title in titles
+        title in plain_process.stdout for title in titles
     )
-    assert "dataset:" not in plain.stdout
+    assert "dataset:" not in plain_process.stdout
     # the recipe alone on stdout, the plan below it
     saved = brainhive(command, "--check", "--recipe-too")
     assert yaml.safe_load(saved.stdout) == document["recipe"]
     assert all(title in saved.stderr for title in titles)
-    alone = brainhive(command, "--recipe-too")
-    assert alone.exit_code == 2 and "--recipe-too" in alone.stderr
-    assert plain.stderr.count("warning: missing: ") == len(document["missing"])
+    single_process = brainhive(command, "--recipe-too")
+    assert single_process.exit_code == 2 and "--recipe-too" in single_process.stderr
+    assert plain_process.stderr.count("warning: missing: ") == len(document["missing"])
 
 
 def test_a_recipe_error_is_two_lines_with_exit_code_2(
     home: Path,
 ) -> None:
-    for words, what in (
+    for arguments, what in (
         (["train-align", "no.such.key=1"], "'no'"),
         (["train-align", "run.processes=none"], "'none'"),
         (["train-align", "key"], "'key'"),
     ):
-        shown = brainhive(*words)
-        lines = shown.stderr.splitlines()
-        assert shown.exit_code == 2 and not shown.stdout and len(lines) == 2
+        process = brainhive(*arguments)
+        lines = process.stderr.splitlines()
+        assert process.exit_code == 2 and not process.stdout and len(lines) == 2
         assert (
             lines[0].startswith("error: ")
             and what in lines[0]
             and lines[1].startswith("  try: ")
         )
-    shown = brainhive("embed", "--debug")
-    assert "Traceback" in shown.stderr and shown.exit_code == 3
+    process = brainhive("embed", "--debug")
+    assert "Traceback" in process.stderr and process.exit_code == 3
     # commands on files take words as files
-    shown = brainhive("check", "./no.such.key=1")
+    process = brainhive("check", "./no.such.key=1")
     assert (
-        shown.exit_code == 3
-        and "no file, folder or pattern ./no.such.key=1" in shown.stderr
+        process.exit_code == 3
+        and "no file, folder or pattern ./no.such.key=1" in process.stderr
     )
 
 
 def test_a_command_does_its_work_once_and_finds_it_again(photos: Path) -> None:
-    first = embed("--json")
+    first_embed = embed("--json")
     (path,) = photos.rglob("*.h5")
-    written = path.stat().st_mtime_ns
-    assert json.loads(first.stdout)["tables"][0]["rows"][0]["pictures"] == 3
-    shown = embed()
-    assert "python-example" in shown.stdout and path.stat().st_mtime_ns == written
-    assert "next: brainhive train-prior" in shown.stderr and "next:" not in shown.stdout
-    assert embed("--again").exit_code == 0 and path.stat().st_mtime_ns > written
+    st_mtime_ns = path.stat().st_mtime_ns
+    assert json.loads(first_embed.stdout)["tables"][0]["rows"][0]["pictures"] == 3
+    shown_embed = embed()
+    assert (
+        "python-example" in shown_embed.stdout
+        and path.stat().st_mtime_ns == st_mtime_ns
+    )
+    assert (
+        "next: brainhive train-prior" in shown_embed.stderr
+        and "next:" not in shown_embed.stdout
+    )
+    assert embed("--again").exit_code == 0 and path.stat().st_mtime_ns > st_mtime_ns
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(photos: Path) -> None:
     (photos / "embeddings").write_text("a file where a folder should be")
-    shown = embed()
-    assert shown.exit_code == 1 and len(shown.stderr.splitlines()) == 2
+    shown_embed = embed()
+    assert shown_embed.exit_code == 1 and len(shown_embed.stderr.splitlines()) == 2
     assert re.match(
-        r"error: .*embeddings.*: (Not a directory|File exists)", shown.stderr
+        r"error: .*embeddings.*: (Not a directory|File exists)", shown_embed.stderr
     )
 
 
@@ -202,11 +209,11 @@ def read_texts(path: Path) -> Iterator[str]:
         # a description is an argument of Field, flag_field or part_field
         for text in node.args + [keyword.value for keyword in node.keywords]:
             pieces = text.values if isinstance(text, ast.JoinedStr) else [text]
-            words = []
+            arguments = []
             for piece in pieces:
                 is_typed = isinstance(piece, ast.Constant)
-                words.append(str(piece.value) if is_typed else "{}")
-            yield "".join(words)
+                arguments.append(str(piece.value) if is_typed else "{}")
+            yield "".join(arguments)
 
 
 def test_no_default_is_typed_twice(home: Path) -> None:

@@ -27,8 +27,8 @@ def test_files_lie_where_prepare_reads_them(home: Path) -> None:
     assert checked.exit_code == 0 and "unmatched" not in checked.stderr
 
     # nothing is overwritten
-    again = CliRunner().invoke(app, line[:3])
-    assert again.exit_code == 2 and "data/image-folder" in again.stderr
+    second_result = CliRunner().invoke(app, line[:3])
+    assert second_result.exit_code == 2 and "data/image-folder" in second_result.stderr
 
 
 def test_keys_without_an_effect_are_refused(home: Path) -> None:

@@ -62,10 +62,10 @@ def test_responses_to_real_pictures_retrieve_untrained_pictures(
         "train.validation=0",
     )
 
-    run = run_command("train-align", *settings).folder
+    run_folder = run_command("train-align", *settings).folder
     evaluation = (
         "eval-retrieval",
-        f"run={run}",
+        f"run={run_folder}",
         "sheet_rows=0",
         "baseline=none",
         "ceiling_splits=0",

@@ -163,8 +163,8 @@ def test_next_lines_hold_out_runs(
     trained = run_command("train-align", *words[2:], "subjects=1")
     words = shlex.split(str(trained.hint))
     assert words[:2] == ["brainhive", "eval-retrieval"]
-    tested = run_command("eval-retrieval", f"run={words[3]}", "baseline=none")
-    assert tested.metrics.overall["accuracy"].n == 5 * RUNS
+    result = run_command("eval-retrieval", f"run={words[3]}", "baseline=none")
+    assert result.metrics.overall["accuracy"].n == 5 * RUNS
 
     # models of all trials decode other recordings; the warning has the key to add
     capsys.readouterr()
@@ -204,23 +204,25 @@ def test_one_run_is_tested_where_labels_are_as_frequent(
     fields = {"kind": "categories", "name": "of-2", "names": names, "holdout": holdout}
     two_categories = f"dataset={json.dumps(fields)}"
     run_command("embed", two_categories)
-    run = run_command("train-align", two_categories, "backbone=lda", "seeds=0").folder
+    run_folder = run_command(
+        "train-align", two_categories, "backbone=lda", "seeds=0"
+    ).folder
 
-    tested = run_command(
-        "eval-retrieval", f"run={run}", "sheet_rows=0", "baseline=none"
+    metrics = run_command(
+        "eval-retrieval", f"run={run_folder}", "sheet_rows=0", "baseline=none"
     ).metrics
 
-    assert (tested.overall["accuracy"].n, tested.overall["accuracy"].pool) == (4, 2)
-    assert not any("backward" in name for name in tested.scopes)
+    assert (metrics.overall["accuracy"].n, metrics.overall["accuracy"].pool) == (4, 2)
+    assert not any("backward" in name for name in metrics.scopes)
 
 
-def open_test_trials(run: str) -> Trials:
+def open_test_trials(text: str) -> Trials:
     """Open the held-out trials of the first subject, as the model of a run reads them.
 
     Args:
         run: Folder of the run.
     """
-    models = open_model(run, Paths())
+    models = open_model(text, Paths())
     tests = open_test_set(models, "test")
     return tests.open_person(models.open_first(), 1).trials
 
@@ -249,8 +251,8 @@ def test_test_trials_change_others_only_with_a_stamp(
         recording = SignalStore.open(path)["train"]
         tested_recording = recording.hold_out(recording.runs == RUNS - 1, "test")
         ranks = api.decode(trained, tested_recording, 1)
-        before = open_test_trials(str(trained))
-        signal_before = before.averages
+        initial_test_trials = open_test_trials(str(trained))
+        signal_before = initial_test_trials.averages
         with resealed(path) as file:
             is_changed = file["train/runs"][:] == RUNS - 1  # [n]
             # trials of the first category stay
@@ -258,11 +260,11 @@ def test_test_trials_change_others_only_with_a_stamp(
             signal = file["train/signal"][:]
             signal[is_changed] = 5 * signal[is_changed] + 20
             file["train/signal"][:] = signal
-        after = open_test_trials(str(trained))
+        final_test_trials = open_test_trials(str(trained))
 
-    is_first = np.asarray(before.image_ids) == NAMES[0]  # [n]
+    is_first = np.asarray(initial_test_trials.image_ids) == NAMES[0]  # [n]
     assert is_first.sum() == 2
-    difference = np.abs(after.averages - signal_before)[is_first].max()
+    difference = np.abs(final_test_trials.averages - signal_before)[is_first].max()
     assert (difference > 0.1) == is_stamped and (difference == 0) != is_stamped
     has_own_mean = np.allclose(signal_before.mean(0), 0, atol=1e-5)
     assert has_own_mean == is_stamped
@@ -286,7 +288,7 @@ def test_shuffled_labels_are_at_chance(home: Path, run_command: RunCommand) -> N
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("design", "holdout", "side"),
+    ("design", "holdout", "text"),
     [
         ("blocks", {"by": "trials", "folds": 4}, "not testable"),
         ("same blocks", {"by": "sessions", "folds": 4}, "not testable"),
@@ -298,7 +300,7 @@ def test_drift_without_any_label_is_never_above_chance(
     run_command: RunCommand,
     design: str,
     holdout: dict[str, Any],
-    side: str,
+    text: str,
 ) -> None:
     """The signals of four sessions are random walks without any response.
 
@@ -346,7 +348,7 @@ def test_drift_without_any_label_is_never_above_chance(
         )
         metrics = run_command("eval-retrieval", "sheet_rows=0", "baseline=none").metrics
 
-    assert metrics.facts.answers[0].side == side
+    assert metrics.facts.answers[0].side == text
     assert (NOT_INTERLEAVED in metrics.overall["accuracy"].caveats) == (
         design != "random"
     )
@@ -389,5 +391,5 @@ def test_categories_have_no_metrics_of_ranks_anywhere(by_runs: Result) -> None:
     assert names == {"accuracy", "balanced_accuracy", "auc"}
     assert by_runs.metrics.facts.plain[0].metric == "accuracy"
     assert "accuracy" in columns
-    for word in ("top-", "rank", "MRR", "mAP"):
-        assert word not in columns
+    for name in ("top-", "rank", "MRR", "mAP"):
+        assert name not in columns

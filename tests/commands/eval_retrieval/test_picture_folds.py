@@ -136,9 +136,9 @@ def test_clusters_come_from_a_file_that_is_in_the_fingerprint(
     assert file.name.startswith("clusters_k2-")
 
     by_file = f"{flat}, holdout: {{by: pictures, split: {file}}}}}"
-    run = run_command("train-align", by_file, encoders, *RIDGE).folder
+    run_folder = run_command("train-align", by_file, encoders, *RIDGE).folder
     result = run_command(
-        "eval-retrieval", f"run={run}", "sheet_rows=0", "baseline=none"
+        "eval-retrieval", f"run={run_folder}", "sheet_rows=0", "baseline=none"
     )
     metrics = result.metrics
     top1 = metrics.overall["top1"]
@@ -155,7 +155,7 @@ def test_clusters_come_from_a_file_that_is_in_the_fingerprint(
     # the content of the file names the run, and ids on both sides are refused
     split["variants"][0]["train_ids"].pop()
     file.write_text(json.dumps(split))
-    assert run_command("train-align", by_file, encoders, *RIDGE).folder != run
+    assert run_command("train-align", by_file, encoders, *RIDGE).folder != run_folder
     split["variants"][0]["train_ids"] += list(tests[0])
     file.write_text(json.dumps(split))
     with pytest.raises(BrainhiveError, match="twice"):

@@ -90,7 +90,7 @@ def assert_caveats(result: Result, *caveats: str) -> None:
 def test_fine_tuning_keeps_the_caveat_of_selection_on_test(
     run_command, align_overrides, here, selected_on_test
 ):
-    tuned = run_command(
+    result = run_command(
         "train-align",
         *align_overrides,
         here,
@@ -100,12 +100,12 @@ def test_fine_tuning_keeps_the_caveat_of_selection_on_test(
         f"finetune.run={selected_on_test.folder.name}",
     )
 
-    assert has_caveat(tuned, SELECTED_ON_TEST)
-    assert tuned.metrics.facts.cells["sub-03_seed-1"].selected_on == "test"
-    learned = TrainingHistory.read(tuned.folder / "cells/sub-03_seed-1/model")
+    assert has_caveat(result, SELECTED_ON_TEST)
+    assert result.metrics.facts.cells["sub-03_seed-1"].selected_on == "test"
+    learned = TrainingHistory.read(result.folder / "cells/sub-03_seed-1/model")
     assert learned.selection == "test"
     assert learned.people == {"demo-noise-0.3-40-concepts": (1, 2, 3)}
-    evaluated = run_command("eval-retrieval", here, f"run={tuned.folder}", *QUICK)
+    evaluated = run_command("eval-retrieval", here, f"run={result.folder}", *QUICK)
     assert_caveats(evaluated, SIMULATED, SELECTED_ON_TEST)
 
 
@@ -150,13 +150,13 @@ def test_a_caveat_of_one_run_spreads_to_ensemble_and_comparison(
     )
     assert not has_caveat(clean, SELECTED_ON_TEST)
 
-    both = run_command(
+    both_result = run_command(
         "eval-retrieval",
         here,
         f"run={clean.folder.name},{selected_on_test.folder.name}",
         *QUICK,
     )
-    assert_caveats(both, SIMULATED, SELECTED_ON_TEST)
+    assert_caveats(both_result, SIMULATED, SELECTED_ON_TEST)
 
     compared = run_command(
         "eval-retrieval",
@@ -184,7 +184,7 @@ def test_a_person_with_two_numbers_or_data_sets_is_refused(
     """A model would be tested on a person on whom it was trained."""
     stores = tmp_path / "signals/demo-noise-0.3-40-concepts/default"
     other_stores = tmp_path / "signals/demo-noise-0.4-40-concepts/default"
-    run = run_command(
+    run_folder = run_command(
         "train-align",
         *align_overrides,
         here,
@@ -203,13 +203,13 @@ def test_a_person_with_two_numbers_or_data_sets_is_refused(
             "train-align", *align_overrides, here, signals, "mode=joint", "subjects=1,2"
         )
     (stores / "sub-01.h5").unlink()
-    model = f"run={run}/cells/all_seed-1/model"
+    model = f"run={run_folder}/cells/all_seed-1/model"
     # another number, or another data set, than in the training
     other_dataset = "dataset={kind: demo, noise: 0.4, subjects: 2, concepts: 40}"
     run_command("embed", other_dataset, COLOURS)
     for overrides in (
         (model, align_overrides[0], "subjects=2"),
-        (f"run={run}", other_dataset, "subjects=1"),
+        (f"run={run_folder}", other_dataset, "subjects=1"),
     ):
         with pytest.raises(BrainhiveError, match=r"\d+ of \d+ .*cop"):
             run_command("eval-retrieval", here, signals, *overrides, *QUICK)
@@ -219,7 +219,7 @@ def test_a_person_with_two_numbers_or_data_sets_is_refused(
 def test_normalisation_is_fitted_to_the_other_subjects(
     run_command, align_overrides, here, signals, tmp_path
 ):
-    run = run_command(
+    run_folder = run_command(
         "train-align",
         *align_overrides,
         THREE,
@@ -241,7 +241,9 @@ def test_normalisation_is_fitted_to_the_other_subjects(
             average = 0.2 * repetitions.mean(1)
         means.append(average.mean((0, 2)))
         variances.append(average.var((0, 2)))
-    normaliser = aligner.load(run / "cells/sub-01_seed-1/model").learned.normaliser
+    normaliser = aligner.load(
+        run_folder / "cells/sub-01_seed-1/model"
+    ).learned.normaliser
     np.testing.assert_allclose(
         normaliser.mean[:, 0], np.mean(means, 0), rtol=1e-4, atol=1e-6
     )
@@ -250,14 +252,21 @@ def test_normalisation_is_fitted_to_the_other_subjects(
     )
 
     # the training signals of the test subject do not change its ranks
-    evaluation = ("eval-retrieval", here, signals, f"run={run}", "subjects=1", *QUICK)
-    before = run_command(*evaluation)
+    evaluation = (
+        "eval-retrieval",
+        here,
+        signals,
+        f"run={run_folder}",
+        "subjects=1",
+        *QUICK,
+    )
+    initial_result = run_command(*evaluation)
     with resealed(stores / "sub-01.h5") as file:
         file["train/signal"][:, ::2] *= 5
-    after = run_command(*evaluation, again=True)
-    assert_caveats(before, SIMULATED)
-    assert read_ranks(before) == read_ranks(after)
-    assert "channel" in before.metrics.facts.protocol
+    final_result = run_command(*evaluation, again=True)
+    assert_caveats(initial_result, SIMULATED)
+    assert read_ranks(initial_result) == read_ranks(final_result)
+    assert "channel" in initial_result.metrics.facts.protocol
 
 
 def read_ranks(result: Result) -> list[int]:
@@ -273,7 +282,7 @@ def read_ranks(result: Result) -> list[int]:
 def test_normalisation_by_the_left_out_subject_is_a_caveat(
     run_command, align_overrides, here, signals, normalise_by, caveat
 ):
-    run = run_command(
+    run_folder = run_command(
         "train-align",
         *align_overrides,
         here,
@@ -284,17 +293,20 @@ def test_normalisation_by_the_left_out_subject_is_a_caveat(
         f"signal.normalise_by={normalise_by}",
     ).folder
     evaluated = run_command(
-        "eval-retrieval", here, signals, f"run={run}", "subjects=1", *QUICK
+        "eval-retrieval", here, signals, f"run={run_folder}", "subjects=1", *QUICK
     )
     assert_caveats(evaluated, SIMULATED, caveat)
-    assert aligner.load(run / "cells/sub-01_seed-1/model").learned.normaliser is None
+    assert (
+        aligner.load(run_folder / "cells/sub-01_seed-1/model").learned.normaliser
+        is None
+    )
 
 
 def test_a_rank_does_not_depend_on_other_test_signals(
     run_command, align_overrides, here, signals, tmp_path
 ):
     """If statistics of the test signals leaked, all ranks would change."""
-    run = run_command(
+    run_folder = run_command(
         "train-align",
         *align_overrides,
         here,
@@ -303,17 +315,17 @@ def test_a_rank_does_not_depend_on_other_test_signals(
         "train.epochs=1",
         "signal.normalise=template",
     ).folder
-    evaluation = ("eval-retrieval", here, signals, f"run={run}", *QUICK)
+    evaluation = ("eval-retrieval", here, signals, f"run={run_folder}", *QUICK)
 
-    before = read_ranks(run_command(*evaluation))
+    initial_ranks = read_ranks(run_command(*evaluation))
     store = tmp_path / "signals/demo-noise-0.3-40-concepts/default/sub-01.h5"
     with resealed(store) as file:
         signal = file["test/signal"]  # [n, C, T]
         signal[800:] = 5 * signal[800:][::-1] + 20
-    after = read_ranks(run_command(*evaluation, again=True))
+    final_ranks = read_ranks(run_command(*evaluation, again=True))
 
-    assert before[:50] == after[:50]
-    assert before[50:] != after[50:]
+    assert initial_ranks[:50] == final_ranks[:50]
+    assert initial_ranks[50:] != final_ranks[50:]
 
 
 @pytest.fixture
@@ -341,10 +353,12 @@ def train_and_evaluate(
     run_command, align_overrides, real: tuple[str, ...]
 ) -> tuple[Result, Result]:
     """Train on the real pictures, and evaluate the model."""
-    run = run_command(
+    result = run_command(
         "train-align", *align_overrides, *real, "train.epochs=1", "subjects=1"
     )
-    return run, run_command("eval-retrieval", *real[1:], f"run={run.folder}", *QUICK)
+    return result, run_command(
+        "eval-retrieval", *real[1:], f"run={result.folder}", *QUICK
+    )
 
 
 def test_whitening_by_test_trials_is_a_caveat_everywhere(

@@ -151,8 +151,8 @@ def server(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Server]:
 
         def _send_file(self, name: str) -> None:
             content = served.files[name]
-            asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-            start = int(asked[1]) if asked and not served.ignores_ranges else 0
+            fullmatch = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            start = int(fullmatch[1]) if fullmatch and not served.ignores_ranges else 0
             served.sent.append((name, start))
             stop = start + served.breaks.pop(name, len(content))
             self.send_response(206 if start else 200)
@@ -414,8 +414,8 @@ def test_the_second_host_is_asked_where_the_first_fails(
 def test_records_of_mosaic_are_numbered_over_all_studies() -> None:
     names = ["NOD/sub-01_NOD.hdf5", "NSD/sub-01_NSD.hdf5", "participants_shared.tsv"]
     files = [hosts.RemoteFile(name, "http://127.0.0.1/", 1) for name in names]
-    chosen = hosts.choose_files(files, [RECORDS["sub-01_NSD"]])
-    assert [file.name for file in chosen] == names[1:]
+    selected_files = hosts.choose_files(files, [RECORDS["sub-01_NSD"]])
+    assert [file.name for file in selected_files] == names[1:]
 
 
 def hosts_of(fields: dict[str, Any]) -> Any:

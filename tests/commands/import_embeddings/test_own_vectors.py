@@ -80,12 +80,14 @@ def import_(run_command, align_overrides, vectors: Vectors) -> Callable[..., Any
     return run
 
 
-def of(align_overrides: tuple[str, ...], encoders: str, *more: str) -> tuple[str, ...]:
+def of(
+    align_overrides: tuple[str, ...], encoders: str, *arguments: str
+) -> tuple[str, ...]:
     """Give overrides of train-align for other encoders."""
     return (
         *(key for key in align_overrides if not key.startswith("encoders")),
         f"encoders={encoders}",
-        *more,
+        *arguments,
     )
 
 
@@ -121,16 +123,16 @@ def test_imported_embeddings_are_used_by_their_name(
     # made the vectors is not: from test signals it reached a top-1 of 1.00 without a
     # caveat (issue 84, row 16)
     assert mixed.folder != trained
-    both = run_command("eval-retrieval", f"run={mixed.folder}", "sheet_rows=0")
-    for result in (evaluated, both):
+    both_result = run_command("eval-retrieval", f"run={mixed.folder}", "sheet_rows=0")
+    for result in (evaluated, both_result):
         assert UNKNOWN_PICTURES not in result.metrics.caveats
         assert UNKNOWN_NETWORK in result.metrics.caveats
-    listed = write_next_command(
+    next_command = write_next_command(
         parts.resolve("datasets", yaml.safe_load(align_overrides[0].partition("=")[2])),
         (),
         Paths(),
     )
-    assert listed.endswith("--encoders mine")
+    assert next_command.endswith("--encoders mine")
 
 
 def test_pictures_of_imported_embeddings_are_known_if_readable(
@@ -152,7 +154,7 @@ def test_pictures_of_imported_embeddings_are_known_if_readable(
 
     pixels = [store.pixels for store in stores()]
     assert len(pixels) == 2
-    digests = np.concatenate([words[:, 0] for words in pixels if words is not None])
+    digests = np.concatenate([pixel[:, 0] for pixel in pixels if pixel is not None])
     assert len(set(digests)) == len(names) and not has_unknown_pictures(stores())
 
     (tmp_path / "pictures" / f"{names[0]}.png").write_bytes(b"no picture")
@@ -170,7 +172,7 @@ def test_own_vectors_leave_and_come_back_by_their_name(
         split: build_store_path(own_home / "embeddings", DATASET, split, "mine")
         for split in ("train", "test")
     }
-    before = {
+    initial_arrays_by_name = {
         split: np.array(TargetStore.open(path).embedding)
         for split, path in stored.items()
     }
@@ -187,7 +189,9 @@ def test_own_vectors_leave_and_come_back_by_their_name(
         f"sources=['{own_home / 'out'}']",
     )
     for split, path in stored.items():
-        np.testing.assert_array_equal(TargetStore.open(path).embedding, before[split])
+        np.testing.assert_array_equal(
+            TargetStore.open(path).embedding, initial_arrays_by_name[split]
+        )
 
 
 def test_a_name_that_clashes_or_is_no_file_name_is_refused(home):
@@ -215,8 +219,8 @@ def test_two_imports_of_a_name_at_once_are_one_result(
     line += [align_overrides[0], "name=mine", "splits=train"]
     runs = []
     for file in files:
-        words = [*line, f"sources=['{file}']"]
-        runs.append(subprocess.Popen(words, stderr=subprocess.PIPE, text=True))
-    errors = [run.communicate(timeout=120)[1] for run in runs]
-    assert sorted(run.returncode for run in runs) == [0, 1], errors
+        arguments = [*line, f"sources=['{file}']"]
+        runs.append(subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True))
+    errors = [finished_run.communicate(timeout=120)[1] for finished_run in runs]
+    assert sorted(finished_run.returncode for finished_run in runs) == [0, 1], errors
     assert "holds other vectors" in "".join(errors)

@@ -100,14 +100,14 @@ def base(tmp_path_factory, run_command):
 def test_other_programs_receive_the_ranks_of_eval_retrieval(
     base, run_command, tmp_path
 ):
-    run = run_command("train-align", *TRAINING).folder
+    run_folder = run_command("train-align", *TRAINING).folder
     environment = {
         **os.environ,
         **write_loopback(tmp_path),
         "BRAINHIVE_HOME": str(base),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *sys.path]),
     }
-    words = (
+    arguments = (
         "--source",
         "lsl",
         "--windows",
@@ -115,9 +115,9 @@ def test_other_programs_receive_the_ranks_of_eval_retrieval(
         "source.name=amplifier",
         "source.unit=V",
     )
-    words = (*words, "page=false", "--lines", "--outlet", "seen")
+    arguments = (*arguments, "page=false", "--lines", "--outlet", "seen")
     live = subprocess.Popen(
-        [sys.executable, "-m", "brainhive_cli", "live", run, *words],
+        [sys.executable, "-m", "brainhive_cli", "live", run_folder, *arguments],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     received = tmp_path / "received.json"
@@ -138,7 +138,7 @@ def test_other_programs_receive_the_ranks_of_eval_retrieval(
     assert results == json.loads(received.read_text())
 
     # ranks of the single trials of the prepared recording, in order of time
-    align = open_model(str(run), Paths())
+    align = open_model(str(run_folder), Paths())
     model = align.open_first()
     tests = open_test_set(align, "test")
     responses = tests.open_person(model, 1).trials
@@ -149,9 +149,9 @@ def test_other_programs_receive_the_ranks_of_eval_retrieval(
         signals = torch.from_numpy(responses.singles[responses.find_trials([row])])
         tokens = model.encode(responses, signals)
         expected = rank_targets(tokens, gallery, torch.full((len(tokens),), stimulus))
-        shown = [
+        ranks = [
             result["rank"]
             for result in results
             if result["shown"] == image_ids[stimulus]
         ]
-        assert shown == expected.tolist() and len(shown) == 2, stimulus
+        assert ranks == expected.tolist() and len(ranks) == 2, stimulus

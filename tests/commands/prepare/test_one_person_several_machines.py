@@ -115,5 +115,5 @@ def test_recordings_of_two_machines_are_averaged_and_compared(
         assert (difference.n, difference.subjects) == (12, 2)
     finding = state_finding(metrics)
     assert "simulated EEG + MEG + fMRI" in finding
-    for run in runs:
-        assert Path(run).name in finding
+    for finished_run in runs:
+        assert Path(finished_run).name in finding

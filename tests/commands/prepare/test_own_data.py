@@ -66,8 +66,10 @@ def test_other_subjects_are_named_if_one_has_no_complete_trial(work):
     recordings = work / "data/recordings"
     recordings.mkdir(parents=True)
     (work / "data/image-folder").symlink_to(work.parent / "pictures")
-    shown = Presentation.randomize(1, seed=0)
-    raw = annotate(make_raw(shown, seed=0), shown, list(shown.pictures))
+    presentation = Presentation.randomize(1, seed=0)
+    raw = annotate(
+        make_raw(presentation, seed=0), presentation, list(presentation.pictures)
+    )
     raw.save(recordings / "sub-03_ses-01_raw.fif", verbose="ERROR")
     raw.annotations.delete(np.arange(1, len(raw.annotations)))
     raw.crop(0, raw.annotations.onset[0] + 0.1)
@@ -86,9 +88,11 @@ def test_other_subjects_are_named_if_one_has_no_complete_trial(work):
 @pytest.mark.nightly
 def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
     (work.parent / "recordings").mkdir()
-    shown = Presentation.randomize(3, seed=0)
+    presentation = Presentation.randomize(3, seed=0)
     raw = annotate(
-        make_raw(shown, seed=0), shown, [str(code) for code in list_event_codes(shown)]
+        make_raw(presentation, seed=0),
+        presentation,
+        [str(code) for code in list_event_codes(presentation)],
     )
     raw.save(work.parent / "recordings/sub-01_ses-01.fif", verbose="ERROR")
     write_table(work.parent / "recordings/events.csv")
@@ -104,12 +108,12 @@ def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
     # the lines of Python in the README use the same runs
     text = (CHECKOUT / "README.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    for word, command in (
+    for argument, command in (
         ("EVALUATION", "eval-retrieval"),
         ("TRAINING", "train-align"),
     ):
         (run,) = (work / "runs" / command).glob("image-folder-*")
-        block = block.replace(word, run.name)
+        block = block.replace(argument, run.name)
     variables: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), variables)
     ranks = variables["ranks"]
@@ -124,8 +128,12 @@ def test_a_damaged_recording_does_not_stop_other_subjects(work):
     recordings = work / "data/recordings"
     recordings.mkdir()
     for subject in (1, 2, 3):
-        shown = Presentation.randomize(3, seed=subject)
-        raw = annotate(make_raw(shown, seed=subject), shown, list(shown.pictures))
+        presentation = Presentation.randomize(3, seed=subject)
+        raw = annotate(
+            make_raw(presentation, seed=subject),
+            presentation,
+            list(presentation.pictures),
+        )
         raw.save(recordings / f"sub-{subject:02d}_ses-01_eeg.fif", verbose="ERROR")
     damaged = recordings / "sub-02_ses-01_eeg.fif"
     complete_bytes = damaged.read_bytes()
@@ -220,8 +228,10 @@ def test_a_recording_without_a_whole_trial_stops_nobody_else(work):
         ("sub-01_ses-02", 1.2),
         ("sub-02_ses-01", 1.2),
     ):
-        shown = Presentation.randomize(1, seed=0)
-        raw = annotate(make_raw(shown, seed=0), shown, list(shown.pictures))
+        presentation = Presentation.randomize(1, seed=0)
+        raw = annotate(
+            make_raw(presentation, seed=0), presentation, list(presentation.pictures)
+        )
         if seconds:
             raw.crop(tmax=seconds)
         raw.save(work.parent / f"recordings/{name}.fif", verbose="ERROR")

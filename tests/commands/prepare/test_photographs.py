@@ -71,16 +71,16 @@ def recorded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # each training picture four times, and each test picture eight times
     evoked = draw_responses(files[: TRAIN + TEST], random)
     counts = [4] * TRAIN + [8] * TEST
-    shown = random.permutation(np.repeat(np.arange(TRAIN + TEST), counts))
-    onsets = RATE_HZ + np.arange(len(shown)) * RATE_HZ * 6 // 10
+    permutation = random.permutation(np.repeat(np.arange(TRAIN + TEST), counts))
+    onsets = RATE_HZ + np.arange(len(permutation)) * RATE_HZ * 6 // 10
     signal = 12 * random.normal(size=(CHANNELS, onsets[-1] + 2 * RATE_HZ))
-    for number, onset in zip(shown, onsets, strict=True):
+    for number, onset in zip(permutation, onsets, strict=True):
         signal[:, onset : onset + RATE_HZ // 2] += evoked[number]
     names_of_channels = mne.channels.make_standard_montage("biosemi16").ch_names
     header = mne.create_info(names_of_channels, RATE_HZ, "eeg")
     raw = mne.io.RawArray(1e-6 * signal, header, verbose="ERROR")
-    marks = [str(number + 1) for number in shown]
-    raw.set_annotations(mne.Annotations(onsets / RATE_HZ, 0.0, marks))
+    texts = [str(number + 1) for number in permutation]
+    raw.set_annotations(mne.Annotations(onsets / RATE_HZ, 0.0, texts))
     recordings = home / "data/recordings"
     recordings.mkdir(parents=True)
     raw.save(recordings / "sub-01_ses-01.fif", verbose="ERROR")
@@ -207,7 +207,8 @@ def test_heads_of_a_ridge_keep_their_order(at_home, run_command):
         for names in ("lite0, gabor", "gabor, lite0")
     ]
     first, second = (
-        run_command("eval-retrieval", f"run={run}", *QUICK).metrics for run in runs
+        run_command("eval-retrieval", f"run={finished_run}", *QUICK).metrics
+        for finished_run in runs
     )
     assert first.items == second.items
 

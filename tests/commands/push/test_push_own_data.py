@@ -57,11 +57,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = home / "data/recordings"
         folder.mkdir(parents=True)
         for subject in (1, 2):
-            shown = Presentation.randomize(6, seed=subject)
+            presentation = Presentation.randomize(6, seed=subject)
             raw = annotate(
-                make_raw(shown, seed=subject),
-                shown,
-                [str(code) for code in list_event_codes(shown)],
+                make_raw(presentation, seed=subject),
+                presentation,
+                [str(code) for code in list_event_codes(presentation)],
             )
             raw.info["subject_info"] = {"first_name": NAME, "his_id": NAME}
             raw.set_montage(digitise(subject))
@@ -124,9 +124,9 @@ def test_own_recordings_are_pushed_only_with_consent(
             str(home).encode(),
             *([] if name in models else pictures),
         ]
-        assert [word for word in private if word in content] == [], name
+        assert [argument for argument in private if argument in content] == [], name
 
-    own = (
+    own_overall = (
         RunFolder(run_command("eval-retrieval", str(run), "sheet_rows=0"))
         .measurements()
         .overall
@@ -136,7 +136,7 @@ def test_own_recordings_are_pushed_only_with_consent(
         .measurements()
         .overall
     )
-    assert loaded == own
+    assert loaded == own_overall
 
 
 def test_an_absolute_path_in_a_model_stops_a_push(

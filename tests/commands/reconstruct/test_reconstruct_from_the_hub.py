@@ -136,7 +136,7 @@ def test_the_command_of_the_readme_generates_and_measures(hub, embedded):
     assert np.abs(first - second).max() > 10
 
 
-def reconstruct_directly(root: Path, run: Path) -> dict[str, np.ndarray]:
+def reconstruct_directly(root: Path, run_folder: Path) -> dict[str, np.ndarray]:
     """Reconstruct each test picture once by the pipeline of diffusers.
 
     Args:
@@ -146,7 +146,7 @@ def reconstruct_directly(root: Path, run: Path) -> dict[str, np.ndarray]:
     Returns:
         Pictures [H, W, 3], keyed by image id.
     """
-    align = TrainedRun.read(RunFolder(run))
+    align = TrainedRun.read(RunFolder(run_folder))
     prior = FusionPrior.load(root / PRIOR)
     (cell,) = align.cells
     tests = open_test_set(align, "test")

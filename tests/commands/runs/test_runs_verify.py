@@ -27,7 +27,7 @@ def list_files(home: Path) -> dict[Path, tuple[int, int]]:
 def test_a_cell_is_trained_again_and_nothing_is_written(
     world: Path, trained_run: Path, evaluation_result: Result, run_command: RunCommand
 ) -> None:
-    before = list_files(world)
+    initial_files = list_files(world)
 
     # with other threads than the run had, whose number is taken from it
     threads = torch.get_num_threads()
@@ -39,7 +39,7 @@ def test_a_cell_is_trained_again_and_nothing_is_written(
         "runs", f"words=[verify,{evaluation_result.folder.name},sub-02_seed-1]"
     )
 
-    assert list_files(world) == before
+    assert list_files(world) == initial_files
     for result, subject in ((of_training, 1), (of_evaluation, 2)):
         details = result.details
         assert result.exit_code == 0 and details["equal"]
@@ -103,17 +103,17 @@ def test_verify_takes_runs_but_no_models_or_absent_data(
         sweep = run_command("train-align", *quick, "sweep.backbone.alpha=[1.0,10.0]")
         facts = sweep.metrics.facts
         first, second = (name.partition("/")[2] for name in facts.step_runs.values())
-        tested = run_command(
+        tested_result = run_command(
             "eval-retrieval", f"run={first}", "sheet_rows=0", "baseline=none"
         )
         run_command("eval-retrieval", f"run={second}", "sheet_rows=0", "baseline=none")
-        for name in (first, second, tested.folder.name):
+        for name in (first, second, tested_result.folder.name):
             result = run_command("runs", f"words=['verify','{name}']")
             assert result.exit_code == 0 and result.details["ranks"], result.details
-        edit_top1(tested.folder, "all")
-        edited = run_command("runs", f"words=[verify,{tested.folder.name}]").details[
-            "metrics"
-        ]
+        edit_top1(tested_result.folder, "all")
+        edited = run_command(
+            "runs", f"words=[verify,{tested_result.folder.name}]"
+        ).details["metrics"]
         (line,) = edited
         for fact in ("top-1", "all", "0.950"):
             assert fact in line
@@ -142,12 +142,12 @@ def spoil(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def edit_top1(run: Path, scope: str) -> None:
+def edit_top1(run_folder: Path, scope: str) -> None:
     """Write a top-1 of .95 into the metrics of a run, and delete its digests."""
-    document = json.loads((run / "metrics.json").read_text())
+    document = json.loads((run_folder / "metrics.json").read_text())
     document["scopes"][scope]["top1"]["value"] = 0.95
-    (run / "metrics.json").write_text(json.dumps(document))
-    (run / "SHA256SUMS").unlink()
+    (run_folder / "metrics.json").write_text(json.dumps(document))
+    (run_folder / "SHA256SUMS").unlink()
 
 
 @pytest.mark.nightly
@@ -163,17 +163,17 @@ def test_edited_metrics_are_named_with_what_is_measured_again(
 ) -> None:
     """Issue 84, row D: an edited top-1 of .95 passed once the digests were deleted."""
     home = spoil(world, tmp_path, monkeypatch)
-    run, scope = trained_run, "sub-01_seed-1"
+    finished_trained_run, scope = trained_run, "sub-01_seed-1"
     if not of_training:
-        run, scope = evaluation_result.folder, "all"
-    run = home / run.relative_to(world)
-    measured = json.loads((run / "metrics.json").read_text())
-    value = measured["scopes"][scope]["top1"]["value"]
-    edit_top1(run, scope)
+        finished_trained_run, scope = evaluation_result.folder, "all"
+    finished_trained_run = home / finished_trained_run.relative_to(world)
+    document = json.loads((finished_trained_run / "metrics.json").read_text())
+    value = document["scopes"][scope]["top1"]["value"]
+    edit_top1(finished_trained_run, scope)
 
     # by a relative path, as a shell completes it
-    monkeypatch.chdir(run.parent)
-    result = run_command("runs", f"words=[verify,{run.name}]")
+    monkeypatch.chdir(finished_trained_run.parent)
+    result = run_command("runs", f"words=[verify,{finished_trained_run.name}]")
 
     (difference,) = result.details["metrics"]
     for fact in ("top-1", scope, "0.950", f"{value:.3f}"):

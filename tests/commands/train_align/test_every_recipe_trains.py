@@ -75,7 +75,11 @@ def shortened(name: str, recipe: train_align.Recipe) -> list[str]:
 
 def test_every_recipe_can_be_made_short_and_small() -> None:
     for name in RECIPES:
-        whole = resolve(name)
-        short = resolve(name, *shortened(name, whole))
-        assert short.seeds == [1] and short.backbone.kind == whole.backbone.kind
-        assert short.mode == whole.mode and short.dataset == whole.dataset
+        whole_recipe = resolve(name)
+        recipe = resolve(name, *shortened(name, whole_recipe))
+        assert (
+            recipe.seeds == [1] and recipe.backbone.kind == whole_recipe.backbone.kind
+        )
+        assert (
+            recipe.mode == whole_recipe.mode and recipe.dataset == whole_recipe.dataset
+        )

@@ -200,8 +200,8 @@ def test_atm_s_leads_from_its_files_to_retrieval(hub, home):
         assert ended.exit_code == 0, ended.stderr
     trained = brainhive("train-align --recipe papers/atm-s --json", *small)
     assert trained.exit_code == 0, trained.stderr
-    tested = brainhive("eval-retrieval --json sheet_rows=0")
-    assert tested.exit_code == 0, tested.stderr
+    process = brainhive("eval-retrieval --json sheet_rows=0")
+    assert process.exit_code == 0, process.stderr
 
     folder = next((home / "runs/train-align").glob("*/cells/*/model"))
     model = aligner.load(folder)
@@ -230,8 +230,10 @@ def test_meg_goes_from_its_files_to_retrieval(home, run_command):
         "train.precision=fp32",
     )
     run_command("embed", *meg)
-    run = run_command("train-align", *meg, *small, "subjects=1", "seeds=1").folder
-    assert run_command("eval-retrieval", f"run={run}").folder.is_dir()
+    run_folder = run_command(
+        "train-align", *meg, *small, "subjects=1", "seeds=1"
+    ).folder
+    assert run_command("eval-retrieval", f"run={run_folder}").folder.is_dir()
     stored = SignalStore.open(home / "signals/things-meg/default/sub-01.h5")["test"]
     assert stored.signal.dtype == np.float16
     assert stored.signal.shape == (12, 271, 201)

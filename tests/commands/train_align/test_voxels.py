@@ -28,9 +28,9 @@ def test_subjects_with_different_numbers_of_voxels_share_a_run(
 ):
     runs = f"paths.runs={tmp_path / 'runs'}"
 
-    run = run_command("train-align", *align_overrides, *VOXELS, runs).folder
+    run_folder = run_command("train-align", *align_overrides, *VOXELS, runs).folder
 
-    config = json.loads((run / "cells/all_seed-1/model/config.json").read_text())
+    config = json.loads((run_folder / "cells/all_seed-1/model/config.json").read_text())
     spec = documents.check(config["spec"], "", SignalSpec)
     assert spec.subjects == (1, 2) and spec.names == () and spec.samples == 1
     assert spec.widths[0] != spec.widths[1]
@@ -39,7 +39,11 @@ def test_subjects_with_different_numbers_of_voxels_share_a_run(
         early, ffa = spec.regions["early"][row], spec.regions["FFA"][row]
         assert len(early) + len(ffa) == width
     result = run_command(
-        "eval-retrieval", runs, f"align_run={run}", "region_shares=true", "sheet_rows=0"
+        "eval-retrieval",
+        runs,
+        f"align_run={run_folder}",
+        "region_shares=true",
+        "sheet_rows=0",
     )
     scopes = result.metrics.scopes
     for subject in ("sub-01", "sub-02"):
@@ -63,7 +67,7 @@ def test_subjects_with_different_numbers_of_voxels_share_a_run(
 
     # a subject with another number of voxels
     other_subject = (VOXELS[0].replace("subjects: 2", "subjects: 6"), "subjects=6")
-    model = run / "cells/all_seed-1/model"
+    model = run_folder / "cells/all_seed-1/model"
     with pytest.raises(BrainhiveError, match=r"\d+ .*subjects \(1, 2\)"):
         run_command("eval-retrieval", runs, f"align_run={model}", *other_subject)
 

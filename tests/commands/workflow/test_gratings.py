@@ -90,8 +90,8 @@ def test_frequency_is_decoded_over_time_in_held_out_runs(
     assert (accuracy.n, accuracy.pool, accuracy.chance) == (480, 4, 0.25)
     assert accuracy.value > 0.55
     assert facts.answers[0].side == "above chance"
-    plain = [row for row in facts.plain if row.second != "ridge"]
-    assert plain and not [row for row in plain if row.high < 0]
+    plain_rows = [row for row in facts.plain if row.second != "ridge"]
+    assert plain_rows and not [row for row in plain_rows if row.high < 0]
 
     explained = run_command(
         "explain", "window={width_ms: 50, step_ms: 50}", "draws=200"
@@ -104,12 +104,12 @@ def test_frequency_is_decoded_over_time_in_held_out_runs(
         and 100 < peak_ms < 300
         and min(by_time["p_corrected"]) < 0.02
     )
-    before = [
+    initial_ps = [
         p
         for at, p in zip(by_time["at"], by_time["p_corrected"], strict=True)
         if at < 50
     ]
-    assert before and min(before) > 0.05  # a cortex needs longer
+    assert initial_ps and min(initial_ps) > 0.05  # a cortex needs longer
     grid = np.array(explained.metrics.facts.generalisation)
     assert (
         grid.shape == (len(by_time["at"]),) * 2
@@ -118,8 +118,8 @@ def test_frequency_is_decoded_over_time_in_held_out_runs(
     )
     assert all(
         SEEN_PICTURES in m.caveats
-        for some in explained.metrics.scopes.values()
-        for m in some.values()
+        for scope in explained.metrics.scopes.values()
+        for m in scope.values()
     )
 
 
@@ -129,18 +129,18 @@ def test_equal_training_and_test_pictures_suggest_held_out_runs(
     run_command("prepare", "preparation.kind=recording", "subjects=1")
     encoder = f"encoders=[{COLOURS!r}]"
     run_command("embed", "dataset=image-folder", encoder)
-    words = [
+    arguments = [
         "dataset=image-folder",
         encoder,
         "backbone=ridge",
         "backbone.alpha=auto",
         "seeds=0",
     ]
-    run_command("train-align", *words, "train.validation=0")
+    run_command("train-align", *arguments, "train.validation=0")
 
     refused = CliRunner().invoke(
         app, ["eval-retrieval", "gallery=train", "sheet_rows=0"]
     )
 
-    said = " ".join(refused.output.split())
-    assert refused.exit_code == 1 and "dataset.holdout=" in said and "by: runs" in said
+    text = " ".join(refused.output.split())
+    assert refused.exit_code == 1 and "dataset.holdout=" in text and "by: runs" in text

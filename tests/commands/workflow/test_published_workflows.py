@@ -168,7 +168,7 @@ def write_mindeye2(root: Path) -> None:
     heads = {"image": Head((256, WIDTH))}
     backbone = {"kind": "with-prior", "backbone": {"kind": "mindeye2", "hidden": 8}}
     backbone |= {"prior": {"kind": "mindeye1", **PRIOR}, "condition": "voxel_tokens"}
-    made = Aligner(
+    aligner = Aligner(
         Layout(
             SignalSpec((), 1, (1,), (7,)), heads, backbone, retrieval_heads=("image",)
         )
@@ -179,7 +179,7 @@ def write_mindeye2(root: Path) -> None:
         ("ridge.linears.1.", "ridge.linears.0."),
     )
     state = {}
-    for name, value in made.backbone.state_dict().items():
+    for name, value in aligner.backbone.state_dict().items():
         for ours, theirs in names:
             name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
         state[name] = value
@@ -194,7 +194,7 @@ def write_mindeye2(root: Path) -> None:
     )
 
 
-def run(recipe: str, align_overrides: Steps, until: str = "") -> dict[str, Any]:
+def run(recipe: str, align_overrides: Steps, text: str = "") -> dict[str, Any]:
     """Run a shipped workflow by its name, or its steps until one; each step's own
     overrides come first.
 
@@ -203,25 +203,25 @@ def run(recipe: str, align_overrides: Steps, until: str = "") -> dict[str, Any]:
     """
     steps = workflow.Recipe.resolve("workflow", recipe, {}, []).steps
     overrides = [
-        f"steps.{name}.overrides={json.dumps([*steps[name].overrides, *more])}"
-        for name, more in align_overrides.items()
+        f"steps.{name}.overrides={json.dumps([*steps[name].overrides, *extra])}"
+        for name, extra in align_overrides.items()
     ]
-    last = [f"until={until}"] if until else []
+    last = [f"until={text}"] if text else []
     ended = CliRunner().invoke(
         app, ["workflow", "--recipe", recipe, "--json", *overrides, *last]
     )
     assert ended.exit_code == 0, ended.stderr
-    told = json.loads(ended.stdout)
+    document = json.loads(ended.stdout)
     # a step that sweeps values has a row for each of its runs
-    rows = told["tables"][-1]["rows"]
+    rows = document["tables"][-1]["rows"]
     names = dict.fromkeys(row["step"].partition(" · ")[0] for row in rows)
-    assert list(names) == list(steps)[: list(steps).index(until) + 1 if until else None]
-    return told
+    assert list(names) == list(steps)[: list(steps).index(text) + 1 if text else None]
+    return document
 
 
-def assert_pictures(found: dict[str, Any], count: int) -> None:
+def assert_pictures(fields: dict[str, Any], count: int) -> None:
     """Check that the last step compared so many pictures."""
-    scores = found["metrics"]["scopes"]["reconstruct"]
+    scores = fields["metrics"]["scopes"]["reconstruct"]
     assert scores.keys() == {"pixcorr", "ssim"} and scores["ssim"]["n"] == count
 
 
@@ -245,7 +245,7 @@ def test_havir_goes_from_mindeye1s_files_to_pictures(published):
             "eval-retrieval": ["sheet_rows=0", "subjects=1", "baseline=none"],
             "reconstruct": DRAWN,
         },
-        until="reconstruct",
+        text="reconstruct",
     )
 
     assert_pictures(found, 1)
@@ -324,7 +324,7 @@ def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
     small = (
         *decoders,
         "backbone.concept_width=8",
-        *(f"backbone.{each}" for each in captions),
+        *(f"backbone.{caption}" for caption in captions),
     )
     stages = "generator.stages.0", "generator.stages.1"
 
@@ -343,8 +343,8 @@ def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
                 "resolution_px=32",
                 f"{stages[0]}.generator.architecture={json.dumps(UNCLIP)}",
                 *(
-                    f"{each}.{key}"
-                    for each in stages
+                    f"{caption}.{key}"
+                    for caption in stages
                     for key in ("resolution_px=32", "steps=2")
                 ),
             ],

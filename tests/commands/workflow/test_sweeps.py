@@ -35,24 +35,28 @@ def test_each_combination_is_a_run_with_the_other_keys() -> None:
         "nice · clip-h14",
         "nice · clip-h14+vae",
     ]
-    last = recipes["nice · clip-h14+vae"]
-    assert last.backbone.kind == "nice" and last.train.epochs == 3
-    assert [encoder.name for encoder in last.encoders] == ["clip-h14", "vae"]
+    last_recipe = recipes["nice · clip-h14+vae"]
+    assert last_recipe.backbone.kind == "nice" and last_recipe.train.epochs == 3
+    assert [encoder.name for encoder in last_recipe.encoders] == ["clip-h14", "vae"]
     assert not any(recipe.sweep for recipe in recipes.values())
 
 
 def test_the_run_of_a_value_is_the_run_of_its_recipe(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("dataset: demo\nsweep: {train.lr: [1e-3, 2e-3]}\n")
-    alone = Recipe.resolve("train-align", None, {}, ["dataset=demo", "train.lr=2e-3"])
+    single_recipe = Recipe.resolve(
+        "train-align", None, {}, ["dataset=demo", "train.lr=2e-3"]
+    )
 
     recipes = list_run_recipes("train-align", str(file))
 
     assert list(recipes) == ["lr=1e-3", "lr=2e-3"]
-    assert recipes["lr=2e-3"].fingerprint() == alone.fingerprint()
+    assert recipes["lr=2e-3"].fingerprint() == single_recipe.fingerprint()
     # an override replaces the sweep of the file
-    other = list_run_recipes("train-align", str(file), "sweep={seeds: [[1], [2]]}")
-    assert list(other) == ["seeds=1", "seeds=2"]
+    other_run_recipes = list_run_recipes(
+        "train-align", str(file), "sweep={seeds: [[1], [2]]}"
+    )
+    assert list(other_run_recipes) == ["seeds=1", "seeds=2"]
     assert list(list_run_recipes("train-align", str(file), "sweep={}")) == [""]
 
 
@@ -139,8 +143,10 @@ def test_values_of_the_matrix_are_compared_if_the_step_says_so() -> None:
     assert recipe.list_compared_steps(recipe.expanded_steps) == [
         ["reconstruct · short", "reconstruct · full", "reconstruct · long"]
     ]
-    plain = make_workflow(matrix=matrix, steps={"reconstruct": {"for": ["ablation"]}})
-    assert plain.list_compared_steps(plain.expanded_steps) == []
+    plain_workflow = make_workflow(
+        matrix=matrix, steps={"reconstruct": {"for": ["ablation"]}}
+    )
+    assert plain_workflow.list_compared_steps(plain_workflow.expanded_steps) == []
     with pytest.raises(RecipeError, match="no value"):
         make_workflow(matrix=matrix, steps={"reconstruct": {**step, "compare": "x"}})
 

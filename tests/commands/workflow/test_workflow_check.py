@@ -39,20 +39,24 @@ def inputs_of(recipe: str) -> list[Input]:
 
 def steps_of(inputs: list[Input]) -> dict[str, str]:
     """Lines of the steps, by name."""
-    return dict(one.name.split(": ", 1) for one in inputs if ": brainhive " in one.name)
+    return dict(
+        input_row.name.split(": ", 1)
+        for input_row in inputs
+        if ": brainhive " in input_row.name
+    )
 
 
 def table_of(recipe: str) -> dict[str, dict[str, str]]:
     """Rows of the table that `--check` shows of a workflow without a network, by what
     they are of.
     """
-    shown = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["workflow", "--recipe", recipe, "--check", "--json"]
     )
-    assert shown.exit_code == 3, shown.stderr
-    document: dict[str, Any] = json.loads(shown.stdout)
+    assert result.exit_code == 3, result.stderr
+    document: dict[str, Any] = json.loads(result.stdout)
     (table,) = document["tables"]
-    assert [one["what"] for one in document["inputs"]] == [
+    assert [input_row["what"] for input_row in document["inputs"]] == [
         row["what"] for row in table["rows"]
     ]
     return {row["what"]: row for row in table["rows"]}
@@ -95,25 +99,25 @@ def test_the_steps_of_a_paper_come_first_with_lines_and_states() -> None:
 def test_every_paper_has_steps_and_weights_of_known_size() -> None:
     names = set[str]()
     for paper in PAPERS:
-        listed, folder = (
+        inputs, folder = (
             inputs_of(f"papers/{paper}"),
             shipped_recipes() / "papers" / paper,
         )
-        names |= {one.name for one in listed}
+        names |= {input_row.name for input_row in inputs}
         if (folder / "reconstruct.yaml").is_file():  # whose metrics are done without
             names |= {
-                one.name
-                for one in list_inputs(
+                input_row.name
+                for input_row in list_inputs(
                     reconstruct, resolve(reconstruct, f"papers/{paper}")
                 )
             }
 
         # what is missing is got by nobody but the reader
-        lacking = [one.name for one in listed if one.is_missing]
+        lacking = [input_row.name for input_row in inputs if input_row.is_missing]
         assert lacking and not any(
             re.match("embeddings[ /]|run ", name) for name in lacking
         ), lacking
-        lines = describe_missing(listed)
+        lines = describe_missing(inputs)
         assert not [
             line
             for line in lines
@@ -134,7 +138,7 @@ def test_every_paper_has_steps_and_weights_of_known_size() -> None:
         )
         if paper == "havir-ablations":  # whose pictures have the recipe papers/havir
             last = "reconstruct"
-        assert shlex.split(list(steps_of(listed).values())[-1])[1] == last
+        assert shlex.split(list(steps_of(inputs).values())[-1])[1] == last
     assert documents.read(PUBLISHED, dict[str, dict[str, Any]]).keys() <= names
 
 
@@ -152,9 +156,9 @@ def test_finished_steps_differ_from_the_next_and_later_steps() -> None:
         recipe.model_copy(update={"until": "step-2"}), Launch(0, 1, torch.device("cpu"))
     )
 
-    listed = workflow.inputs(recipe)
+    inputs = workflow.inputs(recipe)
 
-    states = [one.state for one in listed if ": brainhive " in one.name]
+    states = [one.state for one in inputs if ": brainhive " in one.name]
     assert states[:3] == ["finished", "finished", "next"]
     assert [state.rpartition(" ")[2] for state in states[3:]] == names[2:4]
-    assert describe_missing(listed) == []
+    assert describe_missing(inputs) == []

@@ -21,17 +21,17 @@ def test_only_results_are_written_to_stdout(
     console.say(ODD)
     console.warn(ODD)
     console.show_error(BrainhiveError(ODD, "do this"))
-    shown = capsys.readouterr()
-    assert shown.err.splitlines() == [
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == [
         ODD,
         f"warning: {ODD}",
         f"error: {ODD}",
         "  try: do this",
     ]
-    assert not shown.out
+    assert not captured.out
     console.show_text(ODD)
-    shown = capsys.readouterr()
-    assert shown.out.splitlines() == [ODD] and not shown.err
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [ODD] and not captured.err
 
 
 def test_a_table_is_aligned_and_its_numbers_short(
@@ -107,11 +107,11 @@ class Terminal(io.StringIO):
 
     def draw(self) -> str:
         """Draw the work at hand anew, and return what the terminal was sent for it."""
-        before = len(self.getvalue())
+        initial_count = len(self.getvalue())
         console._display_on(console._stderr()).live.refresh()
-        return re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", self.getvalue()[before:]).replace(
-            "\r", ""
-        )
+        return re.sub(
+            r"\x1b\[[?\d;]*[A-Za-z]", "", self.getvalue()[initial_count:]
+        ).replace("\r", "")
 
 
 def open_terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 60) -> Terminal:
@@ -263,9 +263,9 @@ def test_time_left_counts_the_finished_share_of_an_item(
         assert clock.line(0).startswith("training cells: 1 of 40, 1:40 each, 1:05:00")
 
     # work that is an item of nothing, as of `runs verify`
-    with console.progress("training a", 2, is_of_item=True) as alone:
-        alone.advance()
-    assert alone.items == 1
+    with console.progress("training a", 2, is_of_item=True) as single_progress:
+        single_progress.advance()
+    assert single_progress.items == 1
 
 
 @pytest.mark.parametrize(
@@ -330,12 +330,12 @@ def test_an_error_is_json_on_stdout_where_that_is_asked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     console.show_error(BrainhiveError("a", ""))
-    told = capsys.readouterr()
-    assert told.err == "error: a\n" and told.out == ""
+    captured = capsys.readouterr()
+    assert captured.err == "error: a\n" and captured.out == ""
     console.show_error(BrainhiveError("a\x7f", "b"), as_json=True)
     code = BrainhiveError.exit_code
-    found = json.loads(capsys.readouterr().out)
-    assert found == {"error": "a\x7f", "hint": "b", "exit_code": code}
+    document = json.loads(capsys.readouterr().out)
+    assert document == {"error": "a\x7f", "hint": "b", "exit_code": code}
     console.show_json({"a": [1]}, indent=None)
     assert capsys.readouterr().out == '{"a": [1]}\n'
 
@@ -351,10 +351,10 @@ def test_work_of_more_than_ten_minutes_is_announced(
     is_long: bool,
 ) -> None:
     console.announce("192 cells", item_s, items)
-    told = capsys.readouterr().err
-    assert (told != "") is is_long
+    err = capsys.readouterr().err
+    assert (err != "") is is_long
     if is_long:
-        assert "11 min" in told and "192 cells" in told and "60 s" in told
+        assert "11 min" in err and "192 cells" in err and "60 s" in err
 
 
 def test_counted_work_ends_with_a_line_where_it_lasted(
@@ -464,6 +464,6 @@ def test_folded_cells_and_notes_keep_numbers_with_their_units(
         monkeypatch.setenv("COLUMNS", str(columns))
         console.show_table(Table("T", ["result"], [[text]], note=text))
         out = capsys.readouterr().out
-        for part in ("12.5 %", "95 % CI", "16 %", "p = 0.0004", "250 Hz"):
-            assert out.count(part) == 2
+        for partial_text in ("12.5 %", "95 % CI", "16 %", "p = 0.0004", "250 Hz"):
+            assert out.count(partial_text) == 2
         assert "\u00a0" not in out

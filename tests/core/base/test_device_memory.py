@@ -32,12 +32,15 @@ def test_the_peak_is_of_the_process_since_its_reset() -> None:
     # memory of the system itself, which nothing keeps when it is freed
     size = 2**25
     reset_peak(CPU)
-    before = read_peak_bytes(CPU)
-    with mmap(-1, size) as held:
-        held.write(b"x" * size)
+    initial_peak_bytes = read_peak_bytes(CPU)
+    with mmap(-1, size) as held_mmap:
+        held_mmap.write(b"x" * size)
     high = read_peak_bytes(CPU)
     reset_peak(CPU)
-    assert high > before + size // 2 and 10**7 < read_peak_bytes(CPU) < high - size // 2
+    assert (
+        high > initial_peak_bytes + size // 2
+        and 10**7 < read_peak_bytes(CPU) < high - size // 2
+    )
 
 
 @pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])

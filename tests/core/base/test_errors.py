@@ -69,7 +69,7 @@ def test_lines_are_completed_by_the_innermost_block() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("arguments", "line"),
     [
         (["embed", Path("a b"), 3], "embed 'a b' 3"),
         ([("lr", 2)], "--lr 2"),
@@ -80,8 +80,8 @@ def test_lines_are_completed_by_the_innermost_block() -> None:
         ([("encoders", ["a", "{kind: b}"])], "'encoders=[a, {kind: b}]'"),
     ],
 )
-def test_words_are_joined_as_they_are_typed(words: list[object], line: str) -> None:
-    assert join_words(words) == line
+def test_words_are_joined_as_they_are_typed(arguments: list[object], line: str) -> None:
+    assert join_words(arguments) == line
 
 
 def test_a_value_is_written_in_one_line() -> None:
@@ -113,7 +113,7 @@ def test_a_library_is_quoted_by_its_first_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "known", "meant"),
+    ("name", "known", "text"),
     [
         ("lrr", ["lr", "epochs"], "lr"),
         ("EPOCHS", ["lr", "epochs"], "epochs"),
@@ -126,10 +126,10 @@ def test_a_library_is_quoted_by_its_first_line() -> None:
     ],
 )
 def test_the_nearest_known_name_is_guessed(
-    name: str, known: list[str], meant: str
+    name: str, known: list[str], text: str
 ) -> None:
-    assert guess(name, known) == (f"did you mean {meant}? " if meant else "")
-    assert guess(name, known, "x.") == (f"did you mean x.{meant}? " if meant else "")
+    assert guess(name, known) == (f"did you mean {text}? " if text else "")
+    assert guess(name, known, "x.") == (f"did you mean x.{text}? " if text else "")
 
 
 @pytest.mark.parametrize(
@@ -165,15 +165,17 @@ def usual_handlers() -> Iterator[None]:
     """Handlers as of a command in a terminal, whatever runs the tests."""
     usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
     usual |= dict.fromkeys((signal.SIGTERM, signal.SIGUSR1), signal.SIG_DFL)
-    before = {number: signal.signal(number, usual[number]) for number in usual}
+    initial_signals_by_name = {
+        number: signal.signal(number, usual[number]) for number in usual
+    }
     yield
-    for number, handler in before.items():
+    for number, handler in initial_signals_by_name.items():
         signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("usual_handlers")
 def test_a_stop_that_was_asked_for_is_forgotten_with_its_command() -> None:
-    before = signal.getsignal(signal.SIGUSR1)
+    initial_getsignal = signal.getsignal(signal.SIGUSR1)
     with remember_interrupts():
         assert not is_asked_to_stop()
         raise_if_asked_to_stop()
@@ -183,7 +185,9 @@ def test_a_stop_that_was_asked_for_is_forgotten_with_its_command() -> None:
         with pytest.raises(BrainhiveError) as caught:
             raise_if_asked_to_stop()
         assert caught.value.exit_code == 75
-    assert not is_asked_to_stop() and signal.getsignal(signal.SIGUSR1) is before
+    assert (
+        not is_asked_to_stop() and signal.getsignal(signal.SIGUSR1) is initial_getsignal
+    )
     with remember_interrupts():
         raise_if_asked_to_stop()
 

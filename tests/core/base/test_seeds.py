@@ -52,6 +52,6 @@ def test_convex_weights_are_of_a_dirichlet_distribution(alpha: float) -> None:
     assert (weights[:, 1] == 0).all()
     # each weight of three is of a beta distribution
     for column in (0, 2, 3):
-        found = weights[:, column].double().numpy()
+        double = weights[:, column].double().numpy()
         expected = stats.beta(alpha, 2 * alpha)
-        assert stats.kstest(found, expected.cdf).pvalue > 1e-3
+        assert stats.kstest(double, expected.cdf).pvalue > 1e-3

@@ -77,8 +77,8 @@ def test_no_line_ends_between_a_number_and_its_unit() -> None:
     for width in range(12, 60):
         lines = fill_lines(text, width).splitlines()
         assert " ".join(lines) == text
-        for part in ("12.5 %", "95 % CI", "16 %", "p = 0.0004"):
-            assert any(part in line for line in lines)
+        for partial_text in ("12.5 %", "95 % CI", "16 %", "p = 0.0004"):
+            assert any(partial_text in line for line in lines)
 
 
 def test_p_and_mean_are_a_dash_where_there_are_none() -> None:
@@ -154,8 +154,13 @@ def test_rows_as_a_list_leave_out_what_says_nothing() -> None:
         "",
         "",
     ]
-    listed = Table("T", ("name", "a"), [["first", "one two"]], is_list=True)
-    assert write_as_list(listed, 8).split("\n")[2:] == ["    one", "    two", "", ""]
+    listed_table = Table("T", ("name", "a"), [["first", "one two"]], is_list=True)
+    assert write_as_list(listed_table, 8).split("\n")[2:] == [
+        "    one",
+        "    two",
+        "",
+        "",
+    ]
 
 
 def test_the_width_of_a_table_has_its_gaps() -> None:

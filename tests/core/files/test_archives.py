@@ -35,8 +35,8 @@ def test_files_are_found_where_tarfile_finds_them(tmp_path: Path) -> None:
         )
         with tarfile.open(path) as tar:
             expected = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
-        found = list(archives.list_tar_members(path))
-        assert found == expected and len(found) == 6
+        tar_members = list(archives.list_tar_members(path))
+        assert tar_members == expected and len(tar_members) == 6
 
 
 def test_a_flipped_bit_in_a_tar_is_found_before_unpacking(
@@ -55,10 +55,12 @@ def test_a_flipped_bit_in_a_tar_is_found_before_unpacking(
 
 
 def header(size: bytes, kind: bytes = b"0") -> bytes:
-    made = bytearray(tarfile.TarInfo("a.jpg").tobuf(tarfile.USTAR_FORMAT))
-    made[124:136], made[156:157] = size.ljust(12, b"\0"), kind
-    made[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(made))[0]
-    return bytes(made)
+    created_bytearray = bytearray(tarfile.TarInfo("a.jpg").tobuf(tarfile.USTAR_FORMAT))
+    created_bytearray[124:136], created_bytearray[156:157] = size.ljust(12, b"\0"), kind
+    created_bytearray[148:156] = (
+        b"%06o\0 " % tarfile.calc_chksums(bytes(created_bytearray))[0]
+    )
+    return bytes(created_bytearray)
 
 
 HOSTILE: dict[str, bytes] = {
@@ -75,10 +77,10 @@ HOSTILE: dict[str, bytes] = {
 
 
 def test_a_header_that_claims_what_cannot_be_ends_the_walk(tmp_path: Path) -> None:
-    for what, content in HOSTILE.items():
+    for name, content in HOSTILE.items():
         (tmp_path / "a.tar").write_bytes(content)
         with pytest.raises((tarfile.TarError, ValueError)):
-            assert list(archives.list_tar_members(tmp_path / "a.tar")) is what
+            assert list(archives.list_tar_members(tmp_path / "a.tar")) is name
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])

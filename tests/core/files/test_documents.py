@@ -222,8 +222,8 @@ def test_yaml_has_the_keys_and_types_of_json(text: str, is_valid: bool) -> None:
 
 def test_words_of_older_yaml_are_texts() -> None:
     text = "[yes, NO, on, Off, 010, 12:30, -7, 0, true]"
-    found = documents.parse(text, "here", Any, is_yaml=True)
-    assert found == ["yes", "NO", "on", "Off", "010", "12:30", -7, 0, True]
+    tree = documents.parse(text, "here", Any, is_yaml=True)
+    assert tree == ["yes", "NO", "on", "Off", "010", "12:30", -7, 0, True]
 
 
 def test_only_documents_of_this_schema_are_read() -> None:
@@ -236,19 +236,21 @@ def test_only_documents_of_this_schema_are_read() -> None:
 def test_changes_of_listed_files_are_named(tmp_path: Path) -> None:
     for name in ("a.json", "b.json", "c.html", "d.json"):
         (tmp_path / name).write_text(name)
-    listed = {path.name: digest_file(path) for path in sorted(tmp_path.iterdir())}
-    write_digests(tmp_path, listed)
+    digest_files_by_name = {
+        path.name: digest_file(path) for path in sorted(tmp_path.iterdir())
+    }
+    write_digests(tmp_path, digest_files_by_name)
     assert list(documents.find_changes(tmp_path)) == []
     (tmp_path / "a.json").write_text("other")
     (tmp_path / "c.html").write_text("other")
     (tmp_path / "b.json").unlink()
     (tmp_path / "d.json").unlink()
-    found = list(documents.find_changes(tmp_path, {"d.json", ".json"}))
-    assert [line.split()[0] for line in found] == [
+    changes = list(documents.find_changes(tmp_path, {"d.json", ".json"}))
+    assert [line.split()[0] for line in changes] == [
         str(tmp_path / "b.json"),
         str(tmp_path / "c.html"),
     ]
-    assert found[0].endswith("is missing")
+    assert changes[0].endswith("is missing")
     assert len(list(documents.find_changes(tmp_path))) == 4
 
 

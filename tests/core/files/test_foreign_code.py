@@ -113,10 +113,10 @@ def test_errors_after_imported_code_name_it_as_a_possible_cause(
     own: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = caught(foreign_code.import_module, None, "x", "y", "z")
-    found = describe_suspected_error(ours)
-    assert found is not None and "the net" in found.message
-    assert "brainhive_cli.core.files.foreign_code" in found.hint
-    assert "see its contract" in found.hint
+    suspected_error = describe_suspected_error(ours)
+    assert suspected_error is not None and "the net" in suspected_error.message
+    assert "brainhive_cli.core.files.foreign_code" in suspected_error.hint
+    assert "see its contract" in suspected_error.hint
     assert describe_suspected_error(caught(lambda: 1 / 0)) is None
     monkeypatch.setattr(foreign_code, "_imported", {})
     assert describe_suspected_error(ours) is None

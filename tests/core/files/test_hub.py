@@ -93,7 +93,7 @@ COMMIT = "0123456789" * 4
 
 
 @pytest.mark.parametrize(
-    ("rest", "owner", "expected"),
+    ("text", "owner", "expected"),
     [
         ("owner/name", "", ("model", "owner/name", "", None)),
         ("hub:owner/name", "", ("model", "owner/name", "", None)),
@@ -108,15 +108,15 @@ COMMIT = "0123456789" * 4
     ],
 )
 def test_a_reference_has_type_repository_folder_and_revision(
-    rest: str, owner: str, expected: object
+    text: str, owner: str, expected: object
 ) -> None:
-    assert hub.Repository.parse(rest, owner) == expected
+    assert hub.Repository.parse(text, owner) == expected
 
 
-@pytest.mark.parametrize("rest", ["owner/name/..", "owner/name@../x", "o/n//a"])
-def test_no_reference_leads_out_of_the_cache(rest: str) -> None:
+@pytest.mark.parametrize("text", ["owner/name/..", "owner/name@../x", "o/n//a"])
+def test_no_reference_leads_out_of_the_cache(text: str) -> None:
     with pytest.raises(MissingData):
-        hub.Repository.parse(rest)
+        hub.Repository.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -367,8 +367,8 @@ def test_what_the_hub_would_send_is_counted(monkeypatch: pytest.MonkeyPatch) -> 
 def test_weights_that_are_here_need_nothing(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = hub.find_weights("hub:owner/name/vae", [])
-    assert found == [published / "vae/model.safetensors"]
+    weights = hub.find_weights("hub:owner/name/vae", [])
+    assert weights == [published / "vae/model.safetensors"]
     assert hub.find_weights("hub:owner/name/vae", ["config.json"]) == []
     assert hub.find_weights("hub:owner/name", ["config.json"]) == []
     assert hub.find_input("hub:owner/name/vae").state == "here"
@@ -377,10 +377,10 @@ def test_weights_that_are_here_need_nothing(
     # a folder of a user that lacks a file
     (tmp_path / "own").mkdir()
     (tmp_path / "own/config.json").touch()
-    own = hub.find_input(str(tmp_path / "own"), ["config.json", "vocab.txt"])
-    assert own.is_missing and str(own.error).endswith("has no vocab.txt")
-    own = hub.find_input(str(tmp_path / "own"), ["config.json"])
-    assert str(own.error).endswith(f"has no {hub.WEIGHT_PATTERNS[0]}")
+    own_input = hub.find_input(str(tmp_path / "own"), ["config.json", "vocab.txt"])
+    assert own_input.is_missing and str(own_input.error).endswith("has no vocab.txt")
+    own_input = hub.find_input(str(tmp_path / "own"), ["config.json"])
+    assert str(own_input.error).endswith(f"has no {hub.WEIGHT_PATTERNS[0]}")
     # the hub cannot be reached
     away = hub.find_input("hub:owner/absent@v1", ["a.json"])
     assert isinstance(away.error, hub.Unreachable) and away.size is None
@@ -390,10 +390,10 @@ def test_weights_that_are_here_need_nothing(
 def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:
     for name in ("b.bin", "a.bin", "c.pt"):
         (tmp_path / name).write_text(name)
-    whole = hub.digest(tmp_path, ["*.bin", "a*"])
-    assert whole == hub.digest(tmp_path, ["a*", "*.bin"]) != hub.digest(tmp_path)
+    whole_digest = hub.digest(tmp_path, ["*.bin", "a*"])
+    assert whole_digest == hub.digest(tmp_path, ["a*", "*.bin"]) != hub.digest(tmp_path)
     (tmp_path / "a.bin").rename(tmp_path / "z.bin")
-    assert hub.digest(tmp_path, ["*.bin"]) != whole
+    assert hub.digest(tmp_path, ["*.bin"]) != whole_digest
     (tmp_path / "link.bin").symlink_to("nowhere")
     with pytest.raises(MissingData):
         hub.digest(tmp_path)
@@ -402,13 +402,13 @@ def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:
 def test_large_files_of_the_cache_are_named_by_their_digest(tmp_path: Path) -> None:
     (tmp_path / ("a" * 64)).write_text("x")
     (tmp_path / ("b" * 63)).write_text("x")
-    real = documents.digest_file(tmp_path / ("a" * 64))
+    digest_file = documents.digest_file(tmp_path / ("a" * 64))
     for name in ("a" * 64, "b" * 63):
         (tmp_path / f"link-{name[0]}").symlink_to(name)
     assert hub.digest_cached_file(tmp_path / "link-a") == "a" * 64
-    assert hub.digest_cached_file(tmp_path / "link-a", by_name=False) == real
-    assert hub.digest_cached_file(tmp_path / ("a" * 64)) == real
-    assert hub.digest_cached_file(tmp_path / "link-b") == real
+    assert hub.digest_cached_file(tmp_path / "link-a", by_name=False) == digest_file
+    assert hub.digest_cached_file(tmp_path / ("a" * 64)) == digest_file
+    assert hub.digest_cached_file(tmp_path / "link-b") == digest_file
 
 
 MANIFEST = {"format": 1, "brainhive": "1.0", "command": "train-align", "run": "a"}
@@ -480,22 +480,22 @@ def test_a_fetched_run_has_the_files_of_its_list_and_no_others(
 def test_the_hubs_client_is_as_loud_as_before() -> None:
     from huggingface_hub import utils
 
-    before = utils.logging.get_verbosity()
+    initial_verbosity = utils.logging.get_verbosity()
     for were_off in (False, True):
         (utils.disable_progress_bars if were_off else utils.enable_progress_bars)()
         with hub.silence_hub():
             assert utils.are_progress_bars_disabled()
             assert utils.logging.get_verbosity() == utils.logging.ERROR
         assert utils.are_progress_bars_disabled() is were_off
-        assert utils.logging.get_verbosity() == before
+        assert utils.logging.get_verbosity() == initial_verbosity
     utils.enable_progress_bars()
 
 
 def test_a_shared_prior_has_its_parts_as_upstream_has_them() -> None:
     files = hub.RUN_FILES["train-prior"]
-    for part in ("fusion_encoder", "proj", "attn_adapter"):
+    for partial_name in ("fusion_encoder", "proj", "attn_adapter"):
         for name in ("config.json", "diffusion_pytorch_model.safetensors"):
-            assert f"{part}/{name}" in files
+            assert f"{partial_name}/{name}" in files
     assert "cells/**/model/learned.safetensors" in hub.RUN_FILES["train-align"]
 
 

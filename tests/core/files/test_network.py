@@ -110,8 +110,8 @@ def test_any_command_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     monkeypatch.setattr("brainhive_cli.commands.check.list_checks", fail)
-    shown = CliRunner().invoke(app, ["check"])
-    assert shown.exit_code == MissingExtra.exit_code and "ALL_PROXY" in shown.stderr
+    result = CliRunner().invoke(app, ["check"])
+    assert result.exit_code == MissingExtra.exit_code and "ALL_PROXY" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -130,14 +130,14 @@ def test_ctrl_c_does_not_wait_for_threads_of_the_hubs_client(
             pool.submit(time.sleep, 2).result()
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    initial_signal = signal.signal(signal.SIGINT, signal.default_int_handler)
     start = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
             Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
             hub.Repository.parse("owner/name").snapshot()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, initial_signal)
     assert time.monotonic() - start < 1.5
 
 
@@ -156,8 +156,12 @@ def test_an_exception_from_proxies_is_no_proxy(
     monkeypatch.setenv("no_proxy", "*")
     assert network.find_bad_proxy(error) is None
     monkeypatch.setenv("http_proxy", "http://host:port")
-    found = network.find_bad_proxy(error)
-    assert found and "http_proxy" in found.message and "no_proxy" not in found.message
+    bad_proxy = network.find_bad_proxy(error)
+    assert (
+        bad_proxy
+        and "http_proxy" in bad_proxy.message
+        and "no_proxy" not in bad_proxy.message
+    )
 
 
 @pytest.mark.parametrize("requested", ["nan", "-5", "soon", ""])
@@ -265,8 +269,8 @@ def test_a_bad_proxy_is_told_from_other_errors(
             monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    found = network.find_bad_proxy(ValueError(reason))
-    assert type(found) is (kind or type(None))
-    if found is not None:
+    bad_proxy = network.find_bad_proxy(ValueError(reason))
+    assert type(bad_proxy) is (kind or type(None))
+    if bad_proxy is not None:
         (name,) = variables
-        assert name in found.message and "more" not in found.message
+        assert name in bad_proxy.message and "more" not in bad_proxy.message

@@ -107,8 +107,11 @@ def test_shelves_list_files_and_rows_but_no_shared_pieces() -> None:
 
 
 def test_a_part_is_named_by_its_kind_and_knobs() -> None:
-    plain = parts.resolve("losses", "clip")
-    assert str(plain) == plain.kind == "clip" and plain.model_dump()["kind"] == "clip"
+    plain_recipe = parts.resolve("losses", "clip")
+    assert (
+        str(plain_recipe) == plain_recipe.kind == "clip"
+        and plain_recipe.model_dump()["kind"] == "clip"
+    )
     config = parts.resolve("backbones", {"kind": "brain_mlp", "dropout": 0.25})
     assert config.kind == "brain-mlp" and "dropout: 0.25" in str(config)
     assert parts.resolve("backbones", {"dropout": 0.25}, "brain_mlp") == config
@@ -148,6 +151,8 @@ def test_another_data_set_may_be_absent() -> None:
     assert adapter.validate_python(None) is None
     assert adapter.validate_python("demo").kind == "demo"
     assert adapter.validate_python({"root": "x"}).kind == "things-eeg"
-    needed = TypeAdapter(Annotated[Any, parts.part_validator("datasets", "things-eeg")])
+    type_adapter = TypeAdapter(
+        Annotated[Any, parts.part_validator("datasets", "things-eeg")]
+    )
     with pytest.raises(RecipeError):
-        needed.validate_python(None)
+        type_adapter.validate_python(None)

@@ -138,8 +138,8 @@ def test_only_a_change_of_kind_drops_the_settings_of_a_part(
         ).backbone.dropout
         == 0.1
     )
-    other = resolve(recipe=written, backbone__kind="brain_mlp").backbone
-    assert other == type(other)()
+    other_backbone = resolve(recipe=written, backbone__kind="brain_mlp").backbone
+    assert other_backbone == type(other_backbone)()
     dataset = resolve("dataset.noise=2", dataset="demo").dataset
     assert (dataset.kind, dataset.noise) == ("demo", 2.0)
     prior = resolve(
@@ -179,7 +179,7 @@ def test_the_fingerprint_ignores_only_settings_of_execution() -> None:
 def test_a_fingerprint_depends_only_on_changed_defaults(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = {
+    initial_fingerprints_by_name = {
         override: resolve(override).fingerprint()
         for override in ("train.epochs=3", "train.lr=0.1")
     }
@@ -191,10 +191,15 @@ def test_a_fingerprint_depends_only_on_changed_defaults(
     def fingerprint(*overrides: str) -> str:
         return Later.resolve("train-align", None, {}, overrides).fingerprint()
 
-    assert {override: fingerprint(override) for override in before} == before
-    assert fingerprint("train.lr=0.1", "later=8") != before["train.lr=0.1"]
+    assert {
+        override: fingerprint(override) for override in initial_fingerprints_by_name
+    } == initial_fingerprints_by_name
+    assert (
+        fingerprint("train.lr=0.1", "later=8")
+        != initial_fingerprints_by_name["train.lr=0.1"]
+    )
     monkeypatch.setattr(core_recipe, "DEFAULTS_VERSION", 0)
-    assert fingerprint("train.lr=0.1") != before["train.lr=0.1"]
+    assert fingerprint("train.lr=0.1") != initial_fingerprints_by_name["train.lr=0.1"]
 
 
 def test_contents_count_also_where_their_name_is_the_default() -> None:
@@ -212,13 +217,16 @@ def test_a_fingerprint_is_of_contents_whatever_their_path() -> None:
         return recipe.model_copy(update={"digests": digests}).fingerprint()
 
     here, there = "dataset.root=/here", "dataset.root=/there"
-    found = fingerprint({"/here": "1"}, here)
-    assert found == fingerprint({"/there": "1"}, there)
-    assert found != fingerprint({"/here": "2"}, here)
-    assert found != fingerprint({}, here) != fingerprint({}, there)
+    resulting_fingerprint = fingerprint({"/here": "1"}, here)
+    assert resulting_fingerprint == fingerprint({"/there": "1"}, there)
+    assert resulting_fingerprint != fingerprint({"/here": "2"}, here)
+    assert resulting_fingerprint != fingerprint({}, here) != fingerprint({}, there)
     # what no key names counts, too; stores by their names
-    file, other = fingerprint({"file a": "1"}), fingerprint({"file b": "1"})
-    assert file == other and len({file, fingerprint({}), fingerprint({"a": "2"})}) == 3
+    file, other_fingerprint = fingerprint({"file a": "1"}), fingerprint({"file b": "1"})
+    assert (
+        file == other_fingerprint
+        and len({file, fingerprint({}), fingerprint({"a": "2"})}) == 3
+    )
     assert fingerprint({"a": "1", "b": "2"}) == fingerprint({"b": "1", "a": "2"})
     for store in core_recipe.STORE_PREFIXES:
         pair = {f"{store}a": "1", f"{store}b": "2"}
@@ -229,10 +237,10 @@ def test_a_fingerprint_is_of_contents_whatever_their_path() -> None:
 
 def test_mixed_precision_changes_the_fingerprint() -> None:
     for mixed, precision in (("no", "fp32"), ("bf16", "bf16"), (None, "bf16")):
-        found = resolve("train.epochs=3", run__mixed_precision=mixed)
-        assert found.train.precision == precision
-        plain = resolve("train.epochs=3", f"train.precision={precision}")
-        assert found.fingerprint() == plain.fingerprint()
+        recipe = resolve("train.epochs=3", run__mixed_precision=mixed)
+        assert recipe.train.precision == precision
+        plain_recipe = resolve("train.epochs=3", f"train.precision={precision}")
+        assert recipe.fingerprint() == plain_recipe.fingerprint()
 
 
 def test_defaults_written_out_have_the_fingerprint_of_defaults(tmp_path: Path) -> None:
@@ -271,7 +279,7 @@ def test_a_number_in_a_key_is_a_place_in_a_list(tmp_path: Path) -> None:
 
     stages = resolve("train.stages.1.epochs=7", recipe=path).train.stages
 
-    assert [(each.epochs, each.lr) for each in stages][1] == (7, 0.1) and stages[
+    assert [(stage.epochs, stage.lr) for stage in stages][1] == (7, 0.1) and stages[
         0
     ].epochs == 2
     for key in ("train.stages.2.epochs=7", "train.stages.last.epochs=7"):
@@ -316,8 +324,11 @@ def test_a_recipe_that_extends_another_lays_its_keys_over_it(home: Path) -> None
         0.25,
         "mine.yaml",
     )
-    other = read_recipe(home / "other.yaml", "train-align")
-    assert other["backbone"] == {"kind": "linear"} and other["mode"] == "joint"
+    other_recipe = read_recipe(home / "other.yaml", "train-align")
+    assert (
+        other_recipe["backbone"] == {"kind": "linear"}
+        and other_recipe["mode"] == "joint"
+    )
 
     for base, fact in (
         ("other.yaml", "other.yaml"),
@@ -439,8 +450,8 @@ def test_ranges_hold_both_of_their_ends(value: Any, numbers: Any) -> None:
 def test_subjects_of_mosaic_are_numbered_over_its_studies() -> None:
     numbers = list(subjects.RECORDS.values())
     assert numbers == list(range(1, sum(subjects.PEOPLE.values()) + 1))
-    named = resolve("subjects=sub-01_BMD,sub-01_BOLD5000,2").subjects
-    assert named == [1, 11, 2]
+    named_subjects = resolve("subjects=sub-01_BMD,sub-01_BOLD5000,2").subjects
+    assert named_subjects == [1, 11, 2]
     assert resolve("subjects=all").subjects is None
     for text in ("1,1", "[]", "sub-99_BMD", "-1"):
         with pytest.raises(RecipeError):
@@ -527,14 +538,19 @@ def test_contents_and_names_of_stores_are_part_of_a_fingerprint() -> None:
         names = {name.replace("_", " "): digest for name, digest in digests.items()}
         return core_recipe.Recipe(digests=names).fingerprint()
 
-    plain = fingerprint()
+    plain_fingerprint = fingerprint()
     assert (
-        len(plain) == 10
-        and plain == core_recipe.Recipe(run=RunOptions(workers=3)).fingerprint()
+        len(plain_fingerprint) == 10
+        and plain_fingerprint
+        == core_recipe.Recipe(run=RunOptions(workers=3)).fingerprint()
     )
     assert fingerprint(a="1") == fingerprint(b="1") != fingerprint(a="2")
     stores = {fingerprint(signals_x="1"), fingerprint(signals_y="1")}
-    stores |= {fingerprint(embeddings_x="1"), fingerprint(other_x="1"), plain}
+    stores |= {
+        fingerprint(embeddings_x="1"),
+        fingerprint(other_x="1"),
+        plain_fingerprint,
+    }
     assert len(stores) == 5
 
 
@@ -568,8 +584,8 @@ def test_a_recipe_is_known_by_its_shipped_folder_or_path(home: Path) -> None:
     assert core_recipe.recipe_name_of(home / "x/mine.yaml") == "x/mine.yaml"
     (home / "demo").write_text("seeds: 5\n")
     assert core_recipe.find_recipe("train-align", "demo") == Path("demo")
-    made = resolve(recipe="papers/nice")
-    assert made.recipe_name == "papers/nice" and resolve().recipe_name == ""
+    recipe = resolve(recipe="papers/nice")
+    assert recipe.recipe_name == "papers/nice" and resolve().recipe_name == ""
 
 
 def test_an_override_has_a_value_and_may_begin_as_no_yaml() -> None:
@@ -583,8 +599,8 @@ def test_an_override_has_a_value_and_may_begin_as_no_yaml() -> None:
 
 
 def test_a_run_is_short_for_the_run_that_is_measured() -> None:
-    made = Explanation.resolve("explain", None, {}, ["run=a", "run.workers=2"])
-    assert made.align_run == "a" and made.run.workers == 2
+    explanation = Explanation.resolve("explain", None, {}, ["run=a", "run.workers=2"])
+    assert explanation.align_run == "a" and explanation.run.workers == 2
 
 
 def test_commands_that_read_files_share_no_work() -> None:

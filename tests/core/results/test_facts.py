@@ -25,14 +25,14 @@ from brainhive_cli.evaluation.explanation.facts import AxisClaim
 from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 
 
-def answer(better: float | None, worse: float | None, **more: Any) -> Answer:
+def answer(better: float | None, worse: float | None, **further_fields: Any) -> Answer:
     """An answer of 40 items."""
     fields = {"least_p": 0.001, "n": 40, "pool": 8, "test": "permutation"}
-    return Answer("which picture", better, worse, **{**fields, **more})
+    return Answer("which picture", better, worse, **{**fields, **further_fields})
 
 
 @pytest.mark.parametrize(
-    ("better", "worse", "least_p", "p", "side"),
+    ("better", "worse", "least_p", "p", "text"),
     [
         (0.01, 0.995, 0.001, 0.02, "above chance"),
         (0.025, 0.98, 0.05, 0.05, "above chance"),
@@ -46,16 +46,19 @@ def answer(better: float | None, worse: float | None, **more: Any) -> Answer:
     ],
 )
 def test_an_answer_is_two_sided_at_five_percent(
-    better: float | None, worse: float | None, least_p: float, p: float, side: str
+    better: float | None, worse: float | None, least_p: float, p: float, text: str
 ) -> None:
-    found = answer(better, worse, least_p=least_p)
-    assert found.p == (p if p is None else pytest.approx(p)) and found.side == side
-    assert Facts(answers=[found]).verdict == found.words
+    resulting_answer = answer(better, worse, least_p=least_p)
+    assert (
+        resulting_answer.p == (p if p is None else pytest.approx(p))
+        and resulting_answer.side == text
+    )
+    assert Facts(answers=[resulting_answer]).verdict == resulting_answer.words
     assert Facts().verdict == ""
 
 
 @pytest.mark.parametrize(
-    ("better", "worse", "side"),
+    ("better", "worse", "text"),
     [
         (0.01, 0.995, "conditional"),
         (0.98, 0.02, "conditional"),
@@ -64,20 +67,26 @@ def test_an_answer_is_two_sided_at_five_percent(
     ],
 )
 def test_an_answer_under_a_condition_claims_no_difference(
-    better: float | None, worse: float | None, side: str
+    better: float | None, worse: float | None, text: str
 ) -> None:
-    found = answer(better, worse, condition="so")
-    assert found.side == side
-    assert found.words.startswith(answer(better, worse).side)
+    resulting_answer = answer(better, worse, condition="so")
+    assert resulting_answer.side == text
+    assert resulting_answer.words.startswith(answer(better, worse).side)
 
 
 def test_an_answer_says_scope_condition_and_wider_claim() -> None:
     bare = answer(0.01, 0.99)
     assert bare.words == "above chance"
-    whole = answer(0.01, 0.99, scope="2 concepts", condition="so", wider="no more")
-    assert whole.words == "above chance for 2 concepts, if so"
-    assert whole.sentence.startswith("which picture: above chance for 2 concepts")
-    assert whole.sentence.endswith("; no more") and not bare.sentence.endswith("; ")
+    whole_answer = answer(
+        0.01, 0.99, scope="2 concepts", condition="so", wider="no more"
+    )
+    assert whole_answer.words == "above chance for 2 concepts, if so"
+    assert whole_answer.sentence.startswith(
+        "which picture: above chance for 2 concepts"
+    )
+    assert whole_answer.sentence.endswith("; no more") and not bare.sentence.endswith(
+        "; "
+    )
     for number in ("0.02", "40", "8"):
         assert number in bare.sentence
     # without a test only its absence is said
@@ -86,18 +95,18 @@ def test_an_answer_says_scope_condition_and_wider_claim() -> None:
     assert untested.sentence == "the picture could not be tested, because few"
 
 
-def difference(**more: Any) -> Difference:
+def difference(**further_fields: Any) -> Difference:
     """A difference of .1 between two runs."""
     fields = {"difference": 0.1, "low": 0.0, "high": 0.2, "interval": "t", "n": 9}
     fields |= {"subjects": 2, "p_value": 0.03, "test": "t", "least_p": 0.01}
-    return Difference(**{**fields, "cohens_dz": None, **more})
+    return Difference(**{**fields, "cohens_dz": None, **further_fields})
 
 
 def test_a_difference_among_others_has_the_adjusted_p() -> None:
-    alone = difference(p_adjusted=0.06)
-    assert alone.p == 0.03 and alone.is_significant
-    several = difference(p_adjusted=0.06, tests=2)
-    assert several.p == 0.06 and not several.is_significant
+    single_difference = difference(p_adjusted=0.06)
+    assert single_difference.p == 0.03 and single_difference.is_significant
+    several_difference = difference(p_adjusted=0.06, tests=2)
+    assert several_difference.p == 0.06 and not several_difference.is_significant
     assert difference(p_value=SIGNIFICANCE_LEVEL).is_significant
     assert not difference(p_value=None).is_significant
 
@@ -115,8 +124,8 @@ def test_a_difference_among_others_has_the_adjusted_p() -> None:
 def test_less_is_better_where_the_metric_says_so(
     value: float, lower_is_better: bool, better: bool
 ) -> None:
-    found = difference(difference=value, lower_is_better=lower_is_better)
-    assert found.is_better is better
+    resulting_difference = difference(difference=value, lower_is_better=lower_is_better)
+    assert resulting_difference.is_better is better
 
 
 def test_a_claim_holds_below_five_percent() -> None:
@@ -158,7 +167,7 @@ def test_set_ups_are_joined_by_what_all_know() -> None:
 
 
 @pytest.mark.parametrize(
-    ("here", "there", "said"),
+    ("fields", "there", "said"),
     [
         ({"train.lr": 1.0}, {"train.lr": 0.5}, ["train.lr 1, not 0.5"]),
         ({"train.lr": 1.0}, {"train.lr": 1.0}, []),
@@ -203,9 +212,9 @@ def test_set_ups_are_joined_by_what_all_know() -> None:
     ],
 )
 def test_set_ups_differ_in_what_both_know(
-    here: dict[str, Any], there: dict[str, Any], said: list[str]
+    fields: dict[str, Any], there: dict[str, Any], said: list[str]
 ) -> None:
-    assert list_differences(here, there) == said
+    assert list_differences(fields, there) == said
 
 
 def test_only_the_named_keys_of_set_ups_are_compared() -> None:
@@ -224,7 +233,7 @@ SIGNALS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "arguments"),
     [
         ({}, ["O1, Oz", "-50 to 600 ms", "250 Hz", "4 repetitions averaged", "µV"]),
         ({"repetitions": (1, 1)}, ["1 repetition averaged"]),
@@ -240,10 +249,10 @@ SIGNALS: dict[str, Any] = {
     ],
 )
 def test_signals_are_described_by_what_is_known(
-    changes: dict[str, Any], words: list[str]
+    changes: dict[str, Any], arguments: list[str]
 ) -> None:
     known = changes or SIGNALS
-    assert describe_signals(known) == words
+    assert describe_signals(known) == arguments
 
 
 @pytest.mark.parametrize(

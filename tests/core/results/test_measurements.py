@@ -73,11 +73,11 @@ MADE = Measurements(
 
 
 def test_what_a_run_measured_is_read_back_as_it_was(home: Path) -> None:
-    run = start_run(NamedRun("train-align"), Launch(0, 1, torch.device("cpu")))
-    run.finish(MADE)
+    run_folder = start_run(NamedRun("train-align"), Launch(0, 1, torch.device("cpu")))
+    run_folder.finish(MADE)
 
-    assert run.measurements() == MADE
-    assert list(run.read_json("metrics.json")) == [
+    assert run_folder.measurements() == MADE
+    assert list(run_folder.read_json("metrics.json")) == [
         "schema",
         "scopes",
         "missing",
@@ -126,8 +126,8 @@ def metric(name: str, **changes: object) -> Metric:
 def test_an_interval_is_written_with_both_ends(
     low: float | None, high: float | None, text: str
 ) -> None:
-    found = metric("top1", low=low, high=high)
-    assert interval_text(low, high) == found.interval_text() == text
+    resulting_metric = metric("top1", low=low, high=high)
+    assert interval_text(low, high) == resulting_metric.interval_text() == text
     assert interval_text(0.125, 0.25, 1) == metric(
         "top1", low=0.125, high=0.25
     ).interval_text(1)
@@ -141,9 +141,12 @@ def test_beside_text_has_three_digits_unless_asked() -> None:
 
 
 def test_a_metric_is_plain_for_json() -> None:
-    plain = TOP1.as_dict()
-    assert plain["seeds"] == [0, 1] and plain["these_subjects"] == [0.2, 0.225]
-    assert plain["value"] == 0.5 and plain["selected"] is None
+    plain_document = TOP1.as_dict()
+    assert plain_document["seeds"] == [0, 1] and plain_document["these_subjects"] == [
+        0.2,
+        0.225,
+    ]
+    assert plain_document["value"] == 0.5 and plain_document["selected"] is None
     assert metric("a", selected=True).caveats == (SELECTED_ON_TEST,)
     assert metric("a", selected=False).caveats == ()
 
@@ -161,13 +164,13 @@ def test_intervals_and_agreement_have_their_own_columns() -> None:
 
 
 def test_two_measurements_are_put_together() -> None:
-    other = Measurements(
+    other_measurements = Measurements(
         {"all": index_by_name([OF_ONE])},
         {"fid": "b", "kid": "c"},
         items={"x": {"y": [1]}},
     )
-    both = MADE | other
-    assert both.scopes == {**MADE.scopes, **other.scopes}
+    both = MADE | other_measurements
+    assert both.scopes == {**MADE.scopes, **other_measurements.scopes}
     assert both.missing == {"fid": "b", "kid": "c"} and both.facts == MADE.facts
     assert both.items == {**MADE.items, "x": {"y": [1]}}
     assert both.with_facts(mode="inter").facts == Facts(
@@ -178,15 +181,18 @@ def test_two_measurements_are_put_together() -> None:
 
 def test_facts_are_those_of_their_command() -> None:
     facts = TrainingFacts(is_closed_form=True)
-    made = Measurements(facts=facts)
+    measurements = Measurements(facts=facts)
     assert (
-        made.require_facts(TrainingFacts) is facts
-        and made.require_facts(Facts) is facts
+        measurements.require_facts(TrainingFacts) is facts
+        and measurements.require_facts(Facts) is facts
     )
     with pytest.raises(BrainhiveError):
         MADE.require_facts(TrainingFacts)
-    read = Measurements.from_document(made.as_dict(), "run")
-    assert read == made and type(read.facts) is TrainingFacts
+    loaded_measurements = Measurements.from_document(measurements.as_dict(), "run")
+    assert (
+        loaded_measurements == measurements
+        and type(loaded_measurements.facts) is TrainingFacts
+    )
 
 
 @pytest.mark.parametrize(
@@ -213,15 +219,18 @@ def test_sources_are_scopes() -> None:
 
 
 def test_rows_are_told_apart_by_caveats_that_not_all_have() -> None:
-    plain, simulated = metric("a"), metric("a", caveats=(SIMULATED,))
-    both = metric("a", caveats=(SIMULATED, SEEN_COPIES))
-    assert list_metric_caveats([None, both, plain]) == [SIMULATED, SEEN_COPIES]
-    assert name_rows({"x": [simulated], "y": [both, None]}) == {
+    plain_metric, simulated = metric("a"), metric("a", caveats=(SIMULATED,))
+    both_metric = metric("a", caveats=(SIMULATED, SEEN_COPIES))
+    assert list_metric_caveats([None, both_metric, plain_metric]) == [
+        SIMULATED,
+        SEEN_COPIES,
+    ]
+    assert name_rows({"x": [simulated], "y": [both_metric, None]}) == {
         "x": "x",
         "y": f"y ({SEEN_COPIES})",
     }
-    named = name_rows({"x": [simulated], "y": [plain]})
-    assert named == {"x": f"x ({SIMULATED})", "y": "y"} and name_rows({}) == {}
+    rows = name_rows({"x": [simulated], "y": [plain_metric]})
+    assert rows == {"x": f"x ({SIMULATED})", "y": "y"} and name_rows({}) == {}
 
 
 def test_a_worse_caveat_stands_for_those_it_holds() -> None:

@@ -65,12 +65,12 @@ def one_of_each(file: str) -> list[Artifact]:
 
 def test_artifacts_are_read_as_they_were_written(run: RunFolder) -> None:
     file = artifacts.save_picture(run, "gallery/cat", Image.new("RGB", (8, 8)))
-    shown = one_of_each(file)
-    artifacts.write(run, shown)
+    shown_one = one_of_each(file)
+    artifacts.write(run, shown_one)
     found = artifacts.read(run)
-    assert [type(each) for each in found] == [type(each) for each in shown]
+    assert [type(each) for each in found] == [type(each) for each in shown_one]
     assert [artifacts._plain(vars(each)["title"]) for each in found] == [
-        each.title for each in shown
+        each.title for each in shown_one
     ]
     assert found[0].lines[0].values == [0.5, 0.25] and found[3].rows[0].tiles[
         1

@@ -72,7 +72,9 @@ def test_each_free_cell_is_claimed_until_its_file_is_there(tmp_path: Path) -> No
     files["b"].parent.mkdir()
     files["b"].touch()
     claimed, on_claim = list[str](), list[tuple[str, str]]()
-    with share_cells(files, ALONE, lambda *words: on_claim.append(words)) as free:
+    with share_cells(
+        files, ALONE, lambda *arguments: on_claim.append(arguments)
+    ) as free:
         for name in free:
             claimed.append(name)
             assert is_held_by_this_process(claim_path(files[name]))
@@ -114,7 +116,7 @@ def test_cells_of_others_are_waited_for_and_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {name: tmp_path / name for name in "abcd"}
-    held = {name: claim_of_another(claim_path(files[name])) for name in "bd"}
+    claims_by_name = {name: claim_of_another(claim_path(files[name])) for name in "bd"}
     claim_of_another(claim_path(files["c"]), age_s=1000)
     slept = list[float]()
 
@@ -122,19 +124,21 @@ def test_cells_of_others_are_waited_for_and_taken_over(
         slept.append(seconds)
         if len(slept) == 9:  # one worker finishes, the other dies
             files["b"].touch()
-            held["b"].unlink()
-            claim_of_another(held["d"], age_s=1000)
+            claims_by_name["b"].unlink()
+            claim_of_another(claims_by_name["d"], age_s=1000)
 
     monkeypatch.setattr(cells.time, "sleep", sleep)
     claimed = list[tuple[str, str]]()
-    with share_cells(files, ALONE, lambda *words: claimed.append(words)) as free:
+    with share_cells(
+        files, ALONE, lambda *arguments: claimed.append(arguments)
+    ) as free:
         for name in free:
             files[name].touch()
 
     assert claimed == [("a", ""), ("c", "node7 4711"), ("d", "node7 4711")]
     assert slept == pytest.approx([0.05 * 1.5**step for step in range(9)])
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1 and "b (node7 4711)" in told[0] and "d (" in told[0]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "b (node7 4711)" in lines[0] and "d (" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -186,10 +190,10 @@ def test_the_list_of_cells_grows_by_those_that_it_lacks(run: RunFolder) -> None:
     claim({"a": "x/a"}, READ_ONLY)
     assert not (run.path / CELLS_FILE).exists()
     claim({"a": "x/a", "b": "x/b"})
-    written = (run.path / CELLS_FILE).stat().st_mtime_ns
+    st_mtime_ns = (run.path / CELLS_FILE).stat().st_mtime_ns
     claim({"b": "x/b"})
     claim({})
-    assert (run.path / CELLS_FILE).stat().st_mtime_ns == written
+    assert (run.path / CELLS_FILE).stat().st_mtime_ns == st_mtime_ns
     # another cell, and a cell with another file
     claim({"b": "y/b", "c": "x/c"})
     assert read_cells(run.path) == {"a": "x/a", "b": "y/b", "c": "x/c"}
@@ -241,7 +245,9 @@ def test_the_announcement_counts_what_is_left(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said, runs = list[Any](), home / "runs"
-    monkeypatch.setattr(cells.console, "announce", lambda *words: said.append(words))
+    monkeypatch.setattr(
+        cells.console, "announce", lambda *arguments: said.append(arguments)
+    )
     work = Work("demo", 10, "epochs")
     announce(work, "embed", runs, ALONE, 0.31)
     work.remember(runs, work.key("embed", "cpu"), 50.0, 1)
@@ -360,7 +366,7 @@ def test_a_run_for_which_nothing_was_done_is_removed(
 
 
 def test_runs_of_other_workers_are_not_removed(home: Path) -> None:
-    run, other = opened(), RunFolder(home / "runs/embed/other")
-    claim_of_another(other.path / WORKERS_FOLDER / "x")
+    run, other_run_folder = opened(), RunFolder(home / "runs/embed/other")
+    claim_of_another(other_run_folder.path / WORKERS_FOLDER / "x")
     remove_unused(home / "runs")
-    assert not run.path.exists() and other.path.exists()
+    assert not run.path.exists() and other_run_folder.path.exists()

@@ -46,12 +46,12 @@ def test_a_claim_holds_until_it_is_released(tmp_path: Path) -> None:
 
 def test_who_waits_for_a_claim_then_has_it(tmp_path: Path) -> None:
     path, waited = tmp_path / ".claim", list[Claim]()
-    first = Claim(path, "run X")
+    first_claim = Claim(path, "run X")
     waiting = Thread(target=lambda: waited.append(Claim(path, "run X", wait=True)))
     waiting.start()
     time.sleep(0.1)
     assert not waited
-    first.release()
+    first_claim.release()
     waiting.join()
     with pytest.raises(BrainhiveError) as caught:
         Claim(path, "run X")
@@ -127,8 +127,8 @@ def test_files_and_claims_of_other_containers_are_left_alone(
     line = [*IN_ANOTHER_CONTAINER, sys.executable, "-c", WRITER, str(path), str(claim)]
     with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) as writer:
         assert writer.stdout and writer.stdout.readline() == "1 True\n"
-        with atomic_write(tmp_path / "other") as part:
-            part.write_text("x")
+        with atomic_write(tmp_path / "other") as partial_file:
+            partial_file.write_text("x")
         assert Claim.attempt(claim) is None and not claims.is_held_by_this_process(
             claim
         )
@@ -141,11 +141,11 @@ OTHER = "node7 0-0-0 4711 -"
 
 def test_a_claim_that_was_taken_over_stays_with_its_new_holder(tmp_path: Path) -> None:
     path = tmp_path / ".claim"
-    first = Claim(path, "run X")
+    first_claim = Claim(path, "run X")
     path.unlink()
     path.write_text(OTHER)
-    first.release()
-    first.release()
+    first_claim.release()
+    first_claim.release()
     assert path.read_text() == OTHER
 
 
@@ -205,11 +205,14 @@ def test_a_claim_that_cannot_be_written_is_not_left(
     def fail(*_: object) -> None:
         raise OSError(28, "full")
 
-    before = len(os.listdir("/proc/self/fd"))
+    initial_count = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "pwrite", fail)
     with pytest.raises(OSError):
         Claim.attempt(tmp_path / ".claim")
-    assert list(tmp_path.iterdir()) == [] and len(os.listdir("/proc/self/fd")) == before
+    assert (
+        list(tmp_path.iterdir()) == []
+        and len(os.listdir("/proc/self/fd")) == initial_count
+    )
 
 
 def test_an_empty_claim_of_a_dead_process_has_no_name(tmp_path: Path) -> None:

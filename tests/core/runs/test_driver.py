@@ -66,16 +66,16 @@ class Counting(RunJob):
         self.steps.append("prepare")
         self.stores.setdefault("signals", "1")
 
-    def make_parts(self, run: OpenRun, again: bool) -> dict[str, Result]:
-        return driver.run_each(self.parts, run.launch, again)
+    def make_parts(self, open_run: OpenRun, again: bool) -> dict[str, Result]:
+        return driver.run_each(self.parts, open_run.launch, again)
 
-    def is_outdated(self, run: OpenRun) -> bool:
+    def is_outdated(self, open_run: OpenRun) -> bool:
         return bool(self.lacks)
 
     def count_work(self) -> Work:
         return Work("tiny", len(self.cells), "cells")
 
-    def stages(self, run: OpenRun) -> Iterator[CellStage]:
+    def stages(self, open_run: OpenRun) -> Iterator[CellStage]:
         def compute(name: str, launch: Launch) -> dict[str, str]:
             self.steps.append(name)
             if name == "broken":
@@ -86,17 +86,19 @@ class Counting(RunJob):
         yield CellStage("counting", files, compute)
         self.steps.append("after the cells")
 
-    def summarise(self, run: OpenRun) -> Summary:
-        self.steps.append(f"summarise {len(run.compared_results)} {len(run.parts)}")
-        nothing = dict.fromkeys(("pool", "chance", "low", "high"))
-        context: Any = {**nothing, "seeds": (1,), "protocol": "", "split": "test"}
+    def summarise(self, open_run: OpenRun) -> Summary:
+        self.steps.append(
+            f"summarise {len(open_run.compared_results)} {len(open_run.parts)}"
+        )
+        fromkeys = dict.fromkeys(("pool", "chance", "low", "high"))
+        context: Any = {**fromkeys, "seeds": (1,), "protocol": "", "split": "test"}
         metric = Metric("top1", 0.5, 2, interval="", **context)
         metrics = {"all": {"top1": metric}}
         measurements = Measurements(metrics, facts=Facts(caveats=["simulated"]))
         return Summary(measurements, [Table("Cells", ("cell",), [])])
 
-    def describe(self, run: OpenRun) -> Result:
-        return Result(run.folder.path, metrics=run.folder.measurements())
+    def describe(self, open_run: OpenRun) -> Result:
+        return Result(open_run.folder.path, metrics=open_run.folder.measurements())
 
     def choose_logged_metrics(self, measurements: Measurements) -> Any:
         return measurements.scopes
@@ -136,13 +138,13 @@ def test_cells_of_several_runs_are_one_queue(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steps: list[str] = []
-    first = Counting(Recipe(), stores={"signals": "1"}, steps=steps)
+    first_counting = Counting(Recipe(), stores={"signals": "1"}, steps=steps)
     second = Counting(Recipe(), ("b", "c"), {"signals": "2"}, steps)
     third = Counting(Recipe(), ("d",), {"signals": "3"}, steps)
     found = driver.run(third, ALONE)
     steps.clear()
 
-    results = driver.run_together({"x": first, "y": second, "z": third}, ALONE)
+    results = driver.run_together({"x": first_counting, "y": second, "z": third}, ALONE)
 
     # no run is finished before the cells of all
     assert [step for step in steps if step not in ("check", "prepare")] == [
@@ -161,7 +163,9 @@ def test_cells_of_several_runs_are_one_queue(
         assert sorted(file.stem for file in files) == list(cells)
     assert "found finished runs, 1: " in capsys.readouterr().err
     with pytest.raises(Unfinished):
-        driver.run_together({"x": replace(first, stores={"signals": "4"})}, READ_ONLY)
+        driver.run_together(
+            {"x": replace(first_counting, stores={"signals": "4"})}, READ_ONLY
+        )
 
 
 def test_what_is_missing_ends_it_before_anything_is_made(
@@ -173,7 +177,9 @@ def test_what_is_missing_ends_it_before_anything_is_made(
     with pytest.raises(Unfinished):
         driver.run(absent, READ_ONLY)
     assert job.steps == [] and not (home / "runs").exists()
-    assert [one.name for one in absent.list_inputs() if one.is_missing] == ["pictures"]
+    assert [
+        input_row.name for input_row in absent.list_inputs() if input_row.is_missing
+    ] == ["pictures"]
 
     # a finished run needs none of it
     assert not job.is_finished
@@ -207,14 +213,14 @@ def test_a_finished_run_is_made_up_for_what_it_lacks(job: Counting) -> None:
 def test_runs_that_a_run_needs_are_made_first(
     job: Counting, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = Counting(Recipe(), cells=["c"], stores={"signals": "2"})
-    part = Counting(Recipe(), cells=["d"], stores={"signals": "3"})
-    whole = replace(job, others=[other], parts={"part": part})
+    other_counting = Counting(Recipe(), cells=["c"], stores={"signals": "2"})
+    counting = Counting(Recipe(), cells=["d"], stores={"signals": "3"})
+    whole = replace(job, others=[other_counting], parts={"part": counting})
     made = driver.run(whole, ALONE)
     assert "summarise 1 1" in job.steps
     # its time is not that of its own cells
     assert made.work is None
-    for steps in other.steps, part.steps:
+    for steps in other_counting.steps, counting.steps:
         assert steps[-1] == "summarise 0 0"
 
     # one line says that they are finished, whoever asks
@@ -236,13 +242,13 @@ def test_trackers_get_the_metrics_of_a_finished_run(
         def finish(self) -> None:
             events.append("finished")
 
-    def open_tracker(*words: Any) -> Tracker:
-        opened.append(words[2])
+    def open_tracker(*arguments: Any) -> Tracker:
+        opened.append(arguments[2])
         return Tracker()
 
     monkeypatch.setattr("brainhive_cli.core.runs.trackers._open", open_tracker)
-    run = job.recipe.run.model_copy(update={"trackers": ["wandb"]})
-    driver.run(replace(job, recipe=TrackedRecipe(run=run)), ALONE)
+    changed_recipe = job.recipe.run.model_copy(update={"trackers": ["wandb"]})
+    driver.run(replace(job, recipe=TrackedRecipe(run=changed_recipe)), ALONE)
     assert opened[0].startswith("counting") and "simulated" in opened[0]
     assert events == [({"all/top1": 0.5}, 0), "finished"]
 
@@ -257,7 +263,7 @@ def test_cells_are_shared_where_there_are_fewer_than_processes(
     )
     shared = list[int]()
     folder = driver.start_run(job, ALONE)
-    run = OpenRun(folder, launch)
+    open_run = OpenRun(folder, launch)
 
     def compute(name: str, worker: Launch) -> dict[str, str]:
         shared.append(worker.processes)
@@ -273,7 +279,9 @@ def test_cells_are_shared_where_there_are_fewer_than_processes(
         ),
     ):
         files = {name: f"{name}.safetensors" for name in names}
-        driver.compute_stages([(run, CellStage("counting", files, compute, sharing))])  # type: ignore[arg-type]
+        driver.compute_stages(
+            [(open_run, CellStage("counting", files, compute, sharing))]
+        )  # type: ignore[arg-type]
     assert shared == [2, 1, 1, 1, 2, 2]
 
 
@@ -289,7 +297,7 @@ def test_the_pace_counts_only_cells_trained_from_the_beginning(
         return Work("tiny", len(names), "cells")
 
     files = {name: f"{name}.safetensors" for name in "ab"}
-    stage = CellStage("counting", files, lambda *words: {}, count_work=count_work)
+    stage = CellStage("counting", files, lambda *arguments: {}, count_work=count_work)
     is_alone, work = driver.compute_stages([(OpenRun(folder, ALONE), stage)])
     assert is_alone and work is not None
     assert work.count == 1 and work.seconds is not None
@@ -302,8 +310,8 @@ def test_a_check_lists_what_does_not_fit_and_what_is_compared(job: Counting) -> 
             raise BrainhiveError("rates differ", "resample")
 
     for checked in Misfit(Recipe()), replace(job, others=[Misfit(Recipe())]):
-        listed = checked.list_inputs()
-        assert [one.name for one in listed if one.is_missing] == ["rates differ"]
+        inputs = checked.list_inputs()
+        assert [one.name for one in inputs if one.is_missing] == ["rates differ"]
     with pytest.raises(BrainhiveError, match="rates differ"):
         driver.run(Misfit(Recipe()), ALONE)
 
@@ -328,9 +336,9 @@ def test_versions_of_inputs_name_the_run(job: Counting) -> None:
 def test_cells_of_another_worker_leave_no_pace(job: Counting) -> None:
     @dataclass(frozen=True)
     class Helped(Counting):
-        def stages(self, run: OpenRun) -> Iterator[CellStage]:
+        def stages(self, open_run: OpenRun) -> Iterator[CellStage]:
             def compute(name: str, launch: Launch) -> dict[str, str]:
-                run.folder.write_text("b.safetensors", "by another worker")
+                open_run.folder.write_text("b.safetensors", "by another worker")
                 return {"name": name}
 
             files = {name: f"{name}.safetensors" for name in "ab"}
@@ -344,12 +352,12 @@ def test_one_process_summarises_and_no_checkpoint_is_left(
 ) -> None:
     @dataclass(frozen=True)
     class Trained(Counting):
-        def summarise(self, run: OpenRun) -> Summary:
-            self.steps.append(f"{run.launch.processes} process")
-            checkpoint = run.folder.checkpoint_path("last")
+        def summarise(self, open_run: OpenRun) -> Summary:
+            self.steps.append(f"{open_run.launch.processes} process")
+            checkpoint = open_run.folder.checkpoint_path("last")
             checkpoint.parent.mkdir()
             checkpoint.touch()
-            return super().summarise(run)
+            return super().summarise(open_run)
 
     monkeypatch.setattr(Launch, "barrier", lambda launch: None)
     monkeypatch.setattr(

@@ -100,13 +100,21 @@ def test_a_signal_that_ends_a_launch_interrupts_the_command(
 def test_the_main_process_writes_unless_it_only_reads() -> None:
     assert Launch(0, 2, "cpu").is_main and not Launch(1, 2, "cpu").is_main
     assert not launch.READ_ONLY.is_main
-    alone = Launch(1, 2, "cpu").single_process
-    assert (alone.rank, alone.processes, alone.is_main) == (0, 1, True)
-    assert alone.gather(3) == [3] and alone.device_name == "cpu"
+    single_process = Launch(1, 2, "cpu").single_process
+    assert (single_process.rank, single_process.processes, single_process.is_main) == (
+        0,
+        1,
+        True,
+    )
+    assert single_process.gather(3) == [3] and single_process.device_name == "cpu"
     rows = torch.ones(2)
-    assert alone.gather_rows(rows, 2) is rows
-    alone.barrier()
-    assert alone.run_on_main(lambda: 4) == alone.run_main_first(lambda: 4) == 4
+    assert single_process.gather_rows(rows, 2) is rows
+    single_process.barrier()
+    assert (
+        single_process.run_on_main(lambda: 4)
+        == single_process.run_main_first(lambda: 4)
+        == 4
+    )
 
 
 @pytest.fixture
@@ -259,8 +267,8 @@ def test_what_ended_a_launch_is_its_error(
         path.write_text(json.dumps(report))
         os.utime(path, (number, number))
     error = launch._find_cause(codes, tmp_path, "train.batch_size=8")
-    code, word, kind = expected
-    assert type(error) is kind and error.exit_code == code and word in error.message
+    code, argument, kind = expected
+    assert type(error) is kind and error.exit_code == code and argument in error.message
     assert ("train.batch_size=8" in error.hint) is (kind is DeviceError)
 
 

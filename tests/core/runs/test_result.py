@@ -90,15 +90,19 @@ def test_the_first_missing_input_is_the_error() -> None:
 
 
 def test_inputs_of_several_sources_are_listed_once() -> None:
-    error, other = MissingData("no b"), RecipeError("no c")
-    listed = collect_inputs(
+    error, other_recipe_error = MissingData("no b"), RecipeError("no c")
+    inputs = collect_inputs(
         lambda: [Input("a"), Input("b", None, error)],
         lambda: [Input("a", 3)],
-        lambda: fail(other),
-        checks=[lambda: fail(MissingData("no b")), lambda: 1, lambda: fail(other)],
+        lambda: fail(other_recipe_error),
+        checks=[
+            lambda: fail(MissingData("no b")),
+            lambda: 1,
+            lambda: fail(other_recipe_error),
+        ],
     )
-    assert [one.name for one in listed] == ["a", "b", "no c"]
-    assert listed[0].size is None and listed[2].error is other
+    assert [one.name for one in inputs] == ["a", "b", "no c"]
+    assert inputs[0].size is None and inputs[2].error is other_recipe_error
     order = list(collect_inputs(lambda: [], checks=[lambda: fail(error)]))
     assert order == [Input("no b", None, error)]
 
@@ -204,11 +208,13 @@ def test_the_main_process_keeps_the_pace_of_its_work(
 def test_a_result_is_plain_for_programs() -> None:
     files = {"page": Path("run/index.html")}
     result = result_of(Facts(), files=files, hint="next", details={"a": 1})
-    plain = result.as_dict()
-    assert plain["folder"] == "run" and plain["next"] == "next"
-    assert [table["title"] for table in plain["tables"]] == ["T", "U"]
-    assert plain["files"] == {"page": "run/index.html"} and plain["details"] == {"a": 1}
-    assert plain["metrics"] == {}  # nothing was measured
+    plain_document = result.as_dict()
+    assert plain_document["folder"] == "run" and plain_document["next"] == "next"
+    assert [table["title"] for table in plain_document["tables"]] == ["T", "U"]
+    assert plain_document["files"] == {"page": "run/index.html"} and plain_document[
+        "details"
+    ] == {"a": 1}
+    assert plain_document["metrics"] == {}  # nothing was measured
     assert repr(result) == "Result('run')"
 
 

@@ -16,15 +16,15 @@ CONFIG, MODEL = "cells/a/model/config.json", "cells/a/model/model.safetensors"
 
 @pytest.fixture
 def run(home: Path) -> RunFolder:
-    made = start_run(NamedRun("train-align"), Launch(0, 1, torch.device("cpu")))
-    made.write_text(CONFIG, '{"scale": 1.0}\n')
-    weights.save(made.path / MODEL, {"weight": torch.arange(64.0)})
-    Checkpoint(made.checkpoint_path("a")).save(
+    run_folder = start_run(NamedRun("train-align"), Launch(0, 1, torch.device("cpu")))
+    run_folder.write_text(CONFIG, '{"scale": 1.0}\n')
+    weights.save(run_folder.path / MODEL, {"weight": torch.arange(64.0)})
+    Checkpoint(run_folder.checkpoint_path("a")).save(
         {"step": 3, "weight": torch.arange(64.0)}
     )
-    Image.effect_noise((16, 16), 50).save(made.path / "seen.png")
-    made.finish(Measurements())
-    return made
+    Image.effect_noise((16, 16), 50).save(run_folder.path / "seen.png")
+    run_folder.finish(Measurements())
+    return run_folder
 
 
 def test_a_sound_run_has_no_problems(run: RunFolder) -> None:

@@ -115,11 +115,15 @@ def test_a_command_takes_over_the_cells_of_a_killed_command(
     root = Path(__file__).parents[3]
     with subprocess.Popen(
         [sys.executable, "-c", WORKER], stdin=pipe, stdout=pipe, text=True, cwd=root
-    ) as other:
-        assert other.stdin and other.stdout and other.stdout.readline() == "a\n"
-        other.stdin.write("go on\n")
-        other.stdin.flush()
-        assert other.stdout.readline() == "b\n"
+    ) as other_process:
+        assert (
+            other_process.stdin
+            and other_process.stdout
+            and other_process.stdout.readline() == "a\n"
+        )
+        other_process.stdin.write("go on\n")
+        other_process.stdin.flush()
+        assert other_process.stdout.readline() == "b\n"
         run = opened()
         assert is_in_use(run) and not run.is_finished
         assert [path.name for path in run.path.glob("cells/*.txt")] == ["a.txt"]
@@ -128,14 +132,14 @@ def test_a_command_takes_over_the_cells_of_a_killed_command(
             for name in free:
                 own.append(name)
                 if len(own) == 2:
-                    other.kill()
-                    other.wait()
+                    other_process.kill()
+                    other_process.wait()
                 run.write_text(files[name], name)
     assert own == list("cdefb") and len(list(run.path.glob("cells/*.txt"))) == 6
-    taken = [event for event in run.events() if event.get("taken_from")]
-    assert [event["cell"] for event in taken] == ["b"] and f" {other.pid}" in taken[0][
-        "taken_from"
-    ]
+    events = [event for event in run.events() if event.get("taken_from")]
+    assert [event["cell"] for event in events] == [
+        "b"
+    ] and f" {other_process.pid}" in events[0]["taken_from"]
 
 
 def test_a_final_name_appears_only_when_complete(home: Path) -> None:
@@ -154,8 +158,8 @@ def test_a_final_name_appears_only_when_complete(home: Path) -> None:
         run.replace("model", lambda path: write(path, "half", True))
     assert (final / "weights").read_text() == "whole"
     run.replace("model", lambda path: write(path, "new", False))
-    left = {path.name for path in run.path.iterdir()}
-    assert left == {".workers", "environment.json", "model", "recipe.yaml"}
+    names = {path.name for path in run.path.iterdir()}
+    assert names == {".workers", "environment.json", "model", "recipe.yaml"}
 
 
 def test_an_absent_run_suggests_the_newest_and_the_nearest_run(
@@ -170,9 +174,11 @@ def test_an_absent_run_suggests_the_newest_and_the_nearest_run(
             look()
         assert caught.value.hint == "brainhive train-align"
     for number in range(7):
-        run = RunFolder(folder / "train-align" / f"demo-intra-{number}-ab{number}")
-        run.write_json("metrics.json", {})
-        os.utime(run.path / "metrics.json", (1e9 + number, 1e9 + number))
+        run_folder = RunFolder(
+            folder / "train-align" / f"demo-intra-{number}-ab{number}"
+        )
+        run_folder.write_json("metrics.json", {})
+        os.utime(run_folder.path / "metrics.json", (1e9 + number, 1e9 + number))
 
     for asked, guess in (("intra-4-", "did you mean demo-intra-4-ab4? "), ("nope", "")):
         with pytest.raises(MissingData, match=f"train-align.*{asked}") as caught:
@@ -262,12 +268,12 @@ def test_a_killed_run_is_never_finished_without_its_digests(
 
 def finished(home: Path, command: str, name: str, at_s: float) -> RunFolder:
     """A finished run of a command, which a document says was finished at a time."""
-    run = RunFolder(home / "runs" / command / name)
-    run.write_text("recipe.yaml", "seed: 1\n")
+    run_folder = RunFolder(home / "runs" / command / name)
+    run_folder.write_text("recipe.yaml", "seed: 1\n")
     ended = datetime.fromtimestamp(at_s, UTC).isoformat()
-    run.write_json("environment.json", {"finished": ended})
-    run.write_json("metrics.json", Measurements().as_dict())
-    return run
+    run_folder.write_json("environment.json", {"finished": ended})
+    run_folder.write_json("metrics.json", Measurements().as_dict())
+    return run_folder
 
 
 NOON_S = 1.7e9
@@ -277,8 +283,8 @@ def test_a_run_is_as_old_as_it_says_and_as_new_as_it_was_found(home: Path) -> No
     run = finished(home, "embed", "a", NOON_S)
     os.utime(run.path / "metrics.json", (NOON_S + 50, NOON_S + 50))
     assert run.written_s == run.changed_s == NOON_S
-    found = datetime.fromtimestamp(NOON_S + 9, UTC).isoformat()
-    run.write_json("found.json", {"recipe_names": ["x"], "found": found})
+    isoformat = datetime.fromtimestamp(NOON_S + 9, UTC).isoformat()
+    run.write_json("found.json", {"recipe_names": ["x"], "found": isoformat})
     assert (run.written_s, run.changed_s) == (NOON_S, NOON_S + 9)
     assert run.read_found().recipe_names == ["x"]
     # found before it was copied
@@ -296,14 +302,14 @@ def test_a_run_is_as_old_as_it_says_and_as_new_as_it_was_found(home: Path) -> No
 
 
 def test_an_unfinished_run_is_as_old_as_its_last_document(home: Path) -> None:
-    run = RunFolder(home / "runs/embed/a")
+    run_folder = RunFolder(home / "runs/embed/a")
     for name, at_s in (("recipe.yaml", 9), ("a.json", 3), ("log.jsonl", 5)):
-        run.write_text(name, "")
-        os.utime(run.path / name, (NOON_S + at_s, NOON_S + at_s))
-    os.utime(run.path, (NOON_S, NOON_S))
-    assert run.written_s == NOON_S + 5
-    os.utime(run.path, (NOON_S + 7, NOON_S + 7))
-    assert run.written_s == NOON_S + 7
+        run_folder.write_text(name, "")
+        os.utime(run_folder.path / name, (NOON_S + at_s, NOON_S + at_s))
+    os.utime(run_folder.path, (NOON_S, NOON_S))
+    assert run_folder.written_s == NOON_S + 5
+    os.utime(run_folder.path, (NOON_S + 7, NOON_S + 7))
+    assert run_folder.written_s == NOON_S + 7
 
 
 def test_the_duration_of_a_run_is_known_from_both_times(home: Path) -> None:
@@ -340,22 +346,22 @@ def test_an_age_is_in_the_largest_unit(passed_s: float, text: str) -> None:
 
 
 def test_events_are_read_but_for_damaged_lines_and_later_steps(home: Path) -> None:
-    run = RunFolder(home / "runs/embed/a")
-    run.path.mkdir(parents=True)
-    run.forget_events_after(3)
-    assert list(run.events()) == [] and run.read_text("log.jsonl") == ""
+    run_folder = RunFolder(home / "runs/embed/a")
+    run_folder.path.mkdir(parents=True)
+    run_folder.forget_events_after(3)
+    assert list(run_folder.events()) == [] and run_folder.read_text("log.jsonl") == ""
     for step in (1, 3, 4, "x"):
-        run.log(step=step)
-    run.log(cell="a")
-    with open(run.path / "log.jsonl", "a") as stream:
+        run_folder.log(step=step)
+    run_folder.log(cell="a")
+    with open(run_folder.path / "log.jsonl", "a") as stream:
         stream.write('{"step": 2')
-    steps = [event.get("step") for event in run.events()]
+    steps = [event.get("step") for event in run_folder.events()]
     assert steps == [1, 3, 4, "x", None]
-    assert all(abs(event["time"] - time.time()) < 60 for event in run.events())
-    run.forget_events_after(3)
-    assert [event.get("step") for event in run.events()] == [1, 3, None]
-    assert len((run.path / "log.jsonl").read_text().splitlines()) == 3
-    assert run.read_text("log.jsonl", 2**20).startswith('{"time"')
+    assert all(abs(event["time"] - time.time()) < 60 for event in run_folder.events())
+    run_folder.forget_events_after(3)
+    assert [event.get("step") for event in run_folder.events()] == [1, 3, None]
+    assert len((run_folder.path / "log.jsonl").read_text().splitlines()) == 3
+    assert run_folder.read_text("log.jsonl", 2**20).startswith('{"time"')
 
 
 def test_a_run_in_its_folder_is_named_without_a_path(home: Path) -> None:
@@ -368,14 +374,14 @@ def test_a_run_in_its_folder_is_named_without_a_path(home: Path) -> None:
 
 def test_a_run_is_found_by_folder_name_or_end_of_its_name(home: Path) -> None:
     folder = home / "runs"
-    first = finished(home, "embed", "demo-abc", NOON_S)
+    first_finished = finished(home, "embed", "demo-abc", NOON_S)
     second = finished(home, "explain", "demo-abd", NOON_S + 1)
     for command, reference, run in (
-        ("embed", "demo-abc", first),
-        ("embed", "abc", first),
+        ("embed", "demo-abc", first_finished),
+        ("embed", "abc", first_finished),
         (None, "abd", second),
         (None, "demo-abd", second),
-        ("embed", "embed/demo-abc", first),
+        ("embed", "embed/demo-abc", first_finished),
         (None, str(second.path), second),
     ):
         assert runs.find(folder, command, reference).path == run.path
@@ -385,7 +391,7 @@ def test_a_run_is_found_by_folder_name_or_end_of_its_name(home: Path) -> None:
             runs.find(folder, command, reference)
     # two of one name
     finished(home, "explain", "demo-abc", NOON_S)
-    assert runs.find(folder, "embed", "demo-abc").path == first.path
+    assert runs.find(folder, "embed", "demo-abc").path == first_finished.path
     with pytest.raises(RecipeError):
         runs.find(folder, None, "demo-abc")
     finished(home, "embed", "other-abc", NOON_S)
@@ -395,7 +401,7 @@ def test_a_run_is_found_by_folder_name_or_end_of_its_name(home: Path) -> None:
     (home / "elsewhere/x").mkdir(parents=True)
     with pytest.raises(MissingData):
         runs.find(folder, None, "elsewhere/x")
-    (first.path).rename(home / "elsewhere/y")
+    (first_finished.path).rename(home / "elsewhere/y")
     assert runs.find(folder, "explain", "elsewhere/y").path == Path("elsewhere/y")
 
 
@@ -403,7 +409,7 @@ def test_a_run_is_found_by_folder_name_or_end_of_its_name(home: Path) -> None:
 def test_a_named_run_is_found_without_reading_others(
     home: Path, monkeypatch: pytest.MonkeyPatch, reference: str
 ) -> None:
-    made = [finished(home, "embed", f"demo-{name}", NOON_S) for name in range(4)]
+    finisheds = [finished(home, "embed", f"demo-{name}", NOON_S) for name in range(4)]
     read = set[Path]()
     read_regular = files.read_regular
 
@@ -413,14 +419,14 @@ def test_a_named_run_is_found_without_reading_others(
 
     for module in (documents, runs):
         monkeypatch.setattr(module, "read_regular", record)
-    assert runs.find(home / "runs", None, reference).path == made[2].path
-    assert read == {made[2].path}
+    assert runs.find(home / "runs", None, reference).path == finisheds[2].path
+    assert read == {finisheds[2].path}
 
 
 def test_the_order_of_runs_takes_one_document_of_each(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = [finished(home, "embed", str(age), NOON_S - age) for age in range(3)]
+    finisheds = [finished(home, "embed", str(age), NOON_S - age) for age in range(3)]
     read = list[Path]()
 
     def record(path: Path, *limits: int) -> bytes:
@@ -433,8 +439,8 @@ def test_the_order_of_runs_takes_one_document_of_each(
     monkeypatch.setattr(runs, "read_regular", record)
     # an order is no evidence: digests are not read
     monkeypatch.setattr(documents, "read_digests", refuse)
-    assert runs.list_finished_runs(home / "runs", None) == made
-    assert sorted(read) == [run.path / "environment.json" for run in made]
+    assert runs.list_finished_runs(home / "runs", None) == finisheds
+    assert sorted(read) == [run.path / "environment.json" for run in finisheds]
 
 
 def test_a_pipe_in_place_of_a_document_does_not_stop_a_list(home: Path) -> None:
@@ -452,32 +458,41 @@ def test_the_newest_run_that_lacks_nothing_is_chosen(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = home / "runs"
-    made = [
+    finisheds = [
         finished(home, command, name, NOON_S + number)
         for number, (command, name) in enumerate(
             (("embed", "a"), ("train-align", "b"), ("embed", "c"), ("embed", "d"))
         )
     ]
-    listed = [run.path.name for run in runs.list_finished_runs(folder, None)]
-    assert listed == ["d", "c", "b", "a"]
-    assert [run.path.name for run in runs.list_finished_runs(folder, "embed")] == list(
-        "dca"
-    )
+    names = [
+        finished_run.path.name for finished_run in runs.list_finished_runs(folder, None)
+    ]
+    assert names == ["d", "c", "b", "a"]
+    assert [
+        finished_run.path.name
+        for finished_run in runs.list_finished_runs(folder, "embed")
+    ] == list("dca")
     assert runs.find_newest(folder, "embed").path.name == "d"
-    assert runs.find_newest(folder, "embed", excluded_run=made[3]).path.name == "c"
+    assert runs.find_newest(folder, "embed", excluded_run=finisheds[3]).path.name == "c"
     capsys.readouterr()
 
     lacks = {"d": "no weights", "c": "no log"}
-    (made[1].path / "recipe.yaml").write_text("{")
-    chosen = runs.find_newest(folder, None, lambda run: lacks.get(run.path.name, ""))
+    (finisheds[1].path / "recipe.yaml").write_text("{")
+    newest = runs.find_newest(
+        folder, None, lambda finished_run: lacks.get(finished_run.path.name, "")
+    )
 
-    assert chosen.path == made[0].path
-    told = capsys.readouterr().err
-    for word in ("no weights", "no log", "using a, finished", "skipped 3", "warning"):
-        assert word in told
+    assert newest.path == finisheds[0].path
+    err = capsys.readouterr().err
+    for text in ("no weights", "no log", "using a, finished", "skipped 3", "warning"):
+        assert text in err
     with pytest.raises(MissingData) as caught:
         runs.find_newest(
-            folder, "embed", lambda run: "nothing", required_content="that", hint="do"
+            folder,
+            "embed",
+            lambda finished_run: "nothing",
+            required_content="that",
+            hint="do",
         )
     assert caught.value.hint == "do" and "that" in caught.value.message
     with pytest.raises(MissingData) as caught:
@@ -492,17 +507,21 @@ def test_a_document_that_changes_loses_its_digest(home: Path) -> None:
     run.finish(Measurements())
     assert "a/x.json" in read_digests(run.path)
     run.replace("a", lambda part: part.mkdir())
-    left = read_digests(run.path)
-    assert "ab.json" in left and not [name for name in left if name.startswith("a/")]
+    digests = read_digests(run.path)
+    assert "ab.json" in digests and not [
+        name for name in digests if name.startswith("a/")
+    ]
     assert runs.is_run(run.path) and not runs.is_run(home)
     (run.path / "recipe.yaml").unlink()
     assert runs.is_run(run.path)
 
 
 def test_a_run_outside_of_the_cache_goes_by_its_folder(home: Path) -> None:
-    run = RunFolder(home / "runs/embed/a")
-    assert not run.is_shared and run.name == run.file_name == "a"
-    assert run.reference == str(run.path) and run.command == "embed"
+    run_folder = RunFolder(home / "runs/embed/a")
+    assert not run_folder.is_shared and run_folder.name == run_folder.file_name == "a"
+    assert (
+        run_folder.reference == str(run_folder.path) and run_folder.command == "embed"
+    )
     shared = RunFolder(
         Path("/x/models--owner--name/snapshots") / ("0123456789" * 4) / "inside"
     )
@@ -519,9 +538,9 @@ def test_a_reference_longer_than_a_file_name_is_an_absent_run(tmp_path: Path) ->
 def test_a_label_names_a_run_if_it_is_unique(home: Path) -> None:
     folder = home / "runs"
     for number, command in enumerate(["train-align", "train-align", "eval-retrieval"]):
-        run = RunFolder(folder / command / f"demo-{number}")
-        run.write_text("recipe.yaml", "{}")
-        run.write_json("metrics.json", Measurements().as_dict())
+        run_folder = RunFolder(folder / command / f"demo-{number}")
+        run_folder.write_text("recipe.yaml", "{}")
+        run_folder.write_json("metrics.json", Measurements().as_dict())
     first, second = (RunFolder(folder / "train-align" / f"demo-{n}") for n in (0, 1))
     label = "lr: 1e-3, [wide] Übung"
     first.set_label(label)
@@ -553,9 +572,9 @@ def test_a_bad_label_is_refused_and_never_shown(home: Path, text: str) -> None:
         LabelledRecipe.resolve("train-align", None, {"run.label": text}, [])
     # a message of one line, without the bad character
     assert "label" in caught.value.message and caught.value.message.isprintable()
-    run = RunFolder(home / "runs/train-align/a")
-    run.write_text("label.txt", text)
-    assert run.label == ""
+    run_folder = RunFolder(home / "runs/train-align/a")
+    run_folder.write_text("label.txt", text)
+    assert run_folder.label == ""
 
 
 def test_a_label_is_refused_where_no_run_is_written(home: Path) -> None:

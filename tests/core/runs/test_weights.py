@@ -57,10 +57,10 @@ def test_saved_weights_have_a_digest_and_reproducible_bytes(
     assert len(contents) == 1
     path = tmp_path / "weights.safetensors"
     assert torch.equal(safetensors.torch.load_file(path)["weight"], STATE["weight"])
-    with safetensors.safe_open(path, "pt") as opened:
+    with safetensors.safe_open(path, "pt") as weights_file:
         assert (
-            opened.metadata()["format"] == "pt"
-            and len(opened.metadata()["digest"]) == 32
+            weights_file.metadata()["format"] == "pt"
+            and len(weights_file.metadata()["digest"]) == 32
         )
 
 
@@ -92,10 +92,10 @@ def test_the_digest_is_of_names_dtypes_shapes_and_values(
 def test_tensors_under_each_others_names_are_damage(tmp_path: Path) -> None:
     state = {"a": torch.arange(4.0), "b": torch.arange(4.0, 8)}
     path = saved(tmp_path, "safetensors", state)
-    with safetensors.safe_open(path, "pt") as opened:
-        about = opened.metadata()
+    with safetensors.safe_open(path, "pt") as weights_file:
+        metadata = weights_file.metadata()
     swapped = {"a": state["b"], "b": state["a"]}
-    safetensors.torch.save_file(swapped, path, about)
+    safetensors.torch.save_file(swapped, path, metadata)
     with pytest.raises(MissingData, match=DAMAGED):
         weights.read(path)
     # what another program wrote has no digest of ours
@@ -227,10 +227,10 @@ def test_wrappers_of_names_are_taken_off(names: list[str], plain: list[str]) -> 
 def test_a_file_says_who_wrote_it(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     weights.save(path, {"a": torch.ones(2)}, {"more": "x"})
-    about = weights.read_metadata(path)
-    assert about["more"] == "x" and about["format"] == "pt"
+    metadata = weights.read_metadata(path)
+    assert metadata["more"] == "x" and metadata["format"] == "pt"
     digest = weights.read_digest(path)
-    assert digest == about["digest"] and len(digest) == 32
+    assert digest == metadata["digest"] and len(digest) == 32
     safetensors.torch.save_file({"a": torch.ones(2)}, path, {"digest": "theirs"})
     weights.verify(path)
     assert weights.read_digest(path) == "theirs"
@@ -243,11 +243,11 @@ def test_a_file_says_who_wrote_it(tmp_path: Path) -> None:
 
 
 def test_a_saved_file_has_the_rights_that_the_user_gives_files(tmp_path: Path) -> None:
-    before = os.umask(0o027)
+    initial_umask = os.umask(0o027)
     try:
         weights.save(tmp_path / "a.safetensors", {"a": torch.ones(2)})
     finally:
-        os.umask(before)
+        os.umask(initial_umask)
     assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o640
 
 
@@ -300,11 +300,11 @@ def test_a_cell_is_read_back_as_it_was_measured(tmp_path: Path) -> None:
         "list": [],
     }
     weights.save_cell(path, measured)
-    found = weights.load_cell(path, Curve)
-    assert list(found) == [3, "x", "list"] and found["list"] == []
-    assert found["x"] == {"y": None, "z": 0.5} and type(found["x"]["z"]) is float
-    assert type(found[3]) is tuple and type(found[3][1]) is list
-    first, second = found[3][1]
+    cell = weights.load_cell(path, Curve)
+    assert list(cell) == [3, "x", "list"] and cell["list"] == []
+    assert cell["x"] == {"y": None, "z": 0.5} and type(cell["x"]["z"]) is float
+    assert type(cell[3]) is tuple and type(cell[3][1]) is list
+    first, second = cell[3][1]
     assert first.name == "a" and first.values.tolist() == [2, 1, 0]
     assert second.values.shape == (2, 0)
     with pytest.raises(BrainhiveError):

@@ -76,8 +76,8 @@ def test_a_name_is_the_caption_of_a_category() -> None:
 
 
 def test_recipes_without_encoders_have_the_target_s_encoder() -> None:
-    words = ["dataset={kind: categories, names: [a, b, c]}"]
-    label = Recipe.resolve("train-align", None, {}, words)
+    arguments = ["dataset={kind: categories, names: [a, b, c]}"]
+    label = Recipe.resolve("train-align", None, {}, arguments)
     name = Recipe.resolve(
         "train-align",
         None,

@@ -26,7 +26,7 @@ def root(home: Path) -> Path:
     return root
 
 
-def annotate(root: Path, **more: Any) -> None:
+def annotate(root: Path, **fields: Any) -> None:
     """Write areas: two bowls exceed a dog in picture 9, a dog exceeds them in 25."""
     outline = [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]
     content = {
@@ -51,7 +51,7 @@ def annotate(root: Path, **more: Any) -> None:
     }
     (root / "annotations").mkdir(exist_ok=True)
     (root / "annotations/instances_train2017.json").write_text(
-        json.dumps({**content, **more})
+        json.dumps({**content, **fields})
     )
 
 
@@ -95,12 +95,12 @@ def test_captions_are_those_of_the_annotations_up_to_five(root: Path) -> None:
     path = root / "annotations/captions_train2017.json"
     path.write_text(json.dumps(content))
 
-    found = Config().build(Paths()).images("train")
+    images = Config().build(Paths()).images("train")
 
-    assert found.get_captions(0) == ["a bowl", "two bowls", "bowls", "a dog", "food"]
-    assert found.get_captions(1) == ["a dog"] * 5  # repeated up to five
+    assert images.get_captions(0) == ["a bowl", "two bowls", "bowls", "a dog", "food"]
+    assert images.get_captions(1) == ["a dog"] * 5  # repeated up to five
     with pytest.raises(MissingData, match="train2017/000000000030"):
-        found.get_captions(2)
+        images.get_captions(2)
 
 
 def test_damaged_annotations_are_named(

@@ -166,14 +166,14 @@ def test_test_pictures_are_chosen_in_one_way(knobs: dict[str, object]) -> None:
         Config(**knobs)
 
 
-@pytest.mark.parametrize(("count", "few"), [(300, 300), (301, 0)])
+@pytest.mark.parametrize(("count", "few_number"), [(300, 300), (301, 0)])
 def test_a_ridge_is_usual_for_few_pictures(
-    tmp_path: Path, count: int, few: int
+    tmp_path: Path, count: int, few_number: int
 ) -> None:
     (tmp_path / "a").mkdir()
     for number in range(count):
         (tmp_path / f"a/{number}.png").touch()
-    assert Config(root=str(tmp_path)).few_pictures(Paths()) == few
+    assert Config(root=str(tmp_path)).few_pictures(Paths()) == few_number
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.14, 1), (0.26, 3), (0.25, 2)])

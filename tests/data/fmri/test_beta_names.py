@@ -56,8 +56,10 @@ def test_repeated_pictures_are_in_the_order_of_the_lines() -> None:
 def test_other_columns_choose_the_file_of_a_line(labels: list[str]) -> None:
     runs, conditions = ["10", "2", "2"], ["a", "b", "b"]
     lines = [
-        {"picture": name, "run": run, "con": condition}
-        for name, run, condition in zip(PICTURES, runs, conditions, strict=True)
+        {"picture": name, "run": finished_run, "con": condition}
+        for name, finished_run, condition in zip(
+            PICTURES, runs, conditions, strict=True
+        )
     ]
     assert order(labels, lines) == [2, 0, 1]
 

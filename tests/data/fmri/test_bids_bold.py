@@ -68,8 +68,8 @@ def test_nearer_files_and_those_of_more_entities_come_last(tmp_path: Path) -> No
     for name in [*names, *others]:
         write(tmp_path / name)
     bold = FUNC / "sub-01_task-x_run-01_bold.nii.gz"
-    found = BidsIndex(tmp_path).find_inherited(bold, "_bold.json")
-    assert found == [tmp_path / name for name in names]
+    inherited = BidsIndex(tmp_path).find_inherited(bold, "_bold.json")
+    assert inherited == [tmp_path / name for name in names]
 
 
 def write_runs(root: Path, *names: str) -> list[BoldRun]:
@@ -94,8 +94,8 @@ def test_runs_have_the_numbers_of_their_labels(
     tmp_path: Path, names: tuple[str, ...], numbers: list[int]
 ) -> None:
     runs = write_runs(tmp_path, *names)
-    assert [run.number for run in runs] == numbers
-    labels = [run.bold_files[0].name.split("_")[1] for run in runs]
+    assert [finished_run.number for finished_run in runs] == numbers
+    labels = [finished_run.bold_files[0].name.split("_")[1] for finished_run in runs]
     assert "run-10" not in names or labels == ["run-1", "run-2", "run-10"]
 
 
@@ -114,8 +114,8 @@ def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None
 
     (run,) = find_runs(index, index, (left, without), account)
 
-    right = left.with_name(left.name.replace("hemi-L", "hemi-R"))
-    assert run.bold_files == (left, right)
+    correct_with_name = left.with_name(left.name.replace("hemi-L", "hemi-R"))
+    assert run.bold_files == (left, correct_with_name)
     assert (run.confounds_file, run.image_files) == (table, {"brain": mask})
     assert list(account.counts.values()) == [1]
 
@@ -166,12 +166,12 @@ def test_times_of_volumes_are_those_of_the_sidecars(
         write(tmp_path / f"{number}.json", content)
         for number, content in enumerate((raw, derived))
     )
-    run = make_run(path, ((first, own) if raw else (), (further,)))
+    finished_run = make_run(path, ((first, own) if raw else (), (further,)))
     if expected is None:
         with pytest.raises(BrainhiveError):
-            read_timing(run)
+            read_timing(finished_run)
     else:
-        assert read_timing(run)[:3] == (5, *expected)
+        assert read_timing(finished_run)[:3] == (5, *expected)
 
 
 @pytest.mark.parametrize(
@@ -184,12 +184,12 @@ def test_a_header_may_know_no_time_or_count_milliseconds(
     image.header.set_zooms((1, 1, 1, header_s))
     nibabel.save(image, tmp_path / "x_bold.nii")
     sidecar = write(tmp_path / "x.json", {"RepetitionTime": 2})
-    run = make_run(tmp_path / "x_bold.nii", ((sidecar,), ()))
+    finished_run = make_run(tmp_path / "x_bold.nii", ((sidecar,), ()))
     if is_read:
-        assert read_timing(run) == (4, 2, 0.0, "0")
+        assert read_timing(finished_run) == (4, 2, 0.0, "0")
     else:
         with pytest.raises(BrainhiveError):
-            read_timing(run)
+            read_timing(finished_run)
 
 
 EVENTS = """onset\tduration\ttrial_type\tpart\tpicture
@@ -230,8 +230,8 @@ CONFOUNDS = """trans_x\ttrans_x_derivative1\tcosine00\tcosine01\tzero\tcsf
 
 def test_confounds_are_columns_by_name_and_pattern(tmp_path: Path) -> None:
     table = write(tmp_path / "x_timeseries.tsv", CONFOUNDS)
-    run = make_run(tmp_path / "x_bold.nii", confounds=table)
-    found, noted = read_confounds(run, ["trans_x*", "cosine", "zero"], 3)
+    finished_run = make_run(tmp_path / "x_bold.nii", confounds=table)
+    found, noted = read_confounds(finished_run, ["trans_x*", "cosine", "zero"], 3)
     assert {name: values.tolist() for name, values in found.items()} == {
         "trans_x": [1, 2, 4],
         "trans_x_derivative1": [0, 1, 2],
@@ -239,10 +239,10 @@ def test_confounds_are_columns_by_name_and_pattern(tmp_path: Path) -> None:
         "cosine01": [1, 2, 1],
     }
     assert list(noted.values()) == [1, 1]
-    assert read_confounds(run, [], 3) == ({}, {})
-    assert read_confounds(run, ["non_steady"], 3) == ({}, {})
+    assert read_confounds(finished_run, [], 3) == ({}, {})
+    assert read_confounds(finished_run, ["non_steady"], 3) == ({}, {})
     for groups, volumes in ((["csf"], 3), (["absent"], 3), (["cosine"], 4)):
         with pytest.raises(BrainhiveError):
-            read_confounds(run, groups, volumes)
+            read_confounds(finished_run, groups, volumes)
     with pytest.raises(MissingData):
         read_confounds(make_run(table), ["cosine"], 3)

@@ -86,48 +86,59 @@ class Reference:
             config["runs"],
         )
         self.fractions = config["fractions"]
-        self.bold = [self.tensors[f"input.bold_{run}"] for run in range(self.count)]
+        self.bold = [self.tensors[f"input.bold_{index}"] for index in range(self.count)]
         self.brain = self.tensors["truth.kind"] < 2
         self.voxels = len(self.brain)
 
     def __getitem__(self, key: str) -> Array:
         return self.tensors[f"expected.{key}"]
 
-    def read(self, run: int, voxels: slice) -> Array:
-        return self.bold[run][voxels]
+    def read(self, number: int, voxels: slice) -> Array:
+        return self.bold[number][voxels]
 
     def runs(self, has_extra: bool = False) -> list[TrialRun]:
         return [
             TrialRun(
-                np.arange(self.bold[run].shape[1]) * self.tr_s,
-                self.tensors[f"input.onsets_{run}"],
-                self.tensors[f"input.conditions_{run}"],
+                np.arange(self.bold[index].shape[1]) * self.tr_s,
+                self.tensors[f"input.onsets_{index}"],
+                self.tensors[f"input.conditions_{index}"],
                 self.tr_s,
-                int(self.tensors["input.sessions"][run]),
-                self.options[f"input.extra_{run}"].astype(np.float64)
+                int(self.tensors["input.sessions"][index]),
+                self.options[f"input.extra_{index}"].astype(np.float64)
                 if has_extra
                 else None,
             )
-            for run in range(self.count)
+            for index in range(self.count)
         ]
 
     def session(self, name: str, is_ours: bool, has_extra: bool = False) -> BoldSession:
         """Build designs from our HRFs, or from GLMsingle's samples at volumes."""
         runs = self.runs(has_extra)
         if is_ours:
-            designs = [build_design(run, self.stimulus_s, name) for run in runs]
+            designs = [
+                build_design(finished_run, self.stimulus_s, name)
+                for finished_run in runs
+            ]
         else:
             samples = self.tensors[f"input.hrf_{name}"]
             samples = samples.reshape(len(samples), -1)
             designs = []
-            for run in runs:
+            for finished_run in runs:
                 regressors = np.zeros(
-                    (samples.shape[1], len(run.frame_times_s), len(run.onsets_s))
+                    (
+                        samples.shape[1],
+                        len(finished_run.frame_times_s),
+                        len(finished_run.onsets_s),
+                    )
                 )
-                for trial, onset_s in enumerate(run.onsets_s):
-                    first = round(onset_s / self.tr_s)
-                    part = samples[: len(run.frame_times_s) - first]
-                    regressors[:, first : first + len(part), trial] = part.T
+                for trial, onset_s in enumerate(finished_run.onsets_s):
+                    first_round = round(onset_s / self.tr_s)
+                    partial_samples = samples[
+                        : len(finished_run.frame_times_s) - first_round
+                    ]
+                    regressors[
+                        :, first_round : first_round + len(partial_samples), trial
+                    ] = partial_samples.T
                 designs.append(regressors)
         return BoldSession(runs, self.read, self.voxels, designs)
 
@@ -295,17 +306,17 @@ def test_fitted_hrfs_and_their_betas_are_those_of_type_b(
 @pytest.mark.golden
 def test_a_run_alone_explains_as_much_as_within_type_b(reference: Reference) -> None:
     """Golden value: R² of each run, which shares no regressor with other runs."""
-    whole = reference.session("library", True)
+    whole_session = reference.session("library", True)
     voxels = np.arange(reference.voxels)
 
-    for number, run in enumerate(whole.runs):
-        alone = BoldSession(
-            [run],
+    for number, finished_run in enumerate(whole_session.runs):
+        single_bold_session = BoldSession(
+            [finished_run],
             lambda _, block, number=number: reference.read(number, block),
             reference.voxels,
-            [whole.designs[number]],
+            [whole_session.designs[number]],
         )
-        r2 = survey_voxels(alone)[3][voxels, reference["hrf_index"]]
+        r2 = survey_voxels(single_bold_session)[3][voxels, reference["hrf_index"]]
         expected = reference["b.r2_by_run"][:, number]
         assert np.abs(r2 - expected).max() < R2_POINTS
 
@@ -516,7 +527,9 @@ def test_lss_with_fitted_hrfs_is_that_of_the_reference(
     betas = fit(reference.session("library", True), compute_lss_weights).betas.T.astype(
         np.float64
     )
-    ends = np.cumsum([len(run.stimuli) for run in reference.runs()])[:-1]
+    ends = np.cumsum([len(finished_run.stimuli) for finished_run in reference.runs()])[
+        :-1
+    ]
     means = [bold.mean(1, dtype=np.float64)[:, None] for bold in reference.bold]
     parts = zip(np.split(betas, ends, 1), means, strict=True)
     by_run = np.concatenate(
@@ -540,16 +553,16 @@ def test_confounds_are_projected_out_with_and_without_components(
     )
     assert distance(estimates.betas.T, expected, reference.brain) < SPREAD
 
-    without = fit(reference.add_components(session, 0))
+    repetition = fit(reference.add_components(session, 0))
     fault = reference.options["fault.extra_lost_at_0_pcs.c.betas"]
-    assert distance(without.betas.T, expected, reference.brain) < SPREAD
-    assert distance(without.betas.T, fault, reference.brain) > 100 * SPREAD
+    assert distance(repetition.betas.T, expected, reference.brain) < SPREAD
+    assert distance(repetition.betas.T, fault, reference.brain) > 100 * SPREAD
 
     columns = find_noise_components(session, reference["noise_pool"].astype(bool))
     index = estimates.maps["hrf_index"].astype(np.int64)
     badness = score_components(session, columns, index)
-    without = score_repetitions(session, [estimates.betas.astype(np.float64)])[0]
-    np.testing.assert_allclose(badness[:, 0], without, rtol=1e-4)
+    repetition = score_repetitions(session, [estimates.betas.astype(np.float64)])[0]
+    np.testing.assert_allclose(badness[:, 0], repetition, rtol=1e-4)
 
 
 @pytest.mark.golden
@@ -611,27 +624,32 @@ def test_canonical_hrfs_and_designs_are_nilearns(nilearn: Any, kind: Any) -> Non
     )
     drifts = [kind, "glover_polynomial3"] if kind == "glover" else [kind]
     for drift in drifts:
-        for number, run in enumerate(nilearn_runs(tensors, config, drift)):
+        for number, nilearn_run in enumerate(nilearn_runs(tensors, config, drift)):
             expected = tensors[f"expected.design.{drift}_{number}"]
-            ours = build_canonical_design(run, config["stimulus_s"], kind)
+            ours = build_canonical_design(nilearn_run, config["stimulus_s"], kind)
             np.testing.assert_allclose(
-                ours, expected[:, : len(run.onsets_s)], atol=NILEARN
+                ours, expected[:, : len(nilearn_run.onsets_s)], atol=NILEARN
             )
             if "polynomial" in drift:
                 basis = build_polynomials(len(expected), 3)
-                nuisance = expected[:, len(run.onsets_s) :]
+                nuisance = expected[:, len(nilearn_run.onsets_s) :]
                 np.testing.assert_allclose(
                     basis @ (basis.T @ nuisance), nuisance, atol=NILEARN
                 )
 
 
 def in_unit_of_data(
-    tensors: dict[str, Array], number: int, run: TrialRun, solve: Any, **options: Any
+    tensors: dict[str, Array],
+    number: int,
+    trial_run: TrialRun,
+    solve: Any,
+    **options: Any,
 ) -> Array:
     bold = tensors[f"input.bold_{number}"]
-    designs = [build_canonical_design(run, **options)[None]]
+    designs = [build_canonical_design(trial_run, **options)[None]]
     estimates = fit(
-        BoldSession([run], lambda _, voxels: bold[voxels], len(bold), designs), solve
+        BoldSession([trial_run], lambda _, voxels: bold[voxels], len(bold), designs),
+        solve,
     )
     return estimates.betas.T * bold.mean(1, dtype=np.float64)[:, None] / 100
 
@@ -640,21 +658,23 @@ def in_unit_of_data(
 @pytest.mark.parametrize("kind", ["spm", "glover"])
 def test_lsa_is_nilearns(nilearn: Any, kind: Any) -> None:
     tensors, config = nilearn
-    for number, run in enumerate(nilearn_runs(tensors, config, kind)):
+    for number, nilearn_run in enumerate(nilearn_runs(tensors, config, kind)):
         bold = tensors[f"input.bold_{number}"].astype(np.float64)
-        regressors = build_canonical_design(run, config["stimulus_s"], kind)
-        betas = solve_run(regressors, run, bold, compute_lsa_weights)
+        regressors = build_canonical_design(nilearn_run, config["stimulus_s"], kind)
+        betas = solve_run(regressors, nilearn_run, bold, compute_lsa_weights)
         assert distance(betas, tensors[f"expected.lsa.{kind}_{number}"]) < NILEARN
         options = {"stimulus_s": config["stimulus_s"], "kind": kind}
         # float32 at the end
-        whole = in_unit_of_data(tensors, number, run, compute_lsa_weights, **options)
-        assert distance(whole, betas) < 1e-6
+        whole_in_unit = in_unit_of_data(
+            tensors, number, nilearn_run, compute_lsa_weights, **options
+        )
+        assert distance(whole_in_unit, betas) < 1e-6
 
 
 def solve_run(
-    regressors: Array, run: TrialRun, bold: Array, solve: Callable[[Array], Array]
+    regressors: Array, trial_run: TrialRun, bold: Array, solve: Callable[[Array], Array]
 ) -> Array:
-    model = glm.RunModel(run, regressors[None])
+    model = glm.RunModel(trial_run, regressors[None])
     return (model.compute_weights(solve)[0] @ (model.regressors[0].T @ bold.T)).T
 
 
@@ -662,20 +682,22 @@ def solve_run(
 def test_lsa_with_the_derivative_of_the_hrf_is_nilearns(nilearn: Any) -> None:
     """nilearn makes derivatives orthogonal to HRFs. Here they are confounds."""
     tensors, config = nilearn
-    for number, run in enumerate(nilearn_runs(tensors, config, "spm")):
+    for number, nilearn_run in enumerate(nilearn_runs(tensors, config, "spm")):
         regressors, later = (
-            build_canonical_design(run, config["stimulus_s"], "spm", shift)
+            build_canonical_design(nilearn_run, config["stimulus_s"], "spm", shift)
             for shift in (0, 0.1)
         )
         derivatives = (regressors - later) / 0.1
         derivatives -= (
             regressors * (regressors * derivatives).sum(0) / (regressors**2).sum(0)
         )
-        assert run.confounds is not None
-        run = replace(run, confounds=np.column_stack([run.confounds, derivatives]))
+        assert nilearn_run.confounds is not None
+        nilearn_run = replace(
+            nilearn_run, confounds=np.column_stack([nilearn_run.confounds, derivatives])
+        )
         betas = solve_run(
             regressors,
-            run,
+            nilearn_run,
             tensors[f"input.bold_{number}"].astype(np.float64),
             compute_lsa_weights,
         )
@@ -687,10 +709,10 @@ def test_lsa_with_the_derivative_of_the_hrf_is_nilearns(nilearn: Any) -> None:
 @pytest.mark.golden
 def test_lss_is_nilearns_with_one_regressor_for_the_others(nilearn: Any) -> None:
     tensors, config = nilearn
-    for number, run in enumerate(nilearn_runs(tensors, config, "glover")):
+    for number, nilearn_run in enumerate(nilearn_runs(tensors, config, "glover")):
         bold = tensors[f"input.bold_{number}"].astype(np.float64)
-        regressors = build_canonical_design(run, config["stimulus_s"], "glover")
-        betas = solve_run(regressors, run, bold, compute_lss_weights)
+        regressors = build_canonical_design(nilearn_run, config["stimulus_s"], "glover")
+        betas = solve_run(regressors, nilearn_run, bold, compute_lss_weights)
         assert (
             distance(betas, tensors[f"expected.lss_others.glover_{number}"]) < NILEARN
         )
@@ -720,25 +742,27 @@ class World:
         load = random.standard_normal((voxels, 2))
         self.runs, self.bold, truth = [], [], []
         for number, tr_s in enumerate((1.5, 2.0, 1.5, 2.0)):
-            shown = random.permutation(STIMULI)
+            permutation = random.permutation(STIMULI)
             onsets_s = 5 + np.cumsum(random.uniform(2.5, 4.5, STIMULI))
             times_s = np.arange(round((onsets_s[-1] + 16) / tr_s)) * tr_s + 0.9
-            betas = tuning[:, shown] + 0.2 * gain[:, None] * random.standard_normal(
-                (voxels, STIMULI)
-            )
+            betas = tuning[:, permutation] + 0.2 * gain[
+                :, None
+            ] * random.standard_normal((voxels, STIMULI))
             change = betas @ respond(times_s[:, None] - onsets_s).T * 5
             change += random.standard_normal((voxels, 1)) * np.linspace(
                 -1, 1, len(times_s)
             )
             change += 0.5 * noise * load @ random.standard_normal((2, len(times_s)))
             change += noise * random.standard_normal(change.shape)
-            self.runs.append(TrialRun(times_s, onsets_s, shown, tr_s, 1 + number // 2))
+            self.runs.append(
+                TrialRun(times_s, onsets_s, permutation, tr_s, 1 + number // 2)
+            )
             self.bold.append((800 * (1 + change / 100)).astype(np.float32))
             truth.append(betas)
         self.truth = np.concatenate(truth, 1)
 
-    def read(self, run: int, voxels: slice) -> Array:
-        return self.bold[run][voxels]
+    def read(self, number: int, voxels: slice) -> Array:
+        return self.bold[number][voxels]
 
     def estimate(
         self, estimator: Any, runs: Any = None, **options: Any
@@ -801,9 +825,11 @@ def test_a_voxel_without_signal_in_a_run_is_marked(
 def test_a_trial_outside_its_run_is_0_and_leaves_others_alone(
     world: World, estimator: Any
 ) -> None:
-    run = world.runs[1]
-    onsets_s = np.r_[-60.0, run.onsets_s, 500.0]
-    longer = replace(run, onsets_s=onsets_s, stimuli=np.r_[0, run.stimuli, 0])
+    finished_run = world.runs[1]
+    onsets_s = np.r_[-60.0, finished_run.onsets_s, 500.0]
+    longer = replace(
+        finished_run, onsets_s=onsets_s, stimuli=np.r_[0, finished_run.stimuli, 0]
+    )
     betas = world.estimate(estimator, [world.runs[0], longer, *world.runs[2:]]).betas
     outside = [STIMULI, 2 * STIMULI + 1]
     assert not betas[outside].any()
@@ -838,7 +864,9 @@ def test_more_than_half_of_the_voxels_have_a_mean(
 ) -> None:
     """Constant voxels do not count, and a mean above the noise is enough."""
     random = np.random.default_rng(0)
-    run = TrialRun(np.arange(80) * 2.0, 5 + 6.0 * np.arange(20), np.arange(20), 2.0)
+    trial_run = TrialRun(
+        np.arange(80) * 2.0, 5 + 6.0 * np.arange(20), np.arange(20), 2.0
+    )
     series = (
         random.standard_normal((9, 80))
         + np.repeat([1.5, 0], [signals, 9 - signals])[:, None]
@@ -846,7 +874,7 @@ def test_more_than_half_of_the_voxels_have_a_mean(
     series[8] = 3
 
     def estimate() -> TrialEstimates:
-        return estimate_trials([run], lambda _, part: series[part], 9, "lsa", 1.0)
+        return estimate_trials([trial_run], lambda _, part: series[part], 9, "lsa", 1.0)
 
     if is_refused:
         with pytest.raises(BrainhiveError):

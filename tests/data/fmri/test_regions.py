@@ -131,11 +131,11 @@ def test_no_region_replaces_another(
     tmp_path: Path, mask: Mask, names: tuple[str, str]
 ) -> None:
     """An atlas b may have V1 of an earlier file, and also a region b.V1."""
-    first = save(tmp_path / "first.nii", INSIDE.astype(np.uint8))
+    first_save = save(tmp_path / "first.nii", INSIDE.astype(np.uint8))
     values = draw(0, 1, 2)
     second = save(tmp_path / "second.nii", values)
     (tmp_path / "second.txt").write_text(f"1 {names[0]}\n2 {names[1]}\n")
-    regions = load_masked_regions(mask, V1=first, b=second)
+    regions = load_masked_regions(mask, V1=first_save, b=second)
     assert set(regions) == {"V1", "b.V1", "b.b.V1"}
     np.testing.assert_array_equal(regions["V1"], True)
     masks = [regions[name] for name in regions if name != "V1"]

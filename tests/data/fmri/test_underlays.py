@@ -79,9 +79,9 @@ def test_the_anatomy_lies_in_the_space_of_the_bold(
         "sub-02/anat/sub-02_desc-preproc_T1w.nii.gz",
     ):
         write_volume(tmp_path / file, np.ones((2, 2, 2)))
-    found = find_anatomy(tmp_path, Path("sub-01"), space)
+    anatomy = find_anatomy(tmp_path, Path("sub-01"), space)
     if name is None:
-        assert found is None  # it has no mask
+        assert anatomy is None  # it has no mask
     else:
         mask = name.replace("desc-preproc_T1w", "desc-brain_mask")
-        assert found == (tmp_path / name, tmp_path / mask)
+        assert anatomy == (tmp_path / name, tmp_path / mask)

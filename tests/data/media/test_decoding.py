@@ -62,8 +62,8 @@ def test_each_picture_is_decoded_once_for_all_encoders(tmp_path, workers):
                 int(r): v.clone() for r, v in zip(batch.rows[name], views, strict=True)
             }
 
-    opened = Counter((tmp_path / "log").read_text().split())
-    assert opened == Counter(map(str, rows))
+    counts = Counter((tmp_path / "log").read_text().split())
+    assert counts == Counter(map(str, rows))
     assert (n_read, problems) == (len(rows), [f"picture {BAD}"])
     for name, factor in (("plain", 1), ("double", 2)):
         assert sorted(found[name]) == [row for row in rows[:-1] if wanted[name][row]]
@@ -74,22 +74,27 @@ def test_each_picture_is_decoded_once_for_all_encoders(tmp_path, workers):
 
 
 def test_many_pictures_take_few_file_descriptors(tmp_path):
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    initial_getrlimit = resource.getrlimit(resource.RLIMIT_NOFILE)
     open_now = (
         len(list(Path("/proc/self/fd").iterdir()))
         if Path("/proc/self/fd").is_dir()
         else 100
     )
-    wanted = {name: np.ones(COUNT, bool) for name in VIEWS}
-    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 40, before[1]))
+    ones_by_name = {name: np.ones(COUNT, bool) for name in VIEWS}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 40, initial_getrlimit[1]))
     try:
         batches = list(
             decode_batches(
-                np.arange(COUNT), image_set(tmp_path / "log"), VIEWS, wanted, 50, 1
+                np.arange(COUNT),
+                image_set(tmp_path / "log"),
+                VIEWS,
+                ones_by_name,
+                50,
+                1,
             )
         )
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, initial_getrlimit)
 
     assert sum(len(batch.rows["plain"]) for batch in batches) == COUNT - 1
 
@@ -97,10 +102,10 @@ def test_many_pictures_take_few_file_descriptors(tmp_path):
 @pytest.fixture
 def little_memory() -> Iterator[None]:
     """Refuse shared memory of more than 1 kB, as a full /dev/shm does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    initial_getrlimit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, initial_getrlimit[1]))
     yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, initial_getrlimit)
     # torch leaves the file whose space was refused
     for file in Path(SHARED_MEMORY).glob(f"torch_{os.getpid()}_*"):
         file.unlink()

@@ -44,15 +44,15 @@ def test_a_picture_keeps_its_pixels(tmp_path):
 def test_crops_and_tensors_of_pictures_equal_torchvision(size):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     picture = Image.fromarray(pixels)
-    true = TF.center_crop(TF.resize(picture, [32]), [32])
+    true_center_crop = TF.center_crop(TF.resize(picture, [32]), [32])
 
     square = media_files.crop_square(picture, 32)
     media = media_files.to_media(square)
 
-    assert np.array_equal(np.asarray(square), np.asarray(true))
-    assert torch.equal(media, TF.pil_to_tensor(true) / 255)
+    assert np.array_equal(np.asarray(square), np.asarray(true_center_crop))
+    assert torch.equal(media, TF.pil_to_tensor(true_center_crop) / 255)
     # convolutions choose their algorithm by strides
-    assert media.stride() == (TF.pil_to_tensor(true) / 255).stride()
+    assert media.stride() == (TF.pil_to_tensor(true_center_crop) / 255).stride()
 
 
 def test_a_rotated_video_is_read_upright(tmp_path):
@@ -111,14 +111,14 @@ def test_outlines_of_masks_are_two_pixels_wide_and_inside():
     # the edge of the picture has no outline
     masks[1, :6, 4:] = True
 
-    drawn = media_files.outline_masks(frames, masks, 20)
+    outline_masks = media_files.outline_masks(frames, masks, 20)
 
     expected = frames.copy()
     expected[0, 4:16, 6:18] = media_files.OUTLINE
     expected[0, 6:14, 8:16] = 100
     expected[1, :12, 8:] = media_files.OUTLINE
     expected[1, :10, 10:] = 100
-    assert np.array_equal(drawn, expected)
+    assert np.array_equal(outline_masks, expected)
     sized = media_files.outline_masks(frames, None, 12)
     assert sized.shape == (2, 12, 12, 3) and (sized == 100).all()
     # fewer masks than frames are not drawn
@@ -217,7 +217,7 @@ def test_frames_of_a_long_video_are_read_by_their_number(tmp_path):
     path = tmp_path / "film.mp4"
     media_files.write_video(frames.astype(np.uint8), path, 24.0, crf=5)
     assert media_files.count_frames(path) == 300
-    read = media_files.read_frames(path, [3, 255, 299])
-    assert np.abs(read.mean((1, 2, 3)) - levels[[3, 255, 299]]).max() < 3
+    loaded_frames = media_files.read_frames(path, [3, 255, 299])
+    assert np.abs(loaded_frames.mean((1, 2, 3)) - levels[[3, 255, 299]]).max() < 3
     with pytest.raises(BadPicture):
         media_files.read_frames(path, [299, 300])

@@ -42,13 +42,13 @@ def hash_all(pictures: Pictures) -> np.ndarray:
     return np.array([hash_picture(picture) for picture in pictures])
 
 
-def judge(tested: Pictures, learned: Pictures) -> dict[tuple[int, int], str]:
+def judge(pictures: Pictures, learned: Pictures) -> dict[tuple[int, int], str]:
     """Return the likeness of each confirmed candidate by test and training row."""
     verdicts = {}
     for tested_row, learned_row, _ in find_candidates(
-        hash_all(tested), hash_all(learned)
+        hash_all(pictures), hash_all(learned)
     ):
-        likeness = confirm_near_copy(tested[tested_row], learned[learned_row])
+        likeness = confirm_near_copy(pictures[tested_row], learned[learned_row])
         if likeness:
             verdicts[tested_row, learned_row] = likeness
     return verdicts
@@ -124,11 +124,11 @@ def test_different_photographs_are_no_copies(simulation, name):
 @pytest.mark.nightly
 def test_handwritten_digits_are_alike_and_no_copies(simulation):
     digits = read_set(simulation, "digits")
-    tested = [digit for row, digit in enumerate(digits) if row % 50 >= 40]
+    tested_digits = [digit for row, digit in enumerate(digits) if row % 50 >= 40]
     learned = [digit for row, digit in enumerate(digits) if row % 50 < 40]
-    candidates = find_candidates(hash_all(tested), hash_all(learned))
+    candidates = find_candidates(hash_all(tested_digits), hash_all(learned))
     assert candidates  # their hashes are near: pixels decide
-    assert judge(tested, learned) == {}
+    assert judge(tested_digits, learned) == {}
     assert judge(
         [simulation.compress(digit, 75) for digit in learned[:5]], learned
     ) == {(row, row): "copy" for row in range(5)}
@@ -183,7 +183,7 @@ def paint_blocks(chroma: int = 1, swaps: bool = False) -> Image.Image:
 
 def test_a_grey_drawing_is_a_copy_and_a_recoloured_one_is_not():
     coloured = paint_blocks()
-    part = coloured.crop((6, 6, 118, 118))
+    crop = coloured.crop((6, 6, 118, 118))
     for other, whole, cropped in (
         (coloured, "copy", "cropped"),
         (paint_blocks(-1), "", ""),
@@ -192,8 +192,8 @@ def test_a_grey_drawing_is_a_copy_and_a_recoloured_one_is_not():
     ):
         assert confirm_near_copy(coloured, other) == whole
         assert confirm_near_copy(other, coloured) == whole
-        assert confirm_near_copy(part, other) == cropped
-        assert confirm_near_copy(other, part) == cropped
+        assert confirm_near_copy(crop, other) == cropped
+        assert confirm_near_copy(other, crop) == cropped
         # hashes have no colours, so that all are candidates
         hashes = hash_all([coloured, other])
         assert find_candidates(hashes[:1], hashes[1:])
@@ -203,11 +203,11 @@ def test_a_part_of_a_mirrored_picture_is_called_mirrored():
     photo = Image.fromarray(photographs.astronaut())
     mirrored = ImageOps.mirror(photo)
     for box in ((26, 26, 486, 486), (0, 0, 430, 512), (82, 0, 512, 512)):
-        part = mirrored.crop(box)
-        assert confirm_near_copy(part, photo) == "mirrored"
-        assert confirm_near_copy(photo, part) == "mirrored"
-        assert confirm_near_copy(mirrored, part) == "cropped"
-        assert find_candidates(hash_all([part]), hash_all([photo]))
+        crop = mirrored.crop(box)
+        assert confirm_near_copy(crop, photo) == "mirrored"
+        assert confirm_near_copy(photo, crop) == "mirrored"
+        assert confirm_near_copy(mirrored, crop) == "cropped"
+        assert find_candidates(hash_all([crop]), hash_all([photo]))
 
 
 def draw_hashes(random: np.random.Generator, count: int, few_bits: bool) -> np.ndarray:
@@ -215,42 +215,44 @@ def draw_hashes(random: np.random.Generator, count: int, few_bits: bool) -> np.n
 
     Some hashes are mirrored, have few details or belong to constant pictures.
     """
-    even = random.choice([0, 1, 20, 21, 24], (count, 1))
+    choice = random.choice([0, 1, 20, 21, 24], (count, 1))
     odd = random.choice([0, 3, 13, 14, 15], (count, 1))
     # hashes of one bit are near to constant pictures
     views = np.random.default_rng(0).integers(0, 2**63, (2, 1), dtype=np.uint64)
     views = np.array([[2**62], [0]], np.uint64) if few_bits else views
     hashes = np.repeat(views, near_copies.VIEWS, 1).T.reshape(1, -1).repeat(count, 0)
-    one = np.uint64(1)
-    hashes[:, ::2] ^= (one << even.astype(np.uint64)) - one
-    hashes[:, 1::2] ^= (one << odd.astype(np.uint64)) - one
+    lowest_bit = np.uint64(1)
+    hashes[:, ::2] ^= (lowest_bit << choice.astype(np.uint64)) - lowest_bit
+    hashes[:, 1::2] ^= (lowest_bit << odd.astype(np.uint64)) - lowest_bit
     hashes[random.random(count) < 0.3, 1::2] ^= ~near_copies._HAS_FEW_DETAILS
     # some hashes have a random view
-    other = random.integers(0, 2**63, count, dtype=np.uint64)
-    hashes[np.arange(count), random.integers(0, near_copies.WORDS, count)] ^= other
+    other_integers = random.integers(0, 2**63, count, dtype=np.uint64)
+    hashes[np.arange(count), random.integers(0, near_copies.WORDS, count)] ^= (
+        other_integers
+    )
     hashes[random.random(count) < 0.3, 1::2] |= near_copies._HAS_FEW_DETAILS
     hashes[random.random(count) < 0.1] = 0
     return hashes
 
 
 def list_nearest(
-    tested: np.ndarray, learned: np.ndarray, limit: int
+    array: np.ndarray, learned: np.ndarray, limit: int
 ) -> list[tuple[int, int, int]]:
     """List the candidates of each tested picture, pair by pair and bit by bit."""
     has_few = int(near_copies._HAS_FEW_DETAILS)
     expected = []
-    for row, words in enumerate(tested.tolist()):
+    for row, arguments in enumerate(array.tolist()):
         near = []
         for other_row, others in enumerate(learned.tolist()):
-            if not any(words) or not any(others):
+            if not any(arguments) or not any(others):
                 continue
             bits = []
             for first, second in near_copies._PAIRS:
-                even = (words[2 * first] ^ others[2 * second]).bit_count()
-                one, two = words[2 * first + 1], others[2 * second + 1]
+                bit_count = (arguments[2 * first] ^ others[2 * second]).bit_count()
+                one, two = arguments[2 * first + 1], others[2 * second + 1]
                 odd = (one ^ two).bit_count()
-                total = even + min(odd, 64 - odd)
-                if even <= 20 and total <= limit and not one & two & has_few:
+                total = bit_count + min(odd, 64 - odd)
+                if bit_count <= 20 and total <= limit and not one & two & has_few:
                     bits.append(total)
             near += [(min(bits), other_row)] if bits else []
         expected += [(row, other, total) for total, other in sorted(near)[:4]]
@@ -268,12 +270,14 @@ def test_candidates_are_the_nearest_by_any_two_views(seed, limit, few_bits):
     assert find_candidates(tested, learned, limit) == expected
 
 
-def flip_bits(random: np.random.Generator, hashes: np.ndarray, most: int) -> np.ndarray:
+def flip_bits(
+    random: np.random.Generator, hashes: np.ndarray, number: int
+) -> np.ndarray:
     """Flip up to a number of random bits of each word."""
-    one = np.uint64(1)
+    lowest_bit = np.uint64(1)
     flipped = hashes.copy()
-    for _ in range(most):
-        bits = one << random.integers(0, 64, hashes.shape, np.uint64)
+    for _ in range(number):
+        bits = lowest_bit << random.integers(0, 64, hashes.shape, np.uint64)
         flipped ^= np.where(random.random(hashes.shape) < 0.6, bits, np.uint64(0))
     return flipped
 
@@ -282,15 +286,17 @@ def flip_bits(random: np.random.Generator, hashes: np.ndarray, most: int) -> np.
 def test_few_changed_bits_are_found(limit):
     random = np.random.default_rng(limit)
     learned = random.integers(0, 2**63, (40, near_copies.WORDS), np.uint64)
-    tested = np.concatenate([flip_bits(random, learned, most) for most in (1, 4, 7)])
-    tested[::3, 1::2] ^= ~near_copies._HAS_FEW_DETAILS
-    tested[7] = learned[9] = 0
-    found = find_candidates(tested, learned, limit)
+    joined_array = np.concatenate(
+        [flip_bits(random, learned, value) for value in (1, 4, 7)]
+    )
+    joined_array[::3, 1::2] ^= ~near_copies._HAS_FEW_DETAILS
+    joined_array[7] = learned[9] = 0
+    candidates = find_candidates(joined_array, learned, limit)
 
-    assert found == list_nearest(tested, learned, limit)
-    assert found or limit == 0
-    assert find_candidates(tested[:0], learned, limit) == []
-    assert find_candidates(tested, learned[:0], limit) == []
+    assert candidates == list_nearest(joined_array, learned, limit)
+    assert candidates or limit == 0
+    assert find_candidates(joined_array[:0], learned, limit) == []
+    assert find_candidates(joined_array, learned[:0], limit) == []
 
 
 def test_four_of_many_equal_pictures_are_candidates():
@@ -322,8 +328,8 @@ def test_details_are_counted_as_by_scipys_cosine_transform():
         grey = pixels.astype(np.uint8)
         energy = np.square(dctn(grey.astype(float), norm="ortho") * frequency)
         expected = energy.sum() ** 2 / np.square(energy).sum()
-        found = count_details(Image.fromarray(grey))
-        assert found == pytest.approx(expected, rel=1e-3)
+        details = count_details(Image.fromarray(grey))
+        assert details == pytest.approx(expected, rel=1e-3)
     assert count_details(Image.new("L", (64, 64))) == 0
     # rounding alone
     constant = count_details(Image.new("L", (64, 64), 80))

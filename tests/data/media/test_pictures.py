@@ -33,8 +33,8 @@ def test_a_picture_is_decoded_as_it_is_seen(tmp_path: Path) -> None:
     for orientation in range(1, 9):
         exif[ExifTags.Base.Orientation] = orientation
         stored.save(path, exif=exif)
-        with Image.open(path) as opened:
-            seen = ImageOps.exif_transpose(opened).convert("RGB")
+        with Image.open(path) as image:
+            seen = ImageOps.exif_transpose(image).convert("RGB")
 
         decoded = decode(str(path), path)
         assert decoded.size == seen.size == ((32, 16) if orientation < 5 else (16, 32))

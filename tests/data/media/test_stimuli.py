@@ -39,13 +39,18 @@ def stimuli(**facts: Any) -> StimulusSet:
 
 def test_captions_repeat_to_fill_up() -> None:
     captions = {0: ["x", "y"], 1: []}
-    found = stimuli(captions=captions.__getitem__, captions_each=5)
-    assert found.get_captions(0) == ["x", "y", "x", "y", "x"]
-    for without in (lambda: found.get_captions(1), lambda: stimuli().get_captions(0)):
+    resulting_stimuli = stimuli(captions=captions.__getitem__, captions_each=5)
+    assert resulting_stimuli.get_captions(0) == ["x", "y", "x", "y", "x"]
+    for without in (
+        lambda: resulting_stimuli.get_captions(1),
+        lambda: stimuli().get_captions(0),
+    ):
         with pytest.raises(MissingData):
             without()
-    assert found.get_reader("captions")(0) == found.get_captions(0)
-    assert found.medium == "picture" and len(found) == 2
+    assert resulting_stimuli.get_reader("captions")(
+        0
+    ) == resulting_stimuli.get_captions(0)
+    assert resulting_stimuli.medium == "picture" and len(resulting_stimuli) == 2
 
 
 def test_each_frame_has_a_mask() -> None:
@@ -77,13 +82,21 @@ def dataset(**facts: Any) -> Dataset:
 
 
 def test_names_of_signals_pictures_and_people_follow_each_other() -> None:
-    plain, named = dataset(), dataset(recorded_as="r", pictured_as="p")
-    assert (plain.recorded_as, plain.pictured_as, plain.people) == ("set",) * 3
-    assert (named.recorded_as, named.pictured_as, named.people) == ("r", "p", "r")
+    plain_dataset, named_dataset = dataset(), dataset(recorded_as="r", pictured_as="p")
+    assert (
+        plain_dataset.recorded_as,
+        plain_dataset.pictured_as,
+        plain_dataset.people,
+    ) == ("set",) * 3
+    assert (
+        named_dataset.recorded_as,
+        named_dataset.pictured_as,
+        named_dataset.people,
+    ) == ("r", "p", "r")
     assert dataset(recorded_as="r", people="q").people == "q"
     kinds = [{}, {"alike_by": "neighbours"}, {"are_categories": True}]
-    found = [dataset(**facts).stimulus for facts in kinds]
-    assert found == ["picture", "clip", "category"]
+    stimulus = [dataset(**facts).stimulus for facts in kinds]
+    assert stimulus == ["picture", "clip", "category"]
 
 
 @pytest.mark.parametrize(
@@ -95,23 +108,23 @@ def test_one_person_is_not_learned_from_under_another_number(
     def same_person(subject: int) -> tuple[int, ...]:
         return (2, 3) if subject in (2, 3) else (subject,)
 
-    found = dataset(same_person=same_person, crosses_studies=crosses)
-    assert found.list_excluded_subjects([2]) == left_out
-    assert found.choose_training_subjects([1, 2, 3, 4], 2) == others
+    resulting_dataset = dataset(same_person=same_person, crosses_studies=crosses)
+    assert resulting_dataset.list_excluded_subjects([2]) == left_out
+    assert resulting_dataset.choose_training_subjects([1, 2, 3, 4], 2) == others
 
 
 def test_recordings_and_splits_that_are_not_there_are_refused() -> None:
-    opened = dataset(open_recording=lambda subject, split: (subject, split))
-    assert opened.recording(2, "test") == (2, "test")
+    opened_dataset = dataset(open_recording=lambda subject, split: (subject, split))
+    assert opened_dataset.recording(2, "test") == (2, "test")
     for call in (
         lambda: dataset().recording(1, "test"),
         lambda: dataset().images("validation"),
     ):
         with pytest.raises(MissingData):
             call()
-    require_split(opened, "test", "split")
+    require_split(opened_dataset, "test", "split")
     with pytest.raises(RecipeError):
-        require_split(opened, "validation", "split")
+        require_split(opened_dataset, "validation", "split")
 
 
 def test_published_numbers_stand_for_stimuli_that_are_not_here() -> None:
@@ -119,19 +132,25 @@ def test_published_numbers_stand_for_stimuli_that_are_not_here() -> None:
         raise MissingData("no files", "fetch")
 
     sizes = PublishedFacts(stimuli={"train": 3}, frames=6, captions=5)
-    found = list_stimuli(dataset(images=absent, published_sizes=sizes), "train")
-    assert list(found.image_ids) == ["train/0", "train/1", "train/2"]
-    assert (found.captions_each, found.frames, found.medium) == (5, 6, "clip")
+    stimuli = list_stimuli(dataset(images=absent, published_sizes=sizes), "train")
+    assert list(stimuli.image_ids) == ["train/0", "train/1", "train/2"]
+    assert (stimuli.captions_each, stimuli.frames, stimuli.medium) == (5, 6, "clip")
     assert (
-        found.missing_error is not None
-        and found.captions
-        and found.masks
-        and found.labels
+        stimuli.missing_error is not None
+        and stimuli.captions
+        and stimuli.masks
+        and stimuli.labels
     )
-    plain = PublishedFacts(stimuli={"train": 1})
-    found = list_stimuli(dataset(images=absent, published_sizes=plain), "train")
-    assert found.captions is None and found.masks is None and found.medium == "picture"
-    for published in (None, plain):
+    plain_published_facts = PublishedFacts(stimuli={"train": 1})
+    stimuli = list_stimuli(
+        dataset(images=absent, published_sizes=plain_published_facts), "train"
+    )
+    assert (
+        stimuli.captions is None
+        and stimuli.masks is None
+        and stimuli.medium == "picture"
+    )
+    for published in (None, plain_published_facts):
         with pytest.raises(MissingData):
             list_stimuli(dataset(images=absent, published_sizes=published), "test")
     assert list_stimuli(dataset(), "train").missing_error is None
@@ -152,8 +171,8 @@ def test_pictures_are_listed_by_ending_and_others_counted(tmp_path: Path) -> Non
     (tmp_path / "x/folder.png").mkdir()
     os.symlink(tmp_path / "none", tmp_path / "x/link.png")
     unread = Counter[str]()
-    found = list(find_pictures(tmp_path, "x", unread))
-    assert sorted(found) == ["x/a.jpg", "x/b.PNG", "x/link.png"]
+    pictures = list(find_pictures(tmp_path, "x", unread))
+    assert sorted(pictures) == ["x/a.jpg", "x/b.PNG", "x/link.png"]
     assert unread == {".heic": 2, ".txt": 1, "": 1}
     assert describe_unread(unread) == "4 not read: 2 .heic, 1 without ending, 1 .txt"
     assert describe_unread({}) == ""
@@ -164,19 +183,21 @@ def test_ids_are_paths_without_endings(tmp_path: Path) -> None:
     for name, level in (("a.x.png", 10), ("b/c.webp", 200)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("L", (4, 4), level).save(tmp_path / name, lossless=True)
-    found = make_stimulus_set(
+    stimulus_set = make_stimulus_set(
         "set", "test", tmp_path, ["a.x.png", "b/c.webp"], ["u", "v"], {".t": 2}
     )
-    assert list(found.image_ids) == ["a.x", "b/c"] and list(found.concepts) == [
+    assert list(stimulus_set.image_ids) == ["a.x", "b/c"] and list(
+        stimulus_set.concepts
+    ) == [
         "u",
         "v",
     ]
-    assert (found.dataset, found.split, found.unread_counts) == (
+    assert (stimulus_set.dataset, stimulus_set.split, stimulus_set.unread_counts) == (
         "set",
         "test",
         {".t": 2},
     )
-    assert [found.open(row).getpixel((0, 0)) for row in (0, 1)] == [
+    assert [stimulus_set.open(row).getpixel((0, 0)) for row in (0, 1)] == [
         (10,) * 3,
         (200,) * 3,
     ]
@@ -189,9 +210,9 @@ def test_ids_are_paths_without_endings(tmp_path: Path) -> None:
 def test_grey_of_sixteen_bits_becomes_eight(tmp_path: Path) -> None:
     levels = np.array([[0, 255, 256, 25_700], [32_768, 65_535, 511, 512]], np.uint16)
     Image.fromarray(levels).save(tmp_path / "grey.png")
-    found = np.asarray(decode(str(tmp_path / "grey.png"), "grey"))
-    assert found[..., 0].tolist() == (levels // 256).tolist()
-    assert (found == found[..., :1]).all()
+    array = np.asarray(decode(str(tmp_path / "grey.png"), "grey"))
+    assert array[..., 0].tolist() == (levels // 256).tolist()
+    assert (array == array[..., :1]).all()
     Image.fromarray(levels.astype(np.float32)).save(tmp_path / "floats.tiff")
     with pytest.raises(BadPicture):
         decode(str(tmp_path / "floats.tiff"), "floats")
@@ -232,8 +253,8 @@ def test_pictures_are_inputs_where_files_have_no_names(
     facts: dict[str, Any], state: list[str]
 ) -> None:
     dataset = Dataset("set", ("train",), lambda split: stimuli(**facts))
-    assert [each.state for each in list_pictures(dataset, "train")] == state
-    assert [each.state for each in list_pictures(dataset, "test")] == ["missing"]
+    assert [picture.state for picture in list_pictures(dataset, "train")] == state
+    assert [picture.state for picture in list_pictures(dataset, "test")] == ["missing"]
 
 
 def test_files_that_a_data_set_names_stand_for_its_pictures() -> None:

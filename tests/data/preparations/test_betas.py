@@ -198,11 +198,11 @@ def test_a_file_of_all_sessions_is_divided_by_a_column(folder: Path, recorded) -
             rows = range(session - 1, 16, 2)
             recordings = betas.session(1, session)
             for split, is_test in (("train", False), ("test", True)):
-                own = [row for row in rows if (row % 8 > 5) == is_test]
+                own_rows = [row for row in rows if (row % 8 > 5) == is_test]
                 shown = [f"{name}.png" for name in recordings[split].image_ids]
-                assert shown == [NAMES[row % 8] for row in own]
+                assert shown == [NAMES[row % 8] for row in own_rows]
                 np.testing.assert_array_equal(
-                    recordings[split].signal[:, :, 0], values[own]
+                    recordings[split].signal[:, :, 0], values[own_rows]
                 )
     recorded(digits=5, **numbers_of_preparation(betas))
 
@@ -332,10 +332,10 @@ def test_runs_in_files_of_their_own_are_joined(
     values = make_betas(8)
     save_mask(folder)
     runs = {2: slice(0, 5), 10: slice(5, 8)}
-    for run, rows in runs.items():
-        save_betas(folder / f"{BY_FILE}run-{run}_betas.{ending.lower()}", values[rows])
+    for name, rows in runs.items():
+        save_betas(folder / f"{BY_FILE}run-{name}_betas.{ending.lower()}", values[rows])
         if not has_one_table:
-            write_table(folder / f"{BY_FILE}run-{run}_trials.csv", NAMES[rows])
+            write_table(folder / f"{BY_FILE}run-{name}_trials.csv", NAMES[rows])
     if has_one_table:
         write_table(folder / f"{BY_FILE}trials.csv", NAMES, run=[2] * 5 + [10] * 3)
     if ending.isupper():

@@ -109,8 +109,8 @@ def test_betas_of_each_run_correlate_with_the_true_betas(data, written, recorded
             for run in np.unique(trials.runs).tolist():
                 key = (f"sub-{subject:02d}", f"ses-{session:02d}", run)
                 rows, truth = trials.runs == run, written[1][key]
-                shown = [trials.image_ids[row] for row in np.flatnonzero(rows)]
-                assert shown == truth["ids"]
+                image_ids = [trials.image_ids[row] for row in np.flatnonzero(rows)]
+                assert image_ids == truth["ids"]
                 found[key] = correlate(values[rows], truth["betas"])
     assert found.keys() == written[1].keys()
     assert min(found.values()) > RECOVERED, found
@@ -162,12 +162,12 @@ def test_ids_of_a_stimuli_tsv_name_the_same_pictures(data, mini_bids, column, te
     stems = [file.rpartition(".")[0] for file in files]
     for path in data.rglob("*_events.tsv"):
         header, *lines = [line.split("\t") for line in path.read_text().splitlines()]
-        at = header.index("stim_file")
-        header[at] = column
+        index = header.index("stim_file")
+        header[index] = column
         for cells in lines:
-            if cells[at] != "n/a":
-                number = stems.index(cells[at].rpartition(".")[0])
-                cells[at] = str(number) if template else f"stim-images{number:03d}"
+            if cells[index] != "n/a":
+                number = stems.index(cells[index].rpartition(".")[0])
+                cells[index] = str(number) if template else f"stim-images{number:03d}"
         path.write_text("".join("\t".join(cells) + "\n" for cells in [header, *lines]))
 
     def write_stimuli(gone=()):
@@ -306,17 +306,17 @@ def test_infinite_durations_are_refused(data):
 def test_voxels_lie_in_the_masks_of_all_sessions(data, mini_bids):
     path = derived(data, f"{OTHER_RUN}_space-T1w_desc-brain_mask.nii.gz")
     mask = mini_bids.brain_mask()
-    places = np.argwhere(mask)
-    mask[tuple(places[3])] = False
+    argwhere = np.argwhere(mask)
+    mask[tuple(argwhere[3])] = False
     mini_bids.save(path, mask.astype(np.uint8))
     prepared = build()
-    assert prepared.count_voxels(1) == len(places) - 1 and prepared.count_voxels(
+    assert prepared.count_voxels(1) == len(argwhere) - 1 and prepared.count_voxels(
         2
-    ) == len(places)
+    ) == len(argwhere)
     np.testing.assert_array_equal(
-        prepared.load_voxels(1).grid.indices, np.delete(places, 3, axis=0)
+        prepared.load_voxels(1).grid.indices, np.delete(argwhere, 3, axis=0)
     )
-    assert prepared.read_betas(1, 1)[0].shape == (48, len(places) - 1)
+    assert prepared.read_betas(1, 1)[0].shape == (48, len(argwhere) - 1)
     # the mask that costs a voxel is named
     lines = [line for line in prepared.look_over([1, 2]).warnings if "voxels" in line]
     assert len(lines) == 1 and path.name in lines[0]
@@ -326,16 +326,16 @@ def test_voxels_lie_in_the_masks_of_all_sessions(data, mini_bids):
         build().count_voxels(1)
     # a mask and a region of the lab's own
     mini_bids.save(data / "masks/sub-1.nii.gz", np.ones_like(mask).astype(np.uint8))
-    drawn = np.zeros(mini_bids.SHAPE, np.uint8)
-    drawn[:4] = 1
-    mini_bids.save(data / "rois/sub-01_V1.nii.gz", drawn)
+    zeros = np.zeros(mini_bids.SHAPE, np.uint8)
+    zeros[:4] = 1
+    mini_bids.save(data / "rois/sub-01_V1.nii.gz", zeros)
     prepared = build(
         mask="data/bids/masks/sub-{subject}.nii.gz",
         regions={"V1": "rois/sub-{subject:02d}_V1.nii.gz"},
     )
     assert (
         prepared.count_voxels(1) == mask.size
-        and prepared.load_voxels(1).regions["V1"].sum() == drawn.sum()
+        and prepared.load_voxels(1).regions["V1"].sum() == zeros.sum()
     )
     assert data / "rois/sub-01_V1.nii.gz" in prepared.files(1)
 
@@ -365,12 +365,12 @@ def write_surfaces(data: Path, mini_bids, space: str):
             np.float32
         )
         sides = {"L": series[::2], "R": series[1::2]}
-        side = json.loads(
+        document = json.loads(
             path.with_name(path.name.replace("nii.gz", "json")).read_text()
         )
         if space == "fsaverage6":
             for name, values in sides.items():
-                new = path.with_name(
+                new_path = path.with_name(
                     path.name.replace(
                         "space-T1w_desc-preproc", f"hemi-{name}_space-{space}"
                     )
@@ -382,32 +382,36 @@ def write_surfaces(data: Path, mini_bids, space: str):
                 arrays = [nibabel.gifti.GiftiDataArray(array) for array in several]
                 nibabel.save(
                     nibabel.gifti.GiftiImage(darrays=arrays),
-                    str(new).replace("nii.gz", "func.gii"),
+                    str(new_path).replace("nii.gz", "func.gii"),
                 )
-                Path(str(new).replace("nii.gz", "json")).write_text(json.dumps(side))
+                Path(str(new_path).replace("nii.gz", "json")).write_text(
+                    json.dumps(document)
+                )
             continue
-        new = Path(
+        new_path = Path(
             str(path)
             .replace("space-T1w_desc-preproc", f"space-{space}")
             .replace("nii.gz", "dtseries.nii")
         )
         axis = nibabel.cifti2.BrainModelAxis.from_mask
-        places = np.zeros((2, 2, 2), bool)
-        places[0, 0, 0] = True
+        zeros = np.zeros((2, 2, 2), bool)
+        zeros[0, 0, 0] = True
         models = [
             axis(np.ones(len(sides["L"])), "CortexLeft"),
             axis(np.ones(len(sides["R"])), "CortexRight"),
-            axis(places, "ThalamusLeft", np.eye(4)),
+            axis(zeros, "ThalamusLeft", np.eye(4)),
         ]
-        rows = nibabel.cifti2.SeriesAxis(0, side["RepetitionTime"], series.shape[1])
+        rows = nibabel.cifti2.SeriesAxis(0, document["RepetitionTime"], series.shape[1])
         values = np.concatenate([*sides.values(), np.full((1, series.shape[1]), 7)]).T
         nibabel.save(
             nibabel.Cifti2Image(
                 values.astype(np.float32), (rows, models[0] + models[1] + models[2])
             ),
-            new,
+            new_path,
         )
-        Path(str(new).replace("dtseries.nii", "json")).write_text(json.dumps(side))
+        Path(str(new_path).replace("dtseries.nii", "json")).write_text(
+            json.dumps(document)
+        )
 
 
 def test_surfaces_give_the_betas_of_volumes(data, mini_bids, recorded):
@@ -416,7 +420,7 @@ def test_surfaces_give_the_betas_of_volumes(data, mini_bids, recorded):
         volumes.read_betas(1, 2)[0],
         volumes.list_trials(1, 2).provenance,
     )
-    left = expected[:, ::2].shape[1]
+    shape = expected[:, ::2].shape[1]
     for space in ("fsaverage6", "fsLR_den-91k"):
         write_surfaces(data, mini_bids, space)
         prepared = build(space=space.partition("_")[0])
@@ -425,15 +429,15 @@ def test_surfaces_give_the_betas_of_volumes(data, mini_bids, recorded):
             values, np.concatenate([expected[:, ::2], expected[:, 1::2]], 1), rtol=1e-5
         )
         regions = prepared.load_voxels(1).regions
-        assert prepared.load_voxels(1).grid is None and regions["left"].sum() == left
+        assert prepared.load_voxels(1).grid is None and regions["left"].sum() == shape
         surface = prepared.load_voxels(1).surface
-        assert surface.sizes == (left, len(values.T) - left)
+        assert surface.sizes == (shape, len(values.T) - shape)
         sides = [
             np.column_stack([np.full(size, side), np.arange(size)])
             for side, size in enumerate(surface.sizes)
         ]
         np.testing.assert_array_equal(surface.vertices, np.concatenate(sides))
-        assert regions["right"][left:].all()
+        assert regions["right"][shape:].all()
         assert prepared.list_trials(1, 2).provenance == provenance
     recorded(digits=4, space=numbers_of_space(prepared.load_voxels(1)), values=values)
 
@@ -468,18 +472,20 @@ def test_an_interrupted_command_writes_the_same_bytes(
         "preparation.stimuli.test_list=test.txt",
     )
     run_command("prepare", *overrides)
-    read, sessions = Bold.read_betas, []
+    read_betas, sessions = Bold.read_betas, []
 
     def interrupt(self, subject, session):
         if session == 2:
             raise KeyboardInterrupt
-        return read(self, subject, session)
+        return read_betas(self, subject, session)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Bold, "read_betas", interrupt)
         run_command("prepare", *overrides, "name=again")
     monkeypatch.setattr(
-        Bold, "read_betas", lambda *which: (sessions.append(which[1:]), read(*which))[1]
+        Bold,
+        "read_betas",
+        lambda *arguments: (sessions.append(arguments[1:]), read_betas(*arguments))[1],
     )
     run_command("prepare", *overrides, "name=again")
     assert (1, 1) not in sessions and (1, 2) in sessions
@@ -503,7 +509,9 @@ def test_an_interrupted_command_writes_the_same_bytes(
 
 def test_repetitions_of_test_pictures_choose_nothing(data, monkeypatch):
     seen = []
-    monkeypatch.setattr(bold, "estimate_trials", lambda runs, *rest: seen.extend(runs))
+    monkeypatch.setattr(
+        bold, "estimate_trials", lambda runs, *arguments: seen.extend(runs)
+    )
     assert build("denoised").read_betas(1, 1) is None
     splits = build("denoised").list_trials(1, 1).splits
     numbers, counts = np.unique(
@@ -525,9 +533,9 @@ def test_a_run_without_events_is_counted_and_named(data):
     assert len(lines) == 1 and lines[0].startswith("1 runs")
 
 
-def rename_derivatives(data: Path, old: str, new: str) -> None:
-    for path in sorted(data.rglob(f"sub-*{old}*")):
-        path.rename(path.with_name(path.name.replace(old, new)))
+def rename_derivatives(data: Path, old_text: str, new_text: str) -> None:
+    for path in sorted(data.rglob(f"sub-*{old_text}*")):
+        path.rename(path.with_name(path.name.replace(old_text, new_text)))
 
 
 def test_bold_without_a_space_is_read_with_a_note(data):

@@ -84,23 +84,33 @@ def test_epochs_become_what_their_recording_becomes(folder, kind, recorded) -> N
     keys = {"axes": AXES} if kind == "npy" else {}
     if kind in ("npy", "npz"):
         keys["in_order"] = True
-    whole = prepare(epochs, whiten="no", rate_hz=RATE_HZ, **keys)[1]["train"]
-    assert whole.times_s[[0, -1]].round(6).tolist() == [0, 1]  # no sample is lost
+    whole_train = prepare(epochs, whiten="no", rate_hz=RATE_HZ, **keys)[1]["train"]
+    assert whole_train.times_s[[0, -1]].round(6).tolist() == [0, 1]  # no sample is lost
     built, prepared = prepare(epochs, rate_hz=125, keep_ms=(0, 1000), **keys)
 
     assert list(prepared) == ["train", "test"] and built.shapes(1, 1) == {
         split: trials.signal.shape for split, trials in expected.items()
     }
     for split, trials in expected.items():
-        found = prepared[split]
-        assert list(found.image_ids) == list(trials.image_ids)
-        assert (found.unit, found.space.names) == ("whitened", trials.space.names)
+        resulting_prepared = prepared[split]
+        assert list(resulting_prepared.image_ids) == list(trials.image_ids)
+        assert (resulting_prepared.unit, resulting_prepared.space.names) == (
+            "whitened",
+            trials.space.names,
+        )
         # EEGLAB writes float32
         atol = 1e-3 if kind == "set" else 1e-5
-        np.testing.assert_allclose(found.signal, trials.signal, atol=atol)
-        np.testing.assert_allclose(found.times_s, trials.times_s, atol=1e-9)
-        assert found.provenance["preparation"]["epoch_ms"] == [-200, 1000.8]
-        assert UNKNOWN_STEPS not in found.caveats  # the key of the recipe says it
+        np.testing.assert_allclose(resulting_prepared.signal, trials.signal, atol=atol)
+        np.testing.assert_allclose(
+            resulting_prepared.times_s, trials.times_s, atol=1e-9
+        )
+        assert resulting_prepared.provenance["preparation"]["epoch_ms"] == [
+            -200,
+            1000.8,
+        ]
+        assert (
+            UNKNOWN_STEPS not in resulting_prepared.caveats
+        )  # the key of the recipe says it
 
     # times of events, runs of a table; a folder may hold both kinds
     if kind == "fif":
@@ -108,8 +118,8 @@ def test_epochs_become_what_their_recording_becomes(folder, kind, recorded) -> N
         np.testing.assert_allclose(seconds, 0, atol=1e-6)
     if kind == "npy":
         assert folder / "sub-01_ses-01_trials.csv" in built.files(1)
-        shown = [SHOWN.pictures.index(name) for name in prepared["test"].image_ids[:1]]
-        assert prepared["test"].runs[0] == shown[0] // 5
+        indexs = [SHOWN.pictures.index(name) for name in prepared["test"].image_ids[:1]]
+        assert prepared["test"].runs[0] == indexs[0] // 5
     if kind != "set":
         lines = built.look_over([1]).warnings
         (line,) = [line for line in lines if "--from recording" in line]
@@ -145,8 +155,8 @@ def test_a_store_of_epochs_equals_that_of_prepare(folder, run_command) -> None:
     steps = [f"preparation.{key}=[{low},{high}]" for key, (low, high) in STEPS.items()]
     plain = ["preparation.whiten=no", "preparation.rate_hz=500", "name=raw"]
     run_command("prepare", "preparation.kind=recording", *steps, *plain)
-    kept = cut(record(), baseline=(None, 0)).crop(0, 0.998)
-    stored = api.store_trials(kept, name="cut", whitened=False, averaged=False)
+    crop = cut(record(), baseline=(None, 0)).crop(0, 0.998)
+    stored = api.store_trials(crop, name="cut", whitened=False, averaged=False)
 
     assert len(stored.signal) == len(SHOWN.pictures) and stored.caveats == []
     expected, written = (api.open_signals("image-folder", 1, n) for n in ("raw", "cut"))
@@ -248,8 +258,8 @@ def cut_one_code(**options):
 
 
 def test_a_table_of_pictures_fits_epochs_after_rejection(folder) -> None:
-    kept = cut_one_code().drop([0, 3], verbose="ERROR")
-    save_epochs(folder, kept)
+    one_code = cut_one_code().drop([0, 3], verbose="ERROR")
+    save_epochs(folder, one_code)
     write_trials(folder)
     assert list_pictures() == np.delete(SHOWN.pictures, [0, 3]).tolist()
 

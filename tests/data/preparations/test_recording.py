@@ -86,9 +86,15 @@ def record_shown(
     Returns:
         The shown pictures, the recording and its path.
     """
-    shown = Presentation.randomize(repetitions, seed)
-    raw = change(annotate(make_raw(shown, seed), shown, names or list(shown.pictures)))
-    return shown, raw, export(raw, data, kind, **keys)
+    presentation = Presentation.randomize(repetitions, seed)
+    raw = change(
+        annotate(
+            make_raw(presentation, seed),
+            presentation,
+            names or list(presentation.pictures),
+        )
+    )
+    return presentation, raw, export(raw, data, kind, **keys)
 
 
 def list_pictures(shown, split):
@@ -106,13 +112,13 @@ def check_trials(data, kind):
     shown, raw, _ = record_shown(data, kind)
     made = build(whiten="no")
     assert made.subjects == (1,) and made.sessions(1) == [1]
-    found = made.session(1, 1)
+    session = made.session(1, 1)
     events = np.stack([shown.onsets, 0 * shown.onsets, list_event_codes(shown)], axis=1)
-    kept = mne.Epochs(raw, events, tmin=-0.2, tmax=1, preload=True, verbose="ERROR")
-    expected = kept.resample(250, verbose="ERROR").get_data(tmin=0)[..., :250] * 1e6
+    epochs = mne.Epochs(raw, events, tmin=-0.2, tmax=1, preload=True, verbose="ERROR")
+    expected = epochs.resample(250, verbose="ERROR").get_data(tmin=0)[..., :250] * 1e6
     is_train = np.isin(shown.pictures, PICTURES["train"])
     for split, rows in (("train", is_train), ("test", ~is_train)):
-        trials = found[split]
+        trials = session[split]
         assert list(trials.image_ids) == list_pictures(shown, split)
         assert (
             trials.space.names == CHANNELS
@@ -123,14 +129,16 @@ def check_trials(data, kind):
         step = 0.05 if kind in ("edf", "bids") else 1e-3
         np.testing.assert_allclose(trials.signal, expected[rows], atol=step)
         assert made.shapes(1, 1)[split] == trials.signal.shape
-    assert found["train"].times_s[0] == 0 and len(found["train"].times_s) == 250
+    assert session["train"].times_s[0] == 0 and len(session["train"].times_s) == 250
 
 
 def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data, recorded):
-    shown = Presentation.randomize(2, 0)
-    raw = make_raw(shown, 0)
+    presentation = Presentation.randomize(2, 0)
+    raw = make_raw(presentation, 0)
     stimulus = np.zeros((1, raw.n_times))
-    for onset, code in zip(shown.onsets, list_event_codes(shown), strict=True):
+    for onset, code in zip(
+        presentation.onsets, list_event_codes(presentation), strict=True
+    ):
         stimulus[0, onset : onset + 10] = code
     channel = mne.create_info(["STI 014"], RATE_HZ, "stim")
     raw.add_channels(
@@ -139,32 +147,34 @@ def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data, recorded):
     raw.save(data / "sub-01.fif", verbose="ERROR")
     write_table(data / "events.csv")
     made = build(stimulus_ms=300)
-    found = made.session(1, 1)
-    assert list(found["train"].image_ids) == list_pictures(shown, "train")
-    assert found["train"].stimulus_marks == {"stimulus": (0.0, 300.0)}
-    assert found["train"].unit == "whitened" and found["train"].whiteners[0].shape == (
+    session = made.session(1, 1)
+    assert list(session["train"].image_ids) == list_pictures(presentation, "train")
+    assert session["train"].stimulus_marks == {"stimulus": (0.0, 300.0)}
+    assert session["train"].unit == "whitened" and session["train"].whiteners[
+        0
+    ].shape == (
         6,
         6,
     )
-    assert found["train"].provenance["events_from"] == ["channel STI 014"]
+    assert session["train"].provenance["events_from"] == ["channel STI 014"]
     assert data / "events.csv" in made.files(1)
     recorded(digits=4, **numbers_of_preparation(made))
 
 
 def test_unmatched_events_and_pictures_are_listed_and_counted(data, recorded):
-    shown = Presentation.randomize(2, 0)
-    names = [f"{code}" for code in list_event_codes(shown)]
+    presentation = Presentation.randomize(2, 0)
+    names = [f"{code}" for code in list_event_codes(presentation)]
     names[3] = "pause"
     record_shown(data, names=names)
     write_table(data / "events.csv")
     with (data / "events.csv").open("a") as table:
         table.write("77,train/zebra/zebra_1.png\n")
     own = build()
-    found, lines = own.session(1, 1), own.look_over((1,)).warnings
+    session, lines = own.session(1, 1), own.look_over((1,)).warnings
     assert any(line.endswith(" 1: pause") for line in lines)
     assert any(line.endswith(" 1: 77") for line in lines)
-    assert found["train"].provenance["dropped"]["not in the table"] == 1
-    assert found["train"].provenance["unmatched"][
+    assert session["train"].provenance["dropped"]["not in the table"] == 1
+    assert session["train"].provenance["unmatched"][
         "events that the table does not have"
     ] == {"pause": 1}
     recorded(digits=4, **numbers_of_preparation(own))
@@ -189,14 +199,14 @@ def test_trials_are_dropped_by_reason(data, recorded):
         return raw.crop(0, raw.times[-1] - 1.5)
 
     shown, _, _ = record_shown(data, change=change)
-    found = build().session(1, 1)
+    session = build().session(1, 1)
     dropped = sum(
-        (each.provenance["dropped"] for each in found.values()),
-        start=type(found["train"].provenance["dropped"])(),
+        (each.provenance["dropped"] for each in session.values()),
+        start=type(session["train"].provenance["dropped"])(),
     )
     assert dropped == {"BAD blink": 1, "beyond the recording": 1}
     assert (
-        sum(len(each.image_ids) for each in found.values()) == len(shown.pictures) - 2
+        sum(len(each.image_ids) for each in session.values()) == len(shown.pictures) - 2
     )
     recorded(digits=4, **numbers_of_preparation(build()))
 
@@ -205,8 +215,8 @@ def test_runs_of_a_session_follow_each_other(data, recorded):
     first, _, _ = record_shown(data, seed=1, run="_run-2")
     second, _, _ = record_shown(data, seed=2, run="_run-10")
     made = build()
-    found = made.session(1, 1)["train"]
-    assert list(found.image_ids) == list_pictures(first, "train") + list_pictures(
+    train = made.session(1, 1)["train"]
+    assert list(train.image_ids) == list_pictures(first, "train") + list_pictures(
         second, "train"
     )
     is_train = [
@@ -215,7 +225,7 @@ def test_runs_of_a_session_follow_each_other(data, recorded):
     ]
     onsets = np.concatenate([first.onsets[is_train[0]], second.onsets[is_train[1]]])
     # each from the start of its run
-    np.testing.assert_allclose(found.onset_s, onsets / RATE_HZ)
+    np.testing.assert_allclose(train.onset_s, onsets / RATE_HZ)
     assert [path.name for path in made.files(1)] == [
         "sub-01_ses-01_run-2.fif",
         "sub-01_ses-01_run-10.fif",
@@ -225,13 +235,13 @@ def test_runs_of_a_session_follow_each_other(data, recorded):
 
 def test_test_trials_do_not_change_the_whitener(data):
     shown, raw, path = record_shown(data)
-    before = build().session(1, 1)["train"]
+    initial_train = build().session(1, 1)["train"]
     for name, onset in zip(shown.pictures, shown.onsets, strict=True):
         if name in PICTURES["test"]:
             raw._data[:, onset + 50 : onset + RATE_HZ] *= -3
     raw.save(path, overwrite=True, verbose="ERROR")
-    after = build().session(1, 1)["train"]
-    np.testing.assert_array_equal(before.whiteners[0], after.whiteners[0])
+    final_train = build().session(1, 1)["train"]
+    np.testing.assert_array_equal(initial_train.whiteners[0], final_train.whiteners[0])
 
 
 def test_a_causal_filter_is_butterworth_without_later_samples(data, recorded):
@@ -243,7 +253,7 @@ def test_a_causal_filter_is_butterworth_without_later_samples(data, recorded):
         "baseline": False,
         "rate_hz": RATE_HZ,
     }
-    found = build(**keys).session(1, 1)["train"].signal
+    signal = build(**keys).session(1, 1)["train"].signal
     sections = butter(4, (1, 40), "bandpass", fs=RATE_HZ, output="sos")
     samples = raw.get_data()
     # the first sample lasted for ever
@@ -251,14 +261,14 @@ def test_a_causal_filter_is_butterworth_without_later_samples(data, recorded):
     filtered = sosfilt(sections, samples, zi=steady)[0] * 1e6
     onsets = shown.onsets[[name in PICTURES["train"] for name in shown.pictures]]
     np.testing.assert_allclose(
-        found[0], filtered[:, onsets[0] : onsets[0] + RATE_HZ], atol=1e-3
+        signal[0], filtered[:, onsets[0] : onsets[0] + RATE_HZ], atol=1e-3
     )
 
     raw.crop(tmax=(onsets[1] + RATE_HZ) / RATE_HZ, verbose="ERROR").save(
         path, overwrite=True, verbose="ERROR"
     )
     np.testing.assert_array_equal(
-        build(**keys).session(1, 1)["train"].signal[:2], found[:2]
+        build(**keys).session(1, 1)["train"].signal[:2], signal[:2]
     )
     with pytest.raises(RecipeError, match=r"\bphase\b"):
         build(phase="forward")
@@ -333,15 +343,15 @@ def test_sessions_in_different_units_are_refused_by_the_plan(data):
 
 
 def test_magnetometers_and_gradiometers_need_whitening(data):
-    shown = Presentation.randomize(2, 0)
-    raw = make_raw(shown, 0, unit=1e-13, types=["mag", "grad", "grad"] * 2)
-    annotate(raw, shown, list(shown.pictures)).save(
+    presentation = Presentation.randomize(2, 0)
+    raw = make_raw(presentation, 0, unit=1e-13, types=["mag", "grad", "grad"] * 2)
+    annotate(raw, presentation, list(presentation.pictures)).save(
         data / "sub-01_meg.fif", verbose="ERROR"
     )
     made = build()
-    found = made.session(1, 1)["train"]
-    assert found.unit == "whitened" and found.signal.shape == made.shapes(1, 1)["train"]
-    assert found.provenance["recorded_unit"] == "fT and fT/cm"
+    train = made.session(1, 1)["train"]
+    assert train.unit == "whitened" and train.signal.shape == made.shapes(1, 1)["train"]
+    assert train.provenance["recorded_unit"] == "fT and fT/cm"
     for prepare in (build(whiten="no").shapes, build(whiten="no").session):
         with pytest.raises(BrainhiveError, match="mag and grad"):
             prepare(1, 1)
@@ -354,15 +364,17 @@ def test_trials_of_a_saturated_amplifier_are_dropped_and_counted(data, recorded)
 
     shown, _, _ = record_shown(data, change=stand_still)
     own = build(whiten="no", band_hz=(1, 40))
-    found = own.session(1, 1)
+    session = own.session(1, 1)
     is_flat = (shown.onsets > 4800) & (shown.onsets < 9700)
-    kept = [
+    kept_names = [
         name for name, flat in zip(shown.pictures, is_flat, strict=True) if not flat
     ]
     for split, names in PICTURES.items():
-        assert list(found[split].image_ids) == [name for name in kept if name in names]
+        assert list(session[split].image_ids) == [
+            name for name in kept_names if name in names
+        ]
     assert (
-        sum(each.provenance["dropped"]["flat"] for each in found.values())
+        sum(each.provenance["dropped"]["flat"] for each in session.values())
         == is_flat.sum()
         > 2
     )
@@ -384,9 +396,11 @@ def test_a_delay_of_the_screen_moves_trials_to_their_pictures(data):
 )
 @pytest.mark.parametrize("whiten", ["no", "epochs"])
 def test_the_channel_types_decide_the_modality(data, kind, modality, whiten):
-    shown = Presentation.randomize(2, 0)
+    presentation = Presentation.randomize(2, 0)
     raw = annotate(
-        make_raw(shown, 0, unit=1e-13, types=kind), shown, list(shown.pictures)
+        make_raw(presentation, 0, unit=1e-13, types=kind),
+        presentation,
+        list(presentation.pictures),
     )
     export(raw, data, "fif")
     trials = build(whiten=whiten, types=[kind]).session(1, 1)["train"]

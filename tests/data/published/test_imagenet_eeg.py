@@ -101,9 +101,9 @@ def test_a_class_is_a_block_in_any_order_of_rows(cvpr_root: Path) -> None:
     )
     save_eegcvpr40(cvpr_root, content)
     trials = read("eegcvpr40", 1, "train")
-    first = [image_id.startswith(SYNSETS[1]) for image_id in trials.image_ids]
+    first_rows = [image_id.startswith(SYNSETS[1]) for image_id in trials.image_ids]
     assert trials.runs is not None
-    assert (trials.runs == 0).tolist() == first
+    assert (trials.runs == 0).tolist() == first_rows
 
 
 def test_other_lengths_and_unlisted_pictures_are_counted(cvpr_root: Path) -> None:
@@ -237,8 +237,8 @@ def test_splits_of_another_file_are_refused(
     content = make_eegcvpr40([1, 2], n_classes=2)
     if len(subjects) == 2:
         del content["dataset"][120]
-    wrong = save_eegcvpr40(cvpr_root.parent / "other", content)
-    splits.write_bytes((wrong.parent / splits.name).read_bytes())
+    wrong_save_eegcvpr40 = save_eegcvpr40(cvpr_root.parent / "other", content)
+    splits.write_bytes((wrong_save_eegcvpr40.parent / splits.name).read_bytes())
     with pytest.raises(BrainhiveError, match=splits.name) as caught:
         read("eegcvpr40", 1, "train")
     assert path.name in caught.value.message and caught.value.hint
@@ -262,8 +262,8 @@ def test_electrodes_of_eeg_imagenet_are_its_authors(imagenet_root: Path) -> None
     unknown = np.isnan(look_up_positions(channels)).any(1)
     assert [channels[row] for row in np.flatnonzero(unknown)] == ["CB1", "CB2"]
 
-    few = make_eeg_imagenet({0: [("coarse", SYNSETS[0])]}, n_channels=61)
-    save_imagenet(imagenet_root, few)
+    few_eeg_imagenet = make_eeg_imagenet({0: [("coarse", SYNSETS[0])]}, n_channels=61)
+    save_imagenet(imagenet_root, few_eeg_imagenet)
     with pytest.raises(MissingData, match="61 channels, not 62"):
         read("eeg-imagenet", 1, "test")
 
@@ -323,13 +323,13 @@ def test_granularity_selects_classes(
     save_imagenet(imagenet_root, make_eeg_imagenet({0: named}, length=450))
     write_imagenet(imagenet_root / "imageNet_images", [name for _, name in named])
     kind = f"eeg-imagenet{granularity}"
-    found = list_ids(kind, "test")
-    assert {image_id.split("/")[0] for image_id in found} == {
+    ids = list_ids(kind, "test")
+    assert {image_id.split("/")[0] for image_id in ids} == {
         SYNSETS[number] for number in classes
     }
-    assert len(found) == 20 * len(classes)
+    assert len(ids) == 20 * len(classes)
     # recordings have the pictures of the data set, and no others
-    assert set(read(kind, 1, "test").image_ids) == found
+    assert set(read(kind, 1, "test").image_ids) == ids
 
 
 def test_the_next_command_has_the_classes_that_were_prepared(
@@ -349,9 +349,9 @@ def test_later_blocks_of_a_class_can_be_tested(imagenet_root: Path) -> None:
     trials = read("eeg-imagenet-time", 1, "train")
     assert len(trials.counts) == 100 and len(trials.signal) == 150
     holdout = build("datasets", "eeg-imagenet-time").holdout
-    tested = holdout.choose_trials(trials, "test", 1, "subject 1")
-    assert len(tested.image_ids) == 50
-    assert all(image_id.startswith(SYNSETS[0]) for image_id in tested.image_ids)
+    tested_trials = holdout.choose_trials(trials, "test", 1, "subject 1")
+    assert len(tested_trials.image_ids) == 50
+    assert all(image_id.startswith(SYNSETS[0]) for image_id in tested_trials.image_ids)
     with pytest.raises(MissingData, match="subject 2") as caught:
         read("eeg-imagenet-time", 2, "train")
     assert "eeg-imagenet" in caught.value.hint
@@ -376,10 +376,11 @@ def test_which_picture_is_tested_and_which_concept_is_not(
     run_json("prepare", "--from", "eegcvpr40")
     run_json("embed", "--dataset", "eegcvpr40", ENCODERS)
     run_json("train-align", "--dataset", "eegcvpr40", ENCODERS, *RIDGE)
-    found = run_json("eval-retrieval")
+    evaluation = run_json("eval-retrieval")
 
     answers = {
-        answer["question"]: answer for answer in found["metrics"]["facts"]["answers"]
+        answer["question"]: answer
+        for answer in evaluation["metrics"]["facts"]["answers"]
     }
     assert answers["which picture"]["p"] > 0.05
     assert answers["which picture"]["pool"] == 40

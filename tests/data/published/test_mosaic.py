@@ -121,8 +121,8 @@ def test_regions_select_their_grayordinates_and_vertices(
         for name in ("parcels", "named", "all")
     )
     rows = find_rows("L_V1", "L_MT", "R_MT")
-    first = betas[f"sub-01_NSD_stimulus-{parcels.image_ids[0]}_phase-train_rep-0"]
-    np.testing.assert_array_equal(np.asarray(parcels.signal[0])[:, 0], first[rows])
+    first_beta = betas[f"sub-01_NSD_stimulus-{parcels.image_ids[0]}_phase-train_rep-0"]
+    np.testing.assert_array_equal(np.asarray(parcels.signal[0])[:, 0], first_beta[rows])
     assert {name: mask.sum() for name, mask in parcels.space.regions.items()} == {
         name: len(find_rows(name)) for name in ("L_V1", "L_MT", "R_MT")
     }
@@ -131,7 +131,7 @@ def test_regions_select_their_grayordinates_and_vertices(
     np.testing.assert_array_equal(sides, rows >= 29_696)
     assert parcels.space.surface.sizes == (32_492, 32_492)
     for recording in (named, plain):
-        np.testing.assert_array_equal(np.asarray(recording.signal[0])[:, 0], first)
+        np.testing.assert_array_equal(np.asarray(recording.signal[0])[:, 0], first_beta)
     assert len(named.space.regions) == 379 and not plain.space.regions
     # each vertex once
     vertices = named.space.surface.vertices
@@ -204,17 +204,19 @@ def test_films_have_betas_and_no_pictures(
 def test_pictures_of_studies_are_listed_and_absent_ones_named(
     root: Path,
 ) -> None:
-    shown = {name: list_pictures(name, 4, 2) for name in ("NSD", "NOD")}
-    write_record(root, "sub-01_NSD", shown["NSD"])
-    write_record(root, "sub-01_NOD", shown["NOD"])
-    write_pictures(root, shown["NSD"])
+    pictures_by_name = {name: list_pictures(name, 4, 2) for name in ("NSD", "NOD")}
+    write_record(root, "sub-01_NSD", pictures_by_name["NSD"])
+    write_record(root, "sub-01_NOD", pictures_by_name["NOD"])
+    write_pictures(root, pictures_by_name["NSD"])
 
     def list_images(split: str, *studies: str) -> Sequence[str]:
         keys = {"kind": "mosaic", "studies": list(studies)}
         dataset = parts.resolve("datasets", keys).build(Paths())
         return list(dataset.images(split).image_ids)
 
-    assert list_images("test", "NSD") == [name[:-4] for name, _ in shown["NSD"]["test"]]
+    assert list_images("test", "NSD") == [
+        name[:-4] for name, _ in pictures_by_name["NSD"]["test"]
+    ]
     assert list_images("artificial", "NSD") == ["NSD-bar", "NSD-dot"]
     assert_refused(
         lambda: list_images("train", "NOD", "NSD"), "nod-000x.png", "4 train"
@@ -230,8 +232,8 @@ def test_absent_and_wrong_records_and_parcels_are_named(
 ) -> None:
     write_record(root, "sub-01_NSD", list_pictures("NSD", 3, 2))
 
-    def prepare(*words: str) -> Callable[[], object]:
-        return lambda: run_command("prepare", "preparation=mosaic", *words)
+    def prepare(*arguments: str) -> Callable[[], object]:
+        return lambda: run_command("prepare", "preparation=mosaic", *arguments)
 
     assert_refused(prepare("subjects=sub-02_NSD"), "sub-02_NSD.hdf5", "fetch mosaic")
     assert_refused(prepare("subjects=94"), "subject 94", "1 to 93")
@@ -267,10 +269,10 @@ def run(home: Path, recipe: str) -> dict:
 def test_new_people_are_decoded_without_their_own_records(
     home: Path, root: Path, code_allowed: None
 ) -> None:
-    shown = list_pictures("NSD", 6, 4)
+    pictures = list_pictures("NSD", 6, 4)
     for number in range(1, 9):
-        write_record(root, f"sub-{number:02d}_NSD", shown, number)
-    write_pictures(root, shown)
+        write_record(root, f"sub-{number:02d}_NSD", pictures, number)
+    write_pictures(root, pictures)
     write_participants(root, {"NSD": "sub-01", "NOD": "sub-03"})
 
     scopes = run(home, "papers/mosaic-new-people")
@@ -286,34 +288,36 @@ def test_new_people_are_decoded_without_their_own_records(
 def test_a_person_is_decoded_by_their_other_study(
     home: Path, root: Path, code_allowed: None
 ) -> None:
-    shown = {name: list_pictures(name, 8, 4) for name in ("NSD", "NOD", "GOD")}
+    pictures_by_name = {
+        name: list_pictures(name, 8, 4) for name in ("NSD", "NOD", "GOD")
+    }
     for name in ("sub-01_NSD", "sub-02_NSD", "sub-03_NOD", "sub-05_GOD"):
-        write_record(root, name, shown[name[-3:]], RECORDS[name])
-    write_pictures(root, *shown.values())
+        write_record(root, name, pictures_by_name[name[-3:]], RECORDS[name])
+    write_pictures(root, *pictures_by_name.values())
     write_participants(root, {"NSD": "sub-01", "NOD": "sub-03"}, {"GOD": "sub-05"})
 
     scopes = run(home, "papers/mosaic-other-study")
 
-    tested = {name.split("_")[0] for name in scopes if name.startswith("sub-")}
-    assert tested == {"sub-55", "sub-83"}
+    names = {name.split("_")[0] for name in scopes if name.startswith("sub-")}
+    assert names == {"sub-55", "sub-83"}
     assert scopes["all"]["top1"]["caveats"] == [SAME_PERSON]
 
 
 def test_records_of_a_person_are_never_in_training_and_test(
     home: Path, root: Path, run_command: Callable, code_allowed: None
 ) -> None:
-    shown = {name: list_pictures(name, 6, 3) for name in ("NSD", "NOD")}
+    pictures_by_name = {name: list_pictures(name, 6, 3) for name in ("NSD", "NOD")}
     for name in ("sub-01_NSD", "sub-02_NSD", "sub-03_NOD"):
-        write_record(root, name, shown[name[-3:]], RECORDS[name])
-    write_pictures(root, *shown.values())
+        write_record(root, name, pictures_by_name[name[-3:]], RECORDS[name])
+    write_pictures(root, *pictures_by_name.values())
     run_command("prepare", "preparation=mosaic", V1)
     both = "dataset={kind: mosaic, studies: [NSD, NOD]}"
     run_command("embed", both, ENCODER)
     settings = ("backbone=shared-ridge", "seeds=0", "signal.normalise=null")
     settings = (*settings, "train.validation=0", ENCODER)
 
-    def train(dataset: str, *words: str) -> str:
-        run_command("train-align", dataset, *settings, *words)
+    def train(dataset: str, *arguments: str) -> str:
+        run_command("train-align", dataset, *settings, *arguments)
         paths = (home / "runs/train-align").glob("mosaic*")
         return str(max(paths, key=lambda path: path.stat().st_mtime_ns))
 

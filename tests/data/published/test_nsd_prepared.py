@@ -70,16 +70,16 @@ def test_mindeye2_trials_are_grouped_by_picture_in_time_order(
     mini_nsd, recorded
 ) -> None:
     root, truth = mini_nsd
-    found = open_mindeye2(mini_nsd).recording(1, "test")
+    recording = open_mindeye2(mini_nsd).recording(1, "test")
     trials = dict(sorted(list_trials(truth, "test").items()))
-    assert list(found.pictures) == list(trials)
+    assert list(recording.pictures) == list(trials)
     np.testing.assert_array_equal(
-        found.repetitions, [len(numbers) for numbers in trials.values()]
+        recording.repetitions, [len(numbers) for numbers in trials.values()]
     )
-    assert set(found.repetitions) >= {2, 3}
+    assert set(recording.repetitions) >= {2, 3}
     with h5py.File(root / "mindeye2" / BETAS) as file:
         betas = file["betas"][:]
-    arranged = arrange(found)
+    arranged = arrange(recording)
     for row, sessions, numbers in zip(
         arranged.signal, arranged.sessions, trials.values(), strict=True
     ):
@@ -88,12 +88,12 @@ def test_mindeye2_trials_are_grouped_by_picture_in_time_order(
         assert not row[len(numbers) :].any()
         assert (sessions[len(numbers) :] == -1).all()
     assert (
-        found.space.regions["nsdgeneral"].all()
-        and len(found.space.regions["nsdgeneral"]) == found.signal.shape[1]
+        recording.space.regions["nsdgeneral"].all()
+        and len(recording.space.regions["nsdgeneral"]) == recording.signal.shape[1]
     )
     recorded(
         digits=5,
-        **numbers_of_trials(found),
+        **numbers_of_trials(recording),
         train=numbers_of_trials(open_mindeye2(mini_nsd).recording(1, "train")),
     )
 
@@ -102,15 +102,15 @@ def test_mindeye1_keeps_each_repetition_once(mini_nsd, recorded) -> None:
     _, truth = mini_nsd
     voxels = truth["voxels"].astype(np.float16)
     for split in ("train", "test"):
-        found = open_mindeye1(mini_nsd).recording(1, split)
+        recording = open_mindeye1(mini_nsd).recording(1, split)
         trials = list_trials(truth, split)
-        arranged = arrange(found)
+        arranged = arrange(recording)
         for image_id, row, count in zip(
-            arranged.image_ids, arranged.signal, found.repetitions, strict=True
+            arranged.image_ids, arranged.signal, recording.repetitions, strict=True
         ):
             assert count == len(trials[image_id])
             np.testing.assert_array_equal(row[:count, :, 0], voxels[trials[image_id]])
-    recorded(digits=4, **numbers_of_trials(found))
+    recorded(digits=4, **numbers_of_trials(recording))
 
 
 def test_brain_diffuser_pictures_are_in_the_order_of_first_sight(
@@ -120,16 +120,16 @@ def test_brain_diffuser_pictures_are_in_the_order_of_first_sight(
     _, truth = mini_nsd
     raw = {}
     for split in ("train", "test"):
-        found = open_brain_diffuser(mini_nsd).recording(1, split)
+        recording = open_brain_diffuser(mini_nsd).recording(1, split)
         trials = list_trials(truth, split)
-        assert list(found.image_ids) == list(trials)
+        assert list(recording.image_ids) == list(trials)
         means = [truth["voxels"][numbers].mean(0) for numbers in trials.values()]
         raw[split] = np.stack(means) / 300
         expected = (raw[split] - raw["train"].mean(0)) / raw["train"].std(0, ddof=1)
         np.testing.assert_allclose(
-            found.signal[0 : len(expected)][:, :, 0], expected, atol=1e-4
+            recording.signal[0 : len(expected)][:, :, 0], expected, atol=1e-4
         )
-    recorded(digits=4, **numbers_of_trials(found))
+    recorded(digits=4, **numbers_of_trials(recording))
 
 
 def test_test_trials_among_training_ones_are_refused(mini_nsd, tmp_path: Path) -> None:

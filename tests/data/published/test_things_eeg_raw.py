@@ -113,7 +113,7 @@ def test_each_session_draws_the_published_trials(
     for number, session in enumerate(unwhitened["eeg_steps"], 1):
         for partition, split in SPLITS.items():
             name = f"ses-{number:02d}_{partition}"
-            drawn = steps[f"chosen_{name}"]
+            step = steps[f"chosen_{name}"]
             codes = steps[f"images_{name}"]
             # a sample lasts a millisecond
             onsets = probe[f"onset_{name}"][probe[f"code_{name}"] != TARGET]
@@ -121,9 +121,9 @@ def test_each_session_draws_the_published_trials(
 
             trials = session[split]
 
-            np.testing.assert_allclose(trials.onset_s, onsets[drawn].ravel() / 1000)
+            np.testing.assert_allclose(trials.onset_s, onsets[step].ravel() / 1000)
             found = [f"{Path(image_id).name}.jpg" for image_id in trials.image_ids]
-            assert found == files.repeat(drawn.shape[1]).tolist()
+            assert found == files.repeat(step.shape[1]).tolist()
 
 
 def test_shuffles_are_the_published_ones(golden, golden_eeg):
@@ -157,9 +157,9 @@ def test_times_before_the_cut_are_the_published_ones(golden, published):
 def test_trials_have_the_published_baseline_and_resampling(golden, unwhitened, name):
     # from volts to microvolts
     expected = 1e6 * np.load(golden / f"prepare/{name}.npz")["epochs_ses1_train"]
-    found = unwhitened[name][0]["train"]
-    assert found.unit == "µV"
-    signal = found.signal.reshape(expected.shape)
+    train = unwhitened[name][0]["train"]
+    assert train.unit == "µV"
+    signal = train.signal.reshape(expected.shape)
     assert np.abs(signal - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
@@ -196,14 +196,14 @@ def assert_whiteners_near(found, expected):
 
 
 def test_alignvis_preparation_is_the_published_one(golden, published, golden_eeg):
-    found = prepare_published(published, golden_eeg, shuffle=True)
+    published_sessions = prepare_published(published, golden_eeg, shuffle=True)
     steps = np.load(golden / "prepare/eeg_steps.npz")
-    assert_whiteners_near(found, steps["whitener"])
+    assert_whiteners_near(published_sessions, steps["whitener"])
     for split in ("train", "test"):
         expected = np.load(golden / f"prepare/eeg250_{split}.npz")
-        joined = merge_sessions(found, split, golden_eeg.repetition_seed)
+        joined = merge_sessions(published_sessions, split, golden_eeg.repetition_seed)
         np.testing.assert_allclose(joined, expected["data"], atol=1.5e-5)
-    times_s = found[0]["train"].times_s
+    times_s = published_sessions[0]["train"].times_s
     assert len(times_s) == expected["data"].shape[-1] and times_s[0] == 0
 
 
@@ -212,28 +212,28 @@ def test_preparation_of_the_data_set_s_authors_is_theirs(
     golden, published, golden_eeg, across
 ):
     expected = np.load(golden / "prepare/eeg100_authors.npz")
-    found = prepare_published(
+    published_sessions = prepare_published(
         published,
         golden_eeg,
         whiten=across,
         whiten_by="both",
         **read_author_settings(golden),
     )
-    assert_whiteners_near(found, expected[f"{across}_whitener"])
+    assert_whiteners_near(published_sessions, expected[f"{across}_whitener"])
     for split in ("train", "test"):
-        joined = merge_sessions(found, split, golden_eeg.repetition_seed)
+        joined = merge_sessions(published_sessions, split, golden_eeg.repetition_seed)
         np.testing.assert_allclose(joined, expected[f"{across}_{split}"], atol=1.5e-5)
-    times_s = found[0]["train"].times_s
+    times_s = published_sessions[0]["train"].times_s
     np.testing.assert_allclose(times_s, expected["times"], atol=1e-9)
 
 
 def test_all_repetitions_are_kept_by_default_and_counted(raw, recorded):
-    found = prepare_sessions(raw)[0]["train"]
-    counts = np.unique(found.image_ids, return_counts=True)[1]
+    train = prepare_sessions(raw)[0]["train"]
+    counts = np.unique(train.image_ids, return_counts=True)[1]
     assert sorted(counts) == [2, 2, 3]
     dropped = {"target": 1, "beyond the recording": 0}
-    assert found.provenance["dropped"] == dropped
-    recorded(digits=5, **numbers_of_trials(found))
+    assert train.provenance["dropped"] == dropped
+    recorded(digits=5, **numbers_of_trials(train))
 
 
 @pytest.mark.nightly
@@ -243,13 +243,15 @@ def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_pa
         path = tmp_path / f"raw_eeg/sub-01/ses-{session:02d}/raw_eeg_test.npy"
         other = tmp_path / f"raw_eeg/sub-01/ses-{session % 4 + 1:02d}/raw_eeg_test.npy"
         path.write_bytes(other.read_bytes())
-    for before, after in zip(
+    for initial_session, final_session in zip(
         prepare_sessions(raw), prepare_sessions(tmp_path), strict=True
     ):
         np.testing.assert_array_equal(
-            before["train"].whiteners[0], after["train"].whiteners[0]
+            initial_session["train"].whiteners[0], final_session["train"].whiteners[0]
         )
-        np.testing.assert_array_equal(before["train"].signal, after["train"].signal)
+        np.testing.assert_array_equal(
+            initial_session["train"].signal, final_session["train"].signal
+        )
     # they do with whiten_by=both
     whitener, other_whitener = (
         prepare_sessions(root, whiten_by="both")[0]["train"].whiteners[0]
@@ -265,23 +267,23 @@ def test_signals_are_neuralbench_s_before_trials_are_cut(raw, recorded):
 
     window = {"epoch_ms": (-200, 800), "keep_ms": (-200, 800), "rate_hz": 120}
     window |= {"sessions": [1], "channels": ["Pz", "O1"]}
-    found = prepare_sessions(raw, continuous="neuralbench", whiten="no", **window)[0][
+    train = prepare_sessions(raw, continuous="neuralbench", whiten="no", **window)[0][
         "train"
     ]
     path = raw / "raw_eeg/sub-01/ses-01/raw_eeg_training.npy"
     content = np.load(path, allow_pickle=True).item()
-    names = list(found.space.names)
+    names = list(train.space.names)
     info = mne.create_info(names, 1000, "eeg")
     rows = [content["ch_names"].index(name) for name in names]
-    whole = mne.io.RawArray(content["raw_eeg_data"][rows].astype(float), info)
+    whole_raw_array = mne.io.RawArray(content["raw_eeg_data"][rows].astype(float), info)
     mains_hz = [*range(50, 301, 50), *range(60, 301, 60)]
-    whole.notch_filter(mains_hz, verbose="ERROR")
-    whole.filter(0.1, 75, verbose="ERROR").resample(120, verbose="ERROR")
-    scaled = RobustScaler().fit_transform(whole.get_data().T).T
-    first = round(float(found.onset_s[0]) * 120) - 24
+    whole_raw_array.notch_filter(mains_hz, verbose="ERROR")
+    whole_raw_array.filter(0.1, 75, verbose="ERROR").resample(120, verbose="ERROR")
+    scaled = RobustScaler().fit_transform(whole_raw_array.get_data().T).T
+    first = round(float(train.onset_s[0]) * 120) - 24
     trial = scaled[:, first : first + 121]
     trial = (trial - trial[:, :25].mean(1, keepdims=True))[:, :120].clip(-20, 20)
 
-    assert found.unit == "IQR" and found.signal.shape[1:] == (len(names), 120)
-    assert np.abs(found.signal[0] - trial).max() <= 1e-5 * np.abs(trial).max()
-    recorded(digits=4, **numbers_of_trials(found))
+    assert train.unit == "IQR" and train.signal.shape[1:] == (len(names), 120)
+    assert np.abs(train.signal[0] - trial).max() <= 1e-5 * np.abs(trial).max()
+    recorded(digits=4, **numbers_of_trials(train))

@@ -94,22 +94,24 @@ def test_trials_are_read_by_type_and_session(tmp_path, signal, recorded) -> None
     write_epochs(tmp_path, signal)
     preparation = make_preparation(tmp_path)
     assert preparation.subjects == (1,) and list(preparation.sessions(1)) == [1, 2]
-    first = preparation.session(1, 1)
+    first_session = preparation.session(1, 1)
     second = preparation.session(1, 2)
-    assert first["train"].image_ids == ["aardvark_01b", "aardvark_02s"]
-    assert first["test"].image_ids == ["wig_13s"]
+    assert first_session["train"].image_ids == ["aardvark_01b", "aardvark_02s"]
+    assert first_session["test"].image_ids == ["wig_13s"]
     assert second["train"].image_ids == ["bat1_05s"]
     assert second["test"].image_ids == ["wig_13s"]
-    np.testing.assert_array_equal(first["train"].signal, signal[[0, 4], :, 20:221])
+    np.testing.assert_array_equal(
+        first_session["train"].signal, signal[[0, 4], :, 20:221]
+    )
     np.testing.assert_array_equal(second["test"].signal, signal[[5], :, 20:221])
-    times_s = first["train"].times_s
+    times_s = first_session["train"].times_s
     assert (len(times_s), times_s[0], times_s[-1]) == (201, 0, 1)
-    assert first["train"].rate_hz == 200
+    assert first_session["train"].rate_hz == 200
     dropped = {"catch": 1, "category of a test picture": 1}
-    assert first["train"].provenance["dropped"] == dropped
-    assert first["test"].stimulus_marks == {"stimulus": (0.0, 500.0)}
+    assert first_session["train"].provenance["dropped"] == dropped
+    assert first_session["test"].stimulus_marks == {"stimulus": (0.0, 500.0)}
     np.testing.assert_allclose(
-        first["train"].space.positions[:, 0], np.arange(CHANNELS)
+        first_session["train"].space.positions[:, 0], np.arange(CHANNELS)
     )
     recorded(digits=5, **numbers_of_preparation(preparation))
 
@@ -117,9 +119,9 @@ def test_trials_are_read_by_type_and_session(tmp_path, signal, recorded) -> None
 def test_other_times_can_be_kept(tmp_path, signal) -> None:
     write_epochs(tmp_path, signal)
     preparation = make_preparation(tmp_path, keep_ms=(-100, 1300))
-    found = preparation.session(1, 1)["train"]
-    assert found.image_ids == ["aardvark_01b", "aardvark_02s"]
-    np.testing.assert_array_equal(found.signal, signal[[0, 4]])
+    train = preparation.session(1, 1)["train"]
+    assert train.image_ids == ["aardvark_01b", "aardvark_02s"]
+    np.testing.assert_array_equal(train.signal, signal[[0, 4]])
     with pytest.raises(
         BrainhiveError, match=r"keep_ms \[-200.0, 1000.0\] .* -100 to 1300 ms"
     ):

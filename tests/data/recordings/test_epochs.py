@@ -177,12 +177,12 @@ def test_events_of_eeglab_are_those_at_the_onset() -> None:
 
 def test_lines_of_a_table_are_chosen_by_codes() -> None:
     """The second of five events is ignored, and the third is rejected."""
-    cut: Any = SimpleNamespace(
+    stand_in: Any = SimpleNamespace(
         drop_log=((), ("IGNORED",), ("BAD",), (), ()),
         selection=np.array([0, 3, 4]),
         events=np.array([[9, 0, 1], [30, 0, 2], [40, 0, 1]]),
     )
-    epochs_cut = type("Cut", (), {**vars(cut), "__len__": lambda self: 3})()
+    epochs_cut = type("Cut", (), {**vars(stand_in), "__len__": lambda self: 3})()
 
     def choose(*pictures: str) -> list[str]:
         rows = [{"picture": name} for name in pictures]
@@ -204,16 +204,18 @@ def test_epochs_lie_end_to_end() -> None:
     events = np.array([[100, 0, 1], [180, 0, 1], [290, 0, 2], [300, 0, 1]])
 
     def lay(events: np.ndarray) -> Any:
-        made = mne.EpochsArray(signal, info, events, tmin=-0.05, verbose="ERROR")
-        return join_epochs(made, Path("x"), {}, "", [("a",)] * 4)
+        epochs_array = mne.EpochsArray(
+            signal, info, events, tmin=-0.05, verbose="ERROR"
+        )
+        return join_epochs(epochs_array, Path("x"), {}, "", [("a",)] * 4)
 
     found = lay(events)
     joined = np.concatenate(list(signal), 1)
     np.testing.assert_allclose(found.raw.get_data(), joined)
     assert found.span == (-5, 14) and found.onset_s.tolist() == [1.0, 1.8, 2.9, 3.0]
-    counted = events.copy()
-    counted[:, 0] = np.arange(4)
-    assert lay(counted).onset_s is None
+    counted_events = events.copy()
+    counted_events[:, 0] = np.arange(4)
+    assert lay(counted_events).onset_s is None
 
 
 def test_tables_of_trials_are_called_as_their_file() -> None:
@@ -251,8 +253,8 @@ def test_signals_of_no_brain_s_size_are_warned_of(
 )
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_arrays_are_converted_to_the_units_of_files(unit, factor, stored_unit, dtype):
-    given = arrays(unit=unit)
-    given["signal"] = (given["signal"] / factor).astype(dtype)
-    trials = as_trials(**given)
+    given_arrays = arrays(unit=unit)
+    given_arrays["signal"] = (given_arrays["signal"] / factor).astype(dtype)
+    trials = as_trials(**given_arrays)
     assert trials.unit == stored_unit
     np.testing.assert_allclose(trials.signal, arrays()["signal"], rtol=1e-6)

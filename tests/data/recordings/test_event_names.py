@@ -85,11 +85,11 @@ def test_events_that_name_folders_are_said_to_be_categories(tmp_path):
     ids = ["train/face/a", "train/face/b", "train/house/a"]
     for events, is_category in ((["face", "house"], True), (["face"], False)):
         names = EventNames(None, ids)
-        found = names.match(
+        match = names.match(
             [SimpleNamespace(events=list(enumerate(events)), events_without_onset=())]
         )
         with pytest.raises(BrainhiveError) as caught:
-            names.require_match(found, tmp_path / "a.fif", "annotations")
+            names.require_match(match, tmp_path / "a.fif", "annotations")
         assert ("categories" in caught.value.hint) == is_category
         assert ("[face, house]" in caught.value.hint) == is_category
 

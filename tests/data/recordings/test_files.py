@@ -39,12 +39,13 @@ def test_a_subject_is_its_label(tmp_path):
     touch(tmp_path, "sub-07A_ses-01_eeg.fif", "sub-07B_ses-01_eeg.fif")
     with pytest.raises(BrainhiveError, match=r"sub-07A.*sub-07B.* 7"):
         list_recordings(tmp_path, "*")
-    listed = list_recordings(tmp_path, "*", {"sub-07B": 8})
+    recordings = list_recordings(tmp_path, "*", {"sub-07B": 8})
     labels = {
-        subject: [path.name[4:-15] for path in of[1]] for subject, of in listed.items()
+        subject: [path.name[4:-15] for path in of[1]]
+        for subject, of in recordings.items()
     }
     assert labels == {7: ["07A"], 8: ["07B"]}
-    lines = describe_labels(listed, tmp_path, [7, 8], {"sub-07B": 8, "sub-9": 9})
+    lines = describe_labels(recordings, tmp_path, [7, 8], {"sub-07B": 8, "sub-9": 9})
     assert "sub-9" in lines[-1]
     touch(tmp_path, "sub-anna_ses-01_eeg.fif")
     with pytest.raises(BrainhiveError, match="sub-anna"):
@@ -67,9 +68,9 @@ def test_sessions_are_chosen_and_numbered_by_their_labels(tmp_path):
         (["test*", "ses-train9"], {1: "test1", 9: "train9"}),
         ([9], {9: "train9"}),
     ):
-        listed = list_recordings(tmp_path, "*", sessions=sessions)
+        recordings = list_recordings(tmp_path, "*", sessions=sessions)
         assert {
-            number: paths[0].name[11:-8] for number, paths in listed[1].items()
+            number: paths[0].name[11:-8] for number, paths in recordings[1].items()
         } == numbers
     for sessions, fact in (
         ([1], r"number 1\b"),
@@ -237,8 +238,8 @@ def test_a_format_that_is_not_read_is_named(tmp_path):
     touch(tmp_path, "sub-02_eeg.xdf")
     (tmp_path / "sub-03.mff").mkdir()
     touch(tmp_path / "sub-03.mff", "signal1.bin")
-    listed = list_unread_files(tmp_path)
-    assert [path.name for path in listed] == ["sub-02_eeg.xdf", "sub-03.mff"]
+    unread_files = list_unread_files(tmp_path)
+    assert [path.name for path in unread_files] == ["sub-02_eeg.xdf", "sub-03.mff"]
     with pytest.raises(MissingData, match=r"sub-02_eeg\.xdf"):
         list_recordings(tmp_path, "*")
 

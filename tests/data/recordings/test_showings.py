@@ -68,9 +68,9 @@ def test_equal_pictures_at_the_pace_of_trials_are_trials(names, seed):
     times_s, pictures = show(seed, names, 72 // len(names))
     assert not find_copies(times_s, pictures, len(names) < 4)[0].any()
     # each picture twice in a row, or blocks of four of a category
-    twice = np.repeat(pictures, 2).tolist()
-    times_s = np.arange(len(twice)) * 1.3
-    assert not find_copies(times_s, twice, False)[0].any()
+    repeat = np.repeat(pictures, 2).tolist()
+    times_s = np.arange(len(repeat)) * 1.3
+    assert not find_copies(times_s, repeat, False)[0].any()
     blocks = np.repeat(pictures, 4).tolist()
     pauses = np.repeat(np.arange(len(pictures)) * 10, 4)
     assert not find_copies(np.arange(len(blocks)) + pauses, blocks, True)[0].any()
@@ -93,11 +93,11 @@ def test_marks_of_pauses_do_not_stand_at_the_pace():
     times_s, _ = show(1, jitter_s=0.0)
     times_s = times_s + np.arange(len(times_s)) // 8 * 15
     others = []
-    for last, first in zip(times_s[7:-1:8], times_s[8::8], strict=False):
+    for last_times_, first_times_ in zip(times_s[7:-1:8], times_s[8::8], strict=False):
         others += [
-            (last + 1.3, "end"),
-            ((last + first) / 2, "pause"),
-            (first - 1, "go"),
+            (last_times_ + 1.3, "end"),
+            ((last_times_ + first_times_) / 2, "pause"),
+            (first_times_ - 1, "go"),
         ]
     assert find_names_at_pace(times_s, others) == {}
 

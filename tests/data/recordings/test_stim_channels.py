@@ -45,7 +45,9 @@ def test_a_port_that_holds_its_value_falls_to_its_next_code():
         port[onset:stop] = code
     repeats = np.append(False, CODES[1:] == CODES[:-1])  # a held code does not change
     expected = [
-        pair for pair, again in zip(EXPECTED, repeats, strict=True) if not again
+        pair
+        for pair, second_repeat in zip(EXPECTED, repeats, strict=True)
+        if not second_repeat
     ]
     assert (CODES[1:] & CODES[:-1] == CODES[1:]).any()
     assert find_events(port)[0] == expected

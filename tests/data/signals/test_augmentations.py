@@ -28,14 +28,14 @@ def signal() -> Tensor:
 
 
 def test_each_signal_has_its_own_random_augmentation(signal):
-    before, rows = signal.clone(), torch.tensor([7, 3, 300])
+    initial_copies, rows = signal.clone(), torch.tensor([7, 3, 300])
     for kind in parts.list_kinds("augmentations"):
         first, again, other = (vary(signal, kind, seed) for seed in (1, 1, 2))
         assert first.shape == signal.shape and first.dtype == signal.dtype
         assert (
             torch.equal(first, again)
             and not torch.equal(first, other)
-            and torch.equal(signal, before)
+            and torch.equal(signal, initial_copies)
         )
 
         augmentation = parts.load("augmentations", kind).TINY.build(RATE_HZ)
@@ -46,11 +46,13 @@ def test_each_signal_has_its_own_random_augmentation(signal):
 
 def test_a_smoothed_channel_is_the_published_moving_average(golden: Path):
     """Golden values: an average over 5 samples, and over fewer at the edges."""
-    known = load_file(golden / "methods" / "smooth.safetensors")
+    tensors = load_file(golden / "methods" / "smooth.safetensors")
 
-    smoothed = vary(known["signal"][None], "smooth", p=1)[0]
+    smoothed = vary(tensors["signal"][None], "smooth", p=1)[0]
 
-    torch.testing.assert_close(smoothed, known["expected.smoothed"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        smoothed, tensors["expected.smoothed"], atol=1e-6, rtol=0
+    )
 
 
 def test_a_channel_is_smoothed_whole_with_its_probability(signal):

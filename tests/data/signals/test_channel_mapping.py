@@ -47,8 +47,8 @@ MODEL = ("Oz", "Pz", "cz")
 def read(golden: Path) -> tuple[dict, list[str], list[str]]:
     tensors = load_file(golden / "calibrate/spline.safetensors")
     names = (
-        [bytes(row).decode().strip() for row in tensors[f"{side}_name"]]
-        for side in ("from", "to")
+        [bytes(row).decode().strip() for row in tensors[f"{name}_name"]]
+        for name in ("from", "to")
     )
     return tensors, *names
 
@@ -87,16 +87,16 @@ def test_positions_outside_the_head_frame_give_wrong_weights(golden: Path) -> No
     """Golden value: wrong weights, from positions without head frame and origin."""
     tensors, from_names, to_names = read(golden)
     from_m, to_m = look_up_positions(from_names), look_up_positions(to_names)
-    montage = [tensors[f"montage_{side}"].astype(np.float64) for side in ("from", "to")]
-    wrong = tensors["wrong.matrix_uncentred"]
+    montage = [tensors[f"montage_{name}"].astype(np.float64) for name in ("from", "to")]
+    wrong_tensor = tensors["wrong.matrix_uncentred"]
 
-    right = compute_spline_weights(
+    correct_spline_weights = compute_spline_weights(
         from_m - fit_head_centre(from_m), to_m - fit_head_centre(from_m)
     )
     uncentred = compute_spline_weights(*montage)
 
-    np.testing.assert_allclose(uncentred, wrong, atol=ROUNDING)
-    assert np.abs(right - wrong).max() > 1000 * ROUNDING
+    np.testing.assert_allclose(uncentred, wrong_tensor, atol=ROUNDING)
+    assert np.abs(correct_spline_weights - wrong_tensor).max() > 1000 * ROUNDING
 
 
 def test_equal_names_are_copied_and_the_mapping_equals_mne(

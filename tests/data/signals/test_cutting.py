@@ -88,9 +88,11 @@ def test_slow_waves_survive_any_offset_of_the_recording():
     np.testing.assert_allclose(
         (cut_with(False) - 5e5)[:, inner], expected[:, inner], atol=0.05
     )
-    before = np.stack([wave[start : start + 201].mean() for start in starts])[:, None]
+    initial_stacked = np.stack([wave[start : start + 201].mean() for start in starts])[
+        :, None
+    ]
     np.testing.assert_allclose(
-        cut_with(True)[:, inner], (expected - before)[:, inner], atol=5e-3
+        cut_with(True)[:, inner], (expected - initial_stacked)[:, inner], atol=5e-3
     )
 
 
@@ -121,7 +123,7 @@ def test_the_noise_is_the_mean_of_scikit_learns_covariances(
     epochs = draw_epochs(12)
     stimuli = np.array([5, 2, 5, 7, 2, 5, 2, 9, 9, 5, 1, 1])
 
-    found = cutting.estimate_covariance(epochs.copy(), stimuli, across)
+    covariance = cutting.estimate_covariance(epochs.copy(), stimuli, across)
 
     each = []
     for stimulus in np.unique(stimuli):
@@ -130,7 +132,7 @@ def test_the_noise_is_the_mean_of_scikit_learns_covariances(
             each.append(np.mean([shrink_slowly(trial.T) for trial in trials], 0))
         elif len(trials) > 1:
             each += [shrink_slowly(trials[:, :, time]) for time in range(30)]
-    np.testing.assert_allclose(found, np.mean(each, 0), rtol=1e-4)
+    np.testing.assert_allclose(covariance, np.mean(each, 0), rtol=1e-4)
 
 
 def test_noise_over_time_needs_a_stimulus_that_was_shown_twice() -> None:
@@ -144,7 +146,9 @@ def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
     names = list("abcd")
     for whiten_by, measured in (("training", ["train"]), ("both", ["train", "test"])):
         epochs = {"train": draw_epochs(9), "test": draw_epochs(7, 1)}
-        before = {split: signal.copy() for split, signal in epochs.items()}
+        initial_signals_by_name = {
+            split: signal.copy() for split, signal in epochs.items()
+        }
         stimuli = {split: np.arange(len(signal)) for split, signal in epochs.items()}
         steps = Steps(whiten_by=whiten_by)  # type: ignore[arg-type]
 
@@ -153,7 +157,9 @@ def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
         assert matrix is not None
         noise = np.mean(
             [
-                cutting.estimate_covariance(before[split], stimuli[split], "epochs")
+                cutting.estimate_covariance(
+                    initial_signals_by_name[split], stimuli[split], "epochs"
+                )
                 for split in measured
             ],
             0,
@@ -161,19 +167,22 @@ def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
         np.testing.assert_allclose(matrix @ noise @ matrix, np.eye(4), atol=1e-5)
         np.testing.assert_allclose(matrix, matrix.T, atol=1e-9)
         for split, signal in epochs.items():
-            expected = np.einsum("cd,ndt->nct", matrix, before[split])
+            expected = np.einsum("cd,ndt->nct", matrix, initial_signals_by_name[split])
             np.testing.assert_allclose(signal, expected, rtol=1e-3, atol=1e-4)
 
     plain = {"train": draw_epochs(9)}
-    none = cutting.whiten_session(plain, {}, Steps(whiten="no"), names)
-    assert none is None and np.array_equal(plain["train"], draw_epochs(9))
+    session = cutting.whiten_session(plain, {}, Steps(whiten="no"), names)
+    assert session is None and np.array_equal(plain["train"], draw_epochs(9))
 
 
 def test_noise_is_measured_in_splits_that_there_are() -> None:
     assert cutting.require_noise_splits(["train", "test"], Steps()) == ["train"]
-    both = Steps(whiten_by="both")
-    assert cutting.require_noise_splits(["train", "test"], both) == ["train", "test"]
-    assert cutting.require_noise_splits(["test"], both) == ["test"]
+    both_steps = Steps(whiten_by="both")
+    assert cutting.require_noise_splits(["train", "test"], both_steps) == [
+        "train",
+        "test",
+    ]
+    assert cutting.require_noise_splits(["test"], both_steps) == ["test"]
     assert cutting.require_noise_splits(["test"], Steps(whiten="no")) == []
     with pytest.raises(BrainhiveError, match="training trials"):
         cutting.require_noise_splits(["test"], Steps())
@@ -262,12 +271,12 @@ def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
     recording = np.random.default_rng(0).normal(size=(2, 40)) + 1000
     onsets = np.array([4, 20, 31])
 
-    found = cut.cut_trials(recording, ["a", "b"], onsets, 2.0)
+    trials = cut.cut_trials(recording, ["a", "b"], onsets, 2.0)
 
     assert cut.span == (-4, 8) and cut.rate_hz == 100
     np.testing.assert_allclose(cut.times_s, np.arange(-2, 6) / 100, atol=1e-12)
-    assert found.shape == (3, 2, 8) and found.dtype == np.float32
-    for trial, onset in zip(found, onsets, strict=True):
+    assert trials.shape == (3, 2, 8) and trials.dtype == np.float32
+    for trial, onset in zip(trials, onsets, strict=True):
         for values, channel in zip(trial, recording, strict=True):
             # the onset is part of the baseline
             mean = channel[onset - 4 : onset + 1].mean() if baseline else 0
@@ -299,16 +308,18 @@ def test_lost_trials_are_nan_and_other_infinite_values_refused(
     cut, names = Cutting(steps, 100.0), ["a", "b"]
     recording = np.random.default_rng(0).normal(size=(2, 60))
     onsets = np.array([4, 20, 34, 45])
-    whole = cut.cut_trials(recording.copy(), names, onsets, 1.0)
+    whole_trials = cut.cut_trials(recording.copy(), names, onsets, 1.0)
     recording[:, 33] = np.nan
 
-    found = cut.cut_trials(recording.copy(), names, onsets, 1.0, may_be_lost=True)
+    trials = cut.cut_trials(recording.copy(), names, onsets, 1.0, may_be_lost=True)
 
-    assert np.isnan(found).all((1, 2)).tolist() == [False, False, True, False]
-    np.testing.assert_allclose(found[[0, 1, 3]], whole[[0, 1, 3]])
+    assert np.isnan(trials).all((1, 2)).tolist() == [False, False, True, False]
+    np.testing.assert_allclose(trials[[0, 1, 3]], whole_trials[[0, 1, 3]])
     monkeypatch.setattr(cutting, "TRIALS_PER_BATCH", 1)
-    again = cut.cut_trials(recording.copy(), names, onsets, 1.0, may_be_lost=True)
-    np.testing.assert_array_equal(again, found)
+    second_trials = cut.cut_trials(
+        recording.copy(), names, onsets, 1.0, may_be_lost=True
+    )
+    np.testing.assert_array_equal(second_trials, trials)
     with pytest.raises(BrainhiveError, match=r"channel a, b has .* 1 of 4"):
         cut.cut_trials(recording.copy(), names, onsets, 1.0)
     recording[0, 20:24] = np.inf

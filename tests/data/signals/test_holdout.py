@@ -110,9 +110,9 @@ def test_listed_pictures_are_tested_and_unknown_ones_refused() -> None:
         with pytest.raises(RecipeError, match=r"names (a/9, 0|[*], 3) of 3"):
             Holdout(by="pictures", test=names).hold_out_pictures(ids, concepts, 1)
     # a name with signs of patterns is itself
-    odd = Holdout(by="pictures", test=["a[12]"])
+    holdout = Holdout(by="pictures", test=["a[12]"])
     names = ["a1", "a[12]", "a2"]
-    assert odd.hold_out_pictures(names, names, 1).tolist() == [False, True, False]
+    assert holdout.hold_out_pictures(names, names, 1).tolist() == [False, True, False]
     folder = Holdout(by="pictures", test=["a/*"])
     assert folder.hold_out_pictures(ids, concepts, 1).tolist() == [True, True, False]
 
@@ -129,10 +129,10 @@ def test_pictures_of_a_folder_are_held_out_together() -> None:
     ]
     assert not folds.has_seen_pictures
 
-    last = Holdout(by="folders", test=["film-2"])
-    is_tested = last.hold_out_pictures(image_ids, concepts, 1)
+    last_holdout = Holdout(by="folders", test=["film-2"])
+    is_tested = last_holdout.hold_out_pictures(image_ids, concepts, 1)
     np.testing.assert_array_equal(is_tested, masks[2])
-    assert last.description == "folders held out, folders film-2"
+    assert last_holdout.description == "folders held out, folders film-2"
 
 
 def test_folders_of_different_sizes_are_refused() -> None:
@@ -148,12 +148,15 @@ def test_selected_trials_keep_the_values_and_runs_of_the_file() -> None:
     recording = record(IN_FOUR_RUNS)
     is_tested = Holdout(by="runs", test=[2, 4]).hold_out_trials(recording, 1, "here")
 
-    chosen = recording.hold_out(is_tested, "test")
+    selected_out = recording.hold_out(is_tested, "test")
 
-    assert list(chosen.image_ids) == ["a", "a", "b", "b", "c", "c"]
-    assert chosen.signal[0:6].ravel().tolist() == [1, 3, 5, 7, 9, 11]
-    assert chosen.signal[2:4, :, slice(0, 1)].ravel().tolist() == [5, 7]
-    assert chosen.runs is not None and chosen.runs.ravel().tolist() == [1, 3] * 3
+    assert list(selected_out.image_ids) == ["a", "a", "b", "b", "c", "c"]
+    assert selected_out.signal[0:6].ravel().tolist() == [1, 3, 5, 7, 9, 11]
+    assert selected_out.signal[2:4, :, slice(0, 1)].ravel().tolist() == [5, 7]
+    assert (
+        selected_out.runs is not None
+        and selected_out.runs.ravel().tolist() == [1, 3] * 3
+    )
 
 
 def test_a_run_that_was_z_scored_by_itself_gets_a_caveat() -> None:
@@ -188,8 +191,10 @@ def test_run_1_of_two_sessions_counts_as_two_runs() -> None:
     second = Holdout(by="sessions", test=[2]).hold_out_trials(recording, 1, "here")
     assert third[:4].tolist() == [False, False, True, False]
     assert second[:4].tolist() == [False, False, True, True]
-    last = Holdout(by="sessions", test=[-1]).hold_out_trials(recording, 1, "here")
-    assert (last == second).all()
+    last_out_trials = Holdout(by="sessions", test=[-1]).hold_out_trials(
+        recording, 1, "here"
+    )
+    assert (last_out_trials == second).all()
     for fields in ({}, {"folds": 2, "share": 0.5}, {"split": "a.json"}):
         with pytest.raises(RecipeError):
             Holdout.model_validate({"by": "runs", **fields})
@@ -405,11 +410,20 @@ def test_all_pictures_are_used_unless_a_split_lists_fewer(
         is_chosen = holdout.choose_stimuli(stimuli, split, fold)
         return "".join(np.array(stimuli.image_ids)[is_chosen])
 
-    listed = Holdout(by="pictures", split=str(path))
-    assert [choose(listed, split, 1) for split in ("train", "test")] == ["ab", "c"]
-    assert [choose(listed, split, 2) for split in ("train", "test")] == ["e", "a"]
-    named = Holdout(by="pictures", test=["b", "d"])
-    assert [choose(named, split, 1) for split in ("train", "test")] == ["ace", "bd"]
+    listed_holdout = Holdout(by="pictures", split=str(path))
+    assert [choose(listed_holdout, split, 1) for split in ("train", "test")] == [
+        "ab",
+        "c",
+    ]
+    assert [choose(listed_holdout, split, 2) for split in ("train", "test")] == [
+        "e",
+        "a",
+    ]
+    named_holdout = Holdout(by="pictures", test=["b", "d"])
+    assert [choose(named_holdout, split, 1) for split in ("train", "test")] == [
+        "ace",
+        "bd",
+    ]
     for holdout in (SEPARATE_TEST, Holdout(by="runs", folds=2)):
         for split in ("train", "test"):
             assert choose(holdout, split, 1) == "abcde"
@@ -519,11 +533,11 @@ def test_preparations_that_saw_held_out_trials_are_refused(
                 holdout.choose_trials(recording, split, 1, "here")
         assert SEPARATE_TEST.choose_trials(recording, "train", 1, "here") is recording
     else:
-        chosen = [
+        selected_trials = [
             holdout.choose_trials(recording, split, 1, "here")
             for split in ("train", "test")
         ]
-        total = sum(len(trials.index) for trials in chosen)  # type: ignore[arg-type]
+        total = sum(len(trials.index) for trials in selected_trials)  # type: ignore[arg-type]
         assert total == len(recording.signal)
 
 
@@ -553,8 +567,8 @@ def test_each_split_is_compared_with_the_other_side_of_models() -> None:
         ("test", [recordings["train"]]),
         ("shared", [recordings["train"]]),
     ):
-        found = list_other(SEPARATE_TEST, split)
-        assert list(map(id, found)) == list(map(id, others))
+        remaining_trials = list_other(SEPARATE_TEST, split)
+        assert list(map(id, remaining_trials)) == list(map(id, others))
 
     runs = Holdout(by="runs", test=[1])
     recordings["train"] = record(IN_FOUR_RUNS)
@@ -573,8 +587,8 @@ def test_tested_trials_are_grouped_by_run_and_block() -> None:
     assert alike.group_of == {"t1": "run 1", "t2": "run 1", "t3": "run 2"}
     assert len(set(alike.block_of.values())) == 3
     assert not runs.add_fold_groups(StimulusGrouping(), tested, [2]).has_folds
-    plain = pictures.add_fold_groups(StimulusGrouping(), tested, [1, 2])
-    assert plain.has_folds and not plain.group_of and not plain.block_of
+    grouping = pictures.add_fold_groups(StimulusGrouping(), tested, [1, 2])
+    assert grouping.has_folds and not grouping.group_of and not grouping.block_of
 
 
 def test_trials_are_named_by_their_run_session_or_fold() -> None:
@@ -600,6 +614,16 @@ def test_protocols_name_what_is_held_out_and_how_much(tmp_path: Path) -> None:
         ({"test": ["a/7", "b/9"]}, "a/7, b/9"),
         ({"split": "tau.json"}, "tau"),
     ):
-        words = Holdout(by="pictures", **amount).description
-        assert fact in words and "pictures" in words and "None" not in words
-        assert sum(other in words for other in ("12 folds", "0.25", "a/7", "tau")) == 1
+        description = Holdout(by="pictures", **amount).description
+        assert (
+            fact in description
+            and "pictures" in description
+            and "None" not in description
+        )
+        assert (
+            sum(
+                other_text in description
+                for other_text in ("12 folds", "0.25", "a/7", "tau")
+            )
+            == 1
+        )

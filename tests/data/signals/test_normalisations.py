@@ -42,13 +42,13 @@ def learn(part, signal: np.ndarray):
 
 def test_chunks_do_not_matter_and_subjects_have_equal_weight(signal):
     for kind in KINDS:
-        part = parts.load("normalisations", kind).TINY
-        normalised = learn(part, signal)(signal)
+        TINY = parts.load("normalisations", kind).TINY
+        normalised = learn(TINY, signal)(signal)
         assert normalised.dtype == np.float32 and normalised.shape == signal.shape
-        whole = part.build(part.measure([signal]))
+        whole = TINY.build(TINY.measure([signal]))
         np.testing.assert_allclose(whole(signal), normalised, atol=ROUNDING)
 
-        quiet, loud = part.measure([signal]), part.measure([3 * signal[:5]])
+        quiet, loud = TINY.measure([signal]), TINY.measure([3 * signal[:5]])
         for name, values in pool_statistics([quiet, loud]).items():
             np.testing.assert_allclose(values, (quiet[name] + loud[name]) / 2)
 
@@ -76,21 +76,21 @@ def test_the_training_template_is_subtracted_from_all_signals(
     golden: Path,
 ):
     """Golden values: BRIDGE's mean over repetitions, then over training pictures."""
-    known = load_file(golden / "methods" / "bridge_template.safetensors")
-    averages = {split: known[split].mean(1) for split in ("train", "test")}
+    tensors = load_file(golden / "methods" / "bridge_template.safetensors")
+    averages = {split: tensors[split].mean(1) for split in ("train", "test")}
 
     normaliser = Template().build(
         Template().measure([averages["train"][:3], averages["train"][3:]])
     )
 
-    np.testing.assert_allclose(normaliser.mean, known["expected.template"], atol=1e-6)
+    np.testing.assert_allclose(normaliser.mean, tensors["expected.template"], atol=1e-6)
     for split, signals in averages.items():
         np.testing.assert_allclose(
-            normaliser(signals), known[f"expected.{split}"], atol=1e-6
+            normaliser(signals), tensors[f"expected.{split}"], atol=1e-6
         )
-        single = normaliser(known[split])  # each repetition, too
+        single = normaliser(tensors[split])  # each repetition, too
         np.testing.assert_allclose(
-            single.mean(1), known[f"expected.{split}"], atol=1e-6
+            single.mean(1), tensors[f"expected.{split}"], atol=1e-6
         )
 
 
@@ -122,9 +122,9 @@ def test_a_riemannian_mean_uses_evenly_spaced_trials(signal, monkeypatch):
     for room, stride in ((23, 1), (22, 2), (12, 2), (11, 4), (6, 4), (5, 8)):
         monkeypatch.setattr(normalisations, "MAX_BYTES", room * size)
         for kind in ("affine-invariant", "log-euclidean"):
-            found = Riemannian(mean=kind).measure(chunks)["reference"]
+            reference = Riemannian(mean=kind).measure(chunks)["reference"]
             expected = average_products(products[::stride], kind == "affine-invariant")
-            np.testing.assert_allclose(found, expected)
+            np.testing.assert_allclose(reference, expected)
 
 
 def test_dead_trials_do_not_count_in_a_riemannian_mean(signal):

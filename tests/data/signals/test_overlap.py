@@ -31,12 +31,12 @@ def test_windows_longer_than_the_time_between_onsets_overlap(spacing_s, overlap_
     """Windows that overlap are reported with their spacing and overlap."""
     onset_s = None if spacing_s is None else 5 + spacing_s * np.arange(8)
 
-    found = Overlap.measure([trials(onset_s)], TIMES_S)
+    overlap = Overlap.measure([trials(onset_s)], TIMES_S)
 
-    assert (found is None) == (overlap_s is None)
-    if found is not None:
-        assert f"{spacing_s:.2f} s" in found.description
-        assert found.description.endswith(overlap_s)
+    assert (overlap is None) == (overlap_s is None)
+    if overlap is not None:
+        assert f"{spacing_s:.2f} s" in overlap.description
+        assert overlap.description.endswith(overlap_s)
 
 
 def test_splits_that_share_runs_are_one_sequence():
@@ -46,5 +46,5 @@ def test_splits_that_share_runs_are_one_sequence():
     assert Overlap.measure([train], TIMES_S) is None
     assert Overlap.measure([train, test], TIMES_S) is None
     close = trials(0.9 + 2.0 * np.arange(8))
-    found = Overlap.measure([train, close], TIMES_S)
-    assert "0.90 s" in found.description and found.description.endswith("0.10 s")
+    overlap = Overlap.measure([train, close], TIMES_S)
+    assert "0.90 s" in overlap.description and overlap.description.endswith("0.10 s")

@@ -29,9 +29,9 @@ def recording(signal: Any, repetitions: Any = None) -> Trials:
 
 
 def average(
-    recording: Trials, channels: Any, window_ms: Any, scale: float, where: str
+    recording: Trials, channels: Any, window_ms: Any, scale: float, text: str
 ) -> Any:
-    return recording.select(channels, window_ms, scale, where).averages
+    return recording.select(channels, window_ms, scale, text).averages
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_a_window_includes_its_start_and_excludes_its_stop() -> None:
         ((100, 200), (25, 50)),
         ((-3.9, 4), (0, 1)),
     ):
-        found = find_sample_range(MS, window_ms)
-        assert (found.start, found.stop) == expected
+        sample_range = find_sample_range(MS, window_ms)
+        assert (sample_range.start, sample_range.stop) == expected
     with pytest.raises(RecipeError, match=r"\[-4, 1000\] ms") as caught:
         find_sample_range(MS, (-4, 1000))
     assert "0 to 996 ms" in caught.value.hint
@@ -90,21 +90,23 @@ def test_each_trial_is_centred_and_divided_by_its_norm(signal: Any) -> None:
     trials = centred / np.where(norm == 0, 1, norm)
     expected = trials.sum(1) - trials[:, 2] * (counts < 3)[:, None, None]
 
-    chosen = recording(signal, counts).select(
+    selected_recording = recording(signal, counts).select(
         None, None, 2.0, "here", normalises_trials=True
     )
 
     np.testing.assert_allclose(
-        chosen.averages, 2 * expected / counts[:, None, None], atol=ROUNDING
+        selected_recording.averages, 2 * expected / counts[:, None, None], atol=ROUNDING
     )
-    assert (chosen.as_repetitions()[1, 2, 3] == 0).all()
+    assert (selected_recording.as_repetitions()[1, 2, 3] == 0).all()
     # the window is cut before, as the loader of AlignVis cuts it
     window = recording(signal).select(
         ["Oz"], (4, 20), 1.0, "here", normalises_trials=True
     )
-    part = signal[:, :, 3:, 1:5]
-    norm = np.linalg.norm(part, axis=-1, keepdims=True)
-    expected = (part - part.mean(-1, keepdims=True)) / np.where(norm == 0, 1, norm)
+    partial_signal = signal[:, :, 3:, 1:5]
+    norm = np.linalg.norm(partial_signal, axis=-1, keepdims=True)
+    expected = (partial_signal - partial_signal.mean(-1, keepdims=True)) / np.where(
+        norm == 0, 1, norm
+    )
     np.testing.assert_allclose(window.averages, expected.mean(1), atol=ROUNDING)
 
 

@@ -27,9 +27,9 @@ def stored(space: Voxels, path: Path) -> Voxels:
     signal = np.zeros((1, 1, 4, 1), np.float32)
     trials = Trials.from_repetitions(signal, ["a"], space, np.zeros(1), None, "z")
     SignalStore.write(path, {"train": trials})
-    read = SignalStore.open(path)["train"].space
-    assert isinstance(read, Voxels)
-    return read
+    loaded_space = SignalStore.open(path)["train"].space
+    assert isinstance(loaded_space, Voxels)
+    return loaded_space
 
 
 def test_voxels_lie_on_the_grid_of_the_signals(tmp_path: Path) -> None:

@@ -117,17 +117,17 @@ def show_kinds(seed: int, is_beside: bool) -> dict[str, Trials]:
     """
     random = np.random.default_rng(seed)
     block_kinds = random.permutation(np.repeat(np.arange(8), 3)).tolist()
-    tested = []
+    permutation = []
     trained = []
     for block, kind in enumerate(block_kinds):
         number = block_kinds[:block].count(kind)
-        tested.append(f"test {kind} {number}")
+        permutation.append(f"test {kind} {number}")
         trained += [f"train {kind} {2 * number}", f"train {kind} {2 * number + 1}"]
     if not is_beside:
-        tested = random.permutation(tested).tolist()
+        permutation = random.permutation(permutation).tolist()
     trained_times = [time for time in range(72) if time % 3 != 1]
     return {
-        "test": record(tested, times=range(1, 72, 3)),
+        "test": record(permutation, times=range(1, 72, 3)),
         "train": record(trained, times=trained_times),
     }
 
@@ -230,8 +230,12 @@ def test_labels_in_blocks_are_exchanged_as_series() -> None:
     recordings = {}
     for person in (0, 1):
         random = np.random.default_rng(person)
-        shown = np.concatenate([random.permutation(list("abcd")) for _ in range(4)])
-        recordings[person] = {"train": record(np.repeat(shown, 6).tolist(), runs=4)}
+        joined_array = np.concatenate(
+            [random.permutation(list("abcd")) for _ in range(4)]
+        )
+        recordings[person] = {
+            "train": record(np.repeat(joined_array, 6).tolist(), runs=4)
+        }
 
     study = describe(recordings, {"train": name_concepts("abcd")}, BY_RUNS)
 
@@ -276,7 +280,9 @@ def test_an_unknown_order_of_held_out_trials_is_a_caveat(is_ordered: bool) -> No
 def test_few_labels_of_held_out_trials_need_no_features(count: int) -> None:
     names = [f"p{number}" for number in range(count)]
     random = np.random.default_rng(0)
-    shown = np.concatenate([random.permutation(names) for _ in range(2)]).tolist()
+    joined_array = np.concatenate(
+        [random.permutation(names) for _ in range(2)]
+    ).tolist()
     found = []
 
     def find_features() -> dict[str, np.ndarray]:
@@ -285,7 +291,7 @@ def test_few_labels_of_held_out_trials_need_no_features(count: int) -> None:
 
     describe_study(
         BY_RUNS,
-        {1: {"train": record(shown, runs=2)}},
+        {1: {"train": record(joined_array, runs=2)}},
         {"train": store(name_concepts(names))},
         "test",
         find_features,
@@ -296,15 +302,15 @@ def test_few_labels_of_held_out_trials_need_no_features(count: int) -> None:
 
 def test_trials_of_stimuli_without_targets_are_tested() -> None:
     names = [f"p{number}" for number in range(MAX_CATEGORIES + 1)]
-    shown = np.random.default_rng(0).permutation(names * 2).tolist()
+    random = np.random.default_rng(0).permutation(names * 2).tolist()
 
     study = describe(
-        {1: {"train": record(shown, runs=2)}},
+        {1: {"train": record(random, runs=2)}},
         {"train": name_concepts(names[1:])},
         BY_RUNS,
     )
 
-    assert np.sort(study.units[1]).tolist() == list(range(len(shown)))
+    assert np.sort(study.units[1]).tolist() == list(range(len(random)))
     assert not study.design.tells
 
 
@@ -370,12 +376,12 @@ def test_concepts_in_the_same_order_in_all_runs_are_told() -> None:
 def test_concepts_in_separate_runs_are_not_told_from_drift() -> None:
     """Pictures of a concept are near in time, and their repetitions, too."""
     concept_of = show_series([[concept] for concept in range(8)], each=6)
-    shown = np.repeat(list(concept_of), 2).tolist()
+    repeat = np.repeat(list(concept_of), 2).tolist()
     random = np.random.default_rng(1)
-    shown = np.concatenate(random.permuted(np.reshape(shown, (8, 12)), axis=1))
+    repeat = np.concatenate(random.permuted(np.reshape(repeat, (8, 12)), axis=1))
 
     study = describe(
-        {1: {"test": record(shown.tolist(), runs=8)}}, {"test": concept_of}
+        {1: {"test": record(repeat.tolist(), runs=8)}}, {"test": concept_of}
     )
 
     assert study.concepts is not None

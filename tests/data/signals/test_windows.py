@@ -72,7 +72,7 @@ def test_none_of_2_000_events_is_lost_under_stalls_and_drift(drift, delay_s):
     onsets_s = np.sort(random.uniform(times_s[0] + 0.2, times_s[-1] - 0.3, 2_000))
     windows = open_windows()
 
-    cut = feed(
+    cut_feed = feed(
         windows,
         times_s,
         [(f"event {n}", t) for n, t in enumerate(onsets_s)],
@@ -80,17 +80,19 @@ def test_none_of_2_000_events_is_lost_under_stalls_and_drift(drift, delay_s):
         delay_s,
     )
 
-    assert (windows.counts.events, windows.counts.windows, len(cut)) == (
+    assert (windows.counts.events, windows.counts.windows, len(cut_feed)) == (
         2_000,
         2_000,
         2_000,
     )
     assert windows.counts.samples == len(times_s) and not windows.counts.dropped
     assert windows.counts.gaps == windows.counts.lost == 0
-    assert {window.name for window in cut} == {f"event {n}" for n in range(2_000)}
+    assert {window.name for window in cut_feed} == {f"event {n}" for n in range(2_000)}
     # in samples of the amplifier
     true = (onsets_s - times_s[0]) * RATE_HZ * (1 + drift)
-    error = [window.signal[0, 25] - true[int(window.name.split()[1])] for window in cut]
+    error = [
+        window.signal[0, 25] - true[int(window.name.split()[1])] for window in cut_feed
+    ]
     assert np.abs(error).max() <= 0.5 + 1e-6
 
 
@@ -135,13 +137,13 @@ def test_no_window_is_cut_across_a_gap_and_filters_start_anew():
 
     gaps = windows.add_samples(samples, times_s)
     windows.locate_events()
-    cut = list(windows.cut_windows())
+    cut_windows = list(windows.cut_windows())
 
     assert gaps == [1000] and (windows.counts.gaps, windows.counts.lost) == (1, 125)
-    assert [window.name for window in cut] == ["before", "after"]
+    assert [window.name for window in cut_windows] == ["before", "after"]
     assert windows.counts.dropped == {"in a gap of the stream": 2}
     # no step of 4,900 rings
-    assert max(np.abs(window.signal).max() for window in cut) < 1e-6
+    assert max(np.abs(window.signal).max() for window in cut_windows) < 1e-6
 
 
 def test_late_events_are_counted_and_future_events_wait():

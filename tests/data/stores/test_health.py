@@ -36,26 +36,33 @@ def compute_cosines(vectors: NDArray[Any]) -> NDArray[np.float64]:
 def test_the_figures_are_those_of_numpy(
     vectors: Vectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = measure_health(vectors, np.arange(400))
+    whole_health = measure_health(vectors, np.arange(400))
     # blocks of 7 rows, which do not divide 400
     monkeypatch.setattr(health, "MAX_VALUES_IN_MEMORY", 16 * 24 * 7)
 
-    found = measure_health(vectors, np.arange(400))
+    resulting_health = measure_health(vectors, np.arange(400))
 
     spread = vectors.std(axis=0, dtype=np.float64)
-    assert found.mean_norm == pytest.approx(
+    assert resulting_health.mean_norm == pytest.approx(
         np.linalg.norm(vectors, axis=1).mean(), rel=1e-6
     )
-    assert found.spread == pytest.approx(
+    assert resulting_health.spread == pytest.approx(
         np.quantile(spread, [0, 0.05, 0.5, 0.95, 1]), rel=1e-9
     )
-    assert found.vectors == 400 and found.dimensions == 24
-    assert found.dead_dimensions == found.non_finite == found.near_duplicates == 0
+    assert resulting_health.vectors == 400 and resulting_health.dimensions == 24
+    assert (
+        resulting_health.dead_dimensions
+        == resulting_health.non_finite
+        == resulting_health.near_duplicates
+        == 0
+    )
     assert list_problems(vectors) == []
     median = np.median(compute_cosines(vectors))
-    assert whole.median_pair_cosine == pytest.approx(median, abs=1e-6)
+    assert whole_health.median_pair_cosine == pytest.approx(median, abs=1e-6)
     # tokens are flattened to vectors
-    assert measure_health(vectors.reshape(400, 6, 4), np.arange(400)) == found
+    assert (
+        measure_health(vectors.reshape(400, 6, 4), np.arange(400)) == resulting_health
+    )
 
     # only pairs of a sample are compared
     monkeypatch.setattr(health, "MAX_PAIRED_VECTORS", 100)
@@ -88,9 +95,9 @@ def test_dimensions_that_never_change_are_counted(vectors: Vectors) -> None:
 def test_non_finite_values_are_counted_and_left_out(vectors: Vectors) -> None:
     sound = measure_health(vectors, np.arange(10, 400))
     vectors[:10, :2] = [np.nan, np.inf]
-    found = measure_health(vectors, np.arange(400))
-    assert found.non_finite == 20 and found.vectors == 390
-    assert [found.mean_norm, *found.spread] == pytest.approx(
+    resulting_health = measure_health(vectors, np.arange(400))
+    assert resulting_health.non_finite == 20 and resulting_health.vectors == 390
+    assert [resulting_health.mean_norm, *resulting_health.spread] == pytest.approx(
         [sound.mean_norm, *sound.spread]
     )
     (problem,) = list_problems(vectors)
@@ -102,6 +109,6 @@ def test_near_duplicates_are_found_wherever_they_lie(vectors: Vectors) -> None:
         count = round(400 * share / 2)
         repeated = vectors.copy()
         repeated[400 - count :] = vectors[:count] * 1.0001
-        found = measure_health(repeated, np.arange(400))
-        assert found.near_duplicates == pytest.approx(share, abs=0.06)
+        resulting_health = measure_health(repeated, np.arange(400))
+        assert resulting_health.near_duplicates == pytest.approx(share, abs=0.06)
         assert bool(list_problems(repeated)) == (share > 0.5)

@@ -79,30 +79,30 @@ def test_pictures_that_were_not_fetched_are_counted_and_named(pictures):
 def test_a_complete_data_set_is_counted_by_split_and_subject(home, pictures):
     train = make_recording(PICTURES["train"])
     write_store(home, train, make_recording(PICTURES["test"]))
-    found = inspect(checks_all=True)
-    parts_of_set = found[1]["parts"]
+    stored_data = inspect(checks_all=True)
+    parts_of_set = stored_data[1]["parts"]
     store = "signals default/sub-01"
-    assert get_states(found) == {"pictures": "complete", store: "complete"}
+    assert get_states(stored_data) == {"pictures": "complete", store: "complete"}
     assert parts_of_set["pictures"]["counts"] == {"train": "6", "test": "2"}
     assert parts_of_set[store]["counts"] == {"train": "6 × 1–2", "test": "2 × 1–2"}
-    assert list_problems(found) == [] and get_exit_code(found) == 0
+    assert list_problems(stored_data) == [] and get_exit_code(stored_data) == 0
 
 
 def test_missing_parts_with_the_same_advice_are_a_single_problem(home):
-    found = inspect("things_eeg", subjects=[1, 2, 3])
-    assert set(get_states(found).values()) == {"missing"}
-    assert get_exit_code(found) == 3
-    (problem,) = list_problems(found)
+    stored_data = inspect("things_eeg", subjects=[1, 2, 3])
+    assert set(get_states(stored_data).values()) == {"missing"}
+    assert get_exit_code(stored_data) == 3
+    (problem,) = list_problems(stored_data)
     assert "3 more" in problem and "brainhive fetch things-eeg" in problem
 
 
 def test_raw_recordings_are_listed_with_the_line_to_prepare(mini_raw, small_eeg, home):
     mini_raw.make_eeg(home / "data/things-eeg", small_eeg, seed=3)
-    found = inspect("things_eeg", subjects=[1, 2])
-    parts_of_set = found[1]["parts"]
+    stored_data = inspect("things_eeg", subjects=[1, 2])
+    parts_of_set = stored_data[1]["parts"]
     assert list(parts_of_set) == ["pictures", "subject 1, raw", "subject 2"]
     raw = parts_of_set["subject 1, raw"]
-    assert raw["state"] == "not prepared" and get_exit_code(found) == 3
+    assert raw["state"] == "not prepared" and get_exit_code(stored_data) == 3
     assert "things-eeg subject 1" in raw["problem"]
     assert "brainhive prepare --from things-eeg" in raw["problem"]
 
@@ -123,10 +123,10 @@ def test_bad_signals_are_named(home, pictures):
         ("1 flat channels or voxels of 3", (flat, test)),
     ):
         write_store(home, *recordings)
-        found = inspect()
-        assert get_states(found)["signals default/sub-01"] == "bad"
-        assert get_exit_code(found) == 1
-        problem = list_problems(found)[0]
+        stored_data = inspect()
+        assert get_states(stored_data)["signals default/sub-01"] == "bad"
+        assert get_exit_code(stored_data) == 1
+        problem = list_problems(stored_data)[0]
         assert "sub-01.h5, train" in problem and fact in problem
 
 

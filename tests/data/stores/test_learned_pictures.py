@@ -53,38 +53,42 @@ def test_pictures_of_two_trainings_are_those_of_either(
             "set", names, pixels if has_pixels else None, concepts
         )
 
-    found = of(own, has_own).inherit(of(start, has_start))
+    inherit = of(own, has_own).inherit(of(start, has_start))
 
     every = list(range(1, 10))
     names = [f"p{number}" for number in every]
-    by_name = found.find_members("set", names)
+    by_name = inherit.find_members("set", names)
     assert by_name.tolist() == [number in own + start for number in every]
     with_pixels = own * has_own + start * has_start
-    by_pixels = found.find_members("other", names, make_pixels(*every))
+    by_pixels = inherit.find_members("other", names, make_pixels(*every))
     assert by_pixels.tolist() == [number in with_pixels for number in every]
-    assert found.has_all_pixels == (has_own and has_start)
-    assert len(found) == len({*own, *start})
-    assert len(found.hashes) == len(set(with_pixels))
+    assert inherit.has_all_pixels == (has_own and has_start)
+    assert len(inherit) == len({*own, *start})
+    assert len(inherit.hashes) == len(set(with_pixels))
 
     def concepts(numbers: list[int]) -> set[int]:
         shown = [f"c{number}" for number in {number // 2 for number in numbers}]
         return set(hash_concepts(shown).tolist())
 
-    assert set(found.concepts.tolist()) == concepts(own)
+    assert set(inherit.concepts.tolist()) == concepts(own)
     # concepts of the own training are left out
-    assert set(found.start_concepts.tolist()) == concepts(start) - concepts(own)
-    further = of([], True).inherit(found)
-    assert set(further.start_concepts.tolist()) == concepts(own + start)
-    for array in (found.names, found.pixels, found.concepts):
+    assert set(inherit.start_concepts.tolist()) == concepts(start) - concepts(own)
+    further_inherit = of([], True).inherit(inherit)
+    assert set(further_inherit.start_concepts.tolist()) == concepts(own + start)
+    for array in (inherit.names, inherit.pixels, inherit.concepts):
         assert (np.diff(array.astype(object)) > 0).all()
 
 
 def test_pictures_without_a_hash_have_only_a_digest() -> None:
     pixels = np.concatenate([make_pixels(1, hashed=False), make_pixels(2)])
-    found = LearnedPictures.from_image_ids("set", ["a", "b"], pixels, ["", "owl"])
-    assert found.pixels.tolist() == [1, 2] and len(found.hashes) == 1
-    assert found.hashes[0, 0] == hash_names("set", ["b"])[0]
-    assert found.concepts.tolist() == hash_concepts(["owl"]).tolist()
+    learned_pictures = LearnedPictures.from_image_ids(
+        "set", ["a", "b"], pixels, ["", "owl"]
+    )
+    assert (
+        learned_pictures.pixels.tolist() == [1, 2] and len(learned_pictures.hashes) == 1
+    )
+    assert learned_pictures.hashes[0, 0] == hash_names("set", ["b"])[0]
+    assert learned_pictures.concepts.tolist() == hash_concepts(["owl"]).tolist()
 
 
 @pytest.mark.parametrize(
@@ -94,8 +98,10 @@ def test_pictures_without_a_hash_have_only_a_digest() -> None:
 def test_near_copies_and_unknown_likenesses_are_members(
     likeness: Any, is_contained: bool
 ) -> None:
-    found = LearnedPictures.from_image_ids("set", ["a", "b"], make_pixels(1, 2))
-    tested = np.concatenate([edit_pixels(make_pixels(2), 8), make_pixels(7)])
+    learned_pictures = LearnedPictures.from_image_ids(
+        "set", ["a", "b"], make_pixels(1, 2)
+    )
+    joined_array = np.concatenate([edit_pixels(make_pixels(2), 8), make_pixels(7)])
     compared = list[tuple[int, int]]()
 
     def confirm(row: int, name: int) -> Any:
@@ -103,16 +109,22 @@ def test_near_copies_and_unknown_likenesses_are_members(
         return likeness
 
     names = ["x", "y"]
-    assert found.find_members("set", names, tested, confirm).tolist() == [
+    assert learned_pictures.find_members(
+        "set", names, joined_array, confirm
+    ).tolist() == [
         is_contained,
         False,
     ]
     assert compared == [(0, hash_names("set", ["b"]).tolist()[0])]
-    assert not found.find_members("set", names, tested, confirm, 7).any()
-    assert not found.find_members("set", names, tested).any()
+    assert not learned_pictures.find_members(
+        "set", names, joined_array, confirm, 7
+    ).any()
+    assert not learned_pictures.find_members("set", names, joined_array).any()
     # pictures of the same name or pixels are not compared
     compared.clear()
-    assert found.find_members("set", ["a", "y"], tested, confirm).tolist() == [
+    assert learned_pictures.find_members(
+        "set", ["a", "y"], joined_array, confirm
+    ).tolist() == [
         True,
         False,
     ]
@@ -127,22 +139,22 @@ def test_one_copy_settles_a_picture() -> None:
     )
     pictures = LearnedPictures.from_image_ids("set", ids, learned_pixels)
     letter = dict(zip(hash_names("set", ids).tolist(), ids, strict=True))
-    tested = np.concatenate([edit_pixels(make_pixels(1), 0)] * 3)
+    joined_array = np.concatenate([edit_pixels(make_pixels(1), 0)] * 3)
 
     def find(likenesses: str) -> dict[Any, Any]:
         kinds = dict(
             zip("-?mc.", ("", None, "mirrored", "cropped", "copy"), strict=True)
         )
-        found = find_similar_pictures(
-            tested,
+        similar_pictures = find_similar_pictures(
+            joined_array,
             np.array([False, True, False]),
             [pictures, pictures],
             lambda row, name: kinds[likenesses[ids.index(letter[name])]],
         )
-        assert {row for pairs in found.values() for row, _ in pairs} <= {1}
+        assert {row for pairs in similar_pictures.values() for row, _ in pairs} <= {1}
         return {
             kind: "".join(letter[name] for _, name in pairs)
-            for kind, pairs in found.items()
+            for kind, pairs in similar_pictures.items()
         }
 
     assert find("----") == {}
@@ -184,11 +196,11 @@ def test_pictures_are_compared_where_both_are_on_this_machine(
             images=images, pictured_as=name, holdout=Holdout(by="pictures", folds=2)
         )
 
-    tested = data_set("T", "ab-")
+    tested_data_set = data_set("T", "ab-")
     learned_sets = [data_set("absent", "", False), data_set("L", "l-")]
     learned_sets.append(data_set("M", "m"))
     confirm = PixelComparison(
-        ["b", "a", "elsewhere", "-"], tested, "test", learned_sets
+        ["b", "a", "elsewhere", "-"], tested_data_set, "test", learned_sets
     )
 
     first, lost = hash_names("L", ["l", "-"]).tolist()
@@ -198,7 +210,7 @@ def test_pictures_are_compared_where_both_are_on_this_machine(
         assert confirm(row, name) is None
     # held-out pictures lie in the split train; sets are listed once
     assert splits == ["T train", "absent train", "L train", "M train"]
-    PixelComparison("ba", tested, "other", learned_sets[1:2], "test")(0, first)
+    PixelComparison("ba", tested_data_set, "other", learned_sets[1:2], "test")(0, first)
     assert splits[4:] == ["T other", "L test"]
 
 

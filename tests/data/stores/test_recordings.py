@@ -69,8 +69,8 @@ def test_stores_are_made_once_by_the_main_process(dataset: CountedDataset) -> No
     prepare(MAIN_PROCESS)
     prepare(MAIN_PROCESS)
     assert dataset.opened == [(1, "train"), (1, "test"), (2, "train"), (2, "test")]
-    found = make_recordings(dataset).open_store(2)["test"]
-    assert (found.signal[:] == 2).all()
+    test = make_recordings(dataset).open_store(2)["test"]
+    assert (test.signal[:] == 2).all()
 
 
 def test_nothing_is_written_while_a_recording_is_missing(

@@ -40,11 +40,11 @@ def write_sessions(tmp_path, *sessions, dtype="float32"):
 
 
 def test_repetitions_come_by_session_and_time_with_ragged_counts(tmp_path):
-    found = write_sessions(
+    resulting_sessions = write_sessions(
         tmp_path, make_trials(["b", "a", "b"], 0), make_trials(["c", "b"], 10)
     )
 
-    joined = join_sessions(found, None, {"subject": 7})["train"]
+    joined = join_sessions(resulting_sessions, None, {"subject": 7})["train"]
 
     assert list(joined.image_ids) == ["a", "b", "b", "b", "c"]
     assert joined.repetitions.tolist() == [1, 3, 1]
@@ -57,8 +57,8 @@ def test_repetitions_come_by_session_and_time_with_ragged_counts(tmp_path):
     sessions = joined.provenance["sessions"]
     assert [session["trials"] for session in sessions] == [3, 2]
     SignalStore.write(tmp_path / "whole.h5", {"train": joined})
-    again = SignalStore.open(tmp_path / "whole.h5")["train"]
-    np.testing.assert_array_equal(again.signal, joined.signal[0:5])
+    second_train = SignalStore.open(tmp_path / "whole.h5")["train"]
+    np.testing.assert_array_equal(second_train.signal, joined.signal[0:5])
 
 
 def test_onsets_are_kept_if_every_session_has_them(tmp_path):
@@ -68,11 +68,13 @@ def test_onsets_are_kept_if_every_session_has_them(tmp_path):
     ]
     joined = join_sessions(write_sessions(tmp_path, *timed), None, {})["train"]
     SignalStore.write(tmp_path / "whole.h5", {"train": joined})
-    again = SignalStore.open(tmp_path / "whole.h5")
-    np.testing.assert_array_equal(again["train"].onset_s, [1, 0.5, 1.5, 2, 0.25])
+    second_signal_store = SignalStore.open(tmp_path / "whole.h5")
+    np.testing.assert_array_equal(
+        second_signal_store["train"].onset_s, [1, 0.5, 1.5, 2, 0.25]
+    )
     is_tested = np.array([True, False, True, True, False])
-    chosen = again["train"].hold_out(is_tested, "test")
-    assert chosen.onset_s.tolist() == [1, 1.5, 2]
+    selected_out = second_signal_store["train"].hold_out(is_tested, "test")
+    assert selected_out.onset_s.tolist() == [1, 1.5, 2]
 
     partly_timed = write_sessions(tmp_path, timed[0], make_trials(["b"], 10))
     assert join_sessions(partly_timed, None, {})["train"].onset_s is None
@@ -81,13 +83,13 @@ def test_onsets_are_kept_if_every_session_has_them(tmp_path):
 
 
 def test_sessions_of_other_channels_are_refused(tmp_path):
-    found = write_sessions(
+    sessions = write_sessions(
         tmp_path,
         make_trials(["a"], 0),
         make_trials(["a"], 0, space=Sensors(("O1", "Oz", "Pz"))),
     )
     with pytest.raises(BrainhiveError, match=r"session 1 .*session 2 .*channels"):
-        join_sessions(found, None, {})
+        join_sessions(sessions, None, {})
 
 
 def test_float16_is_kept_and_larger_values_are_refused(tmp_path):

@@ -40,27 +40,29 @@ def test_both_splits_are_read_back_and_mapped(path: Path) -> None:
     train = make_recording(MAX_STIMULI_PER_READ + 3, 2)
     test = make_recording(4, 7, repetitions=np.array([7, 1, 3, 7]))
     SignalStore.write(path, {"train": train, "test": test})
-    found = SignalStore.open(path)
+    resulting_signal_store = SignalStore.open(path)
     for split, written in {"train": train, "test": test}.items():
-        assert is_mapped(found[split].signal[:])
+        assert is_mapped(resulting_signal_store[split].signal[:])
         np.testing.assert_array_equal(
-            found[split].signal, written.signal.astype(np.float32)
+            resulting_signal_store[split].signal, written.signal.astype(np.float32)
         )
-        np.testing.assert_allclose(found[split].times_s, written.times_s)
+        np.testing.assert_allclose(
+            resulting_signal_store[split].times_s, written.times_s
+        )
         for name in ("image_ids", "rate_hz", "unit", "provenance"):
-            stored_values = np.asarray(getattr(found[split], name))
+            stored_values = np.asarray(getattr(resulting_signal_store[split], name))
             assert np.all(stored_values == np.asarray(getattr(written, name)))
-        assert list(found[split].space.names) == ["O1", "Oz", "O2"]
-    assert found["test"].repetitions.tolist() == [7, 1, 3, 7]
-    assert set(found["train"].repetitions.tolist()) == {2}
+        assert list(resulting_signal_store[split].space.names) == ["O1", "Oz", "O2"]
+    assert resulting_signal_store["test"].repetitions.tolist() == [7, 1, 3, 7]
+    assert set(resulting_signal_store["train"].repetitions.tolist()) == {2}
     assert [path.name for path in path.parent.iterdir()] == ["sub-03.h5"]
 
 
 def test_a_recording_without_image_ids_is_read_but_not_stored(path: Path) -> None:
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     unlabelled = make_recording(4, 2, signal=signal, image_ids=())
-    first = unlabelled.hold_out(unlabelled.repetition == 0, "test")
-    np.testing.assert_allclose(first.select().averages, signal[:, 0], atol=1e-6)
+    first_out = unlabelled.hold_out(unlabelled.repetition == 0, "test")
+    np.testing.assert_allclose(first_out.select().averages, signal[:, 0], atol=1e-6)
     with pytest.raises(BrainhiveError, match=rf"{path.stem}: .*train"):
         SignalStore.write(path, {"train": unlabelled})
     assert not path.exists()
@@ -82,22 +84,22 @@ def make_voxel_recording(count: int, **regions: list[int]) -> Trials:
 
 
 def test_voxels_are_read_back_with_their_regions(path: Path) -> None:
-    written = make_voxel_recording(4, V1=[1, 0, 1], FFA=[0, 0, 0])
+    voxel_recording = make_voxel_recording(4, V1=[1, 0, 1], FFA=[0, 0, 0])
     SignalStore.write(
         path,
         {
-            "train": written,
+            "train": voxel_recording,
             "test": make_voxel_recording(2, V1=[1, 0, 1], FFA=[0, 0, 0]),
         },
     )
-    found = SignalStore.open(path)["train"]
-    assert isinstance(found.space, Voxels) and found.rate_hz is None
-    regions = found.space.regions
+    train = SignalStore.open(path)["train"]
+    assert isinstance(train.space, Voxels) and train.rate_hz is None
+    regions = train.space.regions
     assert list(regions) == ["V1", "FFA"]
     assert regions["V1"].tolist() == [True, False, True]
     assert not regions["FFA"].any()
-    assert found.signal.dtype == np.float16
-    np.testing.assert_array_equal(found.signal, written.signal)
+    assert train.signal.dtype == np.float16
+    np.testing.assert_array_equal(train.signal, voxel_recording.signal)
 
 
 def test_a_damaged_or_foreign_file_is_an_error(path: Path) -> None:
@@ -141,19 +143,26 @@ def test_optional_arrays_and_float16_are_read_back(path: Path) -> None:
     space = Sensors(("O1", "Oz", "O2"), np.arange(9.0).reshape(3, 3))
     times_s = np.arange(5) / 30_000 - 0.1
     axes = {"space": space, "times_s": times_s, "rate_hz": 30_000}
-    half = np.random.default_rng(0).normal(size=(3, 3, 3, 5)).astype(np.float16)
-    written = make_recording(3, 3, signal=half, **optional_arrays, **axes)
-    SignalStore.write(path, {"train": written, "test": make_recording(2, 1, **axes)})
-    found = SignalStore.open(path)
-    np.testing.assert_array_equal(found["train"].sessions, [0, 1, 1, 1, 1, 0])
-    np.testing.assert_array_equal(found["train"].whiteners, whiteners)
-    np.testing.assert_array_equal(found["train"].space.positions, space.positions)
-    np.testing.assert_array_equal(found["train"].times_s, times_s)
-    assert found["test"].sessions is None and found["test"].whiteners is None
-    assert found["train"].signal.dtype == np.float16
-    assert found["test"].signal.dtype == np.float32
-    assert signal_store.count_bytes(found["train"]) == 180
-    assert signal_store.count_bytes(found["test"]) == 120
+    half_random = np.random.default_rng(0).normal(size=(3, 3, 3, 5)).astype(np.float16)
+    recording = make_recording(3, 3, signal=half_random, **optional_arrays, **axes)
+    SignalStore.write(path, {"train": recording, "test": make_recording(2, 1, **axes)})
+    resulting_signal_store = SignalStore.open(path)
+    np.testing.assert_array_equal(
+        resulting_signal_store["train"].sessions, [0, 1, 1, 1, 1, 0]
+    )
+    np.testing.assert_array_equal(resulting_signal_store["train"].whiteners, whiteners)
+    np.testing.assert_array_equal(
+        resulting_signal_store["train"].space.positions, space.positions
+    )
+    np.testing.assert_array_equal(resulting_signal_store["train"].times_s, times_s)
+    assert (
+        resulting_signal_store["test"].sessions is None
+        and resulting_signal_store["test"].whiteners is None
+    )
+    assert resulting_signal_store["train"].signal.dtype == np.float16
+    assert resulting_signal_store["test"].signal.dtype == np.float32
+    assert signal_store.count_bytes(resulting_signal_store["train"]) == 180
+    assert signal_store.count_bytes(resulting_signal_store["test"]) == 120
 
 
 def test_a_stimulus_has_an_offset_if_all_sessions_agree(path: Path) -> None:
@@ -216,12 +225,12 @@ def test_a_damaged_row_is_named_with_advice(tmp_path: Path) -> None:
     with h5py.File(path) as file:
         content[file["train/signal"].id.get_offset() + 5 * row_bytes] ^= 1
     path.write_bytes(content)
-    found = SignalStore.open(path)
+    resulting_signal_store = SignalStore.open(path)
     with pytest.raises(BrainhiveError, match="row 5 of train/signal") as caught:
-        found["train"].signal[:]
+        resulting_signal_store["train"].signal[:]
     assert caught.value.hint == f"delete it, then: {signal_store.REMAKE_HINT}"
     with pytest.raises(BrainhiveError, match="row 5 of train/signal") as caught:
-        found.verify()
+        resulting_signal_store.verify()
     assert caught.value.hint == f"delete it, then: {signal_store.REMAKE_HINT}"
 
 

@@ -42,15 +42,21 @@ def test_a_finished_store_gives_back_what_was_written(
     path: Path, values: NDArray[np.float32]
 ) -> None:
     write_store(path, values, weights={"digest": "d"})
-    found = TargetStore.open(path)
-    np.testing.assert_array_equal(found.embedding, values)
-    assert is_mapped(found.embedding[:])
-    assert (found.image_ids, found.concepts, found.done.all()) == (IDS, CONCEPTS, True)
-    assert found.attributes["weights"] == {"digest": "d"}
-    assert found.attributes["skipped"] == 0
-    assert found.find_rows(["p003", IDS[5]]).tolist() == [3, 5]
+    resulting_target_store = TargetStore.open(path)
+    np.testing.assert_array_equal(resulting_target_store.embedding, values)
+    assert is_mapped(resulting_target_store.embedding[:])
+    assert (
+        resulting_target_store.image_ids,
+        resulting_target_store.concepts,
+        resulting_target_store.done.all(),
+    ) == (IDS, CONCEPTS, True)
+    assert resulting_target_store.attributes["weights"] == {"digest": "d"}
+    assert resulting_target_store.attributes["skipped"] == 0
+    assert resulting_target_store.find_rows(["p003", IDS[5]]).tolist() == [3, 5]
     with h5py.File(path) as file:
-        np.testing.assert_array_equal(file["embedding"][()], found.embedding)
+        np.testing.assert_array_equal(
+            file["embedding"][()], resulting_target_store.embedding
+        )
 
 
 def test_a_store_carries_its_health_as_plain_json(
@@ -58,11 +64,15 @@ def test_a_store_carries_its_health_as_plain_json(
 ) -> None:
     values[3, 2] = np.nan
     write_store(path, values)
-    found = TargetStore.open(path)
+    resulting_target_store = TargetStore.open(path)
     health = measure_health(values, np.arange(COUNT))
-    assert found.health == found.remeasure_health() == health
+    assert (
+        resulting_target_store.health
+        == resulting_target_store.remeasure_health()
+        == health
+    )
     assert health.non_finite == 1
-    assert isinstance(found.attributes["health"]["spread"], list)
+    assert isinstance(resulting_target_store.attributes["health"]["spread"], list)
 
 
 def test_a_store_with_fewer_embeddings_than_pictures_is_refused(

@@ -143,15 +143,15 @@ def test_a_history_with_other_fields_is_refused(
 
 
 def test_pictures_are_found_by_their_pixels_under_any_name(folder: Path) -> None:
-    found = aligners.load(folder).learned.pictures
+    pictures = aligners.load(folder).learned.pictures
     copy = make_digests(zlib.crc32(b"train/cat/1"))
-    other = make_digests(zlib.crc32(b"test/cat/1"))
+    other_digests = make_digests(zlib.crc32(b"test/cat/1"))
 
-    assert found.find_members("others", ["test/new"], copy).all()
-    assert not found.find_members("others", ["test/new"], other).any()
-    assert not found.find_members("others", ["test/new"]).any()
+    assert pictures.find_members("others", ["test/new"], copy).all()
+    assert not pictures.find_members("others", ["test/new"], other_digests).any()
+    assert not pictures.find_members("others", ["test/new"]).any()
     # the file has changed since
-    assert found.find_members("faces", ["train/cat/2"], other).all()
+    assert pictures.find_members("faces", ["train/cat/2"], other_digests).all()
 
 
 def test_a_history_inherits_the_worst_caveats() -> None:
@@ -216,18 +216,18 @@ def test_each_tested_subject_is_described_as_new_or_trained_on() -> None:
 
 
 def test_subjects_pictures_and_simulation_are_inherited() -> None:
-    before = make_history(
+    initial_history = make_history(
         "drawn", ["a"], people={"eeg": (1, 3), "meg": (4,)}, is_simulated=True
     )
 
-    found = make_history(people={"eeg": (2,)}).inherit(before)
+    inherit = make_history(people={"eeg": (2,)}).inherit(initial_history)
 
-    assert found.people == {"eeg": (1, 2, 3), "meg": (4,)}
-    assert found.subjects == (1, 2, 3) and found.dataset == "drawn + faces"
-    assert found.pictures.find_members("drawn", ["a"]).all()
-    assert found.pictures.find_members("faces", IDS).all()
-    assert found.caveats == [TRAINED_ON_SIMULATED]
-    assert replace(found, selection="").caveats == [
+    assert inherit.people == {"eeg": (1, 2, 3), "meg": (4,)}
+    assert inherit.subjects == (1, 2, 3) and inherit.dataset == "drawn + faces"
+    assert inherit.pictures.find_members("drawn", ["a"]).all()
+    assert inherit.pictures.find_members("faces", IDS).all()
+    assert inherit.caveats == [TRAINED_ON_SIMULATED]
+    assert replace(inherit, selection="").caveats == [
         TRAINED_ON_SIMULATED,
         UNKNOWN_SELECTION,
     ]
@@ -258,24 +258,27 @@ def test_a_history_joins_that_of_its_start(seed: int) -> None:
 
     own, start = draw("own"), draw("start")
 
-    found = own.inherit(start)
+    inherit = own.inherit(start)
 
-    assert found.has_all_subjects == (own.has_all_subjects and start.has_all_subjects)
+    assert inherit.has_all_subjects == (own.has_all_subjects and start.has_all_subjects)
     for name in FLAGS[1:]:
-        assert getattr(found, name) == (getattr(own, name) or getattr(start, name))
+        assert getattr(inherit, name) == (getattr(own, name) or getattr(start, name))
     for name in ("stimulus_kinds", "recording_kinds"):
         kinds = getattr(own, name), getattr(start, name)
         expected = sorted({*kinds[0], *kinds[1]}) if all(kinds) else []
-        assert list(getattr(found, name)) == expected
+        assert list(getattr(inherit, name)) == expected
     weights = {*own.pretrained_weights, *start.pretrained_weights}
-    assert found.pretrained_weights == tuple(sorted(weights))
+    assert inherit.pretrained_weights == tuple(sorted(weights))
     eeg = {*own.people["eeg"], *start.people["eeg"]}
-    assert found.people == {"eeg": tuple(sorted(eeg)), "own": (1,), "start": (1,)}
-    assert found.signals == {"s": "own", "own": "x", "start": "x"}
-    assert set(found.trials.tolist()) == {*own.trials.tolist(), *start.trials.tolist()}
-    assert found.dataset == "start + own" and own.inherit(own).dataset == "own"
+    assert inherit.people == {"eeg": tuple(sorted(eeg)), "own": (1,), "start": (1,)}
+    assert inherit.signals == {"s": "own", "own": "x", "start": "x"}
+    assert set(inherit.trials.tolist()) == {
+        *own.trials.tolist(),
+        *start.trials.tolist(),
+    }
+    assert inherit.dataset == "start + own" and own.inherit(own).dataset == "own"
     # normalisers are not inherited
-    assert list(found.normalisers) == [len("own")]
+    assert list(inherit.normalisers) == [len("own")]
 
 
 def test_each_unknown_fact_of_a_history_is_a_caveat() -> None:
@@ -309,36 +312,38 @@ def test_published_weights_may_have_learned_the_tested_people(
 ) -> None:
     model = make_history(recordings=people, pretrained_weights=weights)
     # a model that starts from it inherits its weights
-    tuned = make_history(recordings=people).inherit(model)
+    inherit = make_history(recordings=people).inherit(model)
 
-    for history in (model, tuned):
+    for history in (model, inherit):
         assert history.list_caveats(people) == history.caveats == caveats
-    Aligner(LAYOUT, learned=tuned).save(folder)
-    assert aligners.load(folder).learned.pretrained_weights == tuned.pretrained_weights
+    Aligner(LAYOUT, learned=inherit).save(folder)
+    assert (
+        aligners.load(folder).learned.pretrained_weights == inherit.pretrained_weights
+    )
 
 
 def test_subjects_of_the_history_are_not_tested_as_new() -> None:
-    found = make_history(people={"eeg": (1, 2), "meg": (5,)})
+    history = make_history(people={"eeg": (1, 2), "meg": (5,)})
 
     def people(name: str, *left_out: int) -> Any:
         return SimpleNamespace(
             people=name, list_excluded_subjects=lambda tested: set(left_out)
         )
 
-    found.require_new_subjects(people("eeg", 3, 4), [3], "it")
-    found.require_new_subjects(people("fmri", 1, 5), [1], "it")
+    history.require_new_subjects(people("eeg", 3, 4), [3], "it")
+    history.require_new_subjects(people("fmri", 1, 5), [1], "it")
     for name, number in (("eeg", 2), ("meg", 5)):
         with pytest.raises(BrainhiveError, match=f"subject {number} of {name}"):
-            found.require_new_subjects(people(name, 3, number), [3], "it")
+            history.require_new_subjects(people(name, 3, number), [3], "it")
 
 
 def test_a_subject_without_a_normaliser_gets_the_mean() -> None:
-    found = make_history(
+    history = make_history(
         **{**STATISTICS, "normalisers": {1: OTHER}, "people": {"eeg": (1, 2)}}
     )
-    assert found.normaliser_of(1) is OTHER and found.normaliser_of(7) is MEAN
+    assert history.normaliser_of(1) is OTHER and history.normaliser_of(7) is MEAN
     # subjects of the training use their own training signals
-    assert found.normaliser_of(2) is None
+    assert history.normaliser_of(2) is None
     assert make_history().normaliser_of(7) is None
 
 
@@ -352,10 +357,13 @@ def test_a_history_next_to_another_config_is_read_back(
     trials = np.array([3, 9], np.uint64)
     make_history(**STATISTICS, trials=trials).save(tmp_path)
 
-    found = TrainingHistory.read(tmp_path)
+    training_history = TrainingHistory.read(tmp_path)
 
-    assert found.caveats == [] and found.trials.tolist() == [3, 9]
-    assert found.normaliser is not None and found.normaliser.digest == MEAN.digest
+    assert training_history.caveats == [] and training_history.trials.tolist() == [3, 9]
+    assert (
+        training_history.normaliser is not None
+        and training_history.normaliser.digest == MEAN.digest
+    )
     # a further weight file may have been trained on anything
     weights.save(tmp_path / "a" / "y.safetensors", {})
     assert TrainingHistory.read(tmp_path).caveats == [UNKNOWN_HISTORY]

@@ -13,15 +13,15 @@ ENCODER = "python:brainhive_cli.models.encoders.python:example"
 def test_a_preview_writes_no_split(
     run_command: Callable[..., Result], pictures: Path
 ) -> None:
-    words: tuple[Any, ...] = (
+    arguments: tuple[Any, ...] = (
         f"dataset={{kind: image-folder, root: {pictures}}}",
         f"encoders=['{ENCODER}']",
         "held_out={by: clusters, folds: 2}",
     )
-    split_file = run_command("embed", *words).files["split"]
+    split_file = run_command("embed", *arguments).files["split"]
     assert split_file.is_file()
     split_file.unlink()
 
-    result = embed.run(embed.Recipe.resolve("embed", None, {}, words), READ_ONLY)
+    result = embed.run(embed.Recipe.resolve("embed", None, {}, arguments), READ_ONLY)
 
     assert "split" not in result.files and not split_file.exists()

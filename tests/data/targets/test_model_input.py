@@ -19,7 +19,7 @@ def recorded(path: Path, seed: int = 0) -> Trials:
     signal = random.normal(size=(count, 3, 3, 8)).astype(np.float32)
     repetitions = np.resize([3, 1, 2], count)
     ids = [f"c/p{number}" for number in range(count)]
-    made = Trials.from_repetitions(
+    trials = Trials.from_repetitions(
         signal,
         ids,
         Sensors(CHANNELS),
@@ -28,7 +28,7 @@ def recorded(path: Path, seed: int = 0) -> Trials:
         "µV",
         repetitions=repetitions,
     )
-    SignalStore.write(path, {"train": made})
+    SignalStore.write(path, {"train": trials})
     return SignalStore.open(path)["train"].select(["Oz", "P7"], (10, 60), 2.0, "here")
 
 
@@ -38,10 +38,10 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_rows_that_are_read_late_are_those_in_memory(path):
-    whole = recorded(path)
-    normaliser = Whiten().build(Whiten().measure([whole.averages]))
+    whole_recorded = recorded(path)
+    normaliser = Whiten().build(Whiten().measure([whole_recorded.averages]))
     for chosen in (
-        whole,
+        whole_recorded,
         recorded(path).take(np.arange(0, 200, 3)),
         recorded(path).normalise(normaliser),
     ):

@@ -10,12 +10,12 @@ from brainhive_cli.data.targets.picture_splits import (
 )
 
 
-def draw(groups: int, each: int, spread: float) -> np.ndarray:
+def draw(groups: int, number: int, spread: float) -> np.ndarray:
     """Draw unit vectors [groups × each, 16], around one direction for each group."""
     random = np.random.default_rng(0)
     centres = random.normal(size=(groups, 16))
-    vectors = np.repeat(centres, each, 0) + spread * random.normal(
-        size=(groups * each, 16)
+    vectors = np.repeat(centres, number, 0) + spread * random.normal(
+        size=(groups * number, 16)
     )
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors.astype(np.float32)
@@ -53,5 +53,5 @@ def test_near_duplicates_are_not_divided_and_means_are_close() -> None:
         gap = unit[is_tested].mean(0) - unit[~is_tested].mean(0)
         distances.append(gap @ gap)
     assert found["mmd2"] < np.median(distances) / 2
-    drawn = random.permutation(300)
-    assert np.median((unit[drawn[:60]] @ unit[drawn[60:]].T).max(1)) > 0.95
+    permutation = random.permutation(300)
+    assert np.median((unit[permutation[:60]] @ unit[permutation[60:]].T).max(1)) > 0.95

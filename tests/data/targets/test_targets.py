@@ -42,30 +42,30 @@ def write_store(
     ("shape", "dtype"), [((5,), "float32"), ((4, 2, 2), "float16")]
 )
 def test_targets_are_equal_on_the_device_and_in_the_file(tmp_path, shape, dtype):
-    opened = write_store(tmp_path / "one.h5", shape, dtype)
+    store = write_store(tmp_path / "one.h5", shape, dtype)
     rows = np.array([4, 0, 0])
 
     for on_device in (True, False):
-        sources = Targets.from_stores({"one": opened}, ALONE, {"one": "key"}, on_device)
+        sources = Targets.from_stores({"one": store}, ALONE, {"one": "key"}, on_device)
         assert sources.shapes == {"key": shape}
         for index in (rows, torch.from_numpy(rows)):
             values = sources.gather(index)["key"]
             assert values.dtype == torch.float32
-            assert np.array_equal(values, opened.embedding[rows].astype(np.float32))
+            assert np.array_equal(values, store.embedding[rows].astype(np.float32))
 
 
 @pytest.mark.parametrize(("spare_bytes", "is_on_device"), [(0, True), (-4, False)])
 def test_targets_above_half_of_the_free_memory_stay_on_disk(
     tmp_path, monkeypatch, spare_bytes, is_on_device
 ):
-    found = write_store(tmp_path / "one.h5", (5,))
+    store = write_store(tmp_path / "one.h5", (5,))
     monkeypatch.setattr(
         targets,
         "count_free_bytes",
-        lambda device: 2 * found.embedding.nbytes + spare_bytes,
+        lambda device: 2 * store.embedding.nbytes + spare_bytes,
     )
 
-    source = Targets.from_stores({"one": found}, ALONE).sources["one"]
+    source = Targets.from_stores({"one": store}, ALONE).sources["one"]
 
     assert (
         isinstance(source, StoreTargets)
@@ -114,18 +114,18 @@ def test_online_targets_of_several_outputs_take_one_forward_pass():
 
 @pytest.mark.parametrize("on_device", [True, False])
 def test_each_row_takes_the_alternative_that_is_named(tmp_path, on_device):
-    several = write_store(tmp_path / "several.h5", (3, 5), alternatives=3)
-    further = write_store(tmp_path / "further.h5", (5,))
-    source = StoreTargets.from_store(several, ALONE.device, on_device, [further])
+    several_store = write_store(tmp_path / "several.h5", (3, 5), alternatives=3)
+    store = write_store(tmp_path / "further.h5", (5,))
+    source = StoreTargets.from_store(several_store, ALONE.device, on_device, [store])
     assert source.shape == (5,) and source.alternatives == 4
 
     found = source.gather(np.array([1, 0, 5, 5]), torch.tensor([2, 0, 3, 1]))
 
     expected = [
-        several.embedding[1, 2],
-        several.embedding[0, 0],
-        further.embedding[5],
-        several.embedding[5, 1],
+        several_store.embedding[1, 2],
+        several_store.embedding[0, 0],
+        store.embedding[5],
+        several_store.embedding[5, 1],
     ]
     assert np.array_equal(found, np.stack(expected))
-    assert np.array_equal(source.gather(np.array([4])), several.embedding[[4], 0])
+    assert np.array_equal(source.gather(np.array([4])), several_store.embedding[[4], 0])

@@ -63,11 +63,11 @@ def true_conditioning() -> Conditioning:
     return Conditioning(**conditions)
 
 
-def correlation(image: torch.Tensor, other: torch.Tensor) -> float:
-    image, other = (
-        x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (image, other)
+def correlation(image: torch.Tensor, other_tensor: torch.Tensor) -> float:
+    image, other_tensor = (
+        x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (image, other_tensor)
     )
-    return F.cosine_similarity(image, other).mean().item()
+    return F.cosine_similarity(image, other_tensor).mean().item()
 
 
 def generate(

@@ -16,8 +16,8 @@ from brainhive_cli.training.alignment import Cell, Recipe as Training
 from tests.worlds.array_trials import make_trials
 
 
-def recipe(*words: str) -> Recipe:
-    return Recipe.resolve("calibrate", None, {}, words)
+def recipe(*arguments: str) -> Recipe:
+    return Recipe.resolve("calibrate", None, {}, arguments)
 
 
 class Run:
@@ -50,13 +50,13 @@ class Run:
         )
 
 
-def resolve(monkeypatch: pytest.MonkeyPatch, run: Run, *words: str) -> Job:
+def resolve(monkeypatch: pytest.MonkeyPatch, finished_run: Run, *arguments: str) -> Job:
     def change(thing: Any, **changes: Any) -> Any:
         return thing if isinstance(thing, Run) else replace(thing, **changes)
 
-    monkeypatch.setattr(jobs, "open_model", lambda *_, **__: run)
+    monkeypatch.setattr(jobs, "open_model", lambda *_, **__: finished_run)
     monkeypatch.setattr(jobs, "replace", change)
-    return Job.resolve(recipe(*words))
+    return Job.resolve(recipe(*arguments))
 
 
 def test_each_model_is_tested_on_whom_it_has_not_learned_from(
@@ -74,24 +74,24 @@ def test_each_model_is_tested_on_whom_it_has_not_learned_from(
     assert job.recipe.align_run == "ref" and job.unit == "pictures"
     assert (job.draws, job.needs_trials) == (3, False)
     assert job.epochs == job.training.train.epochs
-    chosen = resolve(monkeypatch, Run(), "subjects=3")
-    assert [(cell.name, cell.tested_on) for cell in chosen.cells] == [("cell 1", (3,))]
+    recipe = resolve(monkeypatch, Run(), "subjects=3")
+    assert [(cell.name, cell.tested_on) for cell in recipe.cells] == [("cell 1", (3,))]
     # people of another data set are all new
-    others = resolve(monkeypatch, Run(tests_new_subjects=True))
-    assert len(others.cells) == 2 * 4
+    other_recipe = resolve(monkeypatch, Run(tests_new_subjects=True))
+    assert len(other_recipe.cells) == 2 * 4
 
 
 def test_units_and_orders_decide_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run("backbone=ridge")
-    closed = resolve(monkeypatch, run, "trials=4,9", "draws=5")
-    assert (closed.unit, closed.draws, closed.needs_trials) == ("trials", 5, True)
-    assert closed.epochs is None
-    ordered = resolve(monkeypatch, run, "order=recording")
+    finished_run = Run("backbone=ridge")
+    recipe = resolve(monkeypatch, finished_run, "trials=4,9", "draws=5")
+    assert (recipe.unit, recipe.draws, recipe.needs_trials) == ("trials", 5, True)
+    assert recipe.epochs is None
+    ordered = resolve(monkeypatch, finished_run, "order=recording")
     assert (ordered.unit, ordered.draws, ordered.needs_trials) == ("pictures", 1, True)
 
 
 @pytest.mark.parametrize(
-    ("run", "words"),
+    ("finished_run", "arguments"),
     [
         (Run(recipe=None), ()),
         (Run(dataset=SimpleNamespace(holdout=SimpleNamespace(divides_train=True))), ()),
@@ -102,14 +102,14 @@ def test_units_and_orders_decide_what_is_read(monkeypatch: pytest.MonkeyPatch) -
     ids=["model folder", "held-out trials", "nobody", "known", "one known"],
 )
 def test_what_cannot_be_calibrated_is_refused(
-    monkeypatch: pytest.MonkeyPatch, run: Run, words: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, finished_run: Run, arguments: tuple[str, ...]
 ) -> None:
     with pytest.raises(BrainhiveError):
-        resolve(monkeypatch, run, *words)
+        resolve(monkeypatch, finished_run, *arguments)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("pictures=3", "trials=4"),
         ("order=recording", "draws=2"),
@@ -117,9 +117,9 @@ def test_what_cannot_be_calibrated_is_refused(
         ("alignments=nothing",),
     ],
 )
-def test_keys_without_an_effect_are_refused(words: tuple[str, ...]) -> None:
+def test_keys_without_an_effect_are_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(RecipeError):
-        recipe(*words)
+        recipe(*arguments)
     assert recipe("arms=permuted-transfer", "transfer.draws=3")
 
 
@@ -163,8 +163,8 @@ def test_tested_pictures_are_not_learned_from(
 
     person = job.people[3]
 
-    left = [row for row in range(1, 9) if row not in tested_copies]
-    assert person.trials.stimulus.tolist() == left
+    left_rows = [row for row in range(1, 9) if row not in tested_copies]
+    assert person.trials.stimulus.tolist() == left_rows
     assert person.dropped == len(tested_copies)
     assert person.tested.stimulus.tolist() == [2, 3, 6]
     assert asked["ids"] == ["p2", "p3", "p6"] and person.rows.tolist() == [2, 3, 6]
@@ -177,6 +177,6 @@ def test_models_that_went_on_from_another_leave_nobody_out(
     job = resolve(monkeypatch, Run(), *asked)
     assert not job.has_start() and job.count_choosers(job.cells[0]) == 2
     started = job.training.model_copy(update={"mode": "finetune"})
-    run = Run(recipe=started)
-    tuned = resolve(monkeypatch, run, *asked)
-    assert tuned.has_start() and tuned.count_choosers(tuned.cells[0]) == 0
+    finished_run = Run(recipe=started)
+    recipe = resolve(monkeypatch, finished_run, *asked)
+    assert recipe.has_start() and recipe.count_choosers(recipe.cells[0]) == 0

@@ -69,5 +69,5 @@ def test_arms_that_no_model_has_are_refused(
 
 def test_one_arm_is_enough(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     require_arms(job("arms=zero-shot,transfer"))
-    monkeypatch.setattr(Base, "encode", lambda *asked: None)
+    monkeypatch.setattr(Base, "encode", lambda *arguments: None)
     require_arms(job("arms=zero-shot,subject-layer"))

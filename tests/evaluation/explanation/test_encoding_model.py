@@ -48,12 +48,14 @@ def whitened(split, low, meaning):
         random.normal(size=(*posterior.shape[:2], len(FRONTAL), posterior.shape[3]))
         * posterior.std()
     )
-    plain = np.concatenate([frontal, posterior], 2)
+    plain_joined_array = np.concatenate([frontal, posterior], 2)
     whiteners = np.eye(len(NAMES)) + 0.2 * np.random.default_rng(1).normal(
         size=(2, len(NAMES), len(NAMES))
     )
-    sessions = random.integers(0, 2, plain.shape[:2]).astype(np.int8)
-    signal = np.einsum("nrij,nrjt->nrit", whiteners[sessions], plain).astype(np.float32)
+    sessions = random.integers(0, 2, plain_joined_array.shape[:2]).astype(np.int8)
+    signal = np.einsum(
+        "nrij,nrjt->nrit", whiteners[sessions], plain_joined_array
+    ).astype(np.float32)
     ids, times = (
         [f"{split}{row}" for row in range(len(low))],
         np.arange(signal.shape[3]) * EVERY / 250,
@@ -68,22 +70,26 @@ def whitened(split, low, meaning):
 @pytest.fixture(scope="module")
 def predicted():
     """Predictions from looks and meaning, and signals, both without whitening."""
-    of = {split: features(split) for split in COUNTS}
+    features_by_name = {split: features(split) for split in COUNTS}
     levels = [
         {"looks": torch.from_numpy(a), "meaning": torch.from_numpy(b)}
-        for a, b in of.values()
+        for a, b in features_by_name.values()
     ]
-    train, test = (whitened(split, *each) for split, each in of.items())
-    measured = np.concatenate(list(average_repetitions(test))).astype(np.float64)
+    train, test = (whitened(split, *each) for split, each in features_by_name.items())
+    joined_array = np.concatenate(list(average_repetitions(test))).astype(np.float64)
 
     def signals():
         return (
-            torch.from_numpy(part.reshape(len(part), -1))
-            for part in average_repetitions(train)
+            torch.from_numpy(repetition.reshape(len(repetition), -1))
+            for repetition in average_repetitions(train)
         )
 
-    wrong = tuple(np.roll(np.arange(count), count // 2) for count in COUNTS.values())
-    return *predict_signals(*levels, signals, measured.shape[1:], wrong, 40), measured
+    wrong_rolls = tuple(
+        np.roll(np.arange(count), count // 2) for count in COUNTS.values()
+    )
+    return *predict_signals(
+        *levels, signals, joined_array.shape[1:], wrong_rolls, 40
+    ), joined_array
 
 
 def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
@@ -91,12 +97,21 @@ def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
     labels = labels_of(COUNTS["test"], 100)
 
     full, _, measured = predicted
-    found = profile_correlation(full, measured, Axis("sensor", NAMES), rows, labels)
+    resulting_profile_correlation = profile_correlation(
+        full, measured, Axis("sensor", NAMES), rows, labels
+    )
 
-    values = dict(zip(NAMES, found.values.mean(1), strict=True))
-    (corrected,) = correct_p_values([standardise(found.values.mean(1), found.null)])
-    above = {name for name, p in zip(NAMES, corrected, strict=True) if p < 0.05}
-    assert above == set(simulation.CHANNELS)
+    values = dict(zip(NAMES, resulting_profile_correlation.values.mean(1), strict=True))
+    (corrected,) = correct_p_values(
+        [
+            standardise(
+                resulting_profile_correlation.values.mean(1),
+                resulting_profile_correlation.null,
+            )
+        ]
+    )
+    names = {name for name, p in zip(NAMES, corrected, strict=True) if p < 0.05}
+    assert names == set(simulation.CHANNELS)
     assert min(values[name] for name in simulation.CHANNELS) > 2 * max(
         abs(values[name]) for name in FRONTAL
     )
@@ -120,10 +135,17 @@ def test_looks_contribute_early_and_meaning_contributes_late(predicted):
         for level in ("looks", "meaning")
     )
 
-    at = np.array(looks.axis.at)
+    array = np.array(looks.axis.at)
     course = {"looks": looks.values.mean(1), "meaning": meaning.values.mean(1)}
-    assert 100 <= at[course["looks"].argmax()] <= 200 < at[course["meaning"].argmax()]
-    half = {name: at[(each > each.max() / 2).argmax()] for name, each in course.items()}
+    assert (
+        100
+        <= array[course["looks"].argmax()]
+        <= 200
+        < array[course["meaning"].argmax()]
+    )
+    half = {
+        name: array[(each > each.max() / 2).argmax()] for name, each in course.items()
+    }
     assert half["looks"] < half["meaning"]
     # of other pictures' looks
     assert np.abs(looks.shuffled.mean(1)).max() < course["looks"].max() / 2

@@ -45,10 +45,10 @@ def describe(groups, units=PICTURES):
 def state(*results, subjects=1, **facts):
     """Return the sentence of a run of some subjects about its findings."""
     cells = {f"sub-{number}": CellFacts(subject=number) for number in range(subjects)}
-    about = ExplanationFacts(
+    explanation_facts = ExplanationFacts(
         claims=state_claims(results), cells=cells, modality="EEG", **facts
     )
-    return state_finding(Measurements(list_scopes(results), facts=about))
+    return state_finding(Measurements(list_scopes(results), facts=explanation_facts))
 
 
 def test_intervals_of_explain_take_neighbouring_clips_together():
@@ -60,12 +60,17 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
     # [P, N]
     values = lfilter([1.0], [1.0, -0.9], random.normal(size=(200, 1300)))[:, 100:]
     parts = Axis(TIME, list(map(float, range(200)))), values
-    found, held = SubjectProfiles({"occlusion": Profile("margin", *parts)}), []
+    subject_profiles, held = (
+        SubjectProfiles({"occlusion": Profile("margin", *parts)}),
+        [],
+    )
 
     blocks = StimulusGrouping("neighbours", medium="clip").make_items([clips])
     for units in (blocks, Items.independent([clips])):
-        (finding,) = describe([[found]], units)
-        held.append(np.mean([each.low <= 0 <= each.high for each in finding.metrics]))
+        (finding,) = describe([[subject_profiles]], units)
+        held.append(
+            np.mean([metric.low <= 0 <= metric.high for metric in finding.metrics])
+        )
 
     assert held[0] > 0.95 - 3 * 0.0154 and held[1] < 0.6
     assert blocks.kind == "blocks of 80 neighbouring clips"
@@ -73,12 +78,14 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
 
 def finding_along(axis, effect, seed=0, metric="margin", name="occlusion"):
     """Return the finding of an analysis with an effect at each position of an axis."""
-    random, places = np.random.default_rng(seed), np.arange(N)
-    labels = Labels.draw(places, PICTURES, 200, 0)
+    random, numbers = np.random.default_rng(seed), np.arange(N)
+    labels = Labels.draw(numbers, PICTURES, 200, 0)
     matrices = [size * np.eye(N) + random.normal(size=(N, N)) for size in effect]
-    measured = SubjectProfiles()
-    measured.profiles[name] = Profile.from_matrices(metric, axis, matrices, labels)
-    (found,) = describe([[measured]])
+    subject_profiles = SubjectProfiles()
+    subject_profiles.profiles[name] = Profile.from_matrices(
+        metric, axis, matrices, labels
+    )
+    (found,) = describe([[subject_profiles]])
     return found
 
 
@@ -104,11 +111,16 @@ def test_the_finding_says_when_and_where_how_sure_and_of_whom(space, position):
 
 def test_p_is_corrected_over_all_analyses_of_a_page():
     """Corrected separately, a profile among twelve of noise has p < .05 in .30."""
-    alone = [finding_along(OVER_TIME, [0, 0, 0, 0], seed) for seed in range(12)]
-    together = correct_findings(alone)
+    findings_along_axes = [
+        finding_along(OVER_TIME, [0, 0, 0, 0], seed) for seed in range(12)
+    ]
+    findings = correct_findings(findings_along_axes)
 
-    least = [min(each.p_values.min() for each in some) for some in (alone, together)]
-    assert least[1] >= 5 * least[0]
+    minimums = [
+        min(each.p_values.min() for each in some)
+        for some in (findings_along_axes, findings)
+    ]
+    assert minimums[1] >= 5 * minimums[0]
 
 
 def test_what_is_not_shown_is_said_not_to_be():

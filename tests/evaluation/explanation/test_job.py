@@ -14,8 +14,8 @@ from brainhive_cli.evaluation.explanation.run import ExplanationRun
 from brainhive_cli.training.alignment.trained.test_set import check_test_set
 
 
-def resolve(run: Path, *keys: str) -> ExplanationRun:
-    asked = (f"run={run}", "draws=20", *keys)
+def resolve(run_folder: Path, *keys: str) -> ExplanationRun:
+    asked = (f"run={run_folder}", "draws=20", *keys)
     return ExplanationRun.resolve(Recipe.resolve("explain", None, {}, asked))
 
 
@@ -39,9 +39,9 @@ def test_what_does_not_fit_a_run_is_refused_before_it(
     for fact in facts:
         assert fact in f"{caught.value.message} {caught.value.hint}"
     runs = f"paths.runs={tmp_path / 'none'}"
-    with pytest.raises(BrainhiveError) as again:
+    with pytest.raises(BrainhiveError) as second_error:
         run_command("explain", f"run={trained_run}", "draws=20", *keys, runs)
-    assert again.value.message == caught.value.message
+    assert second_error.value.message == caught.value.message
     assert not list((tmp_path / "none").rglob("recipe.yaml"))
 
 
@@ -61,8 +61,8 @@ def test_regions_that_nobody_shares_are_refused(
     monkeypatch.setattr(Trials, "regions", regions)
     job = resolve(trained_run, "analyses=encoding")
     # signals are opened and compared with voxels of the model before
-    opened = check_test_set(job.tests, ["test"], compares=False)
-    monkeypatch.setattr(jobs, "check_test_set", lambda *asked, **keys: opened)
+    test_set = check_test_set(job.tests, ["test"], compares=False)
+    monkeypatch.setattr(jobs, "check_test_set", lambda *arguments, **keys: test_set)
     names = iter(["V1", "IT", "V1", "V1"])
     with pytest.raises(BrainhiveError) as caught:
         job.check()

@@ -47,7 +47,7 @@ def reader(kind, channels, samples, space=None, region=None):
     model = Aligner(Layout(spec, heads, backbone, retrieval_heads=("token",))).eval()
     signal = random.normal(size=(ITEMS, 2, channels, samples)).astype(np.float32)
     ids = [f"picture {number}" for number in range(ITEMS)]
-    places = np.arange(ITEMS)
+    numbers = np.arange(ITEMS)
     trials = Trials.from_repetitions(
         signal,
         ids,
@@ -56,10 +56,10 @@ def reader(kind, channels, samples, space=None, region=None):
         250.0,
         "µV",
         subject=1,
-        stimulus=places,
+        stimulus=numbers,
     ).select([region] if region else None)
     shared = Items.independent([ids])
-    labels = Labels.draw(places, shared, 20, 0)
+    labels = Labels.draw(numbers, shared, 20, 0)
     trained_model = TrainedModel(
         Path("model"), Cell("", (1,), (1,), 0), encoders=[], signal=Signal()
     )
@@ -68,18 +68,18 @@ def reader(kind, channels, samples, space=None, region=None):
         make_runs([trained_model]), "test", recorded={1: {"train": trials}}
     )
     person = tests.open_person(trained_model, 1)
-    made = Reader(trained_model, tests, person, trials, places, labels, shared)
-    made.__dict__.update(  # what a run with files would be asked for
+    reader = Reader(trained_model, tests, person, trials, numbers, labels, shared)
+    reader.__dict__.update(  # what a run with files would be asked for
         signal=torch.from_numpy(trials.averages),
         baseline=torch.full((width, samples), 0.1),
         gallery=torch.randn(ITEMS, 16),
     )
-    return made
+    return reader
 
 
 def test_an_encoder_of_sensors_is_explained(tmp_path):
-    made = reader("nice", 9, 101)
-    found = explain_model(made, SPEC)
+    model_reader = reader("nice", 9, 101)
+    model = explain_model(model_reader, SPEC)
 
     expected = {
         "windows:top1",
@@ -89,25 +89,25 @@ def test_an_encoder_of_sensors_is_explained(tmp_path):
         "sensors",
         "bands",
     }
-    assert expected <= found.profiles.keys() and set(found.missing) <= {"regions"}
-    assert all(np.isfinite(profile.values).all() for profile in found.profiles.values())
-    ((_, maps, space),) = collect_maps([made], {(None, 1): found})
-    assert space.names == made.trials.space.names
+    assert expected <= model.profiles.keys() and set(model.missing) <= {"regions"}
+    assert all(np.isfinite(profile.values).all() for profile in model.profiles.values())
+    ((_, maps, space),) = collect_maps([model_reader], {(None, 1): model})
+    assert space.names == model_reader.trials.space.names
     (path,) = write_maps(tmp_path, "sub-01", maps, space)
     header, *rows = [line.split("\t") for line in path.read_text().splitlines()]
     assert header == ["name", "x", "y", "z", "sensors_margin_lost"]
-    lost = found.profiles["sensors"].values.mean(1)
+    lost = model.profiles["sensors"].values.mean(1)
     assert [row[0] for row in rows] == list(space.names)
     np.testing.assert_allclose([float(row[4]) for row in rows], lost, rtol=1e-4)
 
 
-def values_of(found: SubjectProfiles) -> dict[str, object]:
+def values_of(subject_profiles: SubjectProfiles) -> dict[str, object]:
     """Return the numbers of profiles by name."""
     profiles = {
         name: (profile.values, profile.null, profile.chance, profile.pool, profile.axis)
-        for name, profile in found.profiles.items()
+        for name, profile in subject_profiles.profiles.items()
     }
-    return {"profiles": profiles, "arrays": found.arrays}
+    return {"profiles": profiles, "arrays": subject_profiles.arrays}
 
 
 @pytest.mark.parametrize("kind", ["linear", "ridge"])
@@ -123,29 +123,30 @@ def test_profiles_of_models(recorded: Recorded, monkeypatch, kind: str) -> None:
             "none": np.zeros(8) > 1,
         }
         space = Voxels({**regions, "all": np.arange(8) > 0}, {}, None)
-    made = reader(kind, 8, 1 if space else 130, space, "all" if space else None)
-    vars(made)["baseline"] = torch.linspace(-0.5, 0.5, made.signal[0].numel()).view(
-        made.signal[0].shape
-    )
+    model_reader = reader(kind, 8, 1 if space else 130, space, "all" if space else None)
+    vars(model_reader)["baseline"] = torch.linspace(
+        -0.5, 0.5, model_reader.signal[0].numel()
+    ).view(model_reader.signal[0].shape)
     random = torch.Generator().manual_seed(4)
     targets = torch.randn(ITEMS, 16, generator=random)
-    vars(made)["gallery"] = targets.flip(0) + 0.1
-    vars(made)["encode_pictures"] = lambda split, rows, without="": (
+    vars(model_reader)["gallery"] = targets.flip(0) + 0.1
+    vars(model_reader)["encode_pictures"] = lambda split, rows, without="": (
         targets[torch.from_numpy(rows)] * (1 + len(without)) + len(without)
     )
-    layout = made.model.module.layout
+    layout = model_reader.model.module.layout
     monkeypatch.setattr(type(layout), "compared_keys", ["a", "bb"])
     names = ["windows", "occlusion", "sensors", "bands", "regions", "levels", "trained"]
     bands = {"low": (0.0, 9.0), "middle": (8.0, 30.0), "high": (60.0, 500.0)}
     bands["beyond"] = (124.5, 200.0)
 
-    found = explain_model(
-        made, SPEC.model_copy(update={"analyses": names, "bands": bands, "seed": 3})
+    model = explain_model(
+        model_reader,
+        SPEC.model_copy(update={"analyses": names, "bands": bands, "seed": 3}),
     )
 
-    recorded(digits=3, **values_of(found))
+    recorded(digits=3, **values_of(model))
     lacking = {"ridge": {"windows", "occlusion", "sensors", "bands"}}
-    assert set(found.missing) == lacking.get(kind, {"regions"}) and not found.excluded
+    assert set(model.missing) == lacking.get(kind, {"regions"}) and not model.excluded
 
 
 @pytest.mark.parametrize(
@@ -157,16 +158,18 @@ def test_profiles_of_models(recorded: Recorded, monkeypatch, kind: str) -> None:
 )
 def test_default_analyses_that_do_not_apply_are_no_warning(kind, unsuitable) -> None:
     space = Voxels({"V1": np.arange(8) > 2}) if kind == "ridge" else None
-    made = reader(kind, 8, 1 if space else 130, space, "V1" if space else None)
-    vars(made)["encode_pictures"] = lambda split, rows, without="": torch.randn(
+    model_reader = reader(kind, 8, 1 if space else 130, space, "V1" if space else None)
+    vars(model_reader)["encode_pictures"] = lambda split, rows, without="": torch.randn(
         len(rows), 16
     )
-    layout = made.model.module.layout
+    layout = model_reader.model.module.layout
     assert len(layout.compared_keys) == 1
 
-    found = explain_model(made, SPEC.model_copy(update={"analyses": list(ANALYSES)}))
+    model = explain_model(
+        model_reader, SPEC.model_copy(update={"analyses": list(ANALYSES)})
+    )
 
-    assert found.excluded.keys() == unsuitable and not found.missing
+    assert model.excluded.keys() == unsuitable and not model.missing
 
 
 def test_bands_that_signals_cannot_hold_are_said() -> None:
@@ -179,18 +182,18 @@ def test_bands_that_signals_cannot_hold_are_said() -> None:
 
 
 def test_a_band_is_found_where_the_signal_has_it():
-    made = reader("linear", 17, 250)
+    model_reader = reader("linear", 17, 250)
     times = torch.arange(250) / 250
     waves = torch.sin(2 * torch.pi * 10 * times) * torch.randn(ITEMS, 17, 1)
-    made.__dict__.update(signal=made.baseline + waves)
-    made.__dict__.update(
-        gallery=made.model.encode(made.trials, made.signal)
-        - made.model.encode(made.trials, made.baseline[None])
+    model_reader.__dict__.update(signal=model_reader.baseline + waves)
+    model_reader.__dict__.update(
+        gallery=model_reader.model.encode(model_reader.trials, model_reader.signal)
+        - model_reader.model.encode(model_reader.trials, model_reader.baseline[None])
     )
-    found = explain_model(
-        made, SPEC.model_copy(update={"analyses": ["bands"]})
+    bands = explain_model(
+        model_reader, SPEC.model_copy(update={"analyses": ["bands"]})
     ).profiles["bands"]
-    values = dict(zip(found.axis.at, found.values.mean(1), strict=True))
+    values = dict(zip(bands.axis.at, bands.values.mean(1), strict=True))
     assert (
         max(values, key=values.get).startswith("alpha")
         and values["alpha (8–13 Hz)"] > 0.3
@@ -205,34 +208,38 @@ def test_voxels_add_up_to_the_margin_each_by_its_weights(tmp_path):
     """
     regions, indices = {"V1": np.arange(7) > 2}, np.argwhere(np.ones((7, 1, 1)))
     grid = Grid(indices.astype(np.int16), (8, 1, 1), np.diag([2.0, 2, 2, 1]))
-    made = reader("ridge", 7, 1, Voxels(regions, {}, grid), "V1")
-    first_trial = made.trials.take(np.array([0]))
-    made.person.recorded = {"train": first_trial}
-    other = torch.from_numpy(first_trial.averages)
-    ridge = made.model.module.backbone.maps["1"]
+    model_reader = reader("ridge", 7, 1, Voxels(regions, {}, grid), "V1")
+    first_trial = model_reader.trials.take(np.array([0]))
+    model_reader.person.recorded = {"train": first_trial}
+    other_tensor = torch.from_numpy(first_trial.averages)
+    ridge = model_reader.model.module.backbone.maps["1"]
     for bias in (1.0, 1000.0):
         torch.nn.init.normal_(ridge.weight["token"])
         torch.nn.init.normal_(ridge.bias["token"], std=bias)
-        vars(made).pop("margins", None)
+        vars(model_reader).pop("margins", None)
 
-        found = explain_model(made, SPEC).arrays["margin"]
+        margin = explain_model(model_reader, SPEC).arrays["margin"]
 
-        baseline = made.measure_margins(other.expand_as(made.signal))
-        difference = (made.margins - baseline).diagonal().mean()
-        assert found.sum() == pytest.approx(difference, abs=1e-5 + 1e-3 / bias)
+        baseline = model_reader.measure_margins(
+            other_tensor.expand_as(model_reader.signal)
+        )
+        difference = (model_reader.margins - baseline).diagonal().mean()
+        assert margin.sum() == pytest.approx(difference, abs=1e-5 + 1e-3 / bias)
     unit = torch.nn.functional.normalize(ridge.bias["token"], dim=0)
-    candidates = torch.nn.functional.normalize(made.gallery)
+    candidates = torch.nn.functional.normalize(model_reader.gallery)
     towards = candidates - candidates.mean(0)
     across = (towards - (towards @ unit)[:, None] * unit) / ridge.bias["token"].norm()
-    expected = across @ ridge.weight["token"].T * (made.signal - other)[:, :, 0]
-    np.testing.assert_allclose(found, expected.mean(0), rtol=0.05, atol=1e-6)
+    expected = (
+        across @ ridge.weight["token"].T * (model_reader.signal - other_tensor)[:, :, 0]
+    )
+    np.testing.assert_allclose(margin, expected.mean(0), rtol=0.05, atol=1e-6)
 
     # what the model does not read has no value
-    profiles = SubjectProfiles(arrays={"margin": found})
-    parts = {(made.model.cell, 1): profiles, (None, 1): SubjectProfiles()}
-    ((stem, maps, space),) = collect_maps([made], parts)
+    profiles = SubjectProfiles(arrays={"margin": margin})
+    parts = {(model_reader.model.cell, 1): profiles, (None, 1): SubjectProfiles()}
+    ((stem, maps, space),) = collect_maps([model_reader], parts)
     (path,) = write_maps(tmp_path, stem, maps, space)
     assert path.name == "sub-01_margin.nii.gz"
     values = nibabel.load(path).get_fdata()[:, 0, 0]
-    np.testing.assert_allclose(values[3:7], found, rtol=1e-6)
+    np.testing.assert_allclose(values[3:7], margin, rtol=1e-6)
     assert np.isnan(values[[0, 1, 2, 7]]).all()

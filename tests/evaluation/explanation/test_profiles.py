@@ -24,11 +24,18 @@ def labels_of(right, draws, seed=0):
 
 def test_the_control_has_the_values_of_permuted_labels():
     matrix, labels = np.arange(12.0).reshape(3, 4), labels_of(np.array([2, 0, 3]), 50)
-    found = Profile.from_matrices("margin", Axis("sensor", ["Oz"]), [matrix], labels)
-    assert found.values.tolist() == [[2, 4, 11]]
-    expected = [[matrix[range(3), each].mean() for each in labels.permuted_indices]]
-    assert pytest.approx(np.array(expected)) == found.null.T
-    assert {tuple(sorted(each)) for each in labels.permuted_indices} == {(0, 2, 3)}
+    profile = Profile.from_matrices("margin", Axis("sensor", ["Oz"]), [matrix], labels)
+    assert profile.values.tolist() == [[2, 4, 11]]
+    expected = [
+        [
+            matrix[range(3), permuted_indice].mean()
+            for permuted_indice in labels.permuted_indices
+        ]
+    ]
+    assert pytest.approx(np.array(expected)) == profile.null.T
+    assert {
+        tuple(sorted(permuted_indice)) for permuted_indice in labels.permuted_indices
+    } == {(0, 2, 3)}
 
 
 def correct(measured, null):
@@ -43,7 +50,7 @@ def test_false_positives_over_many_positions_are_rare():
         correct(x[0], x[1:]).min() < 0.05 for x in random.normal(size=(400, 101, 20))
     ]
     scores = [standardise(x[0], x[1:]) for x in random.normal(size=(400, 101, 20))]
-    alone = [(compute_p_values(each, each[1:]) < 0.05).mean() for each in scores]
+    alone = [(compute_p_values(score, score[1:]) < 0.05).mean() for score in scores]
     assert np.mean(false) < 0.05 + 3 * 0.011 and abs(np.mean(alone) - 0.04) < 0.011
     assert correct(np.array([9.0, 0]), random.normal(size=(100, 2)))[
         0
@@ -60,7 +67,10 @@ def test_false_positives_over_many_analyses_are_rare():
         size=(400, 101, 1, 10)
     ):
         draws[:, :6] = np.exp(2 * draws[:, :6])  # the skew of rare hits
-        tests = [standardise(one[0], one[1:]) for one in draws.swapaxes(0, 1)]
+        tests = [
+            standardise(single_draw[0], single_draw[1:])
+            for single_draw in draws.swapaxes(0, 1)
+        ]
         false.append(
             min(corrected.min() for corrected in correct_p_values(tests)) < 0.05
         )
@@ -68,7 +78,10 @@ def test_false_positives_over_many_analyses_are_rare():
 
     # a skewed control does not hide another analysis
     draws[0, 8, 3] += 6
-    tests = [standardise(one[0], one[1:]) for one in draws.swapaxes(0, 1)]
+    tests = [
+        standardise(single_draw[0], single_draw[1:])
+        for single_draw in draws.swapaxes(0, 1)
+    ]
     assert correct_p_values(tests)[8][3] < 0.05
 
 
@@ -113,17 +126,17 @@ def is_significant(signals, targets, labels):
     The targets are [N, D].
     """
     profiles = []
-    for each in signals:
-        cosine = each @ targets.T / len(targets)
+    for signal in signals:
+        cosine = signal @ targets.T / len(targets)
         margins = cosine - cosine.mean(-1, keepdims=True)
         profiles.append(
             Profile.from_matrices(
-                "margin", Axis("ms", range(len(each))), margins, labels
+                "margin", Axis("ms", range(len(signal))), margins, labels
             )
         )
-    measured = np.mean([each.values.mean(1) for each in profiles], 0)
-    null = np.mean([each.null for each in profiles], 0)
-    return correct(measured, null).min() < 0.05
+    mean = np.mean([signal.values.mean(1) for signal in profiles], 0)
+    null = np.mean([signal.null for signal in profiles], 0)
+    return correct(mean, null).min() < 0.05
 
 
 @pytest.mark.nightly
@@ -134,19 +147,22 @@ def test_wrong_labels_of_all_subjects_are_rarely_significant():
     """
     random, false = np.random.default_rng(0), []
     for number in range(100):
-        targets, wrong = random.normal(size=(50, 16)), random.permutation(50)
+        targets, wrong_permutation = (
+            random.normal(size=(50, 16)),
+            random.permutation(50),
+        )
         # of what they saw, and not of their labels
         signals = targets + random.normal(size=(10, 5, 50, 16))
-        labels = Labels.draw(wrong, Items.from_sizes([50]), 60, number)
+        labels = Labels.draw(wrong_permutation, Items.from_sizes([50]), 60, number)
         false.append(is_significant(signals, targets, labels))
     assert np.mean(false) < 0.05 + 0.065
 
 
 def film(random, *shape):
     """Draw features [..., N, D] of clips whose neighbours correlate .9."""
-    drawn = random.normal(size=shape)
-    drawn[..., 1:, :] *= (1 - 0.9**2) ** 0.5
-    return lfilter([1.0], [1.0, -0.9], drawn, -2)
+    noise = random.normal(size=shape)
+    noise[..., 1:, :] *= (1 - 0.9**2) ** 0.5
+    return lfilter([1.0], [1.0, -0.9], noise, -2)
 
 
 def test_similar_neighbouring_clips_are_rarely_significant():

@@ -23,23 +23,30 @@ MIXED = np.eye(5) + 0.3 * RANDOM.normal(size=(3, 5, 5))
 def selection(
     split, normalise=None, whitened=True, channels=("Oz", "Pz", "O1"), signal=None
 ):
-    plain, own = PLAIN[split] if signal is None else signal, {}
+    plain_einsum, own = PLAIN[split] if signal is None else signal, {}
     if whitened:
-        plain = np.einsum("nrij,nrjt->nrit", MIXED[SESSIONS[split]], plain)
+        plain_einsum = np.einsum(
+            "nrij,nrjt->nrit", MIXED[SESSIONS[split]], plain_einsum
+        )
         own = {"sessions": SESSIONS[split], "whiteners": MIXED, "unit": "whitened"}
-    ids = [f"{split}/{number}" for number in range(len(plain))]
-    made = Trials.from_repetitions(
-        plain, ids, Sensors(NAMES), np.arange(7) / 100, 100.0, **{"unit": "V", **own}
+    ids = [f"{split}/{number}" for number in range(len(plain_einsum))]
+    trials = Trials.from_repetitions(
+        plain_einsum,
+        ids,
+        Sensors(NAMES),
+        np.arange(7) / 100,
+        100.0,
+        **{"unit": "V", **own},
     )
-    found = made.select(channels, None, 0.5, split)
+    found = trials.select(channels, None, 0.5, split)
     if normalise:
-        part = parts.load("normalisations", normalise).TINY
-        found = found.normalise(part.build(part.measure([selection("train").averages])))
+        TINY = parts.load("normalisations", normalise).TINY
+        found = found.normalise(TINY.build(TINY.measure([selection("train").averages])))
     return found
 
 
-def space(**how):
-    tested, learned = (selection(split, **how) for split in ("test", "train"))
+def space(**fields):
+    tested, learned = (selection(split, **fields) for split in ("test", "train"))
     return SensorSpace.from_trials(
         tested, learned, tested.averages, learned.averages.mean(0)
     )
@@ -48,10 +55,12 @@ def space(**how):
 @pytest.mark.parametrize("normalise", ("whiten", "template"))
 def test_a_removed_sensor_has_its_mean_training_signal(normalise):
     """By hand, the trials of the sensor are replaced before whitening."""
-    found, sensor = space(normalise=normalise), NAMES.index("Cz")
+    resulting_space, sensor = space(normalise=normalise), NAMES.index("Cz")
     changed = PLAIN["test"].copy()
     for session in range(3):
         mean = PLAIN["train"][SESSIONS["train"] == session][:, sensor].mean(0)
         changed[SESSIONS["test"] == session, sensor] = mean
     expected = selection("test", normalise, signal=changed).averages
-    np.testing.assert_allclose(found.remove_sensor(sensor).numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        resulting_space.remove_sensor(sensor).numpy(), expected, atol=1e-4
+    )

@@ -20,11 +20,11 @@ from brainhive_cli.evaluation.explanation.similarity import (
 from brainhive_cli.measurement.units import Items, StimulusGrouping
 
 
-def measure(places, models, *how, **options):
+def measure(places, models, *arguments, **options):
     """Measure shares [S, M, T, N] and null [M, K, T] by metric, and ceilings."""
     places = list(places)
     axis = Axis(TIME, range(len(places)))
-    measured, ceilings = measure_similarity(axis, places, models, *how, **options)
+    measured, ceilings = measure_similarity(axis, places, models, *arguments, **options)
     metrics = ("rho", "unique_rho")[: len(measured[0].profiles) // len(models)]
     named = [
         [f"similarity · {model}:{metric}" for model in models] for metric in metrics
@@ -53,17 +53,19 @@ def values(golden):
 def measured(values):
     signal = values["signal"].astype(float).mean(2)  # [S, N, C, T]
     models = rank_models({name: values[name] for name in ("early", "late")})
-    places = (list(signal[..., time]) for time in range(signal.shape[-1]))
-    return measure(places, models, Items.from_sizes([signal.shape[1]]), draws=200)
+    signals = (list(signal[..., time]) for time in range(signal.shape[-1]))
+    return measure(signals, models, Items.from_sizes([signal.shape[1]]), draws=200)
 
 
 def test_distances_are_those_of_the_reference(values):
     signal = values["signal"].astype(float).mean(2)
-    found = [
+    distances = [
         [compute_distances(each[..., time]) for time in range(signal.shape[-1])]
         for each in signal
     ]
-    np.testing.assert_allclose(found, values["rdm"], atol=2e-7)  # its means are float32
+    np.testing.assert_allclose(
+        distances, values["rdm"], atol=2e-7
+    )  # its means are float32
     models = [compute_distances(values[name]) for name in ("early", "late")]
     np.testing.assert_allclose(models, values["model_rdm"], atol=1e-12)
 
@@ -85,7 +87,7 @@ def test_halves_of_repetitions_are_correlated_and_corrected(values):
     reference has a pole.
     """
     trials = values["signal"].astype(float)
-    halves = [trials[:, :, first::2].mean(2) for first in (0, 1)]
+    halves = [trials[:, :, first_value::2].mean(2) for first_value in (0, 1)]
     raw = [
         [
             rank_distances(compute_distances(one[..., t]))
@@ -120,7 +122,7 @@ def test_the_true_model_reaches_the_ceiling_of_one_subject():
         )
         gaps.append(
             estimate_ceiling_from_halves(
-                [trials[:, half::2].mean(1) for half in (0, 1)]
+                [trials[:, half_value::2].mean(1) for half_value in (0, 1)]
             )
             - reached
         )
@@ -131,8 +133,8 @@ def test_the_true_model_reaches_the_ceiling_of_one_subject():
 def test_for_noise_only_the_lower_ceiling_is_near_zero():
     noise = np.random.default_rng(0).normal(size=(5, 40, 8, 6))
     models = rank_models({"any": np.random.default_rng(1).normal(size=(40, 8))})
-    places = (list(noise[..., t]) for t in range(6))
-    shares, null, ceilings = measure(places, models, Items.from_sizes([40]), draws=100)
+    noises = (list(noise[..., t]) for t in range(6))
+    shares, null, ceilings = measure(noises, models, Items.from_sizes([40]), draws=100)
     upper, lower = (
         np.mean(ceilings["ceiling_upper"]),
         np.mean(ceilings["ceiling_lower"]),
@@ -149,9 +151,9 @@ def test_slow_drifts_of_clips_are_rarely_called_similarity():
     random, false = np.random.default_rng(0), []
     clips = StimulusGrouping("neighbours", medium="clip").make_items([range(120)])
     for number in range(40):
-        drawn = random.normal(size=(2, 120, 16))
-        drawn[:, 1:] *= (1 - 0.9**2) ** 0.5
-        signal, features = lfilter([1.0], [1.0, -0.9], drawn, 1)
+        noise = random.normal(size=(2, 120, 16))
+        noise[:, 1:] *= (1 - 0.9**2) ** 0.5
+        signal, features = lfilter([1.0], [1.0, -0.9], noise, 1)
         shares, null, _ = measure(
             [[signal]], rank_models({"any": features}), clips, 60, number
         )

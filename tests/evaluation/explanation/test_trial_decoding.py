@@ -21,12 +21,12 @@ def test_chance_is_the_share_of_the_most_frequent_category():
 
 def test_series_exchange_labels_as_a_whole_in_their_run():
     """Units 0 and 1 are trials of another subject, which keep their labels."""
-    shown = np.array([0, 0, 1, 1, 2, 2, 3, 4])
+    array = np.array([0, 0, 1, 1, 2, 2, 3, 4])
     units = np.array([2, 2, 3, 3, 4, 4, 5, 6])
-    run = np.array([0, 0, 0, 0, 1, 1, 1])
-    design = LabelDesign.free(np.array([7, 8, 0, 1, 2, 3, 4]), run)
+    finished_array = np.array([0, 0, 0, 0, 1, 1, 1])
+    design = LabelDesign.free(np.array([7, 8, 0, 1, 2, 3, 4]), finished_array)
 
-    permuted = permute_stimuli(shown, units, design, draws=50, seed=0)
+    permuted = permute_stimuli(array, units, design, draws=50, seed=0)
 
     # two series and three units have 2! · 3! orders with the true order
     assert permuted.shape == (11, 8)
@@ -36,5 +36,5 @@ def test_series_exchange_labels_as_a_whole_in_their_run():
         3,
         4,
     }
-    assert permute_stimuli(shown, units, design, draws=5, seed=0).shape == (5, 8)
-    assert permute_stimuli(shown, units, design, draws=0, seed=0).shape == (0, 8)
+    assert permute_stimuli(array, units, design, draws=5, seed=0).shape == (5, 8)
+    assert permute_stimuli(array, units, design, draws=0, seed=0).shape == (0, 8)

@@ -10,8 +10,8 @@ from brainhive_cli.evaluation.live.recipe import Recipe
 from tests.worlds.run_copies import change_unit, copy_run
 
 
-def resolve(run: Path, *keys: str) -> LiveRun:
-    asked = (f"run={run}", "page=false", "subject=1", "windows=1", *keys)
+def resolve(run_folder: Path, *keys: str) -> LiveRun:
+    asked = (f"run={run_folder}", "page=false", "subject=1", "windows=1", *keys)
     return LiveRun.resolve(Recipe.resolve("live", None, {}, asked))
 
 
@@ -38,16 +38,20 @@ def test_a_store_that_is_replayed_is_needed(trained_run: Path) -> None:
     for source, is_needed in (("mock", False), ("signals", True)):
         job = resolve(trained_run, f"source={source}")
         job.check()
-        (signals,) = [one for one in job.inputs() if one.name.startswith("signals ")]
+        (signals,) = [
+            input_row
+            for input_row in job.inputs()
+            if input_row.name.startswith("signals ")
+        ]
         assert signals.is_optional is not is_needed
 
 
 def test_trials_of_a_store_are_compared_with_the_model(
     trained_run: Path, tmp_path: Path
 ) -> None:
-    run = copy_run(trained_run, tmp_path)
-    resolve(run, "source=signals").check()
-    change_unit(run, "fT")
+    finished_copy_run = copy_run(trained_run, tmp_path)
+    resolve(finished_copy_run, "source=signals").check()
+    change_unit(finished_copy_run, "fT")
     with pytest.raises(BrainhiveError) as caught:
-        resolve(run, "source=signals").check()
+        resolve(finished_copy_run, "source=signals").check()
     assert "unit uV, not fT" in caught.value.message

@@ -41,8 +41,8 @@ def run(tmp_path_factory, run_command):
 
 
 def open_mock(run, *overrides):
-    words = (f"run={run}", "source.kind=mock", "source.speed=1000", *overrides)
-    return Job.resolve(Recipe.resolve("live", None, {}, words)).open(HERE)
+    arguments = (f"run={run}", "source.kind=mock", "source.speed=1000", *overrides)
+    return Job.resolve(Recipe.resolve("live", None, {}, arguments)).open(HERE)
 
 
 class Passing:
@@ -177,16 +177,16 @@ def test_a_model_of_the_demo_decodes_the_session_that_it_saved(run, tmp_path):
     recorder.close()
 
     (file,) = (tmp_path / "session").rglob("*.vhdr")
-    words = (
+    arguments = (
         f"run={run}",
         "source.kind=recording",
         f"source.file={file}",
         "source.speed=1000",
     )
-    replayed = Job.resolve(Recipe.resolve("live", None, {}, words)).open(HERE)
-    again = Loop(replayed, lambda event: None)
-    again.run()
-    assert again.score.ranks == loop.score.ranks and len(loop.score.ranks) == 4
+    replayed = Job.resolve(Recipe.resolve("live", None, {}, arguments)).open(HERE)
+    second_loop = Loop(replayed, lambda event: None)
+    second_loop.run()
+    assert second_loop.score.ranks == loop.score.ranks and len(loop.score.ranks) == 4
 
 
 def test_the_run_shows_first_windows_and_a_curve_of_the_hit_rate(run, tmp_path):
@@ -196,14 +196,14 @@ def test_the_run_shows_first_windows_and_a_curve_of_the_hit_rate(run, tmp_path):
     (tmp_path / "drawings").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "drawings/000002.png")
 
-    drawn = draw_session(
+    drawn_session = draw_session(
         RunFolder(tmp_path),
         loop.first_results,
         loop.score,
         lambda name: (tmp_path / "drawings/000002.png").read_bytes(),
     )
 
-    sheet, curve = drawn
+    sheet, curve = drawn_session
     assert (
         len(sheet.rows) == SHEET_ROWS and sheet.columns[-1] == "drawn from the signal"
     )
@@ -235,7 +235,7 @@ def count_trial(score, shown, best, rank, average=None, learned=False):
 def test_no_p_is_given_if_the_order_tells_the_pictures():
     session = SimpleNamespace(
         decoder=SimpleNamespace(image_ids=["a", "b"]),
-        collect_caveats=lambda *of: [],
+        collect_caveats=lambda *arguments: [],
         is_exchangeable=False,
     )
     score = Score(session)
@@ -248,7 +248,7 @@ def test_a_tie_for_the_first_place_is_no_hit():
     caveats = []
     session = SimpleNamespace(
         decoder=decoder,
-        collect_caveats=lambda *of: caveats.append(of),
+        collect_caveats=lambda *arguments: caveats.append(arguments),
         is_exchangeable=True,
     )
     score = Score(session)

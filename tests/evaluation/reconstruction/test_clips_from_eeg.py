@@ -102,14 +102,14 @@ def draw_clips(run_command: RunCommand, *overrides: str) -> Result:
 def test_clips_resemble_the_films_that_were_seen(
     home: Path, run_command: RunCommand
 ) -> None:
-    drawn = draw_clips(run_command)
+    clips = draw_clips(run_command)
 
-    scopes = drawn.metrics.scopes
+    scopes = clips.metrics.scopes
     pixcorr = {name: scopes[name]["frame_pixcorr"].value for name in scopes}
     assert pixcorr["brain"] > pixcorr["shuffled"] + 0.3
     assert scopes["brain"]["frame_ssim"].n == N_TESTED
-    assert drawn.metrics.caveats == [SIMULATED]
-    files = sorted(drawn.folder.glob("samples/sub-01*/**/*.png"))
+    assert clips.metrics.caveats == [SIMULATED]
+    files = sorted(clips.folder.glob("samples/sub-01*/**/*.png"))
     assert len(files) == N_TESTED
     with Image.open(files[0]) as clip:
         assert (clip.n_frames, clip.size) == (6, (64, 64))
@@ -120,13 +120,13 @@ def test_shuffled_trainings_draw_other_films_with_every_stamp(
     home: Path, run_command: RunCommand
 ) -> None:
     """Labels are shuffled, and test films are normalised by themselves."""
-    drawn = draw_clips(
+    clips = draw_clips(
         run_command, "train.shuffled_labels=true", "signal.normalise_by=tested_trials"
     )
 
-    scopes = drawn.metrics.scopes
+    scopes = clips.metrics.scopes
     assert scopes["brain"]["frame_pixcorr"].value < 0.4
-    assert NORMALISED_BY_TESTED in drawn.metrics.caveats
+    assert NORMALISED_BY_TESTED in clips.metrics.caveats
     for name in ("brain", "shuffled", "nearest"):
         for metric in scopes[name].values():
             assert NORMALISED_BY_TESTED in metric.caveats

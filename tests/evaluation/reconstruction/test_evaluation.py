@@ -53,27 +53,31 @@ def test_metrics_are_those_of_the_pictures_on_disk(reconstruct_result):
             [encoder.preprocess(picture).flatten() for picture in pictures]
         )
 
-    seen, expected = [by_id[image_id] for image_id in ids], []
+    by_ids, expected = [by_id[image_id] for image_id in ids], []
     for repeat in range(2):
-        made = [Image.open(file.with_name(f"{repeat:02d}.png")) for file in files]
-        truth, drawn = prepared(seen), prepared(made)
-        standard = [metrics.standardise(features(some)) for some in (seen, made)]
-        two_way = metrics.two_way_identification(*standard, torch.arange(len(made)))
+        images = [Image.open(file.with_name(f"{repeat:02d}.png")) for file in files]
+        truth, drawn_prepared = prepared(by_ids), prepared(images)
+        standard = [metrics.standardise(features(some)) for some in (by_ids, images)]
+        two_way = metrics.two_way_identification(*standard, torch.arange(len(images)))
         expected.append(
             torch.stack(
-                [metrics.pixcorr(truth, drawn), metrics.ssim(truth, drawn), two_way]
+                [
+                    metrics.pixcorr(truth, drawn_prepared),
+                    metrics.ssim(truth, drawn_prepared),
+                    two_way,
+                ]
             )
         )
     items = result.metrics.items["brain · sub-01_seed-1"]
     rows = [items["image_ids"].index(image_id) for image_id in ids]
-    found = torch.tensor(
+    tensor = torch.tensor(
         [values for key, values in items.items() if key not in ("image_ids", "units")]
     )[:, rows]
     assert torch.allclose(
-        found, torch.stack(expected).mean(0).to(found.dtype), atol=1e-6
+        tensor, torch.stack(expected).mean(0).to(tensor.dtype), atol=1e-6
     )
     overall = result.metrics.overall
-    assert overall["pixcorr"].value == pytest.approx(float(found[0].mean()), abs=1e-6)
+    assert overall["pixcorr"].value == pytest.approx(float(tensor[0].mean()), abs=1e-6)
     name = "two_way_brainhive_cli-models-encoders-python-example"
     assert (overall[name].n, overall[name].chance) == (3, 0.5)
     assert {(m.low, m.high, m.interval) for m in overall.values()} == {
@@ -123,8 +127,8 @@ def test_the_rank_counts_stimuli_that_resemble_a_picture_more():
 
     correlations = stimuli @ mixed.T  # [7, 2]
     for column, share in enumerate(two_way):
-        right = correlations[rows[column], column]
-        rank = int((correlations[:, column] >= right).sum())
+        correct_correlation = correlations[rows[column], column]
+        rank = int((correlations[:, column] >= correct_correlation).sum())
         assert compute_rank(share, 7) == rank > 1
 
 
@@ -143,33 +147,33 @@ def test_scored_pictures_keep_the_caveat_of_selection_on_test(
         run_command, align_overrides, runs, f"prior={prior}", "train.selection=test"
     )
 
-    drawn = run_command("reconstruct", *reconstruct_overrides, "sheet_rows=2")
+    drawn_result = run_command("reconstruct", *reconstruct_overrides, "sheet_rows=2")
     # any pictures of these names
-    for file in (drawn.folder / "samples").rglob("00.png"):
+    for file in (drawn_result.folder / "samples").rglob("00.png"):
         truth = (tmp_path / "truth" / file.parent.name).with_suffix(".png")
         truth.parent.mkdir(exist_ok=True)
         Image.open(file).save(truth)
     scored = run_command(
         "reconstruct",
-        f"score={drawn.folder}/samples",
+        f"score={drawn_result.folder}/samples",
         f"truth={tmp_path}/truth",
         "metrics=pixcorr",
         runs,
     )
 
     for caveat in ("simulated", "selected on test"):
-        for result in (drawn, scored):
+        for result in (drawn_result, scored):
             assert caveat in result.metrics.caveats
             assert all(caveat in table.note for table in result.tables)
             assert all(
                 caveat in metric.protocol for metric in result.metrics.overall.values()
             )
             sheets = [
-                each
-                for each in artifacts.read(RunFolder(result.folder))
-                if each.kind == "sheet"
+                sheet
+                for sheet in artifacts.read(RunFolder(result.folder))
+                if sheet.kind == "sheet"
             ]
-            assert sheets and all(caveat in each.note for each in sheets)
+            assert sheets and all(caveat in sheet.note for sheet in sheets)
 
 
 @pytest.mark.nightly
@@ -186,25 +190,30 @@ def test_cells_have_a_table_and_an_item_counts_once_over_seeds(
         "train.epochs=1",
     )
 
-    both = run_command("reconstruct", *reconstruct_overrides, "seeds=1,2")
-    one = run_command("reconstruct", *reconstruct_overrides, "seeds=2", "subjects=2")
+    both_result = run_command("reconstruct", *reconstruct_overrides, "seeds=1,2")
+    first_result = run_command(
+        "reconstruct", *reconstruct_overrides, "seeds=2", "subjects=2"
+    )
 
-    assert both.tables[0].title == "Reconstruction of test pictures"
-    assert both.tables[0].note.startswith("for these 3 pictures. 6 tested.")
-    assert both.tables[0].note.endswith(
+    assert both_result.tables[0].title == "Reconstruction of test pictures"
+    assert both_result.tables[0].note.startswith("for these 3 pictures. 6 tested.")
+    assert both_result.tables[0].note.endswith(
         "brainhive, 2 repeats, intra demo-noise-0.3-40-concepts, 17 channels, 0 to "
         "1000 ms, 250 Hz, 16 repetitions averaged, uV, simulated. † simulated"
     )
-    assert {metric.n for metric in both.metrics.overall.values()} == {2 * 3}
+    assert {metric.n for metric in both_result.metrics.overall.values()} == {2 * 3}
     cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]
     rows = [*cells, "agreement with people"]
-    assert [row[0] for row in both.tables[1].rows] == rows
+    assert [row[0] for row in both_result.tables[1].rows] == rows
     assert (
-        both.tables[1].columns == ["model (person, seed)", "PixCorr", "SSIM"]
-        and "3 tested." in both.tables[1].note
+        both_result.tables[1].columns == ["model (person, seed)", "PixCorr", "SSIM"]
+        and "3 tested." in both_result.tables[1].note
     )
     name = "brain · sub-02_seed-2"
-    assert list(one.metrics.facts.cells) == [name] and len(one.tables) == 1
-    assert one.metrics.items[name] == both.metrics.items[name]
+    assert (
+        list(first_result.metrics.facts.cells) == [name]
+        and len(first_result.tables) == 1
+    )
+    assert first_result.metrics.items[name] == both_result.metrics.items[name]
     with pytest.raises(MissingData, match=r"\b3\b"):
         run_command("reconstruct", *reconstruct_overrides, "subjects=3")

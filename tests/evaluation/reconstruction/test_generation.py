@@ -34,20 +34,23 @@ def test_pictures_do_not_depend_on_the_batch_size(
 def test_every_item_and_repeat_has_noise_of_its_own(
     run_command, prior_align_run, reconstruct_overrides, reconstruct_result
 ):
-    found = read_pictures(reconstruct_result.folder)
+    resulting_pictures = read_pictures(reconstruct_result.folder)
     pictures = [
-        picture for name, picture in found.items() if name.startswith("samples/sub-01")
+        picture
+        for name, picture in resulting_pictures.items()
+        if name.startswith("samples/sub-01")
     ]
     for index, picture in enumerate(pictures):
         assert all(
-            np.abs(picture - other).max() > 10 for other in pictures[index + 1 :]
+            np.abs(picture - other_picture).max() > 10
+            for other_picture in pictures[index + 1 :]
         )
     others = read_pictures(
         run_command("reconstruct", *reconstruct_overrides, "seed=1").folder
     ).values()
     assert all(
-        np.abs(one - other).max() > 10
-        for one, other in zip(pictures, others, strict=True)
+        np.abs(single_picture - other_picture).max() > 10
+        for single_picture, other_picture in zip(pictures, others, strict=True)
     )
 
 
@@ -56,25 +59,29 @@ def test_a_resumed_reconstruct_generates_only_what_is_missing(
     run_command, prior_align_run, reconstruct_overrides
 ):
     folder = run_command("reconstruct", *reconstruct_overrides).folder
-    whole, files = read_pictures(folder), sorted((folder / "samples").rglob("*.png"))
+    whole_pictures, files = (
+        read_pictures(folder),
+        sorted((folder / "samples").rglob("*.png")),
+    )
     (folder / "metrics.json").unlink()
     files[2].unlink()
     inodes = {file: file.stat().st_ino for file in files if file.exists()}
 
-    again = run_command("reconstruct", *reconstruct_overrides).folder
+    second_run_folder = run_command("reconstruct", *reconstruct_overrides).folder
 
-    assert again == folder
+    assert second_run_folder == folder
     assert {file: file.stat().st_ino for file in inodes} == inodes
     assert all(
-        np.abs(read_pictures(folder)[name] - whole[name]).max() <= 1 for name in whole
+        np.abs(read_pictures(folder)[name] - whole_pictures[name]).max() <= 1
+        for name in whole_pictures
     )
 
 
 def refused(*argv: str) -> list[str]:
     """Run a command that runs out of memory, and return the lines of its message."""
-    shown = CliRunner().invoke(app, argv)
-    assert shown.exit_code == DeviceError.exit_code
-    return shown.stderr.splitlines()[-2:]
+    result = CliRunner().invoke(app, argv)
+    assert result.exit_code == DeviceError.exit_code
+    return result.stderr.splitlines()[-2:]
 
 
 @pytest.mark.nightly
@@ -101,12 +108,12 @@ def test_out_of_memory_a_run_continues_with_smaller_batches(
     (run,) = (
         Path(reconstruct_overrides[0].removeprefix("paths.runs=")) / "reconstruct"
     ).iterdir()
-    kept = {file: file.stat().st_ino for file in run.rglob("*.png")}
-    assert len(kept) == 4
+    st_inos_by_name = {file: file.stat().st_ino for file in run.rglob("*.png")}
+    assert len(st_inos_by_name) == 4
 
     assert (
         run_command("reconstruct", *reconstruct_overrides, "batch_size=1").folder == run
     )
-    assert {file: file.stat().st_ino for file in kept} == kept and len(
-        read_pictures(run)
-    ) == 6
+    assert {
+        file: file.stat().st_ino for file in st_inos_by_name
+    } == st_inos_by_name and len(read_pictures(run)) == 6

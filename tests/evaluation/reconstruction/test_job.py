@@ -39,18 +39,20 @@ def test_what_does_not_fit_is_refused_before_it(
     keys: tuple[str, ...],
     facts: tuple[str, ...],
 ) -> None:
-    given = {key.partition("=")[0] for key in keys}
-    kept = [key for key in reconstruct_overrides if key.partition("=")[0] not in given]
-    asked = (*kept, f"align_run={prior_align_run}", *keys)
-    with pytest.raises(BrainhiveError) as again:
+    partitions = {key.partition("=")[0] for key in keys}
+    kept_keys = [
+        key for key in reconstruct_overrides if key.partition("=")[0] not in partitions
+    ]
+    asked = (*kept_keys, f"align_run={prior_align_run}", *keys)
+    with pytest.raises(BrainhiveError) as second_error:
         run_command("reconstruct", *asked)
     job = resolve_job(recipe(*asked))
     if keys != ("prompt=nice",):  # whose text encoders are inputs
         with pytest.raises(BrainhiveError) as caught:
             job.check()
-        assert again.value.message == caught.value.message
+        assert second_error.value.message == caught.value.message
     for fact in facts:
-        assert fact in f"{again.value.message} {again.value.hint}"
+        assert fact in f"{second_error.value.message} {second_error.value.hint}"
     assert not list((tmp_path / "runs/reconstruct").rglob("recipe.yaml"))
 
 
@@ -84,14 +86,14 @@ def test_runs_are_compared_by_a_metric_of_both(
     metrics: str,
     is_fine: bool,
 ) -> None:
-    kept = [key for key in reconstruct_overrides if not key.startswith("metrics=")]
+    keys = [key for key in reconstruct_overrides if not key.startswith("metrics=")]
     job: Any = resolve_job(
-        recipe(*kept, f"align_run={prior_align_run}", f"metrics={metrics}")
+        recipe(*keys, f"align_run={prior_align_run}", f"metrics={metrics}")
     )
     facts = SimpleNamespace(sources=["brain"])
-    measured = SimpleNamespace(facts=facts, scopes={"brain": {"pixcorr": 1}})
-    other = SimpleNamespace(path="other", measurements=lambda: measured)
-    find = lambda paths, names: [other]  # noqa: E731 (short)
+    stand_in = SimpleNamespace(facts=facts, scopes={"brain": {"pixcorr": 1}})
+    other_stand_in = SimpleNamespace(path="other", measurements=lambda: stand_in)
+    find = lambda paths, names: [other_stand_in]  # noqa: E731 (short)
     monkeypatch.setattr(runs_of_reconstruct, "find_runs_to_compare", find)
     if is_fine:
         job.check()

@@ -31,7 +31,7 @@ def explain(
     effect: float,
     subjects: int = 1,
     learned: str = "as filed",
-    tested: str = "as filed",
+    text: str = "as filed",
 ) -> tuple[Baseline, str]:
     """Fit ridges to random signals [n, 40] of 100 training and 24 test pictures.
 
@@ -60,7 +60,7 @@ def explain(
         if subject == subjects:
             train, test = (
                 train[ORDERS[learned](np.arange(100)).copy()],
-                test[ORDERS[tested](rows).copy()],
+                test[ORDERS[text](rows).copy()],
             )
         orders = {
             name: refile(np.arange(100)).copy() for name, refile in ORDERS.items()
@@ -100,7 +100,7 @@ def test_signals_are_factorised_once_for_all_orders(monkeypatch):
 
 
 def test_a_misfiled_subject_is_named_among_others_who_are_not():
-    found, _ = explain(2, 0.6, subjects=3, tested="reversed")
+    found, _ = explain(2, 0.6, subjects=3, text="reversed")
 
     assert (
         found.order
@@ -126,11 +126,11 @@ def test_the_approximate_p_is_that_of_permutations():
         scores = random.normal(size=(30, 30)) + strength * 2 * np.eye(30)
         ranks = 1 + (scores[:, None] > scores[:, :, None]).sum(2)
         alike = StimulusGrouping()
-        drawn = judge_ranks([ranks], [rows], rows, alike).better
+        better = judge_ranks([ranks], [rows], rows, alike).better
 
         p = approximate_p(ranks, rows, rows, alike)
 
-        assert drawn is not None and abs(p - drawn) < 0.01 + 0.1 * drawn
+        assert better is not None and abs(p - better) < 0.01 + 0.1 * better
 
 
 def test_units_are_permuted_where_a_concept_has_several_pictures():
@@ -151,11 +151,11 @@ def test_an_order_is_chosen_after_correction_for_all_orders(p, count, named):
     tried = [(0.4, f"order {number}") for number in range(count)]
     tried[3] = (p, "reversed")
 
-    found = choose_order(tried)
+    order = choose_order(tried)
 
-    assert found.orders == count
-    assert found.order == ("reversed" if named else "")
-    assert found.order_p == (pytest.approx(p * count) if named else None)
+    assert order.orders == count
+    assert order.order == ("reversed" if named else "")
+    assert order.order_p == (pytest.approx(p * count) if named else None)
     assert choose_order([]) == Baseline()
 
 
@@ -170,8 +170,8 @@ def test_mistaken_orders_are_a_reversal_and_shifts_by_one():
 def test_a_long_ridge_is_fitted_only_on_request(
     asked, is_fitted, trained_run, tmp_path, monkeypatch
 ):
-    words = [f"run={trained_run}", f"baseline={asked}"]
-    job = Job.resolve(Recipe.resolve("eval-retrieval", None, {}, words))
+    arguments = [f"run={trained_run}", f"baseline={asked}"]
+    job = Job.resolve(Recipe.resolve("eval-retrieval", None, {}, arguments))
     monkeypatch.setattr(baseline, "OPERATIONS_PER_S", 1.0)
 
     if is_fitted:
@@ -208,8 +208,8 @@ def test_orders_that_take_long_are_tried_only_on_request(
 def test_an_order_is_suspected_at_a_level_of_a_thousandth(p, is_suspected):
     """Runs of an earlier version contain orders with a larger p."""
     answer = Answer("which picture", 0.4, 0.6, 0.01, 20, 20, "")
-    found = Baseline(orders=15, order="reversed", order_p=p)
-    facts = RetrievalFacts(answers=[answer], baseline=found)
+    resulting_baseline = Baseline(orders=15, order="reversed", order_p=p)
+    facts = RetrievalFacts(answers=[answer], baseline=resulting_baseline)
 
     text = explain_chance(Measurements({}, facts=facts), Path("ridge.yaml"))
 
@@ -218,12 +218,12 @@ def test_an_order_is_suspected_at_a_level_of_a_thousandth(p, is_suspected):
 
 def test_untried_orders_are_explained_next_to_a_ridge():
     answer = Answer("which picture", 0.4, 0.6, 0.01, 20, 20, "")
-    found = Baseline(answer=answer, reason="it would take 3 h")
+    resulting_baseline = Baseline(answer=answer, reason="it would take 3 h")
     ridge = Metric("top1", 0.1, 20, 20, 0.05, 0.0, 0.2, (1,), "cosine", "test", "")
-    facts = RetrievalFacts(answers=[answer], baseline=found)
-    measured = Measurements({"plain · ridge": {"top1": ridge}}, facts=facts)
+    facts = RetrievalFacts(answers=[answer], baseline=resulting_baseline)
+    measurements = Measurements({"plain · ridge": {"top1": ridge}}, facts=facts)
 
-    text = explain_chance(measured, Path("ridge.yaml"))
+    text = explain_chance(measurements, Path("ridge.yaml"))
 
     assert "it would take 3 h" in text and "other orders." not in text
 
@@ -232,7 +232,9 @@ def test_untried_orders_are_explained_next_to_a_ridge():
 def test_a_verdict_is_among_2048_pictures_at_most(count, drawn):
     rows = np.arange(0, 3 * count, 3)
 
-    chosen = draw_verdict_pictures(rows)
+    verdict_pictures = draw_verdict_pictures(rows)
 
-    assert len(set(chosen)) == drawn and np.isin(chosen, rows).all()
-    assert (np.diff(chosen) > 0).all() and (chosen == draw_verdict_pictures(rows)).all()
+    assert len(set(verdict_pictures)) == drawn and np.isin(verdict_pictures, rows).all()
+    assert (np.diff(verdict_pictures) > 0).all() and (
+        verdict_pictures == draw_verdict_pictures(rows)
+    ).all()

@@ -72,8 +72,8 @@ def test_a_sheet_has_gaps_for_broken_and_absent_pictures(
     files = save(tmp_path, dataset, image_ids)
 
     assert [row for row, file in files.items() if file] == [0, 5]
-    said = " ".join(capsys.readouterr().err.split())
-    assert "2 of its 4 pictures" in said and "gaps" in said
+    text = " ".join(capsys.readouterr().err.split())
+    assert "2 of its 4 pictures" in text and "gaps" in text
 
 
 def test_without_pictures_nothing_is_saved_and_one_note_says_why(
@@ -88,9 +88,9 @@ def test_without_pictures_nothing_is_saved_and_one_note_says_why(
     files = save(tmp_path, dataset, image_ids)
 
     assert not any(files.values())
-    said = " ".join(capsys.readouterr().err.split())
-    assert said.count("no test pictures (fetch them)") == 1
-    assert "4 of its 4 pictures" in said and "--again" in said
+    text = " ".join(capsys.readouterr().err.split())
+    assert text.count("no test pictures (fetch them)") == 1
+    assert "4 of its 4 pictures" in text and "--again" in text
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_a_clip_is_drawn_by_its_first_frame(tmp_path: Path, dataset: Dataset) ->
 
     image_ids = ids_of(dataset)
     files = save(tmp_path, change_images(dataset, open=open_clip), image_ids)
-    with Image.open(tmp_path / "run" / files[0]) as drawn:
-        assert drawn.convert("L").getextrema() == (255, 255)
+    with Image.open(tmp_path / "run" / files[0]) as image:
+        assert image.convert("L").getextrema() == (255, 255)
 
 
 def test_categories_without_pictures_have_no_sheet_and_no_note(
@@ -154,19 +154,19 @@ def test_each_category_has_an_example_on_the_first_screen(
         Image.new("RGB", (8, 8), colour).save(tmp_path / name / "a.png")
     config = categories.Config(root=str(tmp_path), names=names, target=target)
     dataset = config.build(Paths())
-    run = RunFolder(tmp_path / "run")
+    run_folder = RunFolder(tmp_path / "run")
 
-    (sheet,) = draw_examples(run, dataset)
+    (sheet,) = draw_examples(run_folder, dataset)
 
     tiles = [row.tiles for row in sheet.rows]
     assert [tile.lines[0] for (tile,) in tiles] == names
-    assert all((run.path / tile.file).is_file() for (tile,) in tiles)
-    html = Page("title", examples=(sheet, run.path)).html()
+    assert all((run_folder.path / tile.file).is_file() for (tile,) in tiles)
+    html = Page("title", examples=(sheet, run_folder.path)).html()
     assert html.count("data:image/webp") == 3 and "full body" in html
 
     # a category whose picture is missing is left out
     (tmp_path / "house" / "a.png").write_bytes(b"no picture")
-    (sheet,) = draw_examples(run, dataset)
+    (sheet,) = draw_examples(run_folder, dataset)
     assert [row.query for row in sheet.rows] == names[:2]
     assert "house" in capsys.readouterr().err
 

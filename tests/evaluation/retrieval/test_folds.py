@@ -24,10 +24,10 @@ from brainhive_cli.measurement.statistics import estimate_mean_variance
 from brainhive_cli.training.alignment.cells import Cell
 
 
-def delong(first: np.ndarray, second: np.ndarray) -> float:
+def delong(first_array: np.ndarray, second: np.ndarray) -> float:
     """Compute the variance of the area under the ROC curve (DeLong 1988)."""
-    wins = (first[:, None] < second) + (first[:, None] == second) / 2
-    parts = wins.mean(1).var(ddof=1) / len(first), wins.mean(0).var(ddof=1)
+    wins = (first_array[:, None] < second) + (first_array[:, None] == second) / 2
+    parts = wins.mean(1).var(ddof=1) / len(first_array), wins.mean(0).var(ddof=1)
     return parts[0] + parts[1] / len(second)
 
 
@@ -50,29 +50,29 @@ def test_the_area_has_the_variance_of_delong(sizes, monkeypatch):
     )
     variances = []
 
-    def note(name, linear, items, **how):
+    def note(name, linear, items, **fields):
         variances.append(estimate_mean_variance([linear[0][0]], items).variance)
-        return folds_measure(name, linear, items=items, **how)
+        return folds_measure(name, linear, items=items, **fields)
 
     folds_measure = folds.measure
     monkeypatch.setattr(folds, "measure", note)
     items = Items.independent([names])
 
-    how = {"protocol": "cosine", "split": "test"}
-    found = measure_categories([[scores]], how | {"items": items, "pool": 2})
+    fields = {"protocol": "cosine", "split": "test"}
+    categories = measure_categories([[scores]], fields | {"items": items, "pool": 2})
 
     likeness = signals[:, 0] / signals.norm(dim=1)
-    area = found["auc"]
+    area = categories["auc"]
     assert area.value == pytest.approx(roc_auc_score(target, likeness))
-    expected = delong(*(likeness[target == side].numpy() for side in (0, 1)))
+    expected = delong(*(likeness[target == value].numpy() for value in (0, 1)))
     assert variances[-1] == pytest.approx(expected)
     assert area.chance == 0.5 and area.low < area.value < area.high
-    assert ("balanced_accuracy" in found) == (sizes[0] != sizes[1])
+    assert ("balanced_accuracy" in categories) == (sizes[0] != sizes[1])
     if sizes[0] != sizes[1]:
         named = np.where(scores.ranks == 1, target[shuffled], 1 - target[shuffled])
         expected = balanced_accuracy_score(target[shuffled], named)
-        assert found["balanced_accuracy"].value == pytest.approx(expected)
-        assert found["balanced_accuracy"].chance == 0.5
+        assert categories["balanced_accuracy"].value == pytest.approx(expected)
+        assert categories["balanced_accuracy"].chance == 0.5
 
 
 def one_hot(target: np.ndarray, count: int) -> np.ndarray:
@@ -114,9 +114,9 @@ def test_parts_of_an_area_have_the_variance_of_its_jackknife(seed):
         variance += len(rows) * parts[rows].var(ddof=1) / len(parts) ** 2
         areas = []
         for row in rows:
-            kept = np.delete(np.arange(250), row)
-            labels = one_hot(target[kept], 4)
-            areas.append(roc_auc_score(labels, scores[kept], average="macro"))
+            delete = np.delete(np.arange(250), row)
+            labels = one_hot(target[delete], 4)
+            areas.append(roc_auc_score(labels, scores[delete], average="macro"))
         jackknife += (len(rows) - 1) * np.var(areas)
     assert variance == pytest.approx(jackknife, rel=0.02)
 
@@ -135,7 +135,7 @@ def test_the_length_of_a_classifiers_output_decides_its_area(seed):
     outputs = compute_decision_scores(signals, gallery, are_labels=True)
 
     is_right = (second > 0) == target
-    accuracy = np.mean([is_right[target == side].mean() for side in (0, 1)])
+    accuracy = np.mean([is_right[target == value].mean() for value in (0, 1)])
     assert np.mean(compute_auc_parts(cosines, target)) == pytest.approx(accuracy)
     expected = roc_auc_score(target, second)
     assert np.mean(compute_auc_parts(outputs, target)) == pytest.approx(expected)
@@ -175,9 +175,11 @@ def of_fold(fold: int, shown: list[str], candidates: list[str]) -> Scores:
         verdict_ranks=table,
         control={"top1": np.array([0.1 * fold, 1.0])},
     )
-    drawn = np.tile(own, (2 + fold, 1))
-    further = {name: Scores(ranks=drawn) for name in ("repetitions · 2", "backward")}
-    return replace(scores, scopes=further)
+    tile = np.tile(own, (2 + fold, 1))
+    scores_by_name = {
+        name: Scores(ranks=tile) for name in ("repetitions · 2", "backward")
+    }
+    return replace(scores, scopes=scores_by_name)
 
 
 def test_folds_are_pooled_item_by_item():
@@ -188,12 +190,12 @@ def test_folds_are_pooled_item_by_item():
         cell = Cell(f"sub-01_fold-{fold}_seed-1", (1,), (1,), 1, fold=fold)
         gallery = Gallery({}, candidates[fold], [name[0] for name in candidates[fold]])
         cells[cell] = gallery, {1: of_fold(fold, shown[fold], candidates[fold])}
-    alone = Cell("sub-01_seed-2", (1,), (1,), 2)
-    cells[alone] = cells[cell]
+    single_cell = Cell("sub-01_seed-2", (1,), (1,), 2)
+    cells[single_cell] = cells[cell]
 
     merged = merge_folds(cells)
 
-    assert merged.pop(alone) == cells[alone]
+    assert merged.pop(single_cell) == cells[single_cell]
     ((gallery, subjects),) = merged.values()
     scores = subjects[1]
     assert gallery.image_ids == ["a1", "b1", "a2", "b2", "x1", "x2", "a3", "b3"]
@@ -236,15 +238,15 @@ def test_a_guess_names_the_most_frequent_label_first():
     labels = ["cat", "dog", "dog", "car", "dog", "cat"]
     concepts = ["pet", "pet", "pet", "thing", "pet", "pet"]
     rare = Scores(labels=labels, concepts=concepts)
-    even = Scores(labels=["a", "b", "c"], concepts=["a", "b", "c"])
+    scores = Scores(labels=["a", "b", "c"], concepts=["a", "b", "c"])
 
-    found = measure_guess([[rare]], 3)
+    guess = measure_guess([[rare]], 3)
 
-    assert found["top1"] == pytest.approx(3 / 6)
-    assert found["mean_rank"] == pytest.approx((2 * 2 + 3 * 1 + 3) / 6)
+    assert guess["top1"] == pytest.approx(3 / 6)
+    assert guess["mean_rank"] == pytest.approx((2 * 2 + 3 * 1 + 3) / 6)
     # pets stand at ranks 1 and 2, the thing at 3
-    assert found["map"] == pytest.approx((5 * 1 + 1 / 3) / 6)
-    assert measure_guess([[even]], 3) == {}
-    assert measure_guess([[even], [rare]], 3)["top1"] == pytest.approx(
+    assert guess["map"] == pytest.approx((5 * 1 + 1 / 3) / 6)
+    assert measure_guess([[scores]], 3) == {}
+    assert measure_guess([[scores], [rare]], 3)["top1"] == pytest.approx(
         (1 / 3 + 0.5) / 2
     )

@@ -42,9 +42,9 @@ def test_a_check_and_the_run_open_each_run_once(
     ]
 
     recipe = Recipe.resolve("eval-retrieval", None, {}, asked)
-    listed = list_inputs(eval_retrieval, recipe)
+    inputs = list_inputs(eval_retrieval, recipe)
 
-    assert listed and not describe_missing(listed) and len(opened) == 1
+    assert inputs and not describe_missing(inputs) and len(opened) == 1
     run_command("eval-retrieval", *asked)
     assert len(opened) == 2
 
@@ -72,9 +72,9 @@ def test_what_does_not_fit_a_run_is_refused_before_it(
         job.check()
     for fact in facts:
         assert fact in f"{caught.value.message} {caught.value.hint}"
-    with pytest.raises(BrainhiveError) as again:
+    with pytest.raises(BrainhiveError) as second_error:
         run_command("eval-retrieval", *asked)
-    assert again.value.message == caught.value.message
+    assert second_error.value.message == caught.value.message
     assert not list((tmp_path / "none").rglob("recipe.yaml"))
 
 
@@ -102,7 +102,7 @@ def test_a_run_among_other_pictures_is_not_compared(
     asked = (f"run={trained_run}", "sheet_rows=0", f"against={trained_run}")
     job = RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, asked))
     (other,) = job.against
-    wide = other.recipe.model_copy(update={"only_shown": True})
+    changed_recipe = other.recipe.model_copy(update={"only_shown": True})
     read = TestedPerson.read
     monkeypatch.setattr(
         TestedPerson,
@@ -110,7 +110,7 @@ def test_a_run_among_other_pictures_is_not_compared(
         lambda person, split: read(person, split).take(np.arange(3)),
     )
     with pytest.raises(BrainhiveError) as caught:
-        replace(job, against=[replace(other, recipe=wide)]).check()
+        replace(job, against=[replace(other, recipe=changed_recipe)]).check()
     assert "galleries" in caught.value.message
 
 
@@ -124,8 +124,8 @@ def test_a_sweep_is_compared_with_the_best_on_validation(
     )
     line = (f"run={sweep.folder}", "subjects=1", "sheet_rows=0", "ceiling_splits=0")
     validation = {}
-    for name, run in sweep.metrics.facts.step_runs.items():
-        measurements = RunFolder(sweep.folder.parents[1] / run).measurements()
+    for name, step_run in sweep.metrics.facts.step_runs.items():
+        measurements = RunFolder(sweep.folder.parents[1] / step_run).measurements()
         label = name.partition(" · ")[2]
         validation[f"eval-retrieval · {label}"] = measurements.scopes["sub-01_seed-1"]
 
@@ -141,5 +141,5 @@ def test_a_sweep_is_compared_with_the_best_on_validation(
     # runs that are finished are said in one line
     capsys.readouterr()
     run_command("eval-retrieval", *line, runs)
-    said = capsys.readouterr().err
-    assert said.count("found finished runs, 3: ") == 1
+    err = capsys.readouterr().err
+    assert err.count("found finished runs, 3: ") == 1

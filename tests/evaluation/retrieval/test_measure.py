@@ -38,9 +38,9 @@ def open_tests(*stores, split="test", dataset=DATASET, **facts):
 
 def store(tokens, rows=None):
     """Store tokens [M, D] of pictures, of which only those in `rows` are embedded."""
-    places = np.arange(len(tokens))
-    done = None if rows is None else np.isin(places, rows)
-    return make_store(tokens, [f"{row}" for row in places], done=done)
+    numbers = np.arange(len(tokens))
+    done = None if rows is None else np.isin(numbers, rows)
+    return make_store(tokens, [f"{row}" for row in numbers], done=done)
 
 
 def draw(*sizes, seed=0):
@@ -57,10 +57,10 @@ def test_the_nearest_training_picture_is_that_of_all_blocks(at_once, monkeypatch
     models, tests = open_tests(store(learned, rows))
 
     train_rows = tests.find_trained_rows()
-    found = measure_train_similarities(models, tests, tested, train_rows)
+    train_similarities = measure_train_similarities(models, tests, tested, train_rows)
 
     expected = cosine_similarity(tested, learned[rows]).max(1)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(train_similarities, expected, atol=1e-5)
 
 
 def test_models_are_joined_by_the_mean_of_their_cosines(monkeypatch):
@@ -72,12 +72,14 @@ def test_models_are_joined_by_the_mean_of_their_cosines(monkeypatch):
     )
 
     train_rows = tests.find_trained_rows()
-    found = measure_train_similarities(models, tests, joined, train_rows)
+    train_similarities = measure_train_similarities(models, tests, joined, train_rows)
 
     cosines = [
         cosine_similarity(*pair)[:, 2:8] for pair in zip(tested, learned, strict=True)
     ]
-    np.testing.assert_allclose(found, np.mean(cosines, 0).max(1), atol=1e-5)
+    np.testing.assert_allclose(
+        train_similarities, np.mean(cosines, 0).max(1), atol=1e-5
+    )
     readers = [SimpleNamespace(encode=lambda tokens: tokens) for _ in models]
     torch.testing.assert_close(encode(readers, tested), joined)
     assert torch.equal(encode(readers[:1], tested[:1]), tested[0])
@@ -115,12 +117,16 @@ def test_models_share_the_pictures_that_all_have():
 
 def test_runs_of_different_pictures_are_not_tested_together(monkeypatch):
     runs = make_runs([PictureModel(), PictureModel(number=1)])
-    for run, image_ids in zip(runs, ("abc", "abd"), strict=True):
-        run.stores = {run.name: make_store(draw(3, 2), list(image_ids))}
-        run.dataset_config = run.encoders = None
-        run.check_stores = lambda stores: None
-    opened = iter([run.stores for run in runs])
-    monkeypatch.setattr(test_set, "open_stores", lambda *arguments: next(opened))
+    for finished_run, image_ids in zip(runs, ("abc", "abd"), strict=True):
+        finished_run.stores = {
+            finished_run.name: make_store(draw(3, 2), list(image_ids))
+        }
+        finished_run.dataset_config = finished_run.encoders = None
+        finished_run.check_stores = lambda stores: None
+    store_iterator = iter([finished_run.stores for finished_run in runs])
+    monkeypatch.setattr(
+        test_set, "open_stores", lambda *arguments: next(store_iterator)
+    )
 
     with pytest.raises(BrainhiveError, match="different pictures"):
         TestSet(runs, "test").open_stores("test")
@@ -129,13 +135,19 @@ def test_runs_of_different_pictures_are_not_tested_together(monkeypatch):
 def test_subsets_are_of_all_pictures_where_these_are_fewer():
     tokens, shown = draw(6, 3), draw(6, 3) + 2 * draw(6, 3, seed=1)
 
-    few = measure_subsets(tokens, shown, 4)
-    most = measure_subsets(tokens, shown, 300)
+    few_subsets = measure_subsets(tokens, shown, 4)
+    subsets = measure_subsets(tokens, shown, 300)
 
-    assert (few.pool, most.pool, most.scopes[BACKWARD].pool) == (4, 6, 6)
+    assert (few_subsets.pool, subsets.pool, subsets.scopes[BACKWARD].pool) == (4, 6, 6)
     cosines = cosine_similarity(tokens, shown)
-    for found, similarity in ((most, cosines), (most.scopes[BACKWARD], cosines.T)):
+    for found, similarity in (
+        (subsets, cosines),
+        (subsets.scopes[BACKWARD], cosines.T),
+    ):
         hits = similarity.argmax(1) == np.arange(6)
         assert found.values["top1_expected"].tolist() == hits.tolist()
     assert (cosines.argmax(1) != cosines.argmax(0)).any()
-    assert few.values["top1_expected"].mean() > most.values["top1_expected"].mean()
+    assert (
+        few_subsets.values["top1_expected"].mean()
+        > subsets.values["top1_expected"].mean()
+    )

@@ -23,22 +23,22 @@ def together(
 
 
 def scores(
-    names: list[str], ranks: list[int], hits: list[float], ways: int = 20
+    names: list[str], ranks: list[int], hits: list[float], number: int = 20
 ) -> Scores:
     """Make scores of pictures with a concept each, and of subsets if hits are given."""
-    found = np.array(ranks)
-    subsets = Scores(values={"top1_expected": np.array(hits)}, pool=ways)
+    array = np.array(ranks)
+    subsets = Scores(values={"top1_expected": np.array(hits)}, pool=number)
     return Scores(
         names,
         names,
         names,
-        ranks=found,
+        ranks=array,
         pool=20,
-        values={"map": 1 / found},
+        values={"map": 1 / array},
         relevant=np.ones(len(names), np.int64),
         nearest_concepts=names,
         scopes={
-            BACKWARD: Scores(names, ranks=found, pool=len(names)),
+            BACKWARD: Scores(names, ranks=array, pool=len(names)),
             **({"subsets": subsets} if hits else {}),
         },
     )
@@ -47,10 +47,12 @@ def scores(
 def group_of(order: list[int], ranks: np.ndarray) -> list[Scores]:
     """Make the scores of a subject whose signals show pictures 0 to 19 in an order."""
     names = [f"{n}" for n in range(20)]
-    made = scores([names[n] for n in order], [int(ranks[n, n]) for n in order], [])
+    created_scores = scores(
+        [names[n] for n in order], [int(ranks[n, n]) for n in order], []
+    )
     return [
         replace(
-            made,
+            created_scores,
             verdict_ids=names,
             verdict_ranks=ranks[order],
             units=np.array(order),
@@ -69,17 +71,17 @@ FREE = LabelDesign.free(np.arange(20), np.zeros(20, np.int64))
 
 def test_the_verdict_covers_all_subjects_and_averages_seeds():
     """Each picture is first for one seed and last for the other: chance on average."""
-    right, wrong = (
+    right, wrong_full = (
         1 + (np.arange(20) - np.arange(20)[:, None]) % 20,
         np.full((20, 20), 10),
     )
-    np.fill_diagonal(wrong, 20)
+    np.fill_diagonal(wrong_full, 20)
     order = list(range(20))
-    good, bad = group_of(order, right), group_of(order[::-1], wrong)
+    good, bad = group_of(order, right), group_of(order[::-1], wrong_full)
     study = study_of(FREE)
 
     (found,), (lost,) = (judge_cells(together([group]), study) for group in (good, bad))
-    (averaged,) = judge_cells(together([[*good, *group_of(order, wrong)]]), study)
+    (averaged,) = judge_cells(together([[*good, *group_of(order, wrong_full)]]), study)
     (subjects,) = judge_cells(together([good, bad]), study)
 
     assert (found.side, lost.side) == ("above chance", "below chance")
@@ -160,14 +162,14 @@ def test_an_unknown_order_of_trials_limits_each_answer():
 
 def test_the_p_of_a_control_counts_draws_that_are_as_good():
     """Two subjects have a mean of .4. Nine of 1000 draws are at least as good."""
-    drawn = np.zeros(MAX_DRAWS)
-    drawn[:9] = 0.4
+    zeros = np.zeros(MAX_DRAWS)
+    zeros[:9] = 0.4
     names = ("top1", "top5", "mean_rank", "mrr")
     groups = [
         [
             replace(
                 scores(["a"], [1], []),
-                control=dict.fromkeys(names, np.array([value, *drawn])),
+                control=dict.fromkeys(names, np.array([value, *zeros])),
             )
         ]
         for value in (0.3, 0.5)

@@ -57,8 +57,8 @@ def run(
 ) -> Callable[..., str]:
     """Run the command line, and return its output."""
 
-    def run_command(*words: object) -> str:
-        texts = [str(word) for word in words]
+    def run_command(*arguments: object) -> str:
+        texts = [str(argument) for argument in arguments]
         monkeypatch.setattr("sys.argv", ["python -m tools.parity", *texts])
         command.main()
         return capsys.readouterr().out
@@ -70,9 +70,9 @@ def run(
 def fail(run: Run, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a command line that the user has to change, and return its two lines."""
 
-    def run_command(*words: object) -> str:
+    def run_command(*arguments: object) -> str:
         with pytest.raises(SystemExit) as ended:
-            run(*words)
+            run(*arguments)
         assert ended.value.code == 2
         printed = capsys.readouterr()
         assert printed.out == ""
@@ -95,12 +95,12 @@ def unit(values: Any) -> Any:
 
 def expand(pattern: str) -> list[str]:
     """Expand the braces of a pattern, as a shell does."""
-    found = re.search(r"\{([^}]*)\}", pattern)
-    if found is None:
+    match = re.search(r"\{([^}]*)\}", pattern)
+    if match is None:
         return [pattern]
     patterns = []
-    for choice in found[1].split(","):
-        patterns += expand(pattern[: found.start()] + choice + pattern[found.end() :])
+    for choice in match[1].split(","):
+        patterns += expand(pattern[: match.start()] + choice + pattern[match.end() :])
     return patterns
 
 
@@ -243,12 +243,12 @@ def test_views_lose_more_with_their_number(
     embeddings = planted.plant(SETTINGS, letters)["train"]["emb"]
 
     assert list(embeddings) == letters
-    first = np.std(np.float32(embeddings["d1"]) - embeddings["d"])
-    last = np.std(np.float32(embeddings["d12"]) - embeddings["d"])
-    assert first == pytest.approx(planted.VIEW_NOISE, rel=0.05)
-    assert last == pytest.approx(12 * planted.VIEW_NOISE, rel=0.05)
-    again = planted.plant(SETTINGS, ["d12"])["train"]["emb"]["d12"]
-    assert np.array_equal(again, embeddings["d12"])
+    first_std = np.std(np.float32(embeddings["d1"]) - embeddings["d"])
+    last_std = np.std(np.float32(embeddings["d12"]) - embeddings["d"])
+    assert first_std == pytest.approx(planted.VIEW_NOISE, rel=0.05)
+    assert last_std == pytest.approx(12 * planted.VIEW_NOISE, rel=0.05)
+    second_d12 = planted.plant(SETTINGS, ["d12"])["train"]["emb"]["d12"]
+    assert np.array_equal(second_d12, embeddings["d12"])
 
 
 @pytest.mark.parametrize(
@@ -381,10 +381,10 @@ def test_atm_has_a_text_for_ten_pictures(export: Callable[[str], Path]) -> None:
         pictures = cache["img_features"].numpy()
         assert np.allclose(pictures, unit(embeddings["d"]), atol=1e-6)
         # its loader lists the pictures in this order
-        listed = sorted((folder / config[key]).glob("*/*.jpg"))
-        numbers = [int(path.stem.split("_")[1]) for path in listed]
+        paths = sorted((folder / config[key]).glob("*/*.jpg"))
+        numbers = [int(path.stem.split("_")[1]) for path in paths]
         assert numbers == list(range(1, COUNTS[split] + 1))
-        concepts = {path.parent.name for path in listed}
+        concepts = {path.parent.name for path in paths}
         assert len(cache["text_features"]) == len(concepts)
         if split == "train":
             texts = unit(embeddings["t"])[:10].mean(0, keepdims=True)
@@ -445,10 +445,10 @@ def test_places_that_cannot_be_written_are_named(
 ) -> None:
     (tmp_path / "train.log").write_text(SAMGA_LOG)
     below = tmp_path / "train.log" / "samga.json"
-    words = ("--export", "samga", below, "--figures", figures)
-    assert str(below) in fail(*words)
-    words = ("--import", tmp_path / "train.log", "samga", "--figures", figures)
-    assert str(below) in fail(*words, "--into", below)
+    arguments = ("--export", "samga", below, "--figures", figures)
+    assert str(below) in fail(*arguments)
+    arguments = ("--import", tmp_path / "train.log", "samga", "--figures", figures)
+    assert str(below) in fail(*arguments, "--into", below)
 
 
 def test_lora_cannot_be_exported(tmp_path: Path, fail: Run) -> None:
@@ -460,8 +460,8 @@ def test_a_damaged_file_of_figures_is_no_settings(
     figures: Path, tmp_path: Path, fail: Run
 ) -> None:
     (figures / "samga.json").write_text('{"settings": {"epochs": 2}')
-    words = ("--export", "samga", tmp_path / "data", "--figures", figures)
-    assert "samga.json" in fail(*words)
+    arguments = ("--export", "samga", tmp_path / "data", "--figures", figures)
+    assert "samga.json" in fail(*arguments)
 
 
 SAMGA_LOG = """\
@@ -634,9 +634,15 @@ def test_figures_are_read_as_fractions(
 
 def test_several_trainings_in_a_log_count_up(tmp_path: Path, run: Run) -> None:
     (tmp_path / "2026.log").write_text(BLUR_LOG)
-    words = ("--import", tmp_path / "2026.log", "visual-blur-perception", "--seed", 21)
+    arguments = (
+        "--import",
+        tmp_path / "2026.log",
+        "visual-blur-perception",
+        "--seed",
+        21,
+    )
 
-    entries = [json.loads(line) for line in run(*words).splitlines()]
+    entries = [json.loads(line) for line in run(*arguments).splitlines()]
 
     assert entries[0] == {"seed": 21, **BLUR_CURVES}
     assert (entries[1]["seed"], entries[1]["top1"]) == (22, 0.03)
@@ -658,8 +664,8 @@ def test_a_loss_of_every_fifty_steps_is_left_out(tmp_path: Path, run: Run) -> No
     state = json.loads(TRAINER_STATE)
     del state["log_history"][0]
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
-    words = ("--import", tmp_path / "trainer_state.json", "bridge", "--seed", 1)
-    assert "loss" not in json.loads(run(*words))
+    arguments = ("--import", tmp_path / "trainer_state.json", "bridge", "--seed", 1)
+    assert "loss" not in json.loads(run(*arguments))
 
 
 def test_figures_are_added_to_a_file(tmp_path: Path, run: Run, figures: Path) -> None:
@@ -673,9 +679,9 @@ def test_figures_are_added_to_a_file(tmp_path: Path, run: Run, figures: Path) ->
     assert content["settings"] == SETTINGS
     assert content["reference"][0] == {"seed": 7, **SAMGA_CURVES}
     assert [entry["seed"] for entry in content["reference"]] == [7, 8]
-    found = exchange.find_figures("samga", figures)
-    assert found is not None and found.path == into
-    assert found.reference == content["reference"]
+    resulting_figures = exchange.find_figures("samga", figures)
+    assert resulting_figures is not None and resulting_figures.path == into
+    assert resulting_figures.reference == content["reference"]
 
 
 def test_a_new_file_has_the_settings_of_the_export(
@@ -684,8 +690,8 @@ def test_a_new_file_has_the_settings_of_the_export(
     into = tmp_path / "new" / "ubp.json"
     (tmp_path / "test_results.json").write_text(TEST_RESULTS)
 
-    words = ("--import", tmp_path / "test_results.json", "ubp", "--seed", 0)
-    run(*words, "--into", into)
+    arguments = ("--import", tmp_path / "test_results.json", "ubp", "--seed", 0)
+    run(*arguments, "--into", into)
 
     golden_file = json.loads((golden / "trainings" / "ubp.json").read_text())
     content = json.loads(into.read_text())
@@ -699,11 +705,11 @@ def test_a_second_entry_of_a_seed_is_refused(
     log, into = tmp_path / "train.log", figures / "samga.json"
     log.write_text(SAMGA_LOG)
     run("--import", log, "samga", "--into", into)
-    before = into.read_bytes()
+    initial_content = into.read_bytes()
 
     assert "seed 7" in fail("--import", log, "samga", "--into", into)
 
-    assert into.read_bytes() == before
+    assert into.read_bytes() == initial_content
 
 
 def test_figures_go_into_the_file_of_their_method(
@@ -711,11 +717,11 @@ def test_figures_go_into_the_file_of_their_method(
 ) -> None:
     log, into = tmp_path / "train.log", figures / "neurobridge.json"
     log.write_text(SAMGA_LOG)
-    before = into.read_bytes()
+    initial_content = into.read_bytes()
 
     assert "samga.json" in fail("--import", log, "samga", "--into", into)
 
-    assert into.read_bytes() == before
+    assert into.read_bytes() == initial_content
 
 
 def test_figures_of_other_settings_are_refused(
@@ -779,8 +785,8 @@ def test_damaged_and_unknown_files_are_refused(
     (tmp_path / name).write_bytes(content)
     into = tmp_path / f"{method}.json"
 
-    words = ("--import", tmp_path / name, method, "--seed", 1)
-    assert name in fail(*words, "--into", into)
+    arguments = ("--import", tmp_path / name, method, "--seed", 1)
+    assert name in fail(*arguments, "--into", into)
 
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

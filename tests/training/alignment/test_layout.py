@@ -119,9 +119,11 @@ def test_mindeye1s_low_level_is_a_decoder_of_latents(tmp_path: Path) -> None:
 
 def test_mindeye1s_high_level_is_of_image_tokens(tmp_path: Path) -> None:
     # its diffusion prior lies next to the model
-    whole = {f"module.voxel2clip.{name}": value for name, value in HIGH.items()}
-    whole["module.net.weight"] = torch.ones(2)
-    path = written(whole, tmp_path / "prior_final_subj2/last.pth")
+    whole_values_by_name = {
+        f"module.voxel2clip.{name}": value for name, value in HIGH.items()
+    }
+    whole_values_by_name["module.net.weight"] = torch.ones(2)
+    path = written(whole_values_by_name, tmp_path / "prior_final_subj2/last.pth")
     layout, state = read_checkpoint(path)
     assert layout.spec == SignalSpec((), 1, (2,), (9,))
     tokens = Head((3, 7), "vd-image")
@@ -173,9 +175,12 @@ def test_mindeye2s_model_has_a_ridge_of_each_person(tmp_path: Path) -> None:
 
 
 def test_neurons_files_are_of_clips_and_chosen_by_the_test(tmp_path: Path) -> None:
-    one = {name: SHARED[name] for name in SHARED if "ridge" not in name}
-    one["ridge.linears.0.weight"] = torch.ones(6, 8)
-    path = written(one, tmp_path / "exp_1/subj_03/checkpoints/brain_model_last.pth")
+    shared_targets = {name: SHARED[name] for name in SHARED if "ridge" not in name}
+    shared_targets["ridge.linears.0.weight"] = torch.ones(6, 8)
+    path = written(
+        shared_targets,
+        tmp_path / "exp_1/subj_03/checkpoints/brain_model_last.pth",
+    )
     layout, _ = read_checkpoint(path)
     assert layout.spec == SignalSpec((), 1, (3,), (8,))
     assert layout.heads["image"].target == "clip-bigg-tokens-view-2"
@@ -265,13 +270,13 @@ def test_vectors_or_as_many_tokens_are_fused() -> None:
 UPSTREAM = {"brain_channels": 2, "brain_sequence_length": 5, "proj_meta": {"e": 8}}
 
 
-def upstream_state(**more: tuple[int, ...]) -> dict[str, Tensor]:
+def upstream_state(**fields: tuple[int, ...]) -> dict[str, Tensor]:
     return state_of(
         vision_model__block__layers__0__ff__w1__weight=(24, 6),
         vision_model__proj_maps__e__weight=(6, 8),
         brain_model__backbone__other__weight=(2,),
         logit_scale=(1,),
-        **more,
+        **fields,
     )
 
 

@@ -59,20 +59,21 @@ def test_a_saved_aligner_comes_back_the_same(tmp_path: Path) -> None:
         LAYOUT, prior="demo:prior", subject_layer="linear", similarity="centred_cosine"
     )
     for number, layout in enumerate((learned, TWO)):
-        made = Aligner(layout).eval()
-        made.losses = {"0.logit_scale": torch.tensor(1.5)}
-        made.save(tmp_path / str(number))
+        created_aligner = Aligner(layout).eval()
+        created_aligner.losses = {"0.logit_scale": torch.tensor(1.5)}
+        created_aligner.save(tmp_path / str(number))
         found = aligner.load(tmp_path / str(number))
         assert (
             found.layout == layout
             and not found.training
-            and found.losses == made.losses
+            and found.losses == created_aligner.losses
         )
         torch.testing.assert_close(
-            found.encode_signal(signal, subject), made.encode_signal(signal, subject)
+            found.encode_signal(signal, subject),
+            created_aligner.encode_signal(signal, subject),
         )
         torch.testing.assert_close(
-            found.encode_image(embeddings), made.encode_image(embeddings)
+            found.encode_image(embeddings), created_aligner.encode_image(embeddings)
         )
         assert (
             found.encode_signal(signal).shape
@@ -126,34 +127,35 @@ def test_heads_of_any_shape_are_predicted_and_compared_flattened() -> None:
 
 def test_signals_of_each_subjects_own_width_are_taken(tmp_path: Path) -> None:
     layout = replace(LAYOUT, spec=VOXELS, backbone={"kind": "voxel_ridge", "hidden": 8})
-    made = Aligner(layout).eval()
-    made.save(tmp_path)
+    created_aligner = Aligner(layout).eval()
+    created_aligner.save(tmp_path)
     found = aligner.load(tmp_path)
 
     assert found.layout == layout
     for subject, width in enumerate(VOXELS.widths):
         signal, index = torch.randn(3, width, 1), torch.full((3,), subject)
         torch.testing.assert_close(
-            found.encode_signal(signal, index), made.encode_signal(signal, index)
+            found.encode_signal(signal, index),
+            created_aligner.encode_signal(signal, index),
         )
     with pytest.raises(
         BrainhiveError,
         match=r"5 voxels.*\(5, 2\) have 7, 4",
     ):
-        made.encode_signal(torch.randn(3, 5, 1))
+        created_aligner.encode_signal(torch.randn(3, 5, 1))
 
 
 def test_cosines_of_centred_tokens_are_correlations_of_tokens() -> None:
     torch.manual_seed(0)
-    plain, centred = (
+    plain_aligner, centred = (
         Aligner(LAYOUT).eval(),
         Aligner(replace(LAYOUT, similarity="centred_cosine")).eval(),
     )
     # a fresh LayerNorm leaves nothing to centre
-    for block in (plain.backbone.block, plain.fuser.block):
+    for block in (plain_aligner.backbone.block, plain_aligner.fuser.block):
         torch.nn.init.normal_(block.layers[0].norm.bias)
-    centred.load_state_dict(plain.state_dict())
-    tokens = encoded(plain)
+    centred.load_state_dict(plain_aligner.state_dict())
+    tokens = encoded(plain_aligner)
     expected = torch.corrcoef(torch.cat(tokens))[:3, 3:]
     torch.testing.assert_close(cosines(*encoded(centred)), expected)
     assert not torch.allclose(cosines(*tokens), expected, atol=1e-3)
@@ -180,10 +182,12 @@ def test_the_cosine_of_joined_heads_is_the_mean_of_theirs() -> None:
         for _ in range(2)
     )
 
-    found = torch.cosine_similarity(model.join_heads(left), model.join_heads(right))
+    cosine_similarity = torch.cosine_similarity(
+        model.join_heads(left), model.join_heads(right)
+    )
 
     for row in range(5):
-        each = [
+        cosine_similarities = [
             torch.cosine_similarity(
                 (left[name][row] - model.means[name]).flatten(),
                 (right[name][row] - model.means[name]).flatten(),
@@ -191,14 +195,18 @@ def test_the_cosine_of_joined_heads_is_the_mean_of_theirs() -> None:
             )
             for name in heads
         ]
-        assert found[row].item() == pytest.approx(sum(map(float, each)) / 2, abs=1e-5)
+        assert cosine_similarity[row].item() == pytest.approx(
+            sum(map(float, cosine_similarities)) / 2, abs=1e-5
+        )
     # one head is compared as it is, without its mean
-    alone = Aligner(replace(layout, retrieval_heads=("two",)))
-    alone.load_state_dict(model.state_dict())
+    single_aligner = Aligner(replace(layout, retrieval_heads=("two",)))
+    single_aligner.load_state_dict(model.state_dict())
     expected = (left["two"] - model.means["two"]).flatten(1)
-    torch.testing.assert_close(alone.join_heads(left), expected)
-    plain = Aligner(replace(layout, similarity="cosine", retrieval_heads=("one",)))
-    torch.testing.assert_close(plain.join_heads(left), left["one"])
+    torch.testing.assert_close(single_aligner.join_heads(left), expected)
+    plain_aligner = Aligner(
+        replace(layout, similarity="cosine", retrieval_heads=("one",))
+    )
+    torch.testing.assert_close(plain_aligner.join_heads(left), left["one"])
 
 
 def encoded(model: Aligner) -> tuple[Tensor, Tensor]:
@@ -242,8 +250,13 @@ def test_a_head_is_predicted_alone_where_it_is_named() -> None:
     model = Aligner(TWO).eval()
     signal = torch.randn(3, 2, 10, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        whole, one = model.predict(signal), model.predict(signal, names=["latent"])
-    assert "latent" in one and torch.equal(one["latent"], whole["latent"])
+        whole_predictions, single_predictions = (
+            model.predict(signal),
+            model.predict(signal, names=["latent"]),
+        )
+    assert "latent" in single_predictions and torch.equal(
+        single_predictions["latent"], whole_predictions["latent"]
+    )
 
 
 def test_only_what_is_given_becomes_a_target() -> None:
@@ -264,8 +277,8 @@ def test_only_what_is_given_becomes_a_target() -> None:
 def test_one_centred_head_has_no_mean_and_keeps_its_length() -> None:
     model = Aligner(replace(LAYOUT, similarity="centred_cosine"))
     token = torch.randn(4, 8)
-    found = model.join_heads({TOKEN_HEAD: token})
-    torch.testing.assert_close(found, token - token.mean(1, True))
+    heads = model.join_heads({TOKEN_HEAD: token})
+    torch.testing.assert_close(heads, token - token.mean(1, True))
 
 
 def test_a_model_is_told_from_a_run_by_its_files(folder: Path) -> None:

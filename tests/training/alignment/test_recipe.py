@@ -43,13 +43,17 @@ def test_stages_keep_their_proportions_and_an_epoch_each(
         with pytest.raises(RecipeError):
             scale_stages(lengths, epochs)
         return
-    found = scale_stages(lengths, epochs)
-    assert sum(found) == epochs and min(found) >= 1 and len(found) == len(lengths)
+    scaled_lengths = scale_stages(lengths, epochs)
+    assert (
+        sum(scaled_lengths) == epochs
+        and min(scaled_lengths) >= 1
+        and len(scaled_lengths) == len(lengths)
+    )
     assert scale_stages(lengths, sum(lengths)) == lengths
     # ends are rounded, unless a stage would be empty
     exact, end = Fraction(0), 0
     if all(length * epochs >= sum(lengths) for length in lengths):
-        for length, scaled in zip(lengths, found, strict=True):
+        for length, scaled in zip(lengths, scaled_lengths, strict=True):
             exact += Fraction(length * epochs, sum(lengths))
             end += scaled
             assert abs(end - exact) <= 1
@@ -106,9 +110,9 @@ def test_the_start_of_a_training_is_that_of_its_first_stage() -> None:
 
 
 def test_a_training_without_stages_is_one() -> None:
-    one = Train(epochs=3, lr=0.1, warmup_steps=10).list_stages(20)
-    assert one == [Stage(epochs=3, lr=0.1, warmup_epochs=0.5)]
-    assert one[0].warmup == 0.5
+    single_stages = Train(epochs=3, lr=0.1, warmup_steps=10).list_stages(20)
+    assert single_stages == [Stage(epochs=3, lr=0.1, warmup_epochs=0.5)]
+    assert single_stages[0].warmup == 0.5
     assert Train(epochs=3, warmup_steps=60).list_stages(20)[0].warmup == 3
     with pytest.raises(RecipeError):
         Train(epochs=3, warmup_steps=61).list_stages(20)
@@ -186,8 +190,8 @@ def test_a_prior_alone_has_dropout() -> None:
 
 
 def test_a_ridge_is_the_usual_model_of_few_pictures() -> None:
-    own = make_ridge_keys("joint", 9)
-    assert own["backbone"] == {
+    own_ridge_keys = make_ridge_keys("joint", 9)
+    assert own_ridge_keys["backbone"] == {
         "kind": "ridge",
         "alpha": "auto",
         "standardise": False,
@@ -195,7 +199,7 @@ def test_a_ridge_is_the_usual_model_of_few_pictures() -> None:
     }
     shared = make_ridge_keys("inter", 9)
     assert shared["backbone"] == {"kind": "shared-ridge"}
-    assert own["similarity"] == shared["similarity"] == "cosine_from_mean"
+    assert own_ridge_keys["similarity"] == shared["similarity"] == "cosine_from_mean"
 
 
 def test_a_recipe_that_says_how_to_train_keeps_its_way(home: Path) -> None:
@@ -211,8 +215,8 @@ def test_a_recipe_that_says_how_to_train_keeps_its_way(home: Path) -> None:
         assert add_usual_backbone(fields) == fields
 
 
-def term(loss: Any = "clip", **more: Any) -> Term:
-    return Term(prediction="token", loss=loss, **more)
+def term(loss: Any = "clip", **fields: Any) -> Term:
+    return Term(prediction="token", loss=loss, **fields)
 
 
 def mixing(alpha: float, share: float = 1.0) -> dict[str, Any]:
@@ -246,30 +250,35 @@ def test_every_term_and_every_epoch_is_active() -> None:
 
 
 def test_a_term_weighs_nothing_outside_its_epochs() -> None:
-    one = term(epochs=[1, 3], weight=0.5)
-    assert [one.weight_at(at) for at in (0.9, 1, 2.9, 3)] == [0, 0.5, 0.5, 0]
+    single_term = term(epochs=[1, 3], weight=0.5)
+    assert [single_term.weight_at(value) for value in (0.9, 1, 2.9, 3)] == [
+        0,
+        0.5,
+        0.5,
+        0,
+    ]
     assert term(weight=0.5).weight_at(99) == 0.5
-    moved = one.in_stage(4, 6)
+    moved = single_term.in_stage(4, 6)
     assert moved.epochs == (5, 7) and moved.stage is None
     share = term(epochs=["1/3", "2/3"], stage=1).in_stage(4, 6)
-    assert [share.weight_at(at) for at in (5.9, 6, 7.9, 8)] == [0, 1, 1, 0]
+    assert [share.weight_at(value) for value in (5.9, 6, 7.9, 8)] == [0, 1, 1, 0]
     assert term().target_name == "token" and term(target="clip").target_name == "clip"
 
 
 def test_shares_and_epochs_of_a_term_are_those_of_its_stage() -> None:
     shared = term(epochs=["1/2", "1/1"]).in_stage(4, 6)
     assert shared.epochs == (7, 10)
-    counted = term(epochs=[1, 2], stage=1).in_stage(4, 6)
-    assert counted.epochs == (5, 6) and counted.stage is None
-    whole = term(stage=1).in_stage(4, 6)
-    assert whole.epochs == (4, 10)
+    in_stage = term(epochs=[1, 2], stage=1).in_stage(4, 6)
+    assert in_stage.epochs == (5, 6) and in_stage.stage is None
+    whole_in_stage = term(stage=1).in_stage(4, 6)
+    assert whole_in_stage.epochs == (4, 10)
     everywhere = term()
     assert everywhere.in_stage(0, 6) == everywhere
     course = {"from": 0.0, "to": 1.0}
     varied = term(weight=course, stage=1).in_stage(4, 6)
     # the last epoch has the last value
-    found = [varied.weight_at(moment) for moment in (3, 4, 7, 9)]
-    assert found == pytest.approx([0, 0, 0.6, 1])
+    weights = [varied.weight_at(moment) for moment in (3, 4, 7, 9)]
+    assert weights == pytest.approx([0, 0, 0.6, 1])
 
 
 def test_signals_are_mixed_in_one_way_at_a_moment() -> None:

@@ -36,14 +36,14 @@ def finished(
     home: Path, name: str, minutes_ago: float, recipe: str, *overrides: str
 ) -> RunFolder:
     """Write a finished run of a shipped recipe, without its models."""
-    made = Recipe.resolve("train-align", recipe, {}, overrides)
-    run = RunFolder(home / "runs/train-align" / name)
-    run.write_text("recipe.yaml", made.to_yaml())
-    (run.path / "cells/sub-01_seed-42/model").mkdir(parents=True)
-    run.write_json("metrics.json", Measurements().as_dict())
+    created_recipe = Recipe.resolve("train-align", recipe, {}, overrides)
+    run_folder = RunFolder(home / "runs/train-align" / name)
+    run_folder.write_text("recipe.yaml", created_recipe.to_yaml())
+    (run_folder.path / "cells/sub-01_seed-42/model").mkdir(parents=True)
+    run_folder.write_json("metrics.json", Measurements().as_dict())
     then = time.time() - 60 * minutes_ago - 1
-    os.utime(run.path / "metrics.json", (then, then))
-    return run
+    os.utime(run_folder.path / "metrics.json", (then, then))
+    return run_folder
 
 
 @pytest.fixture
@@ -54,15 +54,15 @@ def neurons(home: Path) -> RunFolder:
 def test_the_newest_run_of_the_recipe_is_taken_and_its_age_said(
     home: Path, neurons: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = finished(home, "nsd-intra-havir-1", 180, HAVIR, "backbone.hidden=64")
+    own_finished = finished(home, "nsd-intra-havir-1", 180, HAVIR, "backbone.hidden=64")
     finished(home, "nsd-intra-havir-0", 300, HAVIR)
 
-    named = open_model(HAVIR, Paths())
+    model = open_model(HAVIR, Paths())
 
-    assert named.folder.path == own.path
-    said = " ".join(capsys.readouterr().err.split())
-    assert "nsd-intra-havir-1, finished 3 hours ago" in said
-    assert "1 newer run" in said and "papers/neurons" in said
+    assert model.folder.path == own_finished.path
+    text = " ".join(capsys.readouterr().err.split())
+    assert "nsd-intra-havir-1, finished 3 hours ago" in text
+    assert "1 newer run" in text and "papers/neurons" in text
 
 
 def test_the_default_is_the_newest_run_on_the_data_set(
@@ -86,13 +86,13 @@ def test_the_default_is_the_newest_run_on_the_data_set(
 def test_a_cell_is_named_by_its_name_or_is_the_only_one(
     home: Path, neurons: RunFolder
 ) -> None:
-    named = find_reference(neurons.path.name, Paths())
+    reference = find_reference(neurons.path.name, Paths())
     first = neurons.path / "cells/sub-01_seed-42/model"
-    assert find_model(named, "sub-01_seed-42") == find_model(named) == first
+    assert find_model(reference, "sub-01_seed-42") == find_model(reference) == first
     with pytest.raises(RecipeError, match="sub-09_seed-1"):
-        find_model(named, "sub-09_seed-1")
+        find_model(reference, "sub-09_seed-1")
     (neurons.path / "cells/sub-02_seed-42/model").mkdir(parents=True)
-    assert find_model(named, "sub-02_seed-42").parent.name == "sub-02_seed-42"
+    assert find_model(reference, "sub-02_seed-42").parent.name == "sub-02_seed-42"
     with pytest.raises(RecipeError, match="2 models") as caught:
         api.open_model(neurons.path.name)
     assert "sub-01_seed-42, sub-02_seed-42" in caught.value.message
@@ -124,16 +124,16 @@ def test_a_cell_is_chosen_by_its_name_or_as_the_only_one() -> None:
 
 
 def test_models_of_a_run_are_listed_by_cell(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
+    run_folder = RunFolder(tmp_path)
     for name in ("a_seed-2", "a_seed-1"):
         (tmp_path / "cells" / name / "model").mkdir(parents=True)
     cells = tmp_path / "cells"
-    assert list_model_folders(run) == {
+    assert list_model_folders(run_folder) == {
         f"a_seed-{seed}": cells / f"a_seed-{seed}/model" for seed in (1, 2)
     }
-    assert find_model(run, "a_seed-2") == cells / "a_seed-2/model"
+    assert find_model(run_folder, "a_seed-2") == cells / "a_seed-2/model"
     with pytest.raises(RecipeError):
-        find_model(run)
+        find_model(run_folder)
 
 
 def test_a_tuned_recipe_has_an_objective_of_its_own_or_its_runs() -> None:

@@ -20,22 +20,22 @@ from tests.worlds.array_trials import make_trials
 from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 
-def described(*overrides: str, by: str = "pictures") -> dict[str, Any]:
-    words = ["dataset=demo", *overrides]
-    recipe = Recipe.resolve("train-align", None, {}, words)
-    return describe_recipe(recipe, Holdout(by=by, folds=2))  # type: ignore[arg-type]
+def described(*overrides: str, text: str = "pictures") -> dict[str, Any]:
+    arguments = ["dataset=demo", *overrides]
+    recipe = Recipe.resolve("train-align", None, {}, arguments)
+    return describe_recipe(recipe, Holdout(by=text, folds=2))  # type: ignore[arg-type]
 
 
 def test_a_set_up_has_the_keys_that_decide_a_result() -> None:
-    found = described("encoders=[vae, clip-h14]", "train.lr=0.5", "train.epochs=7")
-    assert found["encoders"] == ["clip-h14", "vae"] and found["train.lr"] == 0.5
-    assert found["epochs"] == 7 and "train.epochs" not in found
-    assert found["selection"] == "best" and found["mode"] == "intra"
-    assert found["loss.kind"] == "clip" and found["fuser.kind"] == "fusion-encoder"
+    set_up = described("encoders=[vae, clip-h14]", "train.lr=0.5", "train.epochs=7")
+    assert set_up["encoders"] == ["clip-h14", "vae"] and set_up["train.lr"] == 0.5
+    assert set_up["epochs"] == 7 and "train.epochs" not in set_up
+    assert set_up["selection"] == "best" and set_up["mode"] == "intra"
+    assert set_up["loss.kind"] == "clip" and set_up["fuser.kind"] == "fusion-encoder"
     for key in ("signal.window_ms", "signal.channels", "subjects", "finetune.share"):
-        assert key not in found
-    assert not [key for key in found if key.startswith(("paths", "run.", "dataset"))]
-    assert found["cites.encoders"]
+        assert key not in set_up
+    assert not [key for key in set_up if key.startswith(("paths", "run.", "dataset"))]
+    assert set_up["cites.encoders"]
 
 
 def test_settings_that_nothing_reads_are_left_out() -> None:
@@ -55,35 +55,41 @@ def test_settings_that_nothing_reads_are_left_out() -> None:
 def test_without_validation_the_last_epoch_is_kept() -> None:
     assert described("train.validation=0")["selection"] == "last"
     assert described("train.validation=0.25")["selection"] == "best"
-    shown = described("train.validation=0.25", by="trials")
-    assert shown["train.validation"] == 0 and shown["selection"] == "last"
+    trial_set_up = described("train.validation=0.25", text="trials")
+    assert trial_set_up["train.validation"] == 0 and trial_set_up["selection"] == "last"
     assert (
         described("train.selection=test", "train.validation=0")["selection"] == "test"
     )
 
 
 def test_stages_are_compared_key_by_key() -> None:
-    found = described("train.stages=[{epochs: 2, lr: 0.5}, {epochs: 3}]")
-    assert found["train.stages.0.lr"] == 0.5 and found["train.stages.1.epochs"] == 3
-    assert "train.stages" not in found
+    set_up = described("train.stages=[{epochs: 2, lr: 0.5}, {epochs: 3}]")
+    assert set_up["train.stages.0.lr"] == 0.5 and set_up["train.stages.1.epochs"] == 3
+    assert "train.stages" not in set_up
 
 
 def test_a_model_folder_says_what_it_records() -> None:
     layout = make_token_layout(
         make_signal_spec(("Oz",), 3), 4, {"e": 2}, similarity="centred_cosine"
     )
-    found = describe_model(layout, resolve_all(["vae", "clip-h14"]), Signal(scale=2.0))
-    assert found["encoders"] == ["clip-h14", "vae"]
-    assert found["backbone.kind"] == "linear" and found["signal.scale"] == 2.0
-    assert (found["similarity"], found["subject_layer"]) == ("centred_cosine", "none")
-    assert "signal.window_ms" not in found
+    model = describe_model(layout, resolve_all(["vae", "clip-h14"]), Signal(scale=2.0))
+    assert model["encoders"] == ["clip-h14", "vae"]
+    assert model["backbone.kind"] == "linear" and model["signal.scale"] == 2.0
+    assert (model["similarity"], model["subject_layer"]) == ("centred_cosine", "none")
+    assert "signal.window_ms" not in model
 
 
-def sensors(counts: list[int], **more: Any) -> Any:
+def sensors(counts: list[int], **fields: Any) -> Any:
     """Trials of two sensors at 100 Hz."""
     signal = np.zeros((len(counts), max(counts), 2, 5), np.float32)
     return make_trials(
-        1, signal, np.arange(len(counts)), ("P7", "Oz"), 100.0, np.array(counts), **more
+        1,
+        signal,
+        np.arange(len(counts)),
+        ("P7", "Oz"),
+        100.0,
+        np.array(counts),
+        **fields,
     )
 
 
@@ -116,16 +122,18 @@ def test_voxels_are_counted_and_have_no_window(
         make_trials(1, np.zeros((2, width, 1), np.float32), [0, 1], (), None)
         for width in widths
     ]
-    found = describe_signals(subjects)
-    assert found["channels"] == channels
-    assert "window_ms" not in found and "rate_hz" not in found
+    signals = describe_signals(subjects)
+    assert signals["channels"] == channels
+    assert "window_ms" not in signals and "rate_hz" not in signals
 
 
 def test_a_run_says_where_it_was_trained_and_tested() -> None:
     dataset: Any = SimpleNamespace(recorded_as="nsd", pictured_as="own")
-    plain = describe_run(dataset, [1, 2], {"train.lr": 1}, [])
-    assert plain["dataset"] == "nsd" and plain["subjects"] == [1, 2]
-    assert plain["train.lr"] == 1 and "trained_on_dataset" not in plain
-    other = describe_run(dataset, [1], {}, [sensors([1])], "things-eeg")
-    assert other["trained_on_dataset"] == "things-eeg" and other["rate_hz"] == 100
-    assert set(plain["cites.dataset"]) < set(other["cites.dataset"])
+    plain_run = describe_run(dataset, [1, 2], {"train.lr": 1}, [])
+    assert plain_run["dataset"] == "nsd" and plain_run["subjects"] == [1, 2]
+    assert plain_run["train.lr"] == 1 and "trained_on_dataset" not in plain_run
+    other_run = describe_run(dataset, [1], {}, [sensors([1])], "things-eeg")
+    assert (
+        other_run["trained_on_dataset"] == "things-eeg" and other_run["rate_hz"] == 100
+    )
+    assert set(plain_run["cites.dataset"]) < set(other_run["cites.dataset"])

@@ -33,14 +33,16 @@ def test_a_cosine_course_equals_mindeyes_temperatures(golden: Path):
     """Golden values: a cosine from the first to the last of them, an epoch each."""
     losses = load_file(golden / "havir" / "losses.safetensors")
     (expected,) = (
-        each.double()
-        for name, each in losses.items()
+        loss.double()
+        for name, loss in losses.items()
         if name.startswith("out.temperatures_")
     )
     fields = {"from": expected[0].item(), "to": expected[-1].item(), "course": "cosine"}
-    found = course(**fields, epochs=[0, len(expected) - 1])
+    resulting_course = course(**fields, epochs=[0, len(expected) - 1])
 
-    values = torch.tensor([found.value_at(epoch) for epoch in range(len(expected))])
+    values = torch.tensor(
+        [resulting_course.value_at(epoch) for epoch in range(len(expected))]
+    )
 
     torch.testing.assert_close(values.double(), expected, rtol=1e-5, atol=0)
 
@@ -153,7 +155,7 @@ def test_terms_in_turn_within_an_epoch_mix_signals_in_turn():
         {"prediction": "a", "loss": "mixco", "epochs": [0, "1/4"]},
         {"prediction": "a", "loss": "soft_clip", "epochs": ["1/4", "1/1"]},
     ]
-    terms = [Term.model_validate(each).in_stage(0, 1) for each in fields]
+    terms = [Term.model_validate(field).in_stage(0, 1) for field in fields]
 
     check_active(terms, 1)
 

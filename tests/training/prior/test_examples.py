@@ -22,8 +22,10 @@ def pictures_of(count: int = 10, **changes: Any) -> PriorExamples:
     """Make pictures without files. Rows from 3 on are for training."""
     images: Any = [None] * count
     view: Any = None
-    made = PriorExamples(images, Targets({}), np.arange(3, count), np.arange(3), view)  # type: ignore[arg-type]
-    return replace(made, **changes)
+    prior_examples = PriorExamples(
+        images, Targets({}), np.arange(3, count), np.arange(3), view
+    )  # type: ignore[arg-type]
+    return replace(prior_examples, **changes)
 
 
 @pytest.fixture
@@ -31,8 +33,10 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """List the calls that would read pictures, without reading."""
     calls = list[Any]()
 
-    def load(read: Any, count: int, order: Any, workers: int, launch: Launch) -> Any:
-        calls.append((read, count, workers, launch))
+    def load(
+        subject_signals: Any, count: int, order: Any, workers: int, launch: Launch
+    ) -> Any:
+        calls.append((subject_signals, count, workers, launch))
         empty = torch.empty(0)
         return (PictureBatch(np.array(rows), empty, empty, {}) for rows in order)
 
@@ -43,19 +47,23 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def rows_of(launch: Launch = LAUNCH, **changes: Any) -> list[tuple[int, ...]]:
     """List step, positions and rows of each batch."""
     settings = {"steps": range(5), "size": 3, "passes": 2, "seed": 4, "workers": 0}
-    drawn = load_examples(pictures_of(), **{**settings, **changes}, launch=launch)
-    return [(batch.step, *batch.positions, *batch.rows.tolist()) for batch in drawn]
+    drawn_examples = load_examples(
+        pictures_of(), **{**settings, **changes}, launch=launch
+    )
+    return [
+        (batch.step, *batch.positions, *batch.rows.tolist()) for batch in drawn_examples
+    ]
 
 
 def test_each_epoch_is_a_new_order_in_whole_steps(loads: list[Any]) -> None:
-    found = rows_of()
-    assert len(found) == 10 and [row[0] for row in found] == [
+    rows = rows_of()
+    assert len(rows) == 10 and [row[0] for row in rows] == [
         step for step in range(5) for _ in range(2)
     ]
     # two steps of three of the seven pictures an epoch
     for epoch in range(2):
         expected = np.random.default_rng((4, epoch)).permutation(np.arange(3, 10))
-        of_epoch = found[4 * epoch : 4 * epoch + 4]
+        of_epoch = rows[4 * epoch : 4 * epoch + 4]
         firsts, seconds = of_epoch[::2], of_epoch[1::2]
         drawn = []
         for first, second in zip(firsts, seconds, strict=True):
@@ -70,10 +78,10 @@ def test_a_resumed_training_has_the_same_order(loads: list[Any]) -> None:
 
 
 def test_processes_share_the_pictures_of_a_step(loads: list[Any]) -> None:
-    whole = rows_of(size=5, passes=1)
+    whole_rows = rows_of(size=5, passes=1)
     shares = [rows_of(replace(LAUNCH, rank=rank, processes=2), size=5, passes=1)
               for rank in (0, 1)]  # fmt: skip
-    for one, first, second in zip(whole, *shares, strict=True):
+    for one, first, second in zip(whole_rows, *shares, strict=True):
         assert first[1:3] == (0, 1) and second[1:4] == (2, 3, 4)
         assert one[6:] == (*first[3:], *second[4:])
 

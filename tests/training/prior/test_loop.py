@@ -69,48 +69,56 @@ def learner_of(training: Training) -> PriorLearner:
     return PriorLearner(training.prior, [], training.recipe.train)
 
 
-def steps_of(run: RunFolder) -> list[tuple[int, float]]:
-    return [(event["step"], event["loss"]) for event in run.events()]
+def steps_of(run_folder: RunFolder) -> list[tuple[int, float]]:
+    return [(event["step"], event["loss"]) for event in run_folder.events()]
 
 
 def test_the_mean_loss_is_logged_where_a_checkpoint_is_due(
     begin: Any, tmp_path: Path
 ) -> None:
-    run, after = RunFolder(tmp_path), list[int]()
+    run_folder, after = RunFolder(tmp_path), list[int]()
     training = begin()
     tracked = list[Any]()
 
-    at_start = train(training, run, learner_of(training), after.append, tracked.append)
+    at_start = train(
+        training, run_folder, learner_of(training), after.append, tracked.append
+    )
 
     assert at_start == [0.5, 0.25] and after == [1, 2, 3, 4, 5, 6]
     expected = [(4, sum(Small.losses[:4]) / 4), (6, sum(Small.losses) / 6)]
-    assert steps_of(run) == expected
-    assert [(event["step"], event["loss"]) for event in tracked] == steps_of(run)
+    assert steps_of(run_folder) == expected
+    assert [(event["step"], event["loss"]) for event in tracked] == steps_of(run_folder)
 
 
 def test_a_training_goes_on_behind_its_checkpoint(begin: Any, tmp_path: Path) -> None:
-    whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
-    for folder in (whole, run):
+    whole_run_folder, run_folder = (
+        RunFolder(tmp_path / "whole"),
+        RunFolder(tmp_path / "run"),
+    )
+    for folder in (whole_run_folder, run_folder):
         folder.path.mkdir()
     training = begin()
-    train(training, whole, learner_of(training), lambda step: None)
+    train(training, whole_run_folder, learner_of(training), lambda step: None)
 
     def stop(step: int) -> None:
         if step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(begin(), run, learner_of(training := begin()), stop)
-    run.log(step=5, loss=99.0)
+        train(begin(), run_folder, learner_of(training := begin()), stop)
+    run_folder.log(step=5, loss=99.0)
     resumed, after = begin(), list[int]()
     resumed_learner = learner_of(resumed)
-    assert train(resumed, run, resumed_learner, after.append) == [0.5, 0.25]
-    assert after == [5, 6] and steps_of(run) == steps_of(whole)
+    assert train(resumed, run_folder, resumed_learner, after.append) == [0.5, 0.25]
+    assert after == [5, 6] and steps_of(run_folder) == steps_of(whole_run_folder)
     assert resumed_learner.step == 6
     # the size of a step must not change
     with pytest.raises(BrainhiveError):
         train(
-            other := begin("train.batch_size=3"), run, learner_of(other), after.append
+            other_training := begin("train.batch_size=3"),
+            run_folder,
+            learner_of(other_training),
+            after.append,
         )
 
 
@@ -119,10 +127,10 @@ def test_a_training_that_diverges_stops_before_its_checkpoint(
 ) -> None:
     training = begin()
     object.__setattr__(training, "losses", (1.0, 1.0, float("nan"), 1.0, 1.0, 1.0))
-    run = RunFolder(tmp_path)
+    run_folder = RunFolder(tmp_path)
     with pytest.raises(BrainhiveError):
-        train(training, run, learner_of(training), lambda step: None)
-    assert list(run.events()) == [] and not (tmp_path / "checkpoints").exists()
+        train(training, run_folder, learner_of(training), lambda step: None)
+    assert list(run_folder.events()) == [] and not (tmp_path / "checkpoints").exists()
 
 
 def test_a_learner_keeps_its_recent_losses_and_clips_to_one() -> None:

@@ -38,8 +38,8 @@ def test_keys_that_go_together_are_taken() -> None:
     assert resolve("continue_from=x").continue_from == "x"
     assert resolve("train.weights=bf16").train.precision == "bf16"
     assert resolve("sample_items=0").sample_items == 0
-    own = resolve("fid_items=50", "fid_features=clip-h14")
-    assert own.fid_features == "clip-h14" and resolve().fid_features == INCEPTION
+    own_recipe = resolve("fid_items=50", "fid_features=clip-h14")
+    assert own_recipe.fid_features == "clip-h14" and resolve().fid_features == INCEPTION
     assert resolve("cache_latents=true").posterior == "mode"
     assert resolve("posterior=sample").posterior == "sample"
 
@@ -54,8 +54,11 @@ def test_a_sampler_is_a_kind_or_a_source() -> None:
 def test_some_known_part_of_a_prior_remains_to_be_trained() -> None:
     prior: Any = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 3)})
     assert len(freeze_modules(prior, [])) == 4
-    found = freeze_modules(prior, ["a"])
-    assert [tuple(parameter.shape) for parameter in found] == [(3, 2), (3,)]
+    frozen_parameters = freeze_modules(prior, ["a"])
+    assert [tuple(parameter.shape) for parameter in frozen_parameters] == [
+        (3, 2),
+        (3,),
+    ]
     assert not prior["a"].weight.requires_grad
     for frozen in (["a", "b"], ["c"], ["a", "c"]):
         with pytest.raises(BrainhiveError):
@@ -64,14 +67,16 @@ def test_some_known_part_of_a_prior_remains_to_be_trained() -> None:
 
 def test_a_generator_without_a_training_is_refused() -> None:
     asked = list[Any]()
-    made = SimpleNamespace(
+    stand_in = SimpleNamespace(
         check_size=asked.append, use_float32_autoencoder=lambda: asked.append("fp32")
     )
-    config = SimpleNamespace(build=lambda *words: asked.append(words) or made)
+    config = SimpleNamespace(
+        build=lambda *arguments: asked.append(arguments) or stand_in
+    )
     recipe = resolve("resolution_px=96", "train.precision=fp32")
     with pytest.raises(RecipeError):
         load_generator(config, recipe, "cpu")
-    made.prepare_training = None
+    stand_in.prepare_training = None
     asked.clear()
-    assert load_generator(config, recipe, "meta") is made
+    assert load_generator(config, recipe, "meta") is stand_in
     assert asked == [("meta", DTYPES["fp32"]), 96, "fp32"]

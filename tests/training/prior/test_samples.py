@@ -66,7 +66,9 @@ def test_drawing_does_not_change_what_is_learned(prior_overrides, run_command):
     ]
 
     for part in CLASSES:
-        drawn, not_drawn = (load_file(run / "model" / part / WEIGHTS) for run in runs)
+        drawn, not_drawn = (
+            load_file(finished_run / "model" / part / WEIGHTS) for finished_run in runs
+        )
         assert all(torch.equal(drawn[name], not_drawn[name]) for name in not_drawn)
 
 
@@ -119,10 +121,10 @@ def many(tmp_path):
 
 
 def _train(launch: Launch, overrides: tuple[str, ...]) -> None:
-    what = train_prior.Recipe.resolve(
+    recipe = train_prior.Recipe.resolve(
         "train-prior", None, {}, (*overrides, "paths.runs=two")
     )
-    train_prior.run(what, launch)
+    train_prior.run(recipe, launch)
 
 
 def test_two_processes_draw_and_measure_as_one(
@@ -141,7 +143,7 @@ def test_two_processes_draw_and_measure_as_one(
     )
 
     run_in_processes(_train, (*prior_overrides, *more, "train.batch_size=2"))
-    one = run_command(
+    single_overall = run_command(
         "train-prior", *prior_overrides, *more, "train.batch_size=4"
     ).metrics.overall
 
@@ -149,10 +151,10 @@ def test_two_processes_draw_and_measure_as_one(
         RunFolder(path.parent).measurements().overall
         for path in (home / "two").rglob("metrics.json")
     )
-    assert two.keys() == one.keys()
-    for name, metric in one.items():
+    assert two.keys() == single_overall.keys()
+    for name, metric in single_overall.items():
         assert two[name].value == pytest.approx(metric.value, rel=0.02), name
         assert two[name].n == metric.n
-    fid, kid = one["fid"], one["kid"]
+    fid, kid = single_overall["fid"], single_overall["kid"]
     assert fid.n == kid.n == 20 and fid.value > 0 and fid.low < fid.value < fid.high
     assert colours in fid.protocol and "1 steps" in fid.protocol

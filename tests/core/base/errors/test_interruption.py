@@ -28,10 +28,12 @@ from tests.tools.warm_process import stop_ignoring_signals
 
 @pytest.fixture(autouse=True)
 def usual_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in INTERRUPT_SIGNALS}
+    initial_getsignals_by_name = {
+        number: signal.getsignal(number) for number in INTERRUPT_SIGNALS
+    }
     stop_ignoring_signals()
     yield
-    for number, handler in before.items():
+    for number, handler in initial_getsignals_by_name.items():
         signal.signal(number, handler)
 
 
@@ -53,7 +55,7 @@ def swallowed(number: int) -> None:
 def test_a_swallowed_ctrl_c_is_raised_at_the_next_step(
     tmp_path: Path, stop: str, number: int
 ) -> None:
-    before = signal.getsignal(number)
+    initial_getsignal = signal.getsignal(number)
     with remember_interrupts():
         swallowed(number)
         assert is_interrupted()
@@ -64,7 +66,7 @@ def test_a_swallowed_ctrl_c_is_raised_at_the_next_step(
                 with console.progress("some", 2) as bar:
                     bar.advance()
     assert not (tmp_path / "metrics.json").exists()
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is initial_getsignal
     with remember_interrupts():
         raise_if_interrupted()
 
@@ -79,7 +81,7 @@ def test_a_system_that_sends_two_signals_interrupts_once() -> None:
 
 
 def test_signals_that_were_ignored_stay_so() -> None:
-    before = {
+    initial_signals_by_name = {
         number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPT_SIGNALS
     }
     try:
@@ -88,7 +90,7 @@ def test_signals_that_were_ignored_stay_so() -> None:
                 os.kill(os.getpid(), number)
             assert not stop.is_set() and not is_interrupted()
     finally:
-        for number, handler in before.items():
+        for number, handler in initial_signals_by_name.items():
             signal.signal(number, handler)
 
 
@@ -109,7 +111,7 @@ def test_a_second_signal_interrupts_an_ending_live_session(
 def test_what_goes_to_a_closed_terminal_goes_to_nowhere() -> None:
     """Else the next message would end a live session with an error."""
     terminal, end = pty.openpty()
-    kept = os.dup(2)
+    dup = os.dup(2)
     try:
         os.dup2(end, 2)
         leave_closed_terminal()
@@ -120,8 +122,8 @@ def test_what_goes_to_a_closed_terminal_goes_to_nowhere() -> None:
         leave_closed_terminal()
         os.write(2, b"nowhere")
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(dup, 2)
+        os.close(dup)
         os.close(end)
 
 

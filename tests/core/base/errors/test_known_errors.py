@@ -45,14 +45,16 @@ def test_an_error_of_the_system_names_the_file_and_its_way_out() -> None:
 
 
 def test_what_libraries_say_of_processes_and_disks_is_recognised() -> None:
-    words = (
+    arguments = (
         "[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by "
         "peer [127.0.0.1]:1"
     )
-    described = describe_error(RuntimeError(words))
+    described = describe_error(RuntimeError(arguments))
     assert isinstance(described, LostProcess) and "another process" in described.message
-    words = "DataLoader worker (pid 12) is killed by signal: Killed. "
-    assert "decodes pictures was killed" in describe_error(RuntimeError(words)).message
+    arguments = "DataLoader worker (pid 12) is killed by signal: Killed. "
+    assert (
+        "decodes pictures was killed" in describe_error(RuntimeError(arguments)).message
+    )
     full = describe_error(RuntimeError("I/O error: No space left (os error 28)"))
     assert full.message == "No space left on device"
 

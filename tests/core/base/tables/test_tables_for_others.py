@@ -21,17 +21,17 @@ def read(text: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text)))
 
 
-@pytest.mark.parametrize("first", ["=", "+", "-", "@", "＝", "＠"])
-def test_no_text_of_a_spreadsheet_is_a_formula(first: str) -> None:
+@pytest.mark.parametrize("first_text", ["=", "+", "-", "@", "＝", "＠"])
+def test_no_text_of_a_spreadsheet_is_a_formula(first_text: str) -> None:
     """Issue 86: labels and ids that begin with = + - @ ran when a table was opened."""
-    label = f'{first}cmd|" /C calc"!A0'
-    rows = read(write_csv([label, "b"], [{label: label, "b": f"a;{first}x"}]))
-    assert rows == [[f"'{label}", "b"], [f"'{label}", f"a;'{first}x"]]
+    label = f'{first_text}cmd|" /C calc"!A0'
+    rows = read(write_csv([label, "b"], [{label: label, "b": f"a;{first_text}x"}]))
+    assert rows == [[f"'{label}", "b"], [f"'{label}", f"a;'{first_text}x"]]
 
 
-@pytest.mark.parametrize("first", ["\t", "\r", "\n", "\r\n\t"])
-def test_blanks_before_a_formula_hide_none(first: str) -> None:
-    rows = read(write_csv(["a"], [{"a": f"{first}=1+1"}]))
+@pytest.mark.parametrize("first_text", ["\t", "\r", "\n", "\r\n\t"])
+def test_blanks_before_a_formula_hide_none(first_text: str) -> None:
+    rows = read(write_csv(["a"], [{"a": f"{first_text}=1+1"}]))
     assert len(rows) == 2 and rows[1][0][0] == "\\"
 
 
@@ -81,8 +81,8 @@ def test_no_name_is_markup_of_markdown() -> None:
 
 def test_no_name_is_a_command_of_latex() -> None:
     name = r"[2cm]\input{x}%$^_#&~"
-    written = write_table(Table("", ["", "b"], [[name, 1]]), "tex")
+    table = write_table(Table("", ["", "b"], [[name, 1]]), "tex")
     assert (
         r"{[}2cm]\textbackslash{}input\{x\}\%\$\textasciicircum{}\_\#\&"
         r"\textasciitilde{} & 1 \\"
-    ) in written
+    ) in table

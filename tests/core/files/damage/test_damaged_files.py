@@ -88,14 +88,14 @@ def targets(path: Path) -> None:
 
 
 def read_targets(path: Path) -> Any:
-    found = TargetStore.open(path)
+    target_store = TargetStore.open(path)
     return content(
         [
-            np.asarray(found.embedding),
-            list(found.image_ids),
-            list(found.concepts),
-            found.done,
-            found.attributes,
+            np.asarray(target_store.embedding),
+            list(target_store.image_ids),
+            list(target_store.concepts),
+            target_store.done,
+            target_store.attributes,
         ]
     )
 
@@ -103,21 +103,21 @@ def read_targets(path: Path) -> Any:
 def signals(path: Path) -> None:
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     space, ids = Sensors(("O1", "Oz", "O2")), IDS[:4]
-    made = Trials.from_repetitions(
+    trials = Trials.from_repetitions(
         signal, ids, space, np.arange(5) / 250, 250.0, "µV", {"source": "test"}
     )
-    SignalStore.write(path, {"train": made})
+    SignalStore.write(path, {"train": trials})
 
 
 def read_signals(path: Path) -> Any:
-    found = SignalStore.open(path)["train"]
+    train = SignalStore.open(path)["train"]
     return content(
         [
-            np.asarray(found.signal),
-            list(found.image_ids),
-            found.times_s,
-            found.unit,
-            found.repetitions,
+            np.asarray(train.signal),
+            list(train.image_ids),
+            train.times_s,
+            train.unit,
+            train.repetitions,
         ]
     )
 
@@ -193,31 +193,36 @@ READERS = [
 ]
 
 
-def damage(path: Path, how: str, seed: int) -> None:
+def damage(path: Path, text: str, seed: int) -> None:
     """Damage a file."""
-    chosen, was = random.Random(f"{path.name}/{how}/{seed}"), path.read_bytes()
-    at, size = chosen.randrange(len(was)), max(1, len(was) // 8)
-    changed = bytearray(was)
-    if how in ("header", "payload"):
-        changed[at if how == "payload" else at % min(len(was), 200)] ^= (
-            1 << chosen.randrange(8)
-        )
-    elif how in ("zeros", "noise"):
-        changed[at : at + size] = (
-            bytes(size) if how == "zeros" else chosen.randbytes(size)
-        )[: len(was) - at]
-    elif how == "longer":
-        changed += chosen.randbytes(64)
-    elif how == "another kind":
+    selected_random, content = (
+        random.Random(f"{path.name}/{text}/{seed}"),
+        path.read_bytes(),
+    )
+    randrange, size = selected_random.randrange(len(content)), max(1, len(content) // 8)
+    changed = bytearray(content)
+    if text in ("header", "payload"):
+        changed[
+            randrange if text == "payload" else randrange % min(len(content), 200)
+        ] ^= 1 << selected_random.randrange(8)
+    elif text in ("zeros", "noise"):
+        changed[randrange : randrange + size] = (
+            bytes(size) if text == "zeros" else selected_random.randbytes(size)
+        )[: len(content) - randrange]
+    elif text == "longer":
+        changed += selected_random.randbytes(64)
+    elif text == "another kind":
         changed = bytearray(
             picture_bytes("png") if path.suffix != ".png" else pickle.dumps([1])
         )
     path.unlink()
-    if how == "directory":
+    if text == "directory":
         path.mkdir()
     else:
         path.write_bytes(
-            b"" if how == "emptied" else bytes(changed[: at if how == "cut" else None])
+            b""
+            if text == "emptied"
+            else bytes(changed[: randrange if text == "cut" else None])
         )
 
 

@@ -123,14 +123,14 @@ def test_training_and_retrieval_refuse_signals(
     )
 
     rows = zero(path, "test/signal")
-    words = (
+    arguments = (
         f"run={trained_run}",
         "subjects=1",
         "sheet_rows=0",
         f"paths.runs={own / 'runs'}",
     )
     refused(
-        lambda: run_command("eval-retrieval", *words),
+        lambda: run_command("eval-retrieval", *arguments),
         path,
         "test/signal",
         rows,

@@ -120,10 +120,10 @@ def test_a_walk_enters_each_folder_once_though_links_lead_back(tmp_path: Path) -
     (tmp_path / "data/b").symlink_to("../elsewhere")
     for name in ("data/a/loop", "data/a/again", "elsewhere/up"):
         (tmp_path / name).symlink_to(tmp_path / "data")
-    below = [
+    paths = [
         path for path, entry in files.walk(tmp_path / "data") if not entry.is_dir()
     ]
-    assert below == ["a/1.png", "b/2.png"]
+    assert paths == ["a/1.png", "b/2.png"]
 
 
 def test_a_full_disk_is_named_and_the_old_file_stays(
@@ -195,17 +195,17 @@ def test_paths_below_home_are_stored_relative_to_it(
 
 def test_the_way_to_a_folder_is_its_key_or_a_link() -> None:
     root = Path("data dir/nsd")
-    chosen = files.hint_at_folder(root, "dataset.root", "here", "betas")
-    assert chosen == "dataset.root=FOLDER  # betas"
+    hint = files.hint_at_folder(root, "dataset.root", "here", "betas")
+    assert hint == "dataset.root=FOLDER  # betas"
     way = files.hint_at_folder(root, "dataset.root", "", "betas")
     assert "mkdir -p 'data dir' && ln -s /FOLDER 'data dir/nsd'" in way
 
 
 def test_an_unfit_file_is_the_same_behind_a_process() -> None:
     error = UnfitFile(5, "a pipe", Path("x"), "do this")
-    again = pickle.loads(pickle.dumps(error))
-    assert (again.errno, again.filename) == (5, "x")
-    assert (again.message, again.hint) == ("x is a pipe", "do this")
+    second_document = pickle.loads(pickle.dumps(error))
+    assert (second_document.errno, second_document.filename) == (5, "x")
+    assert (second_document.message, second_document.hint) == ("x is a pipe", "do this")
 
 
 @pytest.mark.parametrize("size", [1023, 1024])
@@ -253,11 +253,11 @@ def test_no_file_is_opened_through_a_link_where_it_is_written(tmp_path: Path) ->
 
 def test_a_refused_file_is_closed_again(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
-    before = len(os.listdir("/proc/self/fd"))
+    initial_count = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with pytest.raises(UnfitFile):
             files.open_regular(tmp_path / "file", 4)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) == initial_count
 
 
 def test_files_of_a_name_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
@@ -265,8 +265,8 @@ def test_files_of_a_name_are_found_at_any_depth_in_order(tmp_path: Path) -> None
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     (tmp_path / "c/x.json").mkdir(parents=True)
-    found = files.find_files_named("x.json", tmp_path)
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+    files_named = files.find_files_named("x.json", tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in files_named] == [
         "a/x.json",
         "b/x.json",
         "x.json",
@@ -278,8 +278,8 @@ def test_a_walk_lists_folders_that_it_does_not_enter(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("")
 
-    def walk(*where: Any, **how: Any) -> list[str]:
-        return [path for path, _ in files.walk(tmp_path, *where, **how)]
+    def walk(*where: Any, **fields: Any) -> list[str]:
+        return [path for path, _ in files.walk(tmp_path, *where, **fields)]
 
     assert walk() == ["a", "a/2", "b", "b/in", "b/in/1"]
     assert walk(enters=lambda name: name != "b") == ["a", "a/2", "b"]
@@ -378,12 +378,12 @@ def part_of(folder: Path, machine: str, process: int, suffix: str = "") -> Path:
 def test_leftovers_of_dead_processes_and_old_ones_of_others_go(
     tmp_path: Path,
 ) -> None:
-    here, dead = files._hash_machine(), 2**22 + 5
-    assert len(here) == 8 and not files.is_running(dead)
+    machine, dead = files._hash_machine(), 2**22 + 5
+    assert len(machine) == 8 and not files.is_running(dead)
     other = "00000000"
     parts = {
-        "dead": part_of(tmp_path, here, dead, ".h5"),
-        "alive": part_of(tmp_path, here, os.getppid()),
+        "dead": part_of(tmp_path, machine, dead, ".h5"),
+        "alive": part_of(tmp_path, machine, os.getppid()),
         "new elsewhere": part_of(tmp_path, other, 5),
         "old elsewhere": part_of(tmp_path, other, 6),
         "touched elsewhere": part_of(tmp_path, other, 7),
@@ -398,16 +398,18 @@ def test_leftovers_of_dead_processes_and_old_ones_of_others_go(
 
     files.remove_leftovers(tmp_path)
 
-    left = {name for name, path in parts.items() if path.exists()}
-    assert left == {"alive", "new elsewhere", "touched elsewhere"} and nobody.exists()
+    names = {name for name, path in parts.items() if path.exists()}
+    assert names == {"alive", "new elsewhere", "touched elsewhere"} and nobody.exists()
 
 
 def test_the_name_of_a_part_is_hidden_and_of_this_process(tmp_path: Path) -> None:
-    part = files.name_partial_file(tmp_path / "a.tar.gz")
-    owner = files.PARTIAL_FILE_NAME.search(part.name)
+    partial_file = files.name_partial_file(tmp_path / "a.tar.gz")
+    owner = files.PARTIAL_FILE_NAME.search(partial_file.name)
     assert owner is not None and int(owner["process"], 16) == os.getpid()
-    assert part.name.startswith(".a.tar.") and part.name.endswith(".part.gz")
-    assert part.parent == tmp_path and files.is_running(os.getpid())
+    assert partial_file.name.startswith(".a.tar.") and partial_file.name.endswith(
+        ".part.gz"
+    )
+    assert partial_file.parent == tmp_path and files.is_running(os.getpid())
     assert abs(files.read_disk_clock(tmp_path) - time.time()) < 5
     assert list(tmp_path.iterdir()) == []
 
@@ -415,10 +417,13 @@ def test_the_name_of_a_part_is_hidden_and_of_this_process(tmp_path: Path) -> Non
 @pytest.mark.parametrize("is_lasting", [False, True])
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, is_lasting: bool) -> None:
     final = tmp_path / "new/file"
-    with files.atomic_write(final, is_lasting) as part:
-        part.write_text("first")
-    with pytest.raises(KeyboardInterrupt), files.atomic_write(final) as part:
-        part.write_text("second")
+    with files.atomic_write(final, is_lasting) as writable:
+        writable.write_text("first")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        files.atomic_write(final) as writable,
+    ):
+        writable.write_text("second")
         raise KeyboardInterrupt
     assert final.read_text() == "first" and list(final.parent.iterdir()) == [final]
     # errors of another file, or of ours, stay as they are

@@ -22,8 +22,8 @@ from brainhive_cli.models.encoders.python import example as make
 ENCODER = "python:not_ours.network:make"
 
 
-def brainhive(*words: str) -> Any:
-    return CliRunner().invoke(app, list(words))
+def brainhive(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
 
 
 def executed() -> bool:
@@ -61,12 +61,12 @@ def embedding(home: Path, pictures: Path) -> str:
 def test_refused_code_is_reported_with_the_flag_that_allows_it(
     embedding: str,
 ) -> None:
-    for words in ((), ("--encoders", ENCODER)):
-        shown = brainhive("embed", "--recipe", embedding, *words)
-        assert shown.exit_code == 2 and not executed()
+    for arguments in ((), ("--encoders", ENCODER)):
+        process = brainhive("embed", "--recipe", embedding, *arguments)
+        assert process.exit_code == 2 and not executed()
         assert (
-            f"{ENCODER} is code, which runs only" in shown.stderr
-            and "--allow-code" in shown.stderr
+            f"{ENCODER} is code, which runs only" in process.stderr
+            and "--allow-code" in process.stderr
         )
     assert brainhive("embed", "--recipe", embedding, "--allow-code").exit_code == 0
     assert executed()
@@ -78,19 +78,19 @@ def test_code_in_overrides_of_workflow_and_demo_needs_the_flag(
     folder = f"dataset={{kind: image-folder, root: {pictures}}}"
     encoders = f"encoders=[{{kind: python, source: '{ENCODER}'}}]"
     steps = recipe(home, steps={"embed": {"overrides": [folder, encoders]}})
-    for words in ((), ("--check",)):
-        shown = brainhive("workflow", "--recipe", steps, *words)
+    for arguments in ((), ("--check",)):
+        process = brainhive("workflow", "--recipe", steps, *arguments)
         assert (
-            shown.exit_code in (2, 3)
-            and "is code, which runs only" in shown.stderr
+            process.exit_code in (2, 3)
+            and "is code, which runs only" in process.stderr
             and not executed()
         )
-    shown = brainhive(
+    process = brainhive(
         "demo", "--recipe", recipe(home, quick=True, overrides={"embed": [encoders]})
     )
     assert (
-        shown.exit_code == 2
-        and "is code, which runs only" in shown.stderr
+        process.exit_code == 2
+        and "is code, which runs only" in process.stderr
         and not executed()
     )
 
@@ -112,34 +112,36 @@ def test_code_in_overrides_of_workflow_and_demo_needs_the_flag(
 
 
 def test_check_runs_the_code_of_an_encoder_only_with_the_flag(embedding: str) -> None:
-    for words in ((), ("--encoders", ENCODER)):
-        shown = brainhive("embed", "--recipe", embedding, "--check", *words)
-        assert shown.exit_code == 3 and not executed()
-        assert "--allow-code" in " ".join((shown.stdout + shown.stderr).split())
-    shown = brainhive("embed", "--recipe", embedding, "--check", "--allow-code")
-    assert shown.exit_code == 0 and executed()
+    for arguments in ((), ("--encoders", ENCODER)):
+        process = brainhive("embed", "--recipe", embedding, "--check", *arguments)
+        assert process.exit_code == 3 and not executed()
+        assert "--allow-code" in " ".join((process.stdout + process.stderr).split())
+    process = brainhive("embed", "--recipe", embedding, "--check", "--allow-code")
+    assert process.exit_code == 0 and executed()
 
 
 def test_a_module_is_imported_as_a_part_only_if_allowed(home: Path) -> None:
     file = recipe(home, backbone={"kind": "not_ours.network"})
-    for words in ((), ("--check",)):
-        shown = brainhive("train-align", "--recipe", file, *words)
+    for arguments in ((), ("--check",)):
+        process = brainhive("train-align", "--recipe", file, *arguments)
         assert (
-            shown.exit_code == 2
-            and "not_ours.network is code" in shown.stderr
+            process.exit_code == 2
+            and "not_ours.network is code" in process.stderr
             and not executed()
         )
-    shown = brainhive("train-align", "--recipe", file, "--allow-code")
-    assert shown.exit_code == 2 and "not_ours.network" in shown.stderr and executed()
+    process = brainhive("train-align", "--recipe", file, "--allow-code")
+    assert (
+        process.exit_code == 2 and "not_ours.network" in process.stderr and executed()
+    )
 
 
 def test_a_module_that_does_not_import_is_named_with_its_reason(
     home: Path, embedding: str
 ) -> None:
     (home / "not_ours/network.py").write_text("1 / 0")
-    shown = brainhive("embed", "--recipe", embedding, "--allow-code")
+    process = brainhive("embed", "--recipe", embedding, "--allow-code")
     assert (
-        shown.exit_code in (2, 4)
-        and "ZeroDivisionError" in shown.stderr
-        and "a bug" not in shown.stderr
+        process.exit_code in (2, 4)
+        and "ZeroDivisionError" in process.stderr
+        and "a bug" not in process.stderr
     )

@@ -95,7 +95,7 @@ def mirror(tmp_path: Path) -> Iterator[Hub]:
 
 
 def run_brainhive(
-    home: Path, *words: str, **variables: str
+    home: Path, *arguments: str, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Brainhive in a process that reads the variables at its start."""
     environment = {
@@ -104,7 +104,7 @@ def run_brainhive(
     environment["HTTPS_PROXY"] = "http://127.0.0.1:9"
     environment["NO_PROXY"] = "127.0.0.1"
     return subprocess.run(
-        [sys.executable, "-m", "brainhive_cli", *words],
+        [sys.executable, "-m", "brainhive_cli", *arguments],
         cwd=home,
         env={**environment, **variables},
         capture_output=True,

@@ -8,8 +8,8 @@ from brainhive_cli.core.files.inputs import Input, describe_missing
 FETCH = "brainhive fetch nsd"
 
 
-def absent(name: str, way: str = FETCH, **fields: object) -> Input:
-    return Input(name, None, MissingData(f"no {name}", way), **fields)  # type: ignore[arg-type]
+def absent(name: str, text: str = FETCH, **fields: object) -> Input:
+    return Input(name, None, MissingData(f"no {name}", text), **fields)  # type: ignore[arg-type]
 
 
 def test_each_input_has_one_of_five_states() -> None:
@@ -25,12 +25,14 @@ def test_each_input_has_one_of_five_states() -> None:
 
 
 def test_each_way_is_one_line_and_those_of_the_recipe_come_first() -> None:
-    wrong = Input("channels", None, RecipeError("no channel Xz", "signal.channels=Oz"))
+    wrong_input = Input(
+        "channels", None, RecipeError("no channel Xz", "signal.channels=Oz")
+    )
     inputs = [
         absent("a"),
         absent("b"),
         absent("b again", "mkdir b"),
-        wrong,
+        wrong_input,
         absent("c", is_optional=True),
     ]
 

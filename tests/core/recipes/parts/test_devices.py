@@ -67,13 +67,13 @@ MIXED: tuple[Callable[[Tensor], Any], ...] = (
 
 
 def test_a_pretended_gpu_refuses_what_a_real_one_does(gpu: PretendedGpu) -> None:
-    there = torch.rand(3, device="cuda")
+    noise = torch.rand(3, device="cuda")
     assert all_on_gpu(
-        there * torch.tensor(2.0), there[torch.tensor([0, 2])], torch.ones(3).to(there)
+        noise * torch.tensor(2.0), noise[torch.tensor([0, 2])], torch.ones(3).to(noise)
     )
     for mixed in MIXED:
         with pytest.raises((RuntimeError, TypeError), match="device"):
-            mixed(there)
+            mixed(noise)
 
 
 def families(shelf: str) -> list[str]:
@@ -130,23 +130,23 @@ def cell_of(config: Any) -> tuple[Layout, CellData]:
         except BrainhiveError as error:
             refusals.append(error.in_one_line)
     assert len(refusals) < len(HEADS), refusals
-    drawn = {
+    noises_by_name = {
         name: torch.rand(PICTURES, *shape, device="cuda")
         for name, shape in shapes.items()
     }
     if isinstance(config, lda.Config):  # which decides between categories
-        drawn = {
+        noises_by_name = {
             name: torch.eye(len(values[0]), device="cuda")[np.arange(PICTURES) % 2]
-            for name, values in drawn.items()
+            for name, values in noises_by_name.items()
         }
-    drawn |= (
+    noises_by_name |= (
         {"caption": torch.randint(1, 16, (PICTURES, 8), device="cuda")}
         if "caption" in shapes
         else {}
     )
     sources = {
         name: StoreTargets(values, device=HERE.device, other_values=(values,))
-        for name, values in drawn.items()
+        for name, values in noises_by_name.items()
     }
     is_held_out = np.arange(PICTURES) < PICTURES // 2
     return layout, CellData(
@@ -328,13 +328,13 @@ def test_commands_run_there_from_pictures_to_metrics(
         "train-prior", folder, colours, sdxl, *small, *few, f"similarity=[{COLOURS!r}]"
     )
     cell = ("subjects=1", "train.epochs=2", "train.selection=test", f"prior={prior}")
-    run = run_command("train-align", *ALIGN_OVERRIDES, *cell).folder
+    run_folder = run_command("train-align", *ALIGN_OVERRIDES, *cell).folder
     varied = ("subsets=20", "ceiling_splits=2", "repetitions=2")
-    run_command("eval-retrieval", f"run={run}", *varied)
+    run_command("eval-retrieval", f"run={run_folder}", *varied)
     run_command(
         "reconstruct",
         f"prior={prior}",
-        f"align_run={run}",
+        f"align_run={run_folder}",
         sdxl,
         "sources=brain,images,nearest",
         "items=2",
@@ -344,6 +344,6 @@ def test_commands_run_there_from_pictures_to_metrics(
         "metrics=pixcorr,ssim",
         f"metric_encoders=[{COLOURS!r}]",
     )
-    predictions = open_run(str(run)).predictions(device="cuda")
+    predictions = open_run(str(run_folder)).predictions(device="cuda")
 
     assert predictions.heads["token"].shape[1] == 64

@@ -62,8 +62,8 @@ def test_a_key_that_does_nothing_with_these_recordings_is_said(
 
 
 def test_a_check_says_which_part_of_the_recordings_is_not_there(align_overrides, world):
-    what = train_align.Recipe.resolve(
+    recipe = train_align.Recipe.resolve(
         "train-align", None, {}, [*align_overrides, "signal.window_ms=[0, 5000]"]
     )
-    (told,) = describe_missing(list_inputs(train_align, what))
+    (told,) = describe_missing(list_inputs(train_align, recipe))
     assert told.startswith("the window [0.0, 5000.0] ms reaches beyond")

@@ -49,17 +49,17 @@ def test_the_caveats_of_a_metric_are_data() -> None:
     # they are not read from the protocol
     assert metric.caveats == (UNKNOWN_HISTORY, SELECTED_ON_TEST)
     assert metric.as_dict()["caveats"] == list(metric.caveats)
-    read = Measurements.from_document(
+    measurements = Measurements.from_document(
         json.loads(json.dumps(Measurements({"all": {"top1": metric}}).as_dict())),
         "here",
     )
-    assert read.overall["top1"] == metric
+    assert measurements.overall["top1"] == metric
 
 
 def test_every_caveat_of_a_result_is_explained_behind_the_sign() -> None:
-    told = explain_caveats(Measurements(facts=Facts(caveats=[SIMULATED])))
+    caveats = explain_caveats(Measurements(facts=Facts(caveats=[SIMULATED])))
 
-    assert told == [f"† {MEANINGS[SIMULATED]}"] and set(MEANINGS) == set(CAVEATS)
+    assert caveats == [f"† {MEANINGS[SIMULATED]}"] and set(MEANINGS) == set(CAVEATS)
 
 
 def test_one_sign_means_one_caveat() -> None:

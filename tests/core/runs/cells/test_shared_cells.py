@@ -22,16 +22,16 @@ MEASURED = {"took", "run", "runs", "variants"}
 """Facts of a run that say how long it took and where it lies."""
 
 
-def results_of(run: Path) -> dict[str, Any]:
+def results_of(run_folder: Path) -> dict[str, Any]:
     """Read weights and metrics of a run: all that must not depend on who computed
     it.
     """
     results: dict[str, Any] = {}
-    for path in sorted(run.rglob("*.safetensors")):
-        results[path.relative_to(run).as_posix()] = {
+    for path in sorted(run_folder.rglob("*.safetensors")):
+        results[path.relative_to(run_folder).as_posix()] = {
             name: value.tolist() for name, value in load_file(path).items()
         }
-    for path in sorted(run.rglob("metrics.json")):
+    for path in sorted(run_folder.rglob("metrics.json")):
         document = json.loads(path.read_text())
         facts = {
             name: value
@@ -40,7 +40,7 @@ def results_of(run: Path) -> dict[str, Any]:
         }
         for cell in facts["cells"].values():
             cell.pop("took")
-        results[path.relative_to(run).as_posix()] = {**document, "facts": facts}
+        results[path.relative_to(run_folder).as_posix()] = {**document, "facts": facts}
     return results
 
 
@@ -54,11 +54,11 @@ def wait_for(is_there: Callable[[], object], *processes: Any) -> None:
         time.sleep(0.02)
 
 
-def epochs_of(run: Path) -> Counter[tuple[str, int]]:
+def epochs_of(run_folder: Path) -> Counter[tuple[str, int]]:
     """Count how often each epoch of each cell stands in the log."""
     return Counter(
         (event["cell"], event["epoch"])
-        for event in RunFolder(run).events()
+        for event in RunFolder(run_folder).events()
         if "epoch" in event
     )
 
@@ -67,24 +67,24 @@ def test_workers_repeat_only_the_cells_of_killed_workers(
     world, align_overrides, run_command, tmp_path, brainhive
 ):
     line = ("train-align", *align_overrides, "seeds=1,2", "train.epochs=16")
-    alone = run_command(*line, f"paths.runs={tmp_path / 'alone'}").folder
+    first_run_folder = run_command(*line, f"paths.runs={tmp_path / 'alone'}").folder
 
     shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
     workers = [brainhive(*shared, wait=False) for _ in range(2)]
-    run = tmp_path / "shared/train-align" / alone.name
+    run = tmp_path / "shared/train-align" / first_run_folder.name
     wait_for(lambda: len(epochs_of(run)) > 10, *workers)
     workers[0].send_signal(signal.SIGKILL)
     ends = [worker.communicate(timeout=120) for worker in workers]
 
     assert workers[1].returncode == 0, ends
-    assert results_of(run) == results_of(alone)
-    counts, taken = (
+    assert results_of(run) == results_of(first_run_folder)
+    counts, cells = (
         epochs_of(run),
         {event["cell"] for event in RunFolder(run).events() if "by" in event},
     )
     assert (
-        len(taken) <= 1
-        and {cell for (cell, _), count in counts.items() if count > 1} <= taken
+        len(cells) <= 1
+        and {cell for (cell, _), count in counts.items() if count > 1} <= cells
     )
     assert len(counts) == 4 * 16 and not [*run.rglob(".*.cell"), *run.rglob(".*part*")]
 
@@ -93,10 +93,10 @@ def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
     world, align_overrides, run_command, tmp_path, brainhive
 ):
     line = ("train-align", *align_overrides, "subjects=1", "train.epochs=40")
-    alone = run_command(*line, f"paths.runs={tmp_path / 'alone'}").folder
+    first_run_folder = run_command(*line, f"paths.runs={tmp_path / 'alone'}").folder
 
     shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
-    run = tmp_path / "shared/train-align" / alone.name
+    run = tmp_path / "shared/train-align" / first_run_folder.name
     worker = brainhive(*shared, wait=False)
     wait_for(lambda: len(epochs_of(run)) > 3, worker)
     worker.send_signal(signal.SIGUSR1)
@@ -106,7 +106,9 @@ def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
     assert list(run.glob("checkpoints/*.pt")) and not list(run.rglob(".*.cell"))
     begun = len(epochs_of(run))
     assert begun < 40 and run_command(*shared).folder == run
-    assert results_of(run) == results_of(alone) and set(epochs_of(run).values()) == {1}
+    assert results_of(run) == results_of(first_run_folder) and set(
+        epochs_of(run).values()
+    ) == {1}
 
 
 def test_retrieval_takes_the_cells_that_others_have_measured(
@@ -118,15 +120,17 @@ def test_retrieval_takes_the_cells_that_others_have_measured(
         "sheet_rows=0",
         f"paths.runs={tmp_path}",
     )
-    run = run_command(*line).folder
-    measured = json.loads((run / "metrics.json").read_text())
-    parts = {path: path.stat().st_mtime_ns for path in run.glob("parts/*.safetensors")}
-    (run / "metrics.json").unlink()
+    run_folder = run_command(*line).folder
+    document = json.loads((run_folder / "metrics.json").read_text())
+    parts = {
+        path: path.stat().st_mtime_ns for path in run_folder.glob("parts/*.safetensors")
+    }
+    (run_folder / "metrics.json").unlink()
     next(iter(parts)).unlink()
 
     assert (
-        run_command(*line).folder == run
-        and json.loads((run / "metrics.json").read_text()) == measured
+        run_command(*line).folder == run_folder
+        and json.loads((run_folder / "metrics.json").read_text()) == document
     )
     assert len(parts) == 2
     assert [path.stat().st_mtime_ns == changed for path, changed in parts.items()] == [

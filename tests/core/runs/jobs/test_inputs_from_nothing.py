@@ -30,17 +30,17 @@ def inputs_of(command: str, recipe: str, *overrides: str) -> list[Input]:
     module: Any = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"
     )
-    listed: list[Input] = list_inputs(
+    inputs: list[Input] = list_inputs(
         module, module.Recipe.resolve(command, recipe, {}, overrides)
     )
-    return listed
+    return inputs
 
 
 def missing(inputs: Sequence[Input]) -> set[str]:
     """Name what is missing: stores by their data set and name, runs by the recipe that
     makes them.
     """
-    names = {one.name for one in inputs if one.is_missing}
+    names = {input_row.name for input_row in inputs if input_row.is_missing}
     names = {NO_RUN.sub(r"run \1", name) for name in names}
     return {STORE.sub(r"\1 \2", name) for name in names}
 
@@ -95,7 +95,7 @@ def test_all_that_is_missing_is_named() -> None:
 def test_what_is_present_is_no_longer_missing(
     nothing: Path, hub_cache: Callable[..., Path]
 ) -> None:
-    before = missing(inputs_of("train-align", "papers/neurons-brain"))
+    initial_missing = missing(inputs_of("train-align", "papers/neurons-brain"))
     (nothing / "data/cc2017").mkdir(parents=True)
     torch.save(
         {"proj": torch.zeros(2, 2)}, nothing / "data/cc2017/coco_tokens_avg_proj.pth"
@@ -106,6 +106,9 @@ def test_what_is_present_is_no_longer_missing(
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
 
-    after = missing(inputs_of("train-align", "papers/neurons-brain"))
+    final_missing = missing(inputs_of("train-align", "papers/neurons-brain"))
 
-    assert before - after == {MINDEYE2, "data/cc2017/coco_tokens_avg_proj.pth"}
+    assert initial_missing - final_missing == {
+        MINDEYE2,
+        "data/cc2017/coco_tokens_avg_proj.pth",
+    }

@@ -39,8 +39,8 @@ def made_by(runs: Path, command: str) -> RunFolder:
     return RunFolder(path)
 
 
-def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
-    return load_file(run / "cells" / cell / "model" / "model.safetensors")
+def weights(run_folder: Path, cell: str) -> dict[str, torch.Tensor]:
+    return load_file(run_folder / "cells" / cell / "model" / "model.safetensors")
 
 
 @pytest.mark.nightly
@@ -48,8 +48,8 @@ def test_processes_share_pictures_and_report_errors_in_one_line(
     brainhive, home, pictures, run_command
 ):
     # of 12, so that the second process meets it
-    last = sorted(pictures.rglob("*.png"))[-1]
-    last.write_bytes(b"no picture")
+    last_path = sorted(pictures.rglob("*.png"))[-1]
+    last_path.write_bytes(b"no picture")
     settings = (
         f"dataset={{kind: image-folder, root: {pictures}}}",
         COLOURS,
@@ -65,7 +65,7 @@ def test_processes_share_pictures_and_report_errors_in_one_line(
     assert answer["exit_code"] == 1 and lines[0] == f"error: {answer['error']}"
     assert (
         lines[0].startswith("error: 1 pictures cannot be decoded: ")
-        and str(last) in lines[0]
+        and str(last_path) in lines[0]
     )
     assert lines[1].startswith("  try: ")
     assert TargetWriter(path).pending_rows.tolist() == [11]  # no other picture was lost
@@ -77,15 +77,17 @@ def test_processes_share_pictures_and_report_errors_in_one_line(
 
 @pytest.mark.nightly
 def test_cells_are_shared_whole(world, align_overrides, tmp_path, run_command):
-    one = run_command("train-align", *align_overrides)
+    first_result = run_command("train-align", *align_overrides)
 
     run_in_processes(_run, "train-align", *align_overrides, f"paths.runs={tmp_path}")
 
     two = made_by(tmp_path, "train-align")
     for cell in ("sub-01_seed-1", "sub-02_seed-1"):
-        mine, theirs = weights(one.folder, cell), weights(two.path, cell)
+        mine, theirs = weights(first_result.folder, cell), weights(two.path, cell)
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
-    documents = [run.measurements().as_dict() for run in (two, RunFolder(one.folder))]
+    documents = [
+        run.measurements().as_dict() for run in (two, RunFolder(first_result.folder))
+    ]
     took = [
         cell.pop("took")
         for document in documents
@@ -106,18 +108,20 @@ def test_one_cell_is_trained_in_parallel_as_by_one_process(
         "train.batch_size=129",
         "train.epochs=3",
     )
-    one = run_command("train-align", *settings, f"paths.runs={tmp_path / 'one'}")
+    first_result = run_command(
+        "train-align", *settings, f"paths.runs={tmp_path / 'one'}"
+    )
 
     run_in_processes(_run, "train-align", *settings, f"paths.runs={tmp_path / 'two'}")
 
     two, cell = made_by(tmp_path / "two", "train-align"), "sub-01_seed-1"
-    mine, theirs = weights(one.folder, cell), weights(two.path, cell)
+    mine, theirs = weights(first_result.folder, cell), weights(two.path, cell)
     assert (
         max(float((mine[key] - theirs[key]).abs().max()) for key in mine)
         < SUMMED_OTHERWISE
     )
     ours, other = (
-        made.scopes[cell]["top1"] for made in (one.metrics, two.measurements())
+        made.scopes[cell]["top1"] for made in (first_result.metrics, two.measurements())
     )
     # one near tie may flip
     assert other.value == pytest.approx(ours.value, abs=1 / ours.n)
@@ -176,24 +180,28 @@ def test_reconstruct_draws_each_picture_once_and_the_same(
         "steps=2",
         "metrics=pixcorr,ssim",
     )
-    one = run_command("reconstruct", *settings, f"paths.runs={tmp_path / 'one'}")
+    first_result = run_command(
+        "reconstruct", *settings, f"paths.runs={tmp_path / 'one'}"
+    )
 
     run_in_processes(_run, "reconstruct", *settings, f"paths.runs={tmp_path / 'two'}")
 
     two = made_by(tmp_path / "two", "reconstruct")
-    mine, theirs = (sorted(folder.rglob("00.png")) for folder in (one.folder, two.path))
+    mine, theirs = (
+        sorted(folder.rglob("00.png")) for folder in (first_result.folder, two.path)
+    )
     assert len(mine) == len(theirs) == 3
-    for ours, other in zip(mine, theirs, strict=True):
-        assert ours.parts[-4:] == other.parts[-4:]
+    for ours, other_their in zip(mine, theirs, strict=True):
+        assert ours.parts[-4:] == other_their.parts[-4:]
         difference = np.asarray(Image.open(ours), np.int16) - np.asarray(
-            Image.open(other), np.int16
+            Image.open(other_their), np.int16
         )
         assert np.abs(difference).max() <= 1  # rounding to bytes
-    for scope, metrics in one.metrics.scopes.items():
+    for scope, metrics in first_result.metrics.scopes.items():
         for name, metric in metrics.items():
             assert two.measurements().scopes[scope][name].value == pytest.approx(
                 metric.value, abs=1e-3
             )
-    files = [folder / "values.csv" for folder in (one.folder, two.path)]
+    files = [folder / "values.csv" for folder in (first_result.folder, two.path)]
     # with the baseline
     assert [len(file.read_text().splitlines()) for file in files] == [1 + 6, 1 + 6]

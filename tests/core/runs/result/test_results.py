@@ -21,8 +21,10 @@ def test_time_and_memory_are_estimated_from_earlier_work(
     for fact in ("7 min", "200 epochs", "2 s"):
         assert fact in shown["time"]
     assert "3.0 GB" in shown["memory"]
-    other = Work("demo, atm", 1, "epochs")
-    assert list(other.estimate(tmp_path, other.key("train-align", "cpu"))) == ["time"]
+    other_work = Work("demo, atm", 1, "epochs")
+    assert list(
+        other_work.estimate(tmp_path, other_work.key("train-align", "cpu"))
+    ) == ["time"]
 
 
 def test_a_damaged_file_of_paces_is_rewritten(

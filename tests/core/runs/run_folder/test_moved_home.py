@@ -56,19 +56,19 @@ def test_a_moved_home_has_finished_what_it_had_finished(
     run_command, moving, tmp_path: Path
 ):
     old, commands = moving
-    made = {
-        command: run_command(command, *given).folder
-        for command, given in commands(old).items()
+    run_folders_by_name = {
+        command: run_command(command, *given_command).folder
+        for command, given_command in commands(old).items()
     }
 
     new = old.rename(tmp_path / "new")
-    again = {
-        command: run_command(command, *given).folder
-        for command, given in commands(new).items()
+    second_run_folders_by_name = {
+        command: run_command(command, *given_command).folder
+        for command, given_command in commands(new).items()
     }
 
-    for command, folder in made.items():
-        assert again[command] == new / folder.relative_to(old)
+    for command, folder in run_folders_by_name.items():
+        assert second_run_folders_by_name[command] == new / folder.relative_to(old)
         if command != "embed":
             assert len(list((new / "runs" / command).iterdir())) == 1
     documents = [*new.glob("runs/**/*.yaml"), *new.glob("runs/**/*.json")]

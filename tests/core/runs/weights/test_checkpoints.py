@@ -30,10 +30,10 @@ DAMAGE: list[Callable[[Path], object]] = [
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Checkpoint:
-    made = Checkpoint(tmp_path / "checkpoints/cell.pt")
+    checkpoint = Checkpoint(tmp_path / "checkpoints/cell.pt")
     for step in (1, 2, 3):
-        made.save({"step": step, "weight": torch.ones(9)})
-    return made
+        checkpoint.save({"step": step, "weight": torch.ones(9)})
+    return checkpoint
 
 
 def step_of(checkpoint: Checkpoint) -> int | None:

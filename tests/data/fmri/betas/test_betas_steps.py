@@ -37,7 +37,7 @@ class InMemory(Betas):
     """Betas [n, V], pictures, splits and runs of each session of a subject."""
 
     root: Path = Path()
-    held: dict = field(default_factory=dict)
+    held_field: dict = field(default_factory=dict)
     subjects = (1,)
 
     def files(self, subject):
@@ -109,18 +109,26 @@ def change(betas: InMemory, split: str, session: int = 1) -> InMemory:
 def test_training_values_scale_the_test_trials():
     for zscore in ("session", "run"):
         betas = make(zscore=zscore)
-        one, other = betas.session(1, 1), change(betas, "test").session(1, 1)
-        np.testing.assert_array_equal(one["train"].signal, other["train"].signal)
-        assert (one["test"].signal != other["test"].signal).any()
+        single_session, other_session = (
+            betas.session(1, 1),
+            change(betas, "test").session(1, 1),
+        )
+        np.testing.assert_array_equal(
+            single_session["train"].signal, other_session["train"].signal
+        )
+        assert (single_session["test"].signal != other_session["test"].signal).any()
         assert (
-            one["test"].signal != change(betas, "train").session(1, 1)["test"].signal
+            single_session["test"].signal
+            != change(betas, "train").session(1, 1)["test"].signal
         ).any()
 
         # training trials have mean 0 and standard deviation 1 in each session or run
         runs = np.array(betas.held[2][3])[np.array(betas.held[2][2]) == "train"]
         signal = betas.session(1, 2)["train"].signal[:, :, 0]
         for rows in (
-            [slice(None)] if zscore == "session" else [runs == run for run in range(3)]
+            [slice(None)]
+            if zscore == "session"
+            else [runs == index for index in range(3)]
         ):
             np.testing.assert_allclose(signal[rows].mean(0), 0, atol=1e-5)  # of float32
             np.testing.assert_allclose(signal[rows].std(0), 1, atol=1e-5)
@@ -198,14 +206,16 @@ def test_the_noise_ceiling_equals_nsd_with_unequal_repetitions(
     recordings = replace(betas, held={1: picked}).prepare(tmp_path)
 
     is_train = np.array(picked[2]) == "train"
-    scored, shown = (
+    scored, array = (
         picked[0][is_train].astype(np.float64),
         np.array(picked[1])[is_train],
     )
     scored = (scored - scored.mean(0)) / scored.std(0)
-    trials = [scored[shown == name] for name in np.unique(shown)]
-    assert {len(some) for some in trials} == {1, 2, 3}
-    noise = np.mean([some.var(0, ddof=1) for some in trials if len(some) > 1], axis=0)
+    trials = [scored[array == name] for name in np.unique(array)]
+    assert {len(trial) for trial in trials} == {1, 2, 3}
+    noise = np.mean(
+        [trial.var(0, ddof=1) for trial in trials if len(trial) > 1], axis=0
+    )
     expected = np.sqrt(np.maximum(1 - noise, 0) / noise)
     # of float32
     np.testing.assert_allclose(
@@ -230,9 +240,9 @@ def test_only_repetitions_of_training_pictures_choose_voxels(tmp_path):
 
 def test_a_least_ratio_keeps_the_voxels_that_reach_it(tmp_path):
     ncsnr = make().prepare(tmp_path / "all")["train"].space.maps["ncsnr"]
-    least = float(np.sort(ncsnr)[-5])
-    kept = make(min_ncsnr=least, max_voxels=9).prepare(tmp_path / "one")["train"]
-    np.testing.assert_array_equal(kept.space.maps["ncsnr"], ncsnr[ncsnr >= least])
+    value = float(np.sort(ncsnr)[-5])
+    train = make(min_ncsnr=value, max_voxels=9).prepare(tmp_path / "one")["train"]
+    np.testing.assert_array_equal(train.space.maps["ncsnr"], ncsnr[ncsnr >= value])
     with pytest.raises(
         BrainhiveError,
         match=r"subject 1.*\b12\b.*ncsnr",

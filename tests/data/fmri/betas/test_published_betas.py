@@ -35,12 +35,12 @@ IMAGERY = Path(
 )
 
 
-def prepare(name: str, *words: str, code: int = 0) -> str:
+def prepare(name: str, *arguments: str, code: int = 0) -> str:
     """Run the command, and return its output as a single line."""
-    ended = CliRunner().invoke(app, ["prepare", "--from", name, *words])
-    shown = " ".join(f"{ended.stdout} {ended.stderr}".split())
-    assert ended.exit_code == code, shown
-    return shown
+    ended = CliRunner().invoke(app, ["prepare", "--from", name, *arguments])
+    text = " ".join(f"{ended.stdout} {ended.stderr}".split())
+    assert ended.exit_code == code, text
+    return text
 
 
 def stored(home: Path, dataset: str, split: str, subject: int = 1) -> Trials:
@@ -128,11 +128,11 @@ def test_laions_split_files_say_which_pictures_are_in_test(
     """Golden values: files of the publisher, of which the first variant counts."""
     shutil.copytree(golden / "bold/laion_split_example", tmp_path / "splits")
     file = golden / f"bold/laion_split_example/{pool}/{split}.json"
-    first = json.loads(file.read_text())["variants"][0]
+    first_variant = json.loads(file.read_text())["variants"][0]
     expected = {
-        label.rpartition(".")[0]: side
-        for side in ("train", "test")
-        for label in first[f"{side}_ids"]
+        label.rpartition(".")[0]: name
+        for name in ("train", "test")
+        for label in first_variant[f"{name}_ids"]
     }
 
     pictures = laion_fmri.LaionFmriPictures(pool=pool, split=split)
@@ -170,7 +170,9 @@ def test_laion_betas_match_their_pictures_without_edge_voxels(
             file_name.rpartition(".")[0] for file_name in sides[f"{split}_ids"]
         )
         for label in sides[f"{split}_ids"]:
-            rows = [row for row, other in enumerate(labels) if other == label]
+            rows = [
+                row for row, other_label in enumerate(labels) if other_label == label
+            ]
             # where trial 0 of each session is NaN
             expected = np.delete(values[rows], 3, axis=1)
             np.testing.assert_allclose(
@@ -185,10 +187,10 @@ def test_laion_regions_are_found_in_both_layouts(home, laion, recorded) -> None:
     laion("sub-01")
     prepare("laion-fmri", SESSIONS)
     recording = stored(home, "laion-fmri", "train")
-    first: Any = recording.space
+    first_space: Any = recording.space
     assert (
-        set(first.regions) == {"hlvis", "V1v", "hV4", "laionventral"}
-        and first.grid is not None
+        set(first_space.regions) == {"hlvis", "V1v", "hV4", "laionventral"}
+        and first_space.grid is not None
     )
     (mask,) = (home / "data").rglob("*meanR2gt15mask_mask.nii.gz")
     (r2,) = (home / "data").rglob("*R2mean_statmap.nii.gz")
@@ -200,7 +202,9 @@ def test_laion_regions_are_found_in_both_layouts(home, laion, recorded) -> None:
     nibabel.save(nibabel.Nifti1Image(values, image.affine), r2)
     prepare("laion-fmri", SESSIONS, "name=r2")
     store = SignalStore.open(home / "signals/laion-fmri/r2/sub-01.h5")
-    np.testing.assert_array_equal(store["train"].space.grid.indices, first.grid.indices)
+    np.testing.assert_array_equal(
+        store["train"].space.grid.indices, first_space.grid.indices
+    )
     assert store["train"].provenance["voxels"] == recording.provenance["voxels"]
     recorded(digits=5, **numbers_of_stores(home))
 
@@ -221,28 +225,28 @@ def test_laions_pictures_are_rows_of_their_table_with_captions(home, laion) -> N
             Image.new("RGB", (9 + row % 3, 8), (3 * row,) * 3).save(content, "JPEG")
             pictures[row] = np.frombuffer(content.getvalue(), np.uint8)
     rows = [
-        (label, place, "x", f"{label}, {place}") for label in labels for place in (1, 0)
+        (label, value, "x", f"{label}, {value}") for label in labels for value in (1, 0)
     ]
     write_table(
         root / "task-images_desc-captions.csv",
         ("image_name", "caption_idx", "source", "caption"),
         rows,
     )
-    listed = images("laion-fmri", "test", root=str(root.parent))
-    assert listed.dataset == "laion-fmri"  # wherever it lies
-    for index, image_id in enumerate(listed.image_ids):
+    listed_images = images("laion-fmri", "test", root=str(root.parent))
+    assert listed_images.dataset == "laion-fmri"  # wherever it lies
+    for index, image_id in enumerate(listed_images.image_ids):
         (row,) = (
             row
             for row, label in enumerate(labels)
             if label.rpartition(".")[0] == image_id
         )
-        picture = listed.open(index)
+        picture = listed_images.open(index)
         assert (
             picture.width == 9 + row % 3
             and abs(picture.getpixel((4, 4))[0] - 3 * row) < 4
         )
-        assert listed.get_captions(index) == [
-            f"{labels[row]}, {place}" for place in (0, 1)
+        assert listed_images.get_captions(index) == [
+            f"{labels[row]}, {value}" for value in (0, 1)
         ]
 
 
@@ -254,9 +258,9 @@ def things(home: Path) -> np.ndarray:
     """Write 2 sessions of 11 trials, and return the responses [V, trials]."""
     root = home / "data/things-fmri"
     pictures = [
-        f"{concept}/{concept}_{one}"
+        f"{concept}/{concept}_{single_name}"
         for concept in ("dog", "cat", "axe")
-        for one in ("01b", "02s", "12s")
+        for single_name in ("01b", "02s", "12s")
     ]
     for level, picture in enumerate(pictures):
         paint(root / f"images/{picture}.jpg", 20 * level)
@@ -498,8 +502,8 @@ def write_bdata(
         zip(np.cumsum([0, *widths]), widths, strict=False)
     ):
         value[row, start : start + width] = 1
-    place = list(columns).index("VoxelData")
-    voxels = np.flatnonzero(value[place] == 1)
+    index = list(columns).index("VoxelData")
+    voxels = np.flatnonzero(value[index] == 1)
     value[-3, voxels[:2]], value[-2, voxels], value[-1, voxels] = (
         1,
         1,
@@ -618,19 +622,19 @@ def test_imagery_has_the_voxels_of_nsd_z_scored_by_run(home, imagery, recorded) 
     space, nsd = (stored(home, name, "test").space for name in ("nsd-imagery", "nsd"))
     assert list(space.regions) == list(nsd.regions)
     np.testing.assert_array_equal(space.grid.indices, nsd.grid.indices)
-    known = np.array(blocks)
+    array = np.array(blocks)
     for split, block, name, cue in (
         ("test", "visA", "A-H", "H"),
         ("imagery", "imgA_2", "A-X", "X"),
     ):
-        run = betas[known == block]
+        beta = betas[array == block]
         rows = [
             row
             for row, one in enumerate(zip(blocks, cues, strict=True))
             if one == (block, cue)
         ]
         with np.errstate(invalid="ignore"):
-            expected = np.nan_to_num((betas[rows] - run.mean(0)) / run.std(0))
+            expected = np.nan_to_num((betas[rows] - beta.mean(0)) / beta.std(0))
         trials = trials_of(stored(home, "nsd-imagery", split), name)[-len(rows) :]
         np.testing.assert_allclose(trials, expected, atol=1e-4)
     assert trials_of(stored(home, "nsd-imagery", "imagery"), "A-H").shape == (
@@ -673,7 +677,7 @@ def write_imagery_tables(root: Path) -> list[tuple[str, str, str]]:
 
 def test_imagery_is_read_by_public_tables_in_the_order_of_runs(home, recorded) -> None:
     truth, root = nsd_files.write(home / "data/nsd", sessions=1), home / "data/nsd"
-    shown = write_imagery_tables(root)
+    imagery_tables = write_imagery_tables(root)
     path = next(root.rglob("betas_nsdimagery.hdf5"))
     with h5py.File(path) as file:
         betas = file["betas"][:].T[truth.masks["nsdgeneral"] > 0].T / 300
@@ -687,9 +691,12 @@ def test_imagery_is_read_by_public_tables_in_the_order_of_runs(home, recorded) -
     ):
         recording = stored(home, "nsd-imagery", split)
         expected = [
-            (betas[row] - (run := betas[[one[0] == block for one in shown]]).mean(0))
-            / run.std(0)
-            for row, (block, condition, _) in enumerate(shown)
+            (
+                betas[row]
+                - (beta := betas[[one[0] == block for one in imagery_tables]]).mean(0)
+            )
+            / beta.std(0)
+            for row, (block, condition, _) in enumerate(imagery_tables)
             if block in runs and condition == "B4"
         ]
         assert len(expected) == count and len(recording.pictures) == 18

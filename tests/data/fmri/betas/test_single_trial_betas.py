@@ -20,11 +20,13 @@ def test_the_noise_ceiling_is_counted_stimulus_by_stimulus(rows_at_once, monkeyp
         make_trials(1, signal, range(7), rate_hz=None, counts=counts)
     )
 
-    shown = [signal[row, :count, :, 0] for row, count in enumerate(counts)]
-    noise = np.mean([each.var(0, ddof=1) for each in shown if len(each) > 1], 0)
-    explained = np.maximum(np.concatenate(shown).var(0) - noise, 0)
+    signals = [signal[row, :count, :, 0] for row, count in enumerate(counts)]
+    noise = np.mean([each.var(0, ddof=1) for each in signals if len(each) > 1], 0)
+    explained = np.maximum(np.concatenate(signals).var(0) - noise, 0)
     assert repeated == 5
     np.testing.assert_allclose(found, np.sqrt(explained / noise))
-    once = make_trials(1, signal[:, :1], range(7), rate_hz=None, counts=np.ones(7, int))
-    found, repeated = measure_ncsnr(once)
+    trials = make_trials(
+        1, signal[:, :1], range(7), rate_hz=None, counts=np.ones(7, int)
+    )
+    found, repeated = measure_ncsnr(trials)
     assert repeated == 0 and found.tolist() == [0, 0, 0, 0]

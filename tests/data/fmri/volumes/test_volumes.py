@@ -90,9 +90,9 @@ def test_images_of_another_shape_or_in_another_space_are_refused(
 ) -> None:
     moved = AFFINE.copy()
     moved[0, 3] = 1.0
-    other = save(tmp_path / "moved.nii", np.zeros(SHAPE, np.float32), moved)
+    other_save = save(tmp_path / "moved.nii", np.zeros(SHAPE, np.float32), moved)
     with pytest.raises(BrainhiveError, match=r"moved\.nii.*mask\.nii\.gz"):
-        mask.read_values(other)
+        mask.read_values(other_save)
     small = save(tmp_path / "small.nii", np.zeros((3, 4, 6), np.float32))
     with pytest.raises(BrainhiveError, match=r"small\.nii.*\[3, 4, 6\].*\[3, 4, 5\]"):
         mask.read_values(small)

@@ -35,10 +35,10 @@ def test_frames_that_a_writer_merged_are_counted_again(tmp_path):
     frames[2:5] = frames[2]
     save_animation(tmp_path / "clip.gif", frames, rate_hz=4)
 
-    opened = read_animation(tmp_path / "clip.gif")
+    animation = read_animation(tmp_path / "clip.gif")
 
-    assert len(opened.frames) == 6 and opened.rate_hz == pytest.approx(4)
-    assert (opened.frames[2:5] == opened.frames[2]).all()
+    assert len(animation.frames) == 6 and animation.rate_hz == pytest.approx(4)
+    assert (animation.frames[2:5] == animation.frames[2]).all()
 
 
 def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):

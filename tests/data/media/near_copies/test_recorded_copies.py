@@ -109,42 +109,46 @@ def test_candidates_of_hashes(recorded: Recorded) -> None:
     learned = random.integers(0, 2**63, (9, 24), np.uint64)
     learned[:, 1::2] &= ~near_copies._HAS_FEW_DETAILS
     learned[4] = 0
-    tested = learned[[0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8]].copy()
+    tested_learned = learned[[0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8]].copy()
     # more and more bits differ
-    for row in range(len(tested)):
-        for word in range(24):
-            count = 2 * row + word % 3
+    for row in range(len(tested_learned)):
+        for index in range(24):
+            count = 2 * row + index % 3
             flipped = random.choice(63, count, replace=False).astype(np.uint64)
-            tested[row, word] ^= np.bitwise_or.reduce(
+            tested_learned[row, index] ^= np.bitwise_or.reduce(
                 np.uint64(1) << flipped, initial=np.uint64(0)
             )
-    tested[3, 1::2] ^= ~near_copies._HAS_FEW_DETAILS
-    learned[5, 1::2] = tested[1, 1::2]
-    learned[6:, 0] = tested[1, 0]
-    found = {
-        limit: [list(match) for match in find_candidates(tested, learned, limit)]
+    tested_learned[3, 1::2] ^= ~near_copies._HAS_FEW_DETAILS
+    learned[5, 1::2] = tested_learned[1, 1::2]
+    learned[6:, 0] = tested_learned[1, 0]
+    matchs_by_name = {
+        limit: [
+            list(match) for match in find_candidates(tested_learned, learned, limit)
+        ]
         for limit in (0, 7, 34, 60)
     }
-    assert find_candidates(tested, learned) == [tuple(row) for row in found[34]]
-    recorded(**{str(limit): matches for limit, matches in found.items()})
+    assert find_candidates(tested_learned, learned) == [
+        tuple(row) for row in matchs_by_name[34]
+    ]
+    recorded(**{str(limit): matches for limit, matches in matchs_by_name.items()})
 
 
-def mix(one: Pixels, other: Pixels, share: float) -> Pixels:
-    return (1 - share) * one + share * other
+def mix(single_pixels: Pixels, other_pixels: Pixels, share: float) -> Pixels:
+    return (1 - share) * single_pixels + share * other_pixels
 
 
 def edits() -> dict[str, list[Pixels]]:
     """Give series of edits of a picture, from those that keep it to those that make it
     another one.
     """
-    pixels, other = texture(0).astype(float), texture(9).astype(float)
+    pixels, other_texture = texture(0).astype(float), texture(9).astype(float)
     height, width = pixels.shape[:2]
     grey = pixels.mean(-1, keepdims=True)
-    swapped, part = pixels[..., [1, 0, 2]], np.s_[10:-6, 8:-14]
+    swapped, s = pixels[..., [1, 0, 2]], np.s_[10:-6, 8:-14]
     series = {
-        "blended": [mix(pixels, other, share) for share in (0.1, 0.2, 0.22)],
+        "blended": [mix(pixels, other_texture, share) for share in (0.1, 0.2, 0.22)],
         "a part blended": [
-            mix(pixels[part], other[part], share) for share in (0.15, 0.2)
+            mix(pixels[s], other_texture[s], share) for share in (0.15, 0.2)
         ],
         "colours swapped": [mix(pixels, swapped, share) for share in (0.3, 0.5, 0.6)],
         "without colours": [mix(pixels, grey, share) for share in (0.8, 1.15, 1.2)],
@@ -161,8 +165,8 @@ def edits() -> dict[str, list[Pixels]]:
         "dark": [pixels * 0.3, 255 - pixels, np.round(pixels / 60) * 60],
     }
     return {
-        name: [np.clip(edit, 0, 255).astype(np.uint8) for edit in made]
-        for name, made in series.items()
+        name: [np.clip(edit, 0, 255).astype(np.uint8) for edit in sery]
+        for name, sery in series.items()
     }
 
 

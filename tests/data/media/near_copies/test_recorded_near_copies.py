@@ -30,27 +30,27 @@ def paint(seed: int, size: tuple[int, int] = (150, 110)) -> Picture:
 
 def edits() -> dict[str, Picture]:
     """Give a picture in ways that are more or less alike."""
-    first = paint(0)
-    framed = ImageOps.expand(first, (20, 20, 20, 20), "black")
-    shifted = Image.merge("RGB", first.split()[::-1])
-    red, green, blue = first.split()
+    first_paint = paint(0)
+    framed = ImageOps.expand(first_paint, (20, 20, 20, 20), "black")
+    shifted = Image.merge("RGB", first_paint.split()[::-1])
+    red, green, blue = first_paint.split()
     tinted = Image.merge("RGB", (red, green.point(lambda level: level // 2), blue))
     return {
-        "itself": first,
-        "half size": first.resize((75, 55)),
-        "grey": first.convert("L"),
+        "itself": first_paint,
+        "half size": first_paint.resize((75, 55)),
+        "grey": first_paint.convert("L"),
         "tinted": tinted,
         "other colours": shifted,
-        "mirrored": ImageOps.mirror(first),
-        "upside down": ImageOps.flip(first),
+        "mirrored": ImageOps.mirror(first_paint),
+        "upside down": ImageOps.flip(first_paint),
         "framed": framed,
-        "part": first.crop((8, 6, 142, 104)),
-        "without its left": first.crop((24, 0, 150, 110)),
-        "a small part": first.crop((50, 40, 100, 80)),
-        "square": first.crop((20, 0, 130, 110)),
-        "part of mirrored": ImageOps.mirror(first).crop((10, 7, 140, 103)),
-        "blended": Image.blend(first, paint(1), 0.3),
-        "mostly another": Image.blend(first, paint(1), 0.6),
+        "part": first_paint.crop((8, 6, 142, 104)),
+        "without its left": first_paint.crop((24, 0, 150, 110)),
+        "a small part": first_paint.crop((50, 40, 100, 80)),
+        "square": first_paint.crop((20, 0, 130, 110)),
+        "part of mirrored": ImageOps.mirror(first_paint).crop((10, 7, 140, 103)),
+        "blended": Image.blend(first_paint, paint(1), 0.3),
+        "mostly another": Image.blend(first_paint, paint(1), 0.6),
         "another": paint(1),
         "few details": Image.linear_gradient("L").resize((150, 110)).convert("RGB"),
         "constant": Image.new("RGB", (150, 110), "grey"),
@@ -86,9 +86,9 @@ def test_hashes(recorded: Recorded, pictures: dict[str, Picture]) -> None:
 
 def test_candidates(recorded: Recorded, pictures: dict[str, Picture]) -> None:
     hashes = np.stack([hash_picture(picture) for picture in pictures.values()])
-    found = find_candidates(hashes, hashes[1:])
+    candidates = find_candidates(hashes, hashes[1:])
     recorded(
-        found=[list(row) for row in found],
+        found=[list(row) for row in candidates],
         strict=[list(row) for row in find_candidates(hashes[:3], hashes, 5)],
     )
 
@@ -96,8 +96,8 @@ def test_candidates(recorded: Recorded, pictures: dict[str, Picture]) -> None:
 def test_likenesses(recorded: Recorded, pictures: dict[str, Picture]) -> None:
     names = ("copy", "mirrored", "cropped", "")
     likenesses = {}
-    for name, other in pictures.items():
-        pair = pictures["itself"], other
+    for name, other_picture in pictures.items():
+        pair = pictures["itself"], other_picture
         found = [confirm_near_copy(*pair), confirm_near_copy(*pair[::-1])]
         likenesses[name] = [names.index(each) for each in found]
     recorded(likenesses=likenesses, copies=[names.index(each) for each in COPIES])
@@ -109,36 +109,41 @@ def test_details(recorded: Recorded, pictures: dict[str, Picture]) -> None:
         picture = pictures[name]
         square = picture.resize((128, 128)).convert("YCbCr")
         prepared[name] = near_copies._PreparedPicture.from_square(square, picture.size)
-    first = prepared["itself"]
+    first_itself = prepared["itself"]
     window = np.array([0.05, 0.0, 0.1, 0.02])
-    mirrored = first.mirror()
+    mirrored = first_itself.mirror()
 
     # details [2, 12, 625] of all views, some of which are kept
     details = {
-        name: near_copies._measure_details(each.lights, each.views, 25)
-        for name, each in (prepared | {"mirrored": mirrored}).items()
+        name: near_copies._measure_details(detail.lights, detail.views, 25)
+        for name, detail in (prepared | {"mirrored": mirrored}).items()
     }
-    for name, each in (prepared | {"mirrored": mirrored}).items():
+    for name, detail in (prepared | {"mirrored": mirrored}).items():
         grid = details[name].reshape(2, 12, 25, 25)
         coarse = grid[..., :10, :10].reshape(2, 12, 100)
-        np.testing.assert_allclose(each.details, details[name][:, 10], atol=0.5)
-        np.testing.assert_allclose(each.coarse_details, coarse, atol=0.5)
+        np.testing.assert_allclose(detail.details, details[name][:, 10], atol=0.5)
+        np.testing.assert_allclose(detail.coarse_details, coarse, atol=0.5)
     all_mirrored = details.pop("mirrored")
     recorded(
         digits=3,
-        counts=[each.detail_count for each in prepared.values()],
+        counts=[detail.detail_count for detail in prepared.values()],
         details=list(details.values()),
         mirrored=[mirrored.square, mirrored.views, all_mirrored],
         correlations=[
-            near_copies._correlate(details["itself"], each, highest)
-            for each in details.values()
+            near_copies._correlate(details["itself"], detail, highest)
+            for detail in details.values()
             for highest in (10, 24)
         ],
         colours=[
-            near_copies._have_equal_colours(first, window * 0, each, window * size)
-            for each in prepared.values()
+            near_copies._have_equal_colours(
+                first_itself, window * 0, detail, window * size
+            )
+            for detail in prepared.values()
             for size in (0, 1)
         ],
-        parts=[near_copies._share_part(first, each) for each in prepared.values()],
-        window=near_copies._measure_details(first.lights, window[None], 6)[:, 0],
+        parts=[
+            near_copies._share_part(first_itself, detail)
+            for detail in prepared.values()
+        ],
+        window=near_copies._measure_details(first_itself.lights, window[None], 6)[:, 0],
     )

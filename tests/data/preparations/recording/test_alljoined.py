@@ -13,8 +13,8 @@ CHANNELS = ("Cz", "P7", "PO7", "O1", "Oz", "O2")
 
 
 def build(recipe, *overrides):
-    found = Recipe.resolve("prepare", recipe, {}, overrides)
-    return found.preparation.build(found.paths)
+    resulting_recipe = Recipe.resolve("prepare", recipe, {}, overrides)
+    return resulting_recipe.preparation.build(resulting_recipe.paths)
 
 
 def paint(path):
@@ -30,11 +30,11 @@ def write(path, signal, rate_hz, kind):
         "Bdf": (edfio.Bdf, edfio.BdfSignal),
     }[kind]
     channels = zip(CHANNELS, signal, strict=True)
-    made = [
+    created_signals = [
         signals(row * 1e6, rate_hz, label=name, physical_dimension="uV")
         for name, row in channels
     ]
-    make(made).write(path)
+    make(created_signals).write(path)
 
 
 def channels_table(rate_hz):
@@ -79,14 +79,14 @@ def million(home):
             np.random.default_rng(run).normal(size=(len(CHANNELS), 256 * 12)) * 1e-5
         )
         write(folder / f"{stem}_eeg.edf", signal, 256, "Edf")
-        samples = [256 + 220 * place for place in range(len(events))]
+        samples = [256 + 220 * index for index in range(len(events))]
         if events is training:
             # a marker of the software, and two pictures
             samples[-1] = samples[-2] = samples[-3]
         rows = [
-            f"{sample / 256}\t0.0\t{label},{number},-1,{place}\t{place}\t{sample}\t"
+            f"{sample / 256}\t0.0\t{label},{number},-1,{index}\t{index}\t{sample}\t"
             + ("n/a" if label in ("behav", "debug") else f"{number:05d}.jpg")
-            for place, (sample, (label, number)) in enumerate(
+            for index, (sample, (label, number)) in enumerate(
                 zip(samples, events, strict=True), 1
             )
         ]
@@ -108,28 +108,30 @@ def test_the_tables_of_alljoined_16m_name_its_pictures(million, recorded):
         and made.subjects == (8,)
         and made.sessions(8) == [2]
     )
-    found = made.session(8, 2)
-    assert list(found["train"].image_ids) == [
+    session = made.session(8, 2)
+    assert list(session["train"].image_ids) == [
         f"train/{number:05d}" for number in (0, 16539, 1, 2)
     ]
-    assert list(found["test"].image_ids) == [
+    assert list(session["test"].image_ids) == [
         f"test/{number:05d}" for number in (16641, 16540, 16641)
     ]
-    assert found["train"].provenance["dropped"] == {
+    assert session["train"].provenance["dropped"] == {
         "no such picture": 1,
         "two pictures at once": 2,
     }
-    assert found["train"].signal.shape == (4, 6, 250) and found["train"].rate_hz == 250
+    assert (
+        session["train"].signal.shape == (4, 6, 250) and session["train"].rate_hz == 250
+    )
     raw = mne.io.read_raw(
         million / "sub-08/ses-02/eeg/sub-08_ses-02_task-images_run-01_eeg.edf",
         verbose="ERROR",
     )
-    events = np.array([[256 + 220 * place, 0, 1] for place in (0, 1, 3)])
+    events = np.array([[256 + 220 * value, 0, 1] for value in (0, 1, 3)])
     epochs = mne.Epochs(
         raw, events, tmin=-0.2, tmax=1, preload=True, verbose="ERROR"
     ).resample(250)
     expected = epochs.get_data()[..., 50:300] * 1e6  # as its authors cut them
-    np.testing.assert_allclose(found["test"].signal, expected, atol=1e-3)
+    np.testing.assert_allclose(session["test"].signal, expected, atol=1e-3)
     recorded(digits=5, **numbers_of_preparation(made))
 
 
@@ -148,10 +150,10 @@ def test_alljoined_1_is_read_with_the_tables_at_its_root(home, recorded):
     stem = root / "sub-02/ses-01/eeg/sub-02_ses-01_task-images"
     signal = np.random.default_rng(0).normal(size=(len(CHANNELS), 512 * 20)) * 1e-5
     write(stem.with_name(f"{stem.name}_eeg.bdf"), signal, 512, "Bdf")
-    shown = [number for number in numbers for _ in range(4)]
+    shown_numbers = [number for number in numbers for _ in range(4)]
     rows = [
         f"{at / 512}\t0.0\timage/{row}\t{row}\t{at}\tnsd/{number}.png"
-        for row, number in enumerate(shown)
+        for row, number in enumerate(shown_numbers)
         for at in [512 + 410 * row]
     ]
     header = "onset\tduration\ttrial_type\tvalue\tsample\tstim_file"
@@ -162,20 +164,22 @@ def test_alljoined_1_is_read_with_the_tables_at_its_root(home, recorded):
     made = build(
         "papers/alljoined", "preparation.whiten=no", "preparation.band_hz=[null,null]"
     )
-    found = made.session(2, 1)
-    assert sorted({*found["train"].image_ids, *found["test"].image_ids}) == [
+    session = made.session(2, 1)
+    assert sorted({*session["train"].image_ids, *session["test"].image_ids}) == [
         str(number) for number in numbers
     ]
-    assert len(found["train"].image_ids) == 16 and len(found["test"].image_ids) == 4
-    assert found["train"].signal.shape == (16, 6, 150) and found["train"].unit == "µV"
-    first = shown.index(int(found["train"].image_ids[0]))
+    assert len(session["train"].image_ids) == 16 and len(session["test"].image_ids) == 4
+    assert (
+        session["train"].signal.shape == (16, 6, 150) and session["train"].unit == "µV"
+    )
+    first_index = shown_numbers.index(int(session["train"].image_ids[0]))
     raw = mne.io.RawArray(
         signal, mne.create_info(list(CHANNELS), 512, "eeg"), verbose="ERROR"
     )
-    events = np.array([[512 + 410 * first, 0, 1]])
+    events = np.array([[512 + 410 * first_index, 0, 1]])
     epochs = mne.Epochs(
         raw, events, tmin=-0.05, tmax=0.6, preload=True, verbose="ERROR"
     ).resample(250)
     expected = epochs.get_data()[0][:, epochs.times >= 0][:, :150] * 1e6
-    np.testing.assert_allclose(found["train"].signal[0], expected, atol=0.01)
+    np.testing.assert_allclose(session["train"].signal[0], expected, atol=0.01)
     recorded(digits=5, **numbers_of_preparation(made))

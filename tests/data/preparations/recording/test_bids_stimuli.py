@@ -145,15 +145,15 @@ def nemar(home):
         COLUMNS,
         [(0.5, 0, 250, 1, "rest", *["n/a"] * 7)],
     )
-    for other in ("sourcedata", "derivatives/cleaned"):
-        path = root / other / f"sub-01/ses-01/eeg/{stem}-train_run-01_eeg.vhdr"
+    for other_name in ("sourcedata", "derivatives/cleaned"):
+        path = root / other_name / f"sub-01/ses-01/eeg/{stem}-train_run-01_eeg.vhdr"
         path.parent.mkdir(parents=True)
         path.write_bytes(b"not to be read")
     return root
 
 
-def prepare(*words: str):
-    return CliRunner().invoke(app, ["prepare", *words, *STEPS])
+def prepare(*arguments: str):
+    return CliRunner().invoke(app, ["prepare", *arguments, *STEPS])
 
 
 def test_nm000232_is_prepared_with_the_picture_of_each_trial(nemar, home, recorded):
@@ -163,14 +163,14 @@ def test_nm000232_is_prepared_with_the_picture_of_each_trial(nemar, home, record
     assert "root: data/things-eeg-nemar/stimuli" in " ".join(result.output.split())
     store = SignalStore.open(home / "signals/things-eeg/nemar/sub-01.h5")
     for task, numbers in SHOWN.items():
-        trials, shown = store[task], [number for number in numbers if number]
-        files = [LISTED[task, number] for number in dict.fromkeys(shown)]
+        trials, shown_numbers = store[task], [number for number in numbers if number]
+        files = [LISTED[task, number] for number in dict.fromkeys(shown_numbers)]
         assert sorted(trials.pictures) == sorted(file[:-4] for file in files)
 
         # the level of a trial says which picture it shows
         for row, image_id in enumerate(trials.pictures):
-            number = next(n for n in shown if LISTED[task, n][:-4] == image_id)
-            assert trials.repetitions[row] == shown.count(number)
+            number = next(n for n in shown_numbers if LISTED[task, n][:-4] == image_id)
+            assert trials.repetitions[row] == shown_numbers.count(number)
             levels_uv = trials.signal[trials.find_trials([row])].mean((1, 2))
             np.testing.assert_allclose(levels_uv, microvolts(task, number), atol=2)
     recorded(digits=5, **numbers_of_stores(home))
@@ -179,9 +179,9 @@ def test_nm000232_is_prepared_with_the_picture_of_each_trial(nemar, home, record
 def test_a_recording_of_rest_is_refused_with_a_key(nemar):
     result = prepare("--recipe", "papers/things-eeg-nemar", "preparation.files=*")
     assert result.exit_code == 1
-    words = " ".join(result.output.split())
-    assert "task-rest_run-01_events.tsv" in words
-    assert "preparation.files=PATTERN" in words
+    text = " ".join(result.output.split())
+    assert "task-rest_run-01_events.tsv" in text
+    assert "preparation.files=PATTERN" in text
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def write_own(root: Path, columns, rows) -> None:
     write_table(
         path.with_name("sub-01_task-look_events.tsv"),
         ("onset", "duration", *columns),
-        [(at, 0.1, *row) for at, row in zip(onsets_s, rows, strict=True)],
+        [(onsets_, 0.1, *row) for onsets_, row in zip(onsets_s, rows, strict=True)],
     )
 
 

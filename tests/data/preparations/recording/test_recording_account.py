@@ -50,8 +50,12 @@ def take_account(subjects=(1,), **keys):
 
 def test_clean_recordings_need_no_yes(folder):
     for subject in (1, 2):
-        shown = Presentation.randomize(4, subject)
-        save(folder / f"sub-{subject:02d}.fif", shown, list_event_codes(shown))
+        presentation = Presentation.randomize(4, subject)
+        save(
+            folder / f"sub-{subject:02d}.fif",
+            presentation,
+            list_event_codes(presentation),
+        )
     write_table(folder / "events.csv")
     account = take_account((1, 2))
     account.require()
@@ -67,17 +71,17 @@ def test_clean_recordings_need_no_yes(folder):
 
 
 def test_a_code_in_place_of_pictures_is_disputed_or_blank(folder):
-    shown = Presentation.randomize(4, 0)
-    codes = [99 if code == 3 else code for code in list_event_codes(shown)]
-    save(folder / "sub-01.fif", shown, codes)
+    presentation = Presentation.randomize(4, 0)
+    codes = [99 if code == 3 else code for code in list_event_codes(presentation)]
+    save(folder / "sub-01.fif", presentation, codes)
     write_table(folder / "events.csv")
     (dispute,) = take_account().disputes
     assert dispute.kind == "unnamed-codes" and dispute.names == ("99",)
     assert "never came 1: 3" in dispute.problem
     take_account(accept={"unnamed-codes": [99]}).require()
-    made = Config(accept={"unnamed-codes": [99]}).build(Paths()).session(1, 1)
-    assert made["train"].provenance["accepted"] == {"unnamed-codes": 1}
-    assert "losses accepted" in made["train"].caveats
+    session = Config(accept={"unnamed-codes": [99]}).build(Paths()).session(1, 1)
+    assert session["train"].provenance["accepted"] == {"unnamed-codes": 1}
+    assert "losses accepted" in session["train"].caveats
 
     with (folder / "events.csv").open("a") as table:
         table.write("99,\n")
@@ -85,17 +89,17 @@ def test_a_code_in_place_of_pictures_is_disputed_or_blank(folder):
 
 
 def test_the_rule_that_explains_codes_is_named(folder):
-    shown = Presentation.randomize(4, 0)
-    codes = np.array(list_event_codes(shown))
+    presentation = Presentation.randomize(4, 0)
+    codes = np.array(list_event_codes(presentation))
     # codes from 256 on lose their ninth bit
-    save_codes(folder / "sub-01.fif", shown, (codes + 252) % 256)
+    save_codes(folder / "sub-01.fif", presentation, (codes + 252) % 256)
     rows = [f"{code + 252},{name}.png" for code, name in enumerate(PICTURE_NAMES, 1)]
     (folder / "events.csv").write_text("\n".join(["event,picture", *rows]) + "\n")
     (dispute,) = take_account().disputes
     assert dispute.kind == "unnamed-codes" and "with 256" in dispute.problem
 
     # codes 257 to 260 arrive as codes 1 to 4, which are listed, too
-    save_codes(folder / "sub-01.fif", shown, (codes - 1) % 4 + 1)
+    save_codes(folder / "sub-01.fif", presentation, (codes - 1) % 4 + 1)
     rows = []
     for row, name in enumerate(PICTURE_NAMES):
         rows.append(f"{row + 1 if row < 4 else row + 253},{name}.png")
@@ -105,10 +109,12 @@ def test_the_rule_that_explains_codes_is_named(folder):
 
 
 def test_a_table_that_is_whole_trials_off_is_disputed(folder):
-    shown = Presentation.randomize(6, 0)
-    save_codes(folder / "sub-01_raw.fif", shown, list_event_codes(shown))
+    presentation = Presentation.randomize(6, 0)
+    save_codes(folder / "sub-01_raw.fif", presentation, list_event_codes(presentation))
     lines = ["onset\tstim_file"]
-    for onset, name in zip(shown.onsets[2:], shown.pictures, strict=False):
+    for onset, name in zip(
+        presentation.onsets[2:], presentation.pictures, strict=False
+    ):
         lines.append(f"{onset / RATE_HZ}\t{name}.png")
     (folder / "sub-01_raw_events.tsv").write_text("\n".join(lines) + "\n")
     (dispute,) = take_account().disputes
@@ -116,9 +122,13 @@ def test_a_table_that_is_whole_trials_off_is_disputed(folder):
 
 
 def test_a_table_of_a_person_is_read_for_this_person(folder):
-    shown = Presentation.randomize(2, 0)
+    presentation = Presentation.randomize(2, 0)
     for subject in (1, 2):
-        save(folder / f"sub-{subject:02d}.fif", shown, list_event_codes(shown))
+        save(
+            folder / f"sub-{subject:02d}.fif",
+            presentation,
+            list_event_codes(presentation),
+        )
     write_table(folder / "events.csv")
     rows = [f"{code},{name}.png" for code, name in enumerate(PICTURE_NAMES[::-1], 1)]
     own = "\n".join(["event,picture", *rows]) + "\n"
@@ -134,13 +144,13 @@ def test_a_table_of_a_person_is_read_for_this_person(folder):
     table += [f"2,{line}" for line in rows]
     (folder / "sub-02_events.csv").unlink()
     (folder / "events.csv").write_text("subject,event,picture\n" + "\n".join(table))
-    again = Config(whiten="no").build(Paths()).session(2, 1)["train"]
-    assert list(again.image_ids) == list(second.image_ids)
+    second_train = Config(whiten="no").build(Paths()).session(2, 1)["train"]
+    assert list(second_train.image_ids) == list(second.image_ids)
 
 
 def test_people_whose_files_are_not_read_are_disputed(folder):
-    shown = Presentation.randomize(2, 0)
-    save(folder / "sub-01.fif", shown, shown.pictures)
+    presentation = Presentation.randomize(2, 0)
+    save(folder / "sub-01.fif", presentation, presentation.pictures)
     (folder / "sub-02.cdt").write_bytes(b"x")
     (folder / "sub-03_muse.csv").write_text("timestamps,TP9\n")
     (folder / "sub-01_events.json").write_text("{}")
@@ -151,10 +161,10 @@ def test_people_whose_files_are_not_read_are_disputed(folder):
 
 
 def test_codes_that_a_file_holds_as_one_are_disputed(folder):
-    shown = Presentation.randomize(4, 0)
+    presentation = Presentation.randomize(4, 0)
     # single precision holds each second code above 2 ** 24
-    codes = 2**24 + np.array(list_event_codes(shown))
-    save_codes(folder / "sub-01_raw.fif", shown, codes)
+    codes = 2**24 + np.array(list_event_codes(presentation))
+    save_codes(folder / "sub-01_raw.fif", presentation, codes)
     rows = [f"{2**24 + code},{name}.png" for code, name in enumerate(PICTURE_NAMES, 1)]
     (folder / "events.csv").write_text("\n".join(["event,picture", *rows]) + "\n")
     (dispute,) = take_account().disputes
@@ -162,13 +172,13 @@ def test_codes_that_a_file_holds_as_one_are_disputed(folder):
 
 
 def test_another_scale_is_disputed_with_its_factor(folder):
-    for run in (1, 2, 3):
-        shown = Presentation.randomize(2, run)
-        factor = 0.1 if run == 2 else 1.0
+    for value in (1, 2, 3):
+        presentation = Presentation.randomize(2, value)
+        factor = 0.1 if value == 2 else 1.0
         save(
-            folder / f"sub-01_run-{run}.fif",
-            shown,
-            shown.pictures,
+            folder / f"sub-01_run-{value}.fif",
+            presentation,
+            presentation.pictures,
             lambda raw, factor=factor: raw.apply_function(lambda x: x * factor),
         )
     (dispute,) = take_account().disputes
@@ -177,13 +187,13 @@ def test_another_scale_is_disputed_with_its_factor(folder):
 
 
 def test_events_outside_the_recording_are_counted_up_to_a_fifth(folder):
-    shown = Presentation.randomize(4, 0)
-    raw = annotate(make_raw(shown, 0), shown, list(shown.pictures))
-    raw.crop(0, (shown.onsets[-3] - 100) / RATE_HZ).save(
+    presentation = Presentation.randomize(4, 0)
+    raw = annotate(make_raw(presentation, 0), presentation, list(presentation.pictures))
+    raw.crop(0, (presentation.onsets[-3] - 100) / RATE_HZ).save(
         folder / "sub-01_raw.fif", verbose="ERROR"
     )
     lines = ["onset\tstim_file", "-3\ttrain/cat/cat_0.png"]
-    for onset, name in zip(shown.onsets, shown.pictures, strict=True):
+    for onset, name in zip(presentation.onsets, presentation.pictures, strict=True):
         lines.append(f"{onset / RATE_HZ}\t{name}.png")
     table = folder / "sub-01_raw_events.tsv"
     table.write_text("\n".join(lines) + "\n")
@@ -197,10 +207,10 @@ def test_events_outside_the_recording_are_counted_up_to_a_fifth(folder):
 
 
 def test_absent_pictures_are_disputed_above_a_fifth(folder):
-    shown = Presentation.randomize(4, 0)
-    make_raw(shown, 0).save(folder / "sub-01_raw.fif", verbose="ERROR")
+    presentation = Presentation.randomize(4, 0)
+    make_raw(presentation, 0).save(folder / "sub-01_raw.fif", verbose="ERROR")
     lines = ["onset\tstim_file"]
-    for onset, name in zip(shown.onsets, shown.pictures, strict=True):
+    for onset, name in zip(presentation.onsets, presentation.pictures, strict=True):
         lines.append(f"{onset / RATE_HZ - 0.5}\tfixation.png")  # accompanies a trial
         lines.append(f"{onset / RATE_HZ}\t{name}.png")
     table = folder / "sub-01_raw_events.tsv"
@@ -213,11 +223,13 @@ def test_absent_pictures_are_disputed_above_a_fifth(folder):
 
 
 def test_where_selects_rows_and_mixed_kinds_are_disputed(folder):
-    shown = Presentation.randomize(4, 0)
-    raw = make_raw(shown, 0)
+    presentation = Presentation.randomize(4, 0)
+    raw = make_raw(presentation, 0)
     raw.save(folder / "sub-01_raw.fif", verbose="ERROR")
     lines = ["onset\tstim_file\ttrial_type"]
-    for row, (onset, name) in enumerate(zip(shown.onsets, shown.pictures, strict=True)):
+    for row, (onset, name) in enumerate(
+        zip(presentation.onsets, presentation.pictures, strict=True)
+    ):
         kind = "imagined" if row >= 16 else "seen"
         lines.append(f"{onset / RATE_HZ}\t{name}.png\t{kind}")
     (folder / "sub-01_raw_events.tsv").write_text("\n".join(lines) + "\n")
@@ -245,12 +257,12 @@ def test_where_selects_rows_and_mixed_kinds_are_disputed(folder):
 )
 def test_a_sidecar_that_does_not_fit_is_named(folder, sidecar, content):
     pytest.importorskip("mne_bids")
-    shown = Presentation.randomize(1, 0)
+    presentation = Presentation.randomize(1, 0)
     (folder / "dataset_description.json").write_text(
         '{"Name": "study", "BIDSVersion": "1.9.0"}'
     )
     (folder / "sub-01/eeg").mkdir(parents=True)
-    raw = make_raw(shown, 0)
+    raw = make_raw(presentation, 0)
     stem = folder / "sub-01/eeg/sub-01_task-x"
     mne.export.export_raw(f"{stem}_eeg.edf", raw, verbose="ERROR")
     path = stem.with_name(f"{stem.name}_{sidecar}")

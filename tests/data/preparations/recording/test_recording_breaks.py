@@ -27,10 +27,12 @@ def data(home):
 
 
 def record_block(seed, offset_uv):
-    shown = Presentation.randomize(1, seed)
-    raw = annotate(make_raw(shown, seed), shown, list(shown.pictures))
+    presentation = Presentation.randomize(1, seed)
+    raw = annotate(
+        make_raw(presentation, seed), presentation, list(presentation.pictures)
+    )
     raw._data += offset_uv * 1e-6 * np.random.default_rng(seed).normal(size=(6, 1))
-    return shown, raw
+    return presentation, raw
 
 
 def prepare(**keys):
@@ -56,16 +58,16 @@ def test_each_stretch_is_filtered_as_mne_does_it(data):
     skip_s = raw.times[-1] - 1.0
     raw.annotations.append(skip_s, 0.5, "BAD_ACQ_SKIP")
     raw.save(data / "sub-01_raw.fif", verbose="ERROR")
-    found = read_all(prepare())
+    recorded_sessions = read_all(prepare())
     filtered = raw.copy().filter(*BAND, verbose="ERROR").get_data() * 1e6
-    assert len(found) > 20
-    for (_, at_s), signal in found.items():
+    assert len(recorded_sessions) > 20
+    for (_, at_s), signal in recorded_sessions.items():
         onset = round(at_s * RATE_HZ)
         expected = filtered[:, onset : onset + RATE_HZ]
         np.testing.assert_allclose(
             signal, expected, atol=1e-2
         )  # .fif is in single precision
-    largest = max(np.abs(signal).max() for signal in found.values())
+    largest = max(np.abs(signal).max() for signal in recorded_sessions.values())
     assert largest < 100  # the joins are steps of 20 mV
 
 
@@ -96,9 +98,9 @@ def test_a_boundary_of_eeglab_is_between_two_samples(data, name, phase):
     savemat(path, {"EEG": {**eeg, "event": table}}, appendmat=False, oned_as="row")
     header = read_header(path, RecordingKeys())
     assert len(header.events) == len(names) and header.breaks == [(length, length)]
-    found = read_all(prepare(phase=phase))
-    assert len(found) == len(names)
-    assert max(np.abs(signal).max() for signal in found.values()) < 100
+    recorded_sessions = read_all(prepare(phase=phase))
+    assert len(recorded_sessions) == len(names)
+    assert max(np.abs(signal).max() for signal in recorded_sessions.values()) < 100
 
 
 def test_trials_whose_samples_were_lost_are_dropped_and_counted(data, recorded):

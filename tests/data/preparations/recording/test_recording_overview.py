@@ -52,9 +52,11 @@ def record(
     Args:
         more: Standard deviation in µV of further channels of noise, by name.
     """
-    shown = Presentation.randomize(2, session)
+    presentation = Presentation.randomize(2, session)
     raw = annotate(
-        make_raw(shown, 10 * subject + session), shown, list(pictures or shown.pictures)
+        make_raw(presentation, 10 * subject + session),
+        presentation,
+        list(pictures or presentation.pictures),
     )
     if more:
         random = np.random.default_rng(subject)
@@ -103,9 +105,9 @@ def test_channels_that_are_no_eeg_are_named_with_an_override(
     assert 200 < times < 600  # (200 / 10)² = 400
     override = "'preparation.exclude=[VEOG,ECG1,EMG,Marker,X9,Oz,POz]'"
     assert overview.override.startswith(override)
-    after = build(exclude=list(more)).look_over((1,))
-    assert after.warnings == () and after.override == ""
-    assert after.tables[0].rows[0][3:6] == (6, "–", "10-05, by name")
+    final_over = build(exclude=list(more)).look_over((1,))
+    assert final_over.warnings == () and final_over.override == ""
+    assert final_over.tables[0].rows[0][3:6] == (6, "–", "10-05, by name")
 
 
 def test_the_types_bads_and_positions_of_channels_are_shown(folder: Path) -> None:
@@ -143,8 +145,8 @@ def test_a_montage_names_the_inputs_of_an_amplifier(
     folder: Path,
 ) -> None:
     record(folder, names=("A1", "A2", "A3", "A4", "B1", "B2"))
-    plain = build().look_over((1,))
-    assert "preparation.montage=biosemi64" in plain.warnings[0]
+    plain_over = build().look_over((1,))
+    assert "preparation.montage=biosemi64" in plain_over.warnings[0]
     assert build().session(1, 1)["train"].space.positions is None  # A1 is no ear here
 
     space = build(montage="biosemi64").session(1, 1)["train"].space
@@ -174,8 +176,12 @@ def test_a_montage_names_the_inputs_of_an_amplifier(
     ],
 )
 def test_signals_in_a_wrong_unit_cause_a_warning(tmp_path, kind, unit, factor):
-    shown = Presentation.randomize(2, 0)
-    raw = annotate(make_raw(shown, 0, 10, unit, kind), shown, list(shown.pictures))
+    presentation = Presentation.randomize(2, 0)
+    raw = annotate(
+        make_raw(presentation, 0, 10, unit, kind),
+        presentation,
+        list(presentation.pictures),
+    )
     raw.save(tmp_path / "sub-01.fif", verbose="ERROR", fmt="double")
     write_pictures(tmp_path / "pictures")
     stimuli = {"kind": "image-folder", "root": str(tmp_path / "pictures")}
@@ -272,11 +278,11 @@ def test_names_without_a_channel_are_listed(folder: Path) -> None:
 
 
 def test_pictures_are_counted_by_subject_and_session() -> None:
-    shown = np.array([2, 0, 1, 4, 1])
-    splits = {"train": np.array([0, 1, 2]), "test": np.array([3, 4]), "none": shown[:0]}
-    again = np.array([1, 1, 1, 0, 0])
+    array = np.array([2, 0, 1, 4, 1])
+    splits = {"train": np.array([0, 1, 2]), "test": np.array([3, 4]), "none": array[:0]}
+    second_array = np.array([1, 1, 1, 0, 0])
     table = _tabulate_pictures(
-        {1: {1: shown, 2: shown, 3: again}, 4: {1: again}}, splits
+        {1: {1: array, 2: array, 3: second_array}, 4: {1: second_array}}, splits
     )
     assert table.rows == (
         ("1", "1–2", "train", "2 of 3", "1 to 2, mostly 1.5"),

@@ -85,42 +85,42 @@ def test_onsets_are_in_ms_and_a_list_names_the_test_pictures(table, signal, reco
         and made.sessions(1) == [1]
     )
     assert table in [path.absolute() for path in made.files(1)]
-    found = made.session(1, 1)
-    assert list(found["train"].image_ids) == [
+    session = made.session(1, 1)
+    assert list(session["train"].image_ids) == [
         "cat/cat_01",
         "train/train_01",
         "cat/cat_02",
     ]
-    assert list(found["test"].image_ids) == ["owl/owl_09", "owl/owl_09"]
+    assert list(session["test"].image_ids) == ["owl/owl_09", "owl/owl_09"]
     for split, rows in (("train", (0, 3, 5)), ("test", (1, 4))):
         expected = [
             signal[:, onset : onset + 1000] * 1e6 for onset in ONSETS_MS[list(rows)]
         ]
-        np.testing.assert_allclose(found[split].signal, expected, atol=0.011)
-    assert found["train"].provenance["dropped"] == {
+        np.testing.assert_allclose(session[split].signal, expected, atol=0.011)
+    assert session["train"].provenance["dropped"] == {
         "no such picture": 2
     }  # owl_01, whose category is tested, and the yak
-    assert found["train"].provenance["events_from"] == [table.name]
+    assert session["train"].provenance["events_from"] == [table.name]
     assert (
-        found["train"].space.names == CHANNELS
-        and found["train"].space.positions is not None
+        session["train"].space.names == CHANNELS
+        and session["train"].space.positions is not None
     )
     recorded(digits=5, **numbers_of_preparation(made))
 
 
 def test_training_pictures_of_test_categories_are_kept_on_demand(table):
-    found = build("preparation.stimuli.exclude_test_concepts=false").session(1, 1)[
+    train = build("preparation.stimuli.exclude_test_concepts=false").session(1, 1)[
         "train"
     ]
-    assert list(found.image_ids) == [
+    assert list(train.image_ids) == [
         "cat/cat_01",
         "owl/owl_01",
         "train/train_01",
         "cat/cat_02",
     ]
     assert (
-        found.provenance["dropped"] == {"no such picture": 1}
-        and found.unit == "whitened"
+        train.provenance["dropped"] == {"no such picture": 1}
+        and train.unit == "whitened"
     )
 
 

@@ -30,21 +30,21 @@ def test_all_subjects_become_stores_of_voxels_without_regions(
     for subject, width in WIDTHS.items():
         store = SignalStore.open(home / f"signals/cc2017/default/sub-{subject:02d}.h5")
         for split, count in COUNTS.items():
-            found = store[split]
-            arranged = arrange(found)
+            resulting_store = store[split]
+            arranged = arrange(resulting_store)
             expected = draw_signal(subject, split, count)
             assert (
                 arranged.signal.shape == (*expected.shape, 1)
-                and found.signal.shape[1] == width
+                and resulting_store.signal.shape[1] == width
             )
             assert np.array_equal(arranged.signal[..., 0], expected)
             assert arranged.image_ids == [f"{split}/{clip}" for clip in range(count)]
             assert (
-                isinstance(found.space, Voxels)
-                and not found.space.regions
-                and found.rate_hz is None
+                isinstance(resulting_store.space, Voxels)
+                and not resulting_store.space.regions
+                and resulting_store.rate_hz is None
             )
-            assert found.unit == "z-score"
+            assert resulting_store.unit == "z-score"
     recorded(digits=5, **numbers_of_stores(home))
 
 

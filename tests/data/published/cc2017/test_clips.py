@@ -48,12 +48,16 @@ def test_clips_are_the_frames_of_tensors_of_any_dtype(home):
         shutil.rmtree(root, ignore_errors=True)
         cc2017_files.write(root, dtype=dtype, is_archive=is_archive, masks="none")
 
-        found = pickle.loads(pickle.dumps(list_clips("test")))  # as for workers
+        document = pickle.loads(pickle.dumps(list_clips("test")))  # as for workers
 
-        assert (len(found), found.frames, found.medium) == (COUNTS["test"], 6, "clip")
+        assert (len(document), document.frames, document.medium) == (
+            COUNTS["test"],
+            6,
+            "clip",
+        )
         expected = np.moveaxis(draw_frames("test", COUNTS["test"]) * 255, 2, -1)
         for index, frames in enumerate(expected):
-            clip = found.open(index)
+            clip = document.open(index)
             assert clip.rate_hz == 3.0
             assert (clip.frames.dtype, clip.frames.shape) == (np.uint8, (6, 8, 8, 3))
             # float16 keeps 0.13 near 255
@@ -64,12 +68,12 @@ def test_the_id_is_the_index_and_the_concept_is_the_film(home):
     cc2017_files.write(
         home / "data/cc2017", {"train": 481, "test": 2}, torch.uint8, masks="none"
     )
-    found = list_clips("train")
+    clips = list_clips("train")
     assert (
-        found.image_ids[:2] == ["train/0", "train/1"]
-        and found.image_ids[480] == "train/480"
+        clips.image_ids[:2] == ["train/0", "train/1"]
+        and clips.image_ids[480] == "train/480"
     )
-    assert [found.concepts[n] for n in (0, 239, 240, 480)] == [
+    assert [clips.concepts[n] for n in (0, 239, 240, 480)] == [
         f"train/film-0{n}" for n in (1, 1, 2, 3)
     ]
     assert make_dataset().splits == ("train", "test") and list_clips(
@@ -97,11 +101,11 @@ def test_captions_of_both_models_are_read(home):
 
 
 def test_labels_are_read_with_their_51_names(root):
-    found = list_clips("test")
+    clips = list_clips("test")
     assert np.array_equal(
-        [found.get_labels(n) for n in range(3)], make_labels("test", 3)
+        [clips.get_labels(n) for n in range(3)], make_labels("test", 3)
     )
-    assert len(found.label_names) == 51 and found.label_names[:3] == (
+    assert len(clips.label_names) == 51 and clips.label_names[:3] == (
         "animal",
         "human",
         "vehicle",
@@ -109,9 +113,9 @@ def test_labels_are_read_with_their_51_names(root):
 
 
 def test_masks_of_the_key_object_are_read(root):
-    found = list_clips()
+    clips = list_clips()
     for index, expected in enumerate(make_key_masks(COUNTS["train"])):
-        masks = np.stack(found.get_masks(index))
+        masks = np.stack(clips.get_masks(index))
         assert masks.dtype == np.uint8 and np.array_equal(masks, expected)
 
 
@@ -124,10 +128,10 @@ def test_absent_annotations_are_none(home):
     ):
         (root / name).unlink()
     (root / "masks/mask_cls_train_qwen_video.tar.gz").unlink()
-    found = list_clips()
-    assert (found.captions, found.masks, found.labels) == (None, None, None)
-    assert found.label_names == ()
-    assert found.way_out == "brainhive fetch cc2017" and list_clips("test").captions
+    clips = list_clips()
+    assert (clips.captions, clips.masks, clips.labels) == (None, None, None)
+    assert clips.label_names == ()
+    assert clips.way_out == "brainhive fetch cc2017" and list_clips("test").captions
 
 
 def cut_short(path: Path) -> None:

@@ -25,7 +25,7 @@ def test_key_objects_are_those_that_the_reference_chooses(golden: Path) -> None:
 
 
 def test_words_are_those_of_the_reference(golden: Path) -> None:
-    words = json.loads((golden / "neurons/words.json").read_text())
+    document = json.loads((golden / "neurons/words.json").read_text())
     ours = {"background": BACKGROUND, "priority": PRIORITY, "concepts": LABEL_NAMES}
     for name, expected_words in ours.items():
-        assert list(expected_words) == words[name]
+        assert list(expected_words) == document[name]

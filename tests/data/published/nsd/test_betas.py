@@ -108,11 +108,14 @@ def test_own_masks_become_regions_of_the_kept_voxels(home: Path, recorded) -> No
         "drawn"
         not in make_preparation(home / "nsd").session(1, 1)["train"].space.regions
     )
-    whole = make_preparation(home / "nsd", masks=OWN_MASKS, voxels="drawn").session(
-        1, 1
-    )["train"]
-    assert whole.signal.shape[1] == drawn.sum() and whole.space.regions["drawn"].all()
-    recorded(digits=5, whole=numbers_of_trials(whole))
+    whole_train = make_preparation(
+        home / "nsd", masks=OWN_MASKS, voxels="drawn"
+    ).session(1, 1)["train"]
+    assert (
+        whole_train.signal.shape[1] == drawn.sum()
+        and whole_train.space.regions["drawn"].all()
+    )
+    recorded(digits=5, whole=numbers_of_trials(whole_train))
 
 
 def test_sessions_by_default_and_with_982_test_pictures(

@@ -28,12 +28,12 @@ def root(home: Path) -> Path:
     return root
 
 
-def write_stimuli(root: Path, count: int, side: int = 3) -> Path:
+def write_stimuli(root: Path, count: int, number: int = 3) -> Path:
     path = root / "nsddata_stimuli/stimuli/nsd" / STIMULI
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.arange(count * side * side * 3, dtype=np.int64).astype(np.uint8)
+    pixels = np.arange(count * number * number * 3, dtype=np.int64).astype(np.uint8)
     with h5py.File(path, "w") as file:
-        file["imgBrick"] = pixels.reshape(count, side, side, 3)
+        file["imgBrick"] = pixels.reshape(count, number, number, 3)
     return path
 
 
@@ -82,7 +82,7 @@ def test_the_thousand_shared_pictures_have_nsds_own_names(
         entries = list(csv.DictReader(file, delimiter="\t"))
     rows = [int(entry["nsd_id_0based"]) for entry in entries]
     root = home / "data/nsd"
-    write_stimuli(root, COUNT, side=1)
+    write_stimuli(root, COUNT, number=1)
     write_info(root, COUNT, set(rows))
     test = make_dataset().images("test")
     assert [

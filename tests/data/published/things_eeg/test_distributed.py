@@ -58,10 +58,10 @@ def root(home: Path) -> Path:
     return root
 
 
-def write_pictures(folder: Path, split: str, side: int = 4) -> None:
+def write_pictures(folder: Path, split: str, number: int = 4) -> None:
     for path in list_paths(split):
         (folder / path).parent.mkdir(parents=True)
-        Image.new("RGB", (side, side)).save(folder / path)
+        Image.new("RGB", (number, number)).save(folder / path)
 
 
 def save(root: Path, split: str, content: dict[str, Any]) -> Path:
@@ -119,20 +119,23 @@ def test_published_files_give_signals_times_and_pictures(
         for split in CONCEPTS
     }
     for split, folder in (("train", "training_images"), ("test", "test_images")):
-        found = make_eeg(root=str(root)).recording(1, split)
-        assert isinstance(found.signal, np.memmap) and found.signal.dtype == np.float16
-        signal = arrange(found).signal
+        recording = make_eeg(root=str(root)).recording(1, split)
+        assert (
+            isinstance(recording.signal, np.memmap)
+            and recording.signal.dtype == np.float16
+        )
+        signal = arrange(recording).signal
         assert signal.shape == expected[split].shape
         # compare means, as repetitions come in another order
         np.testing.assert_allclose(
             signal.mean(1, np.float32), expected[split].mean(1), atol=2e-3
         )
         np.testing.assert_allclose(
-            found.times_s, np.arange(expected[split].shape[-1]) / 250, atol=1e-9
+            recording.times_s, np.arange(expected[split].shape[-1]) / 250, atol=1e-9
         )
         assert (
-            found.image_ids[0].startswith(f"{folder}/00001_")
-            and found.space.names == MONTAGE
+            recording.image_ids[0].startswith(f"{folder}/00001_")
+            and recording.space.names == MONTAGE
         )
 
 
@@ -153,11 +156,14 @@ def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(
     )
     require_inputs(Recordings(make_eeg(), Paths(), Signal()).list_inputs([1]))
     for split in CONCEPTS:
-        found = make_eeg().recording(1, split)
+        recording = make_eeg().recording(1, split)
         expected = make_eeg(root=str(formats / "whitened_pt")).recording(1, split)
-        assert isinstance(found.signal, np.memmap) and found.signal.dtype == np.float64
-        assert list(found.pictures) == list(expected.pictures)
-        assert found.times_s[0] == pytest.approx(0)
+        assert (
+            isinstance(recording.signal, np.memmap)
+            and recording.signal.dtype == np.float64
+        )
+        assert list(recording.pictures) == list(expected.pictures)
+        assert recording.times_s[0] == pytest.approx(0)
 
     # a missing folder of pictures is noticed
     shape = list(arrange(make_eeg().recording(1, "train")).signal.shape)

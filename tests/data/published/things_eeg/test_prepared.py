@@ -85,21 +85,21 @@ def test_published_forms_hold_what_was_recorded(
     )
     ids = {}
     for split, name in (("train", "training"), ("test", "test")):
-        found = preparation.recording(1, split)
-        assert (len(found.space.names), found.rate_hz) == (channels, rate_hz)
-        ids[split] = list(found.pictures)
-        values = arrange(found).signal
+        recording = preparation.recording(1, split)
+        assert (len(recording.space.names), recording.rate_hz) == (channels, rate_hz)
+        ids[split] = list(recording.pictures)
+        values = arrange(recording).signal
         if form == "authors_npy":
             golden_set = np.load(golden / "prepare/eeg100_authors.npz")
             expected = golden_set[f"time_{split}"]
-            assert found.times_s[0] == pytest.approx(-0.2)
+            assert recording.times_s[0] == pytest.approx(-0.2)
         else:
             expected = np.load(golden / f"prepare/eeg250_{split}.npz")["data"][
                 :, : values.shape[1]
             ]
             assert (
-                found.times_s[0] == pytest.approx(0)
-                and len(found.times_s) == expected.shape[-1]
+                recording.times_s[0] == pytest.approx(0)
+                and len(recording.times_s) == expected.shape[-1]
             )
         if form == "whitened_pt":  # repetitions in the order of sessions
             full = np.load(golden / f"prepare/eeg250_{split}.npz")["data"]
@@ -107,19 +107,19 @@ def test_published_forms_hold_what_was_recorded(
                 values.mean(1, dtype=np.float64), full.mean(1), atol=5e-3
             )
             assert (
-                arrange(found).sessions.shape == values.shape[:2]
-                and found.sessions.max() == golden_eeg.size.sessions - 1
+                arrange(recording).sessions.shape == values.shape[:2]
+                and recording.sessions.max() == golden_eeg.size.sessions - 1
             )
         else:
             np.testing.assert_allclose(values, expected, atol=1e-12)
         assert all(
             name.startswith(f"{'training' if split == 'train' else 'test'}_images/")
-            for name in found.image_ids
+            for name in recording.image_ids
         )
     table = np.load(formats / "image_metadata.npy", allow_pickle=True).item()
     stems = [name.rsplit("/", 1)[1] + ".jpg" for name in ids["train"]]
     assert stems == list(table["train_img_files"])
-    recorded(digits=5, **numbers_of_trials(found))
+    recorded(digits=5, **numbers_of_trials(recording))
 
 
 def test_neurobridge_arrays_by_concept_are_in_the_order_of_paths(
@@ -144,12 +144,12 @@ def check_arrays(tmp_path: Path, is_dict: bool) -> None:
             save(path, array)
     preparation = make_preparation(tmp_path)
     for split, array in arrays.items():
-        found = preparation.recording(1, split)
-        assert list(found.pictures) == ids[split] and found.rate_hz == 250
+        recording = preparation.recording(1, split)
+        assert list(recording.pictures) == ids[split] and recording.rate_hz == 250
         np.testing.assert_array_equal(
-            arrange(found).signal[0:9], array.reshape(-1, *array.shape[2:])
+            arrange(recording).signal[0:9], array.reshape(-1, *array.shape[2:])
         )
-        assert found.times_s[0] == pytest.approx(0)
+        assert recording.times_s[0] == pytest.approx(0)
 
 
 def make_info(**changes: Any) -> dict[str, Any]:
@@ -194,15 +194,19 @@ def test_info_of_neurobridge_gives_unit_rate_and_channels(
         (tmp_path / "plain", {"normalization": "none"}, ("whitened", 250.0, 0.0)),
         (tmp_path / "slow", {"sfreq": 200, "times": times}, ("z-score", 200.0, -0.05)),
     ):
-        found = make_preparation(write_neurobridge(root, **changes)).recording(
+        recording = make_preparation(write_neurobridge(root, **changes)).recording(
             1, "train"
         )
-        assert (found.unit, found.rate_hz, found.times_s[0]) == pytest.approx(expected)
-        assert list(found.space.names) == make_info()["ch_names"]
-        assert found.provenance["info"]["normalization"] == changes.get(
+        assert (
+            recording.unit,
+            recording.rate_hz,
+            recording.times_s[0],
+        ) == pytest.approx(expected)
+        assert list(recording.space.names) == make_info()["ch_names"]
+        assert recording.provenance["info"]["normalization"] == changes.get(
             "normalization", "zscore"
         )
-    recorded(digits=5, **numbers_of_trials(found))
+    recorded(digits=5, **numbers_of_trials(recording))
 
 
 def test_atm_pickles_of_meg_are_read(tmp_path: Path, recorded) -> None:
@@ -224,14 +228,14 @@ def test_atm_pickles_of_meg_are_read(tmp_path: Path, recorded) -> None:
         dump(tmp_path / f"Preprocessed/sub-02/preprocessed_meg_{name}.pkl", content)
     preparation = make_preparation(tmp_path, "things-meg")
     assert preparation.subjects == (2,) and preparation.dataset == "things-meg"
-    found = preparation.recording(2, "train")
-    np.testing.assert_array_equal(found.signal[0:9], train.reshape(-1, 5, 201))
+    recording = preparation.recording(2, "train")
+    np.testing.assert_array_equal(recording.signal[0:9], train.reshape(-1, 5, 201))
     assert (
-        found.image_ids[1] == "training_images/00001_thing0/thing0_01s"
-        and found.rate_hz == 200
+        recording.image_ids[1] == "training_images/00001_thing0/thing0_01s"
+        and recording.rate_hz == 200
     )
     assert arrange(preparation.recording(2, "test")).signal.shape == (TESTS, 12, 5, 201)
-    recorded(digits=5, **numbers_of_trials(found))
+    recorded(digits=5, **numbers_of_trials(recording))
 
 
 def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(
@@ -253,13 +257,13 @@ def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(
         dump(tmp_path / f"{split}_sub3.pkl", content)
     preparation = make_preparation(tmp_path, "things-meg")
     assert preparation.subjects == (3,)
-    found = preparation.recording(3, "test")
-    assert list(found.pictures) == ["test_images/v/v_02s", "test_images/w/w_02s"]
-    assert found.counts.tolist() == [2, 3]
-    np.testing.assert_array_equal(found.signal[0:2], test[[1, 4]])
-    np.testing.assert_array_equal(found.signal[2:5], test[[0, 2, 3]])
-    found = replace(found, repetitions=found.counts)
-    recorded(digits=5, **numbers_of_trials(found))
+    recording = preparation.recording(3, "test")
+    assert list(recording.pictures) == ["test_images/v/v_02s", "test_images/w/w_02s"]
+    assert recording.counts.tolist() == [2, 3]
+    np.testing.assert_array_equal(recording.signal[0:2], test[[1, 4]])
+    np.testing.assert_array_equal(recording.signal[2:5], test[[0, 2, 3]])
+    recording = replace(recording, repetitions=recording.counts)
+    recorded(digits=5, **numbers_of_trials(recording))
 
 
 def write_ubp(tmp_path: Path) -> Path:

@@ -87,20 +87,22 @@ PATHS = [Path(f"sub-{number:02d}.fif") for number in range(1, 5)]
 
 
 def test_channels(recorded: Recorded) -> None:
-    first = header()
+    first_header = header()
     second = header(bads=("Fp1",), rate_hz=512.0, reference="average")
     located = np.arange(21.0).reshape(7, 3)
     kept = {
-        "default": keep_channels({PATHS[0]: first}, None, (), (), False),
+        "default": keep_channels({PATHS[0]: first_header}, None, (), (), False),
         "two files": keep_channels(
-            {PATHS[0]: first, PATHS[1]: second}, None, (), ("Oz",), False
+            {PATHS[0]: first_header, PATHS[1]: second}, None, (), ("Oz",), False
         ),
-        "two types": keep_channels({PATHS[0]: first}, ["mag", "eeg"], (), (), True),
+        "two types": keep_channels(
+            {PATHS[0]: first_header}, ["mag", "eeg"], (), (), True
+        ),
         "by name": keep_channels(
-            {PATHS[0]: first}, None, ("X7", "Oz", "Fp1"), ("Oz",), False
+            {PATHS[0]: first_header}, None, ("X7", "Oz", "Fp1"), ("Oz",), False
         ),
         "located": keep_channels(
-            {PATHS[0]: replace(first, positions=located)}, None, (), (), False
+            {PATHS[0]: replace(first_header, positions=located)}, None, (), (), False
         ),
     }
     rows = {}
@@ -116,21 +118,21 @@ def test_channels(recorded: Recorded) -> None:
             "modality": len(channels.modality.split()),
             "unit": len(channels.unit),
         }
-    other = keep_channels({PATHS[1]: second}, None, (), (), False)
+    other_channels = keep_channels({PATHS[1]: second}, None, (), (), False)
     turned = keep_channels(
-        {PATHS[2]: first}, None, list(kept["default"].ch_names[::-1]), (), False
+        {PATHS[2]: first_header}, None, list(kept["default"].ch_names[::-1]), (), False
     )
-    subjects = {1: kept["default"], 3: other, 4: kept["default"]}
-    found = [
+    subjects = {1: kept["default"], 3: other_channels, 4: kept["default"]}
+    resulting_subjects = [
         compare_subjects(each, suspects, ["EOG9"])
-        for each in (subjects, {1: kept["default"], 2: turned}, {5: other})
+        for each in (subjects, {1: kept["default"], 2: turned}, {5: other_channels})
         for suspects in ((), ("HEOG",))
     ]
     recorded(
         digits=5,
         rows=rows,
-        compared=[[len(lines), *lines, way] for lines, way in found],
-        ways=[way.count(",") - way.count("channels=") for _, way in found],
+        compared=[[len(lines), *lines, way] for lines, way in resulting_subjects],
+        ways=[way.count(",") - way.count("channels=") for _, way in resulting_subjects],
         facts=[
             *compare_rates_and_references(subjects, None),
             *compare_rates_and_references(subjects, 250),
@@ -176,13 +178,13 @@ def test_recordings_that_differ_from_the_first_are_refused(
 
 
 def test_spans_of_headers() -> None:
-    found = header()
+    resulting_header = header()
     spans = [
-        found.find_bad_span(onset, (-100, 200))
+        resulting_header.find_bad_span(onset, (-100, 200))
         for onset in (1299, 1300, 1700, 1701, 4100, 4101)
     ]
     assert spans == ["", "BAD", "BAD", "", "boundary", ""]
-    assert found.breaks == [(4000, 4000)]
+    assert resulting_header.breaks == [(4000, 4000)]
 
 
 def test_trials_are_chosen(recorded: Recorded) -> None:
@@ -229,15 +231,15 @@ def test_codes(recorded: Recorded) -> None:
     )
     high = pulses + 1024
     negative = np.where(pulses == 0, -4, pulses)
-    short = codes_of((0, 50), (6, 1), (0, 50), (7, 1), (0, 50), (6, 2), (0, 9))
-    found = {
+    short_codes = codes_of((0, 50), (6, 1), (0, 50), (7, 1), (0, 50), (6, 2), (0, 9))
+    code_changes_by_name = {
         name: find_code_changes(codes, rate_hz, lambda events: {"9", "6"} & set(events))
         for name, codes, rate_hz in (
             ("pulses", pulses, 1000.0),
             ("slow", pulses, 5000.0),
             ("high", high, 1000.0),
             ("negative", negative, 1000.0),
-            ("short", short, 1000.0),
+            ("short", short_codes, 1000.0),
             ("constant", np.full(60, 3), 1000.0),
             ("empty", np.zeros(9, np.int64), 1000.0),
             # the last span may go on, and no level is at rest
@@ -256,7 +258,7 @@ def test_codes(recorded: Recorded) -> None:
     recorded(
         found={
             name: [rest, [[at, code] for at, code in events], doubts]
-            for name, (rest, events, doubts) in found.items()
+            for name, (rest, events, doubts) in code_changes_by_name.items()
         },
         combined=np.unique(combined, return_counts=True),
         of_zero=np.unique(of_zero, return_counts=True),
@@ -272,16 +274,16 @@ def test_rows_of_tables(recorded: Recorded) -> None:
     rows = [{"onset": text, "name": f"p{n}"} for n, text in enumerate(texts)]
     rows[4]["name"] = "n/a"
     path = Path("sub-01_ses-02_task-x_events.tsv")
-    listed = [
+    event_rows = [
         _read_event_rows(path, rows, "name", unit, 250.0)[0] for unit in ("s", "ms")
     ]
-    backward = [(at, "") for at in (0, 100, 205, 50, None, 160, 260)]
+    backward = [(value, "") for value in (0, 100, 205, 50, None, 160, 260)]
     table = [{"number": "07", "kind": "a"}, {"number": "12.0", "kind": "n/a"}]
-    named = [
+    events = [
         name_events(path, ["number", "kind"], table, template, path)
         for template in ("{number:03d}", "{task}-{number}", "{kind}{session}", "kind")
     ]
-    assert [[row[name] for row in table] for name in named] == [
+    assert [[row[name] for row in table] for name in events] == [
         ["007", "012"],
         ["x-07", "x-12.0"],
         ["a02", "n/a"],
@@ -293,12 +295,15 @@ def test_rows_of_tables(recorded: Recorded) -> None:
     ]
     assert absent == ["", "run", "{number", "other", ""]
     recorded(
-        listed=[[[-9 if at is None else at, name] for at, name in r] for r in listed],
+        listed=[
+            [[-9 if value is None else value, name] for value, name in r]
+            for r in event_rows
+        ],
         order=[_check_order(path, backward), _check_order(path, backward[:3])],
         numbers=[read_number(text) for text in ("1.50", "2", "-3")],
     )
     assert np.isnan([read_number(text) for text in ("", "n/a", None)]).all()
-    again = [(at, "") for at in (0, 100, 200, 3, 103, 203)]
+    again = [(value, "") for value in (0, 100, 200, 3, 103, 203)]
     with pytest.raises(BrainhiveError):
         _check_order(path, again)
 
@@ -334,8 +339,8 @@ def test_labels_of_subjects_and_sessions() -> None:
         1,
     ]
     order = [3, "ses-pre", "test*"]
-    found = [find_pattern(label, order) for label in ("03", "pre", "test3", "4")]
-    assert found == [3, "ses-pre", 3, None]
+    patterns = [find_pattern(label, order) for label in ("03", "pre", "test3", "4")]
+    assert patterns == [3, "ses-pre", 3, None]
     assert get_session_numbers([1, 2]) == [1, 2] and get_session_numbers([1, "a"]) == []
     assert get_session_numbers(None) == [] and get_session_numbers({"a": "train"}) == []
     known = ["1", "2", "10", "post", "pre", "test10", "test9"]
@@ -401,7 +406,7 @@ def test_sessions_are_joined(recorded: Recorded, tmp_path: Path) -> None:
         splits = splits if number > 1 else {"train": trials}
         SignalStore.write(path, complete_session(number, splits, "float32"))
         made.append(SignalStore.open(path))
-    found = {
+    numbers_by_names_by_name = {
         str(seed): {
             split: numbers_of_trials(trials)
             for split, trials in join_sessions(made, seed, {"subject": 1}).items()
@@ -427,7 +432,7 @@ def test_sessions_are_joined(recorded: Recorded, tmp_path: Path) -> None:
     (tmp_path / "set/c/sub-5.h5").touch()
     recorded(
         digits=5,
-        found=found,
+        found=numbers_by_names_by_name,
         untimed=[values.runs is None for values in untimed.values()],
         size=[
             count_bytes(session(1, kind)) for kind in ("float16", "float32", "float64")

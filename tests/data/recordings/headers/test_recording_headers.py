@@ -52,7 +52,7 @@ def pulses(width=20):
 def write_rows(path, onsets, more=None):
     """Write an events.tsv of pictures at onsets, with further columns."""
     columns = {
-        "onset": [f"{at}" for at in onsets],
+        "onset": [f"{onset}" for onset in onsets],
         "stim_file": ["cat.png"] * len(onsets),
         **(more or {}),
     }
@@ -109,11 +109,11 @@ def test_bids_tables_do_not_hide_own_bad_spans(bids):
 
 
 def test_a_pulse_with_glitches_is_one_event(tmp_path):
-    dropped, spiked, short = pulses(), pulses(), pulses(1)
+    dropped, spiked, short_pulses = pulses(), pulses(), pulses(1)
     dropped[ONSETS[::3] + 5], spiked[ONSETS - 50] = 0, 64
     cases = [
         (pulses(), 0, False),
-        (short, 0, False),
+        (short_pulses, 0, False),
         (dropped, 0, True),
         (spiked, 0, True),
     ]

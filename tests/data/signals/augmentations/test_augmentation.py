@@ -64,8 +64,12 @@ def test_weights_are_random_equal_or_of_a_single_repetition():
     assert is_one.float().mean().item() == pytest.approx(0.2, abs=0.01)
     assert is_equal.float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert weights[is_one].mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
-    few = mix_repetitions(signal, torch.full((20_000,), 2), shares, generator())[:, 0]
-    assert (few[:, 2] == 0).all() and (few == 1).any(0).tolist() == [True, True, False]
+    few_repetition = mix_repetitions(
+        signal, torch.full((20_000,), 2), shares, generator()
+    )[:, 0]
+    assert (few_repetition[:, 2] == 0).all() and (few_repetition == 1).any(
+        0
+    ).tolist() == [True, True, False]
 
 
 def test_weights_count_by_their_share_as_in_the_reference(golden: Path):

@@ -101,21 +101,26 @@ CUTTINGS = {
 @pytest.mark.parametrize("name", CUTTINGS)
 def test_cutting(recorded: Recorded, name: str) -> None:
     keys, rate_hz = CUTTINGS[name]
-    made = Cutting(Steps(**keys), rate_hz)
+    created_cutting = Cutting(Steps(**keys), rate_hz)
     samples = draw(3, 4 * rate_hz) + np.array([[1000], [0], [-20]])
     onsets = np.array([rate_hz // 2, rate_hz, 2 * rate_hz + 7, 3 * rate_hz - 1])
-    start, stop = made.span
+    start, stop = created_cutting.span
     edges = np.array([-start - 1, -start, 4 * rate_hz - stop - 1, 4 * rate_hz - stop])
     samples[:, onsets[2] + start] = np.nan
-    epochs = made.cut_trials(samples, ("a", "b", "c"), onsets, 2.0, may_be_lost=True)
+    epochs = created_cutting.cut_trials(
+        samples, ("a", "b", "c"), onsets, 2.0, may_be_lost=True
+    )
     recorded(
         digits=5,
-        span=made.span,
-        rate_hz=made.rate_hz,
-        time_shift=made.resampling.time_shift,
-        inside=[made.resampling.inside.start, made.resampling.inside.stop],
-        times_s=made.times_s,
-        fits=made.are_complete(edges, 4 * rate_hz),
+        span=created_cutting.span,
+        rate_hz=created_cutting.rate_hz,
+        time_shift=created_cutting.resampling.time_shift,
+        inside=[
+            created_cutting.resampling.inside.start,
+            created_cutting.resampling.inside.stop,
+        ],
+        times_s=created_cutting.times_s,
+        fits=created_cutting.are_complete(edges, 4 * rate_hz),
         lost=np.isnan(epochs).all((1, 2)),
         epochs=list(epochs),
         first=epochs[:, :, 0].ravel()[:12],
@@ -175,13 +180,13 @@ def test_whitening(recorded: Recorded) -> None:
                 "matrix": whiten_session(whitened, stimuli, steps, CAP),
                 "whitened": list(whitened.values()),
             }
-    few = epochs["test"][:4, :, :3]
-    exact = np.float64(few)
+    few_test = epochs["test"][:4, :, :3]
+    exact = np.float64(few_test)
     one_constant = epochs["train"] * np.array([1, 1, 0, 1, 1])[:, None]
     recorded(
         digits=4,
         rows=rows,
-        few=estimate_covariance(few, np.arange(4), "epochs"),
+        few=estimate_covariance(few_test, np.arange(4), "epochs"),
         few_exactly=estimate_covariance(exact, np.array([1, 1, 0, 0]), "time"),
         one_constant=estimate_covariance(one_constant, stimuli["train"], "epochs"),
         root=compute_whitener(mixing @ mixing.T, CAP),
@@ -272,22 +277,22 @@ def test_augmentations(recorded: Recorded) -> None:
         random.manual_seed(1)
         mixed[name] = mix_repetitions(signal, count, augment, random)
     shuffled = {}
-    for most in (1, 3, 7):
+    for value in (1, 3, 7):
         random.manual_seed(2)
-        chosen, counts = draw_repetitions(signal, count, most, random)
-        shuffled[most] = [chosen.nan_to_num(9), counts]
+        chosen, counts = draw_repetitions(signal, count, value, random)
+        shuffled[value] = [chosen.nan_to_num(9), counts]
     smooth = Smooth(p=0.4)
-    plain = signal[:, 0]
+    plain_signal = signal[:, 0]
     drawn = smooth.draw((40, 3, 8), random)
     recorded(
         digits=5,
         mixed=mixed,
         shuffled=shuffled,
         drawn=drawn,
-        smoothed=smooth.apply(plain, drawn),
-        short=smooth.apply(plain[:, :, :2], drawn),
+        smoothed=smooth.apply(plain_signal, drawn),
+        short=smooth.apply(plain_signal[:, :, :2], drawn),
         weighted=average_weighted(
-            plain[:6].reshape(2, 3, 3, 8), torch.tensor([[1, 2, 3.0]])
+            plain_signal[:6].reshape(2, 3, 3, 8), torch.tensor([[1, 2, 3.0]])
         ),
     )
 
@@ -303,14 +308,14 @@ def test_channel_mappings(recorded: Recorded, kind: Any) -> None:
     rows = {}
     for label, known in (("by name", None), ("of files", positions), ("zero", zeroed)):
         mapping = map_channels(kind, names, None, Sensors(CAP, known), "it")
-        read = signal[:, [CAP.index(name) for name in mapping.sources]]
+        loaded_signal = signal[:, [CAP.index(name) for name in mapping.sources]]
         rows[label] = {
             "matrix": mapping.matrix,
             "shared": mapping.shared,
             "sources": [CAP.index(name) for name in mapping.sources],
             "words": mapping.description,
-            "mapped": mapping(read),
-            "filled": mapping(read, mean),
+            "mapped": mapping(loaded_signal),
+            "filled": mapping(loaded_signal, mean),
         }
     sphere = positions - fit_head_centre(positions)
     recorded(
@@ -374,11 +379,11 @@ def region_space() -> Voxels:
 def test_region_splits(recorded: Recorded, control: Any) -> None:
     sets = {"early": "V1 - V1-ventral", "v2": "V2", "rest": "all - (early | V2)"}
     sets["both"] = "V1 & V2 | V1-ventral"
-    found = find_stream_masks(sets, region_space(), control)
+    stream_masks = find_stream_masks(sets, region_space(), control)
     recorded(
-        masks={name: np.flatnonzero(mask) for name, mask in found.items()},
+        masks={name: np.flatnonzero(mask) for name, mask in stream_masks.items()},
         regions=[len(list_regions(text)) for text in sets.values()],
-        voxels=[len(mask) for mask in found.values()],
+        voxels=[len(mask) for mask in stream_masks.values()],
     )
 
 
@@ -395,12 +400,12 @@ def test_selection(recorded: Recorded) -> None:
     }
     rows = {}
     for name, section in signals.items():
-        chosen = section.select(trials, None, "it")
+        selected_section = section.select(trials, None, "it")
         rows[name] = [
-            chosen.averages,
-            chosen.as_repetitions(),
-            chosen.times_s,
-            chosen.rows,
+            selected_section.averages,
+            selected_section.as_repetitions(),
+            selected_section.times_s,
+            selected_section.rows,
         ]
     by_default = Signal().select(trials, ["frontal", "P3"], "it")
     cortex = make_trials(1, draw(4, 12, 1), range(4), regions={"V1": [2, 5], "V2": [5]})
@@ -419,8 +424,8 @@ def test_selection(recorded: Recorded) -> None:
         ],
         inside=[mark_window(times_ms, *size) for size in ((0, 12), (-20, 4), (1, 100))],
         ranges=[
-            [found.start, found.stop]
-            for found in (
+            [sample_range.start, sample_range.stop]
+            for sample_range in (
                 find_sample_range(times_ms / 1000, window)
                 for window in (None, (-20, 0), (-23.9, 67.9), (1, 4.1))
             )
@@ -434,9 +439,18 @@ def test_selection(recorded: Recorded) -> None:
 
 def test_names_and_positions_of_electrodes(recorded: Recorded) -> None:
     names = ("EEG Fp1-REF", "fc5.", "T3", "T5", "Oz", "A1", "Iz", "X9")
-    written = [standardise_name(name) for name in names]
+    written_standardise_names = [standardise_name(name) for name in names]
     inputs = look_up_positions(("A1", "A2", "C3"))
-    assert written == ["Fp1", "FC5", "T7", "P7", "Oz", "A1", "Iz", "X9"]
+    assert written_standardise_names == [
+        "Fp1",
+        "FC5",
+        "T7",
+        "P7",
+        "Oz",
+        "A1",
+        "Iz",
+        "X9",
+    ]
     assert standardise_names(["T3", "T7", "fz"]) == ["T3", "T7", "Fz"]
     assert (
         np.isnan(look_up_positions(("A3", "C3"))).all() and not np.isnan(inputs).any()
@@ -457,16 +471,18 @@ def bold_runs(has_extra: bool) -> tuple[list[TrialRun], list[np.ndarray]]:
         stimuli = random.permutation([0, 0, 1, 2, 3, 4, 1, 2, 3, 4, 0])[: 9 + number]
         times_s = np.arange(volumes) * tr_s + 0.3 * number
         confounds = random.normal(size=(volumes, 2)).cumsum(0) if has_extra else None
-        run = TrialRun(times_s, onsets_s, stimuli, tr_s, 1 + number // 2, confounds)
-        response = build_design(run, 2.0, "library")[7] @ tuning[:, stimuli].T
+        trial_run = TrialRun(
+            times_s, onsets_s, stimuli, tr_s, 1 + number // 2, confounds
+        )
+        response = build_design(trial_run, 2.0, "library")[7] @ tuning[:, stimuli].T
         shared = random.normal(size=(volumes, 2)) @ random.normal(size=(2, 30)) * 2
         noise = random.normal(size=(volumes, 30)) * 1.5
         trend = np.linspace(-3, 3, volumes)[:, None] ** 2
         mean = 100 + 20 * np.arange(30)
         bold.append((mean + response + shared + noise + trend).T.astype(np.float32))
         if has_extra:
-            run = replace(run, has_drift=number > 0)
-        runs.append(run)
+            trial_run = replace(trial_run, has_drift=number > 0)
+        runs.append(trial_run)
     bold[1][25] = 7
     bold[2][26, 3] = np.nan
     return runs, bold
@@ -476,7 +492,7 @@ def bold_runs(has_extra: bool) -> tuple[list[TrialRun], list[np.ndarray]]:
 @pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf", "denoised"])
 def test_single_trials(recorded: Recorded, estimator: Any, has_extra: bool) -> None:
     runs, bold = bold_runs(has_extra)
-    found = estimate_trials(
+    trials = estimate_trials(
         runs,
         lambda run, voxels: bold[run][voxels],
         30,
@@ -490,27 +506,31 @@ def test_single_trials(recorded: Recorded, estimator: Any, has_extra: bool) -> N
         brief = estimate_trials(
             runs, lambda run, voxels: bold[run][voxels], 30, estimator, 0.2
         )
-        found.facts["brief"] = brief.betas
+        trials.facts["brief"] = brief.betas
     recorded(
         digits=4,
-        betas=list(found.betas),
-        voxels=[values.astype(np.float64) for values in found.betas.T[[0, 20, 25]]],
-        maps=found.maps,
-        facts={name: value for name, value in found.facts.items() if name != "scaling"},
+        betas=list(trials.betas),
+        voxels=[values.astype(np.float64) for values in trials.betas.T[[0, 20, 25]]],
+        maps=trials.maps,
+        facts={
+            name: value for name, value in trials.facts.items() if name != "scaling"
+        },
     )
 
 
 def test_steps_of_single_trials(recorded: Recorded) -> None:
     runs, bold = bold_runs(True)
-    designs = [build_design(run, 0.5, "library") for run in runs]
-    session = BoldSession(runs, lambda run, voxels: bold[run][voxels], 30, designs, 7)
+    designs = [build_design(finished_run, 0.5, "library") for finished_run in runs]
+    session = BoldSession(
+        runs, lambda finished_run, voxels: bold[finished_run][voxels], 30, designs, 7
+    )
     mean, tsnr, squares, r2 = survey_voxels(session)
     pool = choose_noise_pool(mean, r2.max(1), 40.0) & np.isfinite(squares)
     trend, denoised = add_noise_components(session, r2.argmax(1), pool, r2.max(1) > 30)
     spectra = [
         np.linalg.eigh(model.remove_nuisance()[0][3]) for model in session.models
     ]
-    products = draw(sum(len(run.stimuli) for run in runs), 4)
+    products = draw(sum(len(finished_run.stimuli) for finished_run in runs), 4)
     shrunk = fractional_ridge(spectra, products, (1.0, 0.6, 0.05))
     recorded(
         digits=4,
@@ -525,10 +545,10 @@ def test_steps_of_single_trials(recorded: Recorded) -> None:
         degrees=[
             choose_polynomial_degree(minutes) for minutes in (0.9, 1, 2.9, 3, 5.2)
         ],
-        drifts=[build_drift_basis(run) for run in runs],
+        drifts=[build_drift_basis(finished_run) for finished_run in runs],
         designs=[
-            build_design(run, stimulus_s, name)
-            for run in runs
+            build_design(finished_run, stimulus_s, name)
+            for finished_run in runs
             for stimulus_s in (0.0, 3.0)
             for name in ("glover", "spm", "assumed", "library")
         ],

@@ -29,8 +29,8 @@ def signal() -> np.ndarray:
 
 
 def products(signal: np.ndarray) -> np.ndarray:
-    wide = signal.astype(np.float64)
-    return wide @ wide.transpose(0, 2, 1)
+    wide_signal = signal.astype(np.float64)
+    return wide_signal @ wide_signal.transpose(0, 2, 1)
 
 
 def reference(part: parts.Config, signal: np.ndarray) -> np.ndarray:
@@ -41,62 +41,64 @@ def reference(part: parts.Config, signal: np.ndarray) -> np.ndarray:
 def test_references_and_aligned_signals_are_the_published_ones(
     name: str, golden: Path
 ) -> None:
-    known = load_file(golden / "calibrate" / "alignment.safetensors")
-    part = PARTS.get(name) or Euclidean(shrinkage=float(known["share"]))
+    tensors = load_file(golden / "calibrate" / "alignment.safetensors")
+    part = PARTS.get(name) or Euclidean(shrinkage=float(tensors["share"]))
 
-    statistics = part.measure(np.array_split(known["signal"], 3))
+    statistics = part.measure(np.array_split(tensors["signal"], 3))
     normaliser = part.build(statistics)
 
     if name != "shrunk":  # which is the reference as it is built, not as it is measured
         np.testing.assert_allclose(
             statistics["reference"],
-            known[f"expected.{name}.reference"],
+            tensors[f"expected.{name}.reference"],
             rtol=PUBLISHED,
             atol=PUBLISHED,
         )
     np.testing.assert_allclose(
-        normaliser.matrix, known[f"expected.{name}.inverse_root"], atol=PUBLISHED
+        normaliser.matrix, tensors[f"expected.{name}.inverse_root"], atol=PUBLISHED
     )
     np.testing.assert_allclose(
-        normaliser(known["signal"]), known[f"expected.{name}.aligned"], atol=PUBLISHED
+        normaliser(tensors["signal"]),
+        tensors[f"expected.{name}.aligned"],
+        atol=PUBLISHED,
     )
     assert (
-        normaliser.mean.shape == (known["signal"].shape[1], 1)
+        normaliser.mean.shape == (tensors["signal"].shape[1], 1)
         and not normaliser.mean.any()
     )
 
 
 def test_an_aligned_subject_has_the_published_reference_shrunk(golden: Path) -> None:
     """Golden value: the reference after shrinkage. Alignment makes it the identity."""
-    known = load_file(golden / "calibrate" / "alignment.safetensors")
-    part = Euclidean(shrinkage=float(known["share"]))
+    tensors = load_file(golden / "calibrate" / "alignment.safetensors")
+    euclidean = Euclidean(shrinkage=float(tensors["share"]))
 
-    matrix = part.build(part.measure([known["signal"]])).matrix
+    matrix = euclidean.build(euclidean.measure([tensors["signal"]])).matrix
 
-    aligned = matrix @ known["expected.shrunk.reference"] @ matrix
+    aligned = matrix @ tensors["expected.shrunk.reference"] @ matrix
     np.testing.assert_allclose(aligned, np.eye(len(matrix)), atol=PUBLISHED)
 
 
 def test_a_reference_may_be_measured_trial_by_trial(golden: Path) -> None:
     """Golden value: the running reference after as many trials as its name says."""
-    known = load_file(golden / "calibrate" / "alignment.safetensors")
-    (name,) = [name for name in known if name.startswith("expected.running_")]
+    tensors = load_file(golden / "calibrate" / "alignment.safetensors")
+    (name,) = [name for name in tensors if name.startswith("expected.running_")]
     count = int(name.removeprefix("expected.running_").removesuffix(".reference"))
 
-    statistics = Euclidean().measure(trial[None] for trial in known["signal"][:count])
+    statistics = Euclidean().measure(trial[None] for trial in tensors["signal"][:count])
 
     np.testing.assert_allclose(
-        statistics["reference"], known[name], rtol=PUBLISHED, atol=PUBLISHED
+        statistics["reference"], tensors[name], rtol=PUBLISHED, atol=PUBLISHED
     )
 
 
 def test_whitening_has_the_published_inverse_root(golden: Path) -> None:
     """Golden value: inverse root of the covariance of all centred samples."""
-    known = load_file(golden / "calibrate" / "alignment.safetensors")
+    tensors = load_file(golden / "calibrate" / "alignment.safetensors")
 
-    normaliser = Whiten().build(Whiten().measure(np.array_split(known["signal"], 3)))
+    normaliser = Whiten().build(Whiten().measure(np.array_split(tensors["signal"], 3)))
 
-    expected = known["expected.whiten.inverse_root"]
+    expected = tensors["expected.whiten.inverse_root"]
     np.testing.assert_allclose(normaliser.matrix, expected, atol=PUBLISHED)
 
 

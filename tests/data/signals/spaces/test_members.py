@@ -47,6 +47,6 @@ def test_only_voxels_take_regions_and_maps() -> None:
 
 def test_sensors_without_positions_lie_at_standard_positions() -> None:
     assert np.isfinite(SENSORS.locate()).all()
-    own = np.zeros((2, 3))
-    assert Sensors(SENSORS.names, own).locate() is own
+    own_zeros = np.zeros((2, 3))
+    assert Sensors(SENSORS.names, own_zeros).locate() is own_zeros
     assert VOXELS.locate().shape == (0, 3)

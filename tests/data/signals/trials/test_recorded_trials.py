@@ -117,22 +117,22 @@ def test_holdouts(
     folds = {}
     for fold in holdout.fold_numbers:
         for split in ("train", "test"):
-            chosen = holdout.choose_trials(trials, split, fold, "it")
+            selected_trials = holdout.choose_trials(trials, split, fold, "it")
             # labels of trials of seen pictures are groups that were tested together
             groups = (
-                holdout.name_groups(chosen, "1", fold)
+                holdout.name_groups(selected_trials, "1", fold)
                 if holdout.has_seen_pictures
                 else []
             )
             folds[f"{fold}, {split}"] = {
                 "stimuli": holdout.choose_stimuli(STIMULI, split, fold),
-                "index": chosen.index,
-                "averages": chosen.averages,
-                "runs": arrange(chosen).runs.ravel(),
+                "index": selected_trials.index,
+                "averages": selected_trials.averages,
+                "runs": arrange(selected_trials).runs.ravel(),
                 "groups": len(set(groups)),
                 "other": [
-                    arrange_shape(other)
-                    for other in holdout.list_opposite_trials(
+                    arrange_shape(other_opposite_trial)
+                    for other_opposite_trial in holdout.list_opposite_trials(
                         {"train": trials, "test": trials.take(np.arange(2))},
                         split,
                         fold,
@@ -158,12 +158,14 @@ def test_holdouts(
 def test_trials(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = record()
     chosen = trials.choose((4 * trials.picture_of_trial + trials.repetition) % 3 > 0)
-    cut = trials.select(["Oz", "occipital", "P7"], (-20, 41), 0.5, "it")
+    cut_trials = trials.select(["Oz", "occipital", "P7"], (-20, 41), 0.5, "it")
     scaled = trials.select(None, None, 3.0, "it", normalises_trials=True)
     normaliser = Channel().build(Channel().measure([trials.averages]))
     generator = torch.Generator().manual_seed(3)
-    taken = scaled.take(np.array([8, 0, 5]))
-    twice = taken.choose(taken.repetition == taken.picture_of_trial)
+    taken_scaled = scaled.take(np.array([8, 0, 5]))
+    twice = taken_scaled.choose(
+        taken_scaled.repetition == taken_scaled.picture_of_trial
+    )
     order, counts = group_trials(np.array(["b", "a", "b", "c", "a", "b"]))
     gather = make_trial_reader(order, (2, 1), "f4", lambda row: np.full((2, 1), row))
     constant = np.ones((4, 3, 4), np.float32)
@@ -187,11 +189,11 @@ def test_trials(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
             chosen.as_repetitions(chosen.runs, -1),
             chosen.counts,
         ],
-        cut=[cut.averages, cut.times_s, cut.rows],
+        cut=[cut_trials.averages, cut_trials.times_s, cut_trials.rows],
         scaled=[scaled.averages, scaled.as_repetitions()],
         normalised=[
             scaled.normalise(normaliser).averages,
-            cut.take(np.array([2, 1])).averages,
+            cut_trials.take(np.array([2, 1])).averages,
             trials.normalise(normaliser).take(np.arange(2, 5)).singles,
         ],
         twice=[twice.averages, twice.index, twice.onset_s[:, None]],
@@ -214,7 +216,7 @@ def test_input_of_models(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) ->
         for kind in ("spline", "common")
     }
     counting = replace(spec, names=("0", "1"), positions=None)
-    counted = match_recording(counting, other, Signal(), ["Fp1", "O1"], "it")
+    recording = match_recording(counting, other, Signal(), ["Fp1", "O1"], "it")
     monkeypatch.setattr(model_input_module, "MAX_STIMULI_PER_READ", 4)
     fractions = {}
     for name, holdout in (
@@ -226,15 +228,15 @@ def test_input_of_models(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) ->
         )
         source.signal = SimpleNamespace(normalise=Channel())
         fractions[name] = measure_training(source, trials, STIMULI)
-    known = SimpleNamespace(find_rows=lambda ids: np.arange(PICTURES) * 2 % 5 - 1)
+    stand_in = SimpleNamespace(find_rows=lambda ids: np.arange(PICTURES) * 2 % 5 - 1)
     recorded(
         digits=5,
         spec=spec,
         mapped=mapped,
-        counted=counted.averages,
+        counted=recording.averages,
         read=model_input(spec, trials, None),
         statistics=fractions,
-        matched=match_stimuli(trials, known, "it").stimulus,
+        matched=match_stimuli(trials, stand_in, "it").stimulus,
     )
 
 
@@ -243,7 +245,7 @@ def test_windows_that_overlap(recorded: Recorded) -> None:
     rows = []
     for length_s in (0.2, 0.5, 1.0):
         times_s = np.arange(round(length_s * 50)) / 50 - 0.1
-        listed = [
+        trials = [
             Trials.from_repetitions(
                 np.zeros((40, 1, 1, len(times_s)), np.float32),
                 [str(row) for row in range(40)],
@@ -256,8 +258,8 @@ def test_windows_that_overlap(recorded: Recorded) -> None:
             )
             for onset in onset_s
         ]
-        found = Overlap.measure(listed, times_s)
-        rows.append([found, found.description] if found else [])
+        overlap = Overlap.measure(trials, times_s)
+        rows.append([overlap, overlap.description] if overlap else [])
     recorded(digits=5, rows=rows)
 
 
@@ -288,7 +290,7 @@ ONSETS: dict[str, tuple[Any, ...]] = {
 def test_onsets_beside_markers(recorded: Recorded, name: str) -> None:
     onsets_s, rate_hz, delay_s, *others_s = ONSETS[name]
     times_s = others_s[0] if others_s else TIMES_S
-    markers = [(round(at * rate_hz), "S  1") for at in times_s]
+    markers = [(round(times_ * rate_hz), "S  1") for times_ in times_s]
     hint = ""
     try:
         doubt = compare_onsets(onsets_s, markers, rate_hz, delay_s)
@@ -343,12 +345,12 @@ def test_voxels_are_read_by_region(recorded: Recorded) -> None:
     trials = make_trials(
         1, signal, range(5), regions={"V1": range(2, 7), "V2": [5, 6, 10]}
     )
-    chosen = trials.select(["V2", "V1"], None, 2.0, "it")
-    spec = spec_of([replace(chosen, subject=1)])
+    selected_trials = trials.select(["V2", "V1"], None, 2.0, "it")
+    spec = spec_of([replace(selected_trials, subject=1)])
     recorded(
         digits=5,
-        rows=chosen.rows,
-        regions=chosen.regions,
-        averages=chosen.averages,
+        rows=selected_trials.rows,
+        regions=selected_trials.regions,
+        averages=selected_trials.averages,
         spec=[spec.widths, spec.regions],
     )

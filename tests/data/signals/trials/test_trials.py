@@ -60,7 +60,7 @@ def record(**changes: object) -> Trials:
 
 def test_each_repetition_is_averaged_at_most_once() -> None:
     trials = record()
-    drawn = {
+    ravels = {
         tuple(
             trials.average(2, torch.Generator().manual_seed(seed))
             .averages.ravel()
@@ -70,8 +70,8 @@ def test_each_repetition_is_averaged_at_most_once() -> None:
     }
 
     # each pair of the four
-    assert {first for first, *_ in drawn} == {1.5, 2.5, 3, 4.5, 5, 6}
-    assert {tuple(rest) for _, *rest in drawn} == {(1.5, 1.0)}
+    assert {first for first, *_ in ravels} == {1.5, 2.5, 3, 4.5, 5, 6}
+    assert {tuple(rest) for _, *rest in ravels} == {(1.5, 1.0)}
     every = trials.average(4, torch.Generator().manual_seed(0))
     np.testing.assert_allclose(every.averages, trials.averages)
 
@@ -128,9 +128,9 @@ def draw_trials(seed: int, is_mapped: bool = False) -> Trials:
     signal = random.normal(size=(7, 4, 3, 5)).astype(np.float32)
     signal[~is_there] = np.nan
     numbers = np.where(is_there, np.arange(28).reshape(7, 4), -1)
-    held = LazyRows(signal.shape, signal.dtype, lambda part: signal[part])
+    lazy_rows = LazyRows(signal.shape, signal.dtype, lambda part: signal[part])
     return Trials.from_repetitions(
-        held if is_mapped else signal,
+        lazy_rows if is_mapped else signal,
         [f"p{row}" for row in range(7)],
         Sensors(CHANNELS),
         np.arange(5) / 100,
@@ -175,7 +175,7 @@ def test_signals_are_the_same_whatever_was_read_before(
     seed: int, is_mapped: bool
 ) -> None:
     fresh = apply_randomly(draw_trials(seed, is_mapped), seed, reads=False)
-    used = apply_randomly(draw_trials(seed, is_mapped), seed, reads=True)
+    randomly = apply_randomly(draw_trials(seed, is_mapped), seed, reads=True)
     recorded = draw_trials(seed)
 
     numbers = fresh.trial_numbers
@@ -184,7 +184,7 @@ def test_signals_are_the_same_whatever_was_read_before(
     if fresh.normaliser is not None:
         signal = fresh.normaliser(signal)
     rows = numbers[fresh.first_trials] // 4
-    for trials in (used, fresh):
+    for trials in (randomly, fresh):
         np.testing.assert_allclose(trials.singles, signal, atol=1e-5)
         by_picture = np.split(signal, trials.first_trials[1:])
         mean = np.stack([values.mean(0) for values in by_picture])
@@ -223,9 +223,9 @@ def test_signals_in_memory_are_not_read_again() -> None:
     reads = list[Any]()
     signal = draw_trials(0).signal
 
-    def read(part: Any) -> Any:
-        reads.append(part)
-        return signal[part]
+    def read(partial_any: Any) -> Any:
+        reads.append(partial_any)
+        return signal[partial_any]
 
     trials = draw_trials(0).change(signal=LazyRows(signal.shape, signal.dtype, read))
     averages, singles = trials.averages, trials.singles
@@ -246,19 +246,23 @@ def test_signals_in_memory_are_not_read_again() -> None:
 @pytest.mark.parametrize("is_read", [True, False])
 def test_the_last_normalisation_replaces_those_before(is_read: bool) -> None:
     random = np.random.default_rng(0)
-    first, second = draw_normaliser(random), draw_normaliser(random)
+    first_normaliser, second = draw_normaliser(random), draw_normaliser(random)
     trials = draw_trials(0)
     expected = second(trials.averages)
 
-    for steps in ((first, second), (None, second), (second, second)):
-        found = draw_trials(0)
+    for steps in ((first_normaliser, second), (None, second), (second, second)):
+        resulting_trials = draw_trials(0)
         for normaliser in steps:
             if is_read:
-                assert found.averages.any() and found.singles.any()
-            found = found.normalise(normaliser)
-        np.testing.assert_allclose(found.averages, expected, atol=1e-5)
-        np.testing.assert_allclose(found.singles, second(trials.singles), atol=1e-5)
-    plain = found.normalise(None)
+                assert (
+                    resulting_trials.averages.any() and resulting_trials.singles.any()
+                )
+            resulting_trials = resulting_trials.normalise(normaliser)
+        np.testing.assert_allclose(resulting_trials.averages, expected, atol=1e-5)
+        np.testing.assert_allclose(
+            resulting_trials.singles, second(trials.singles), atol=1e-5
+        )
+    plain = resulting_trials.normalise(None)
     np.testing.assert_allclose(plain.averages, trials.averages, atol=1e-6)
 
 
@@ -275,8 +279,8 @@ def test_channels_are_mapped_before_they_are_normalised() -> None:
     # the channel without a source is the mean, which becomes 0
     expected = np.stack([3 * (oz - 1), np.zeros_like(oz)], 1)
     np.testing.assert_allclose(mapped.averages, expected, atol=1e-5)
-    other = Normaliser(np.float32([[0], [0]]), np.float32([[1], [1]]))
-    again = mapped.normalise(other)
+    other_normaliser = Normaliser(np.float32([[0], [0]]), np.float32([[1], [1]]))
+    again = mapped.normalise(other_normaliser)
     np.testing.assert_allclose(again.averages[:, 0], oz, atol=1e-5)
     without = replace(trials, mapping=mapping)
     np.testing.assert_allclose(without.averages[:, 1], 0)
@@ -285,8 +289,8 @@ def test_channels_are_mapped_before_they_are_normalised() -> None:
 def test_many_stimuli_are_read_in_blocks_as_few_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, digests = draw_trials(0), draw_trials(0).digests
-    averages, singles = whole.averages, whole.singles
+    whole_trials, digests = draw_trials(0), draw_trials(0).digests
+    averages, singles = whole_trials.averages, whole_trials.singles
     for block in (1, 3, 6, 7):
         monkeypatch.setattr(trials_module, "MAX_STIMULI_PER_READ", block)
         for is_mapped in (True, False):
@@ -336,16 +340,26 @@ def test_a_voxel_that_is_not_finite_is_named_by_its_recorded_row() -> None:
 def test_selected_channels_come_in_the_order_of_their_names() -> None:
     trials = draw_trials(0)
 
-    found = trials.select(["Pz", "Fz"], (10, 30), scale=2.0)
+    resulting_trials = trials.select(["Pz", "Fz"], (10, 30), scale=2.0)
 
-    assert found.channels == ("Pz", "Fz") and found.times_s.tolist() == [0.01, 0.02]
+    assert resulting_trials.channels == (
+        "Pz",
+        "Fz",
+    ) and resulting_trials.times_s.tolist() == [0.01, 0.02]
     expected = 2 * trials.averages[:, [2, 0], 1:3]
-    np.testing.assert_allclose(found.averages, expected, rtol=1e-5)
-    assert found.singles.dtype == np.float32 and found.signal.shape == (16, 2, 2)
-    assert found.scale == 2 and trials.scale == 1 and found.samples == slice(1, 3)
+    np.testing.assert_allclose(resulting_trials.averages, expected, rtol=1e-5)
+    assert (
+        resulting_trials.singles.dtype == np.float32
+        and resulting_trials.signal.shape == (16, 2, 2)
+    )
+    assert (
+        resulting_trials.scale == 2
+        and trials.scale == 1
+        and resulting_trials.samples == slice(1, 3)
+    )
     # the digests are of the trials as they were recorded
-    assert np.array_equal(found.digests, trials.digests)
-    chosen = found.choose(trials.repetition < 1).take(np.array([5]))
+    assert np.array_equal(resulting_trials.digests, trials.digests)
+    chosen = resulting_trials.choose(trials.repetition < 1).take(np.array([5]))
     assert chosen.digests.tolist() == [trials.digests[trials.first_trials[5]]]
     assert trials.select().averages.shape == (7, 3, 5)
 
@@ -360,10 +374,14 @@ def test_voxels_of_regions_and_of_a_models_sets_are_their_union() -> None:
         signal, ["a", "b"], Voxels(masks), np.zeros(1), None, ""
     )
 
-    found = trials.select(["FFA", "V1"])
-    assert found.averages[0].ravel().tolist() == [1, 4, 5]
-    assert found.regions == {"V1": (0, 1), "FFA": (0, 2), "none": ()}
-    assert found.rows is not None and found.rows.tolist() == [1, 4, 5]
+    resulting_trials = trials.select(["FFA", "V1"])
+    assert resulting_trials.averages[0].ravel().tolist() == [1, 4, 5]
+    assert resulting_trials.regions == {"V1": (0, 1), "FFA": (0, 2), "none": ()}
+    assert resulting_trials.rows is not None and resulting_trials.rows.tolist() == [
+        1,
+        4,
+        5,
+    ]
     sets = {"early": masks["V1"], "late": np.arange(6) == 0}
     streams = trials.select(["FFA"], sets=sets)
     assert streams.averages[1].ravel().tolist() == [6, 7, 10]
@@ -377,7 +395,7 @@ def test_each_repetition_is_divided_by_its_norm_before_centring() -> None:
     trials = draw_trials(0)
     trials.signal[2, 0, 1] = 0
 
-    found = trials.select(None, (0, 40), 3.0, normalises_trials=True)
+    resulting_trials = trials.select(None, (0, 40), 3.0, normalises_trials=True)
 
     signal = trials.singles[..., :4].astype(float)
     for row in range(len(signal)):
@@ -385,7 +403,7 @@ def test_each_repetition_is_divided_by_its_norm_before_centring() -> None:
             values = signal[row, channel]
             length = np.sqrt(sum(value**2 for value in values)) or 1
             np.testing.assert_allclose(
-                found.singles[row, channel],
+                resulting_trials.singles[row, channel],
                 3 * (values - values.mean()) / length,
                 atol=1e-5,
             )
@@ -423,22 +441,22 @@ def test_sides_of_a_fold_know_the_digests_of_their_trials() -> None:
 
 
 def test_copies_of_trials_are_refused_with_their_count_and_place() -> None:
-    trials, other = draw_trials(0), draw_trials(1)
+    trials, other_trials = draw_trials(0), draw_trials(1)
     trials.signal[: trials.counts[0]] = 0
     copied_row = trials.first_trials[3] + 1
     copied = trials.digests[copied_row]
 
-    trials.refuse_copies(other.digests, "here", "tests", "hint")
+    trials.refuse_copies(other_trials.digests, "here", "tests", "hint")
     # trials of zeros are copies of nothing
     trials.refuse_copies(np.zeros(1, np.uint64), "here", "tests", "hint")
     trials.refuse_copies(digest_trials(np.zeros((1, 3, 5))), "here", "tests", "")
     with pytest.raises(BrainhiveError) as caught:
         trials.refuse_copies(np.array([7, copied], np.uint64), "here", "tests", "")
-    known = int(trials.counts[1:].sum())
+    number = int(trials.counts[1:].sum())
     place = (
         f"of {trials.image_ids[copied_row]}, session 1, run {trials.runs[copied_row]}"
     )
-    assert f"1 of {known} trials" in str(caught.value) and place in str(caught.value)
+    assert f"1 of {number} trials" in str(caught.value) and place in str(caught.value)
 
 
 def test_copies_are_refused_if_sessions_are_unknown() -> None:
@@ -464,9 +482,9 @@ def test_digests_use_float32_and_skip_constant_signals() -> None:
     changed[1, 3, 4] += 1
     is_other = digest_trials(changed) != digests
     assert np.flatnonzero(is_other).tolist() == [1]
-    one = np.zeros((1, 1, 2, 2))
-    one[0, 0, 1, 1] = 1
-    assert digest_trials(one) != 0
+    single_zeros = np.zeros((1, 1, 2, 2))
+    single_zeros[0, 0, 1, 1] = 1
+    assert digest_trials(single_zeros) != 0
 
 
 NO_LISTS = {"runs": None, "sessions": None, "trial_numbers": None, "onset_s": None}
@@ -657,12 +675,12 @@ def test_repetitions_become_a_table_and_back(
     is_there = np.arange(4) < counts[:, None]
     signal = np.where(is_there[..., None, None], random.normal(size=(6, 4, 3, 5)), 0)
     runs = np.where(is_there, random.integers(0, 9, (6, 4)), -1)
-    held = LazyRows(signal.shape, signal.dtype, lambda rows: signal[rows])
+    lazy_rows = LazyRows(signal.shape, signal.dtype, lambda rows: signal[rows])
     ids = () if is_unknown else [f"p{row}" for row in range(6)]
     axes = Sensors(CHANNELS), np.arange(5) / 100, 100.0, "µV"
 
     trials = Trials.from_repetitions(
-        held if is_mapped else signal, ids, *axes, repetitions=counts, runs=runs
+        lazy_rows if is_mapped else signal, ids, *axes, repetitions=counts, runs=runs
     )
 
     assert trials.signal.shape == (counts.sum(), 3, 5)

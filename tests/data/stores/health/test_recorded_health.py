@@ -45,11 +45,11 @@ def test_health_of_vectors(
     monkeypatch.setattr(health_module, "MAX_VALUES_IN_MEMORY", block)
     monkeypatch.setattr(health_module, "MAX_PAIRED_VECTORS", 300)
     values = draw(count, 6)
-    chosen = np.flatnonzero(np.arange(count) % 7 != 6)
+    flatnonzero = np.flatnonzero(np.arange(count) % 7 != 6)
     recorded(
         6,
         whole=measure_health(values, np.arange(count)),
-        chosen=measure_health(values.reshape(count, 3, 2), chosen),
+        chosen=measure_health(values.reshape(count, 3, 2), flatnonzero),
         none=measure_health(values, np.arange(0)),
         finite=find_finite_rows(values).sum(),
     )
@@ -175,12 +175,15 @@ def test_rows_without_a_finite_target_are_not_found(tmp_path: Path) -> None:
 
 
 def test_flat_rows_have_the_first_alternative(tmp_path: Path) -> None:
-    plain = write_store(tmp_path / "set/train/vae.h5")
-    several = write_store(tmp_path / "set/train/text.h5", alternatives=3)
+    plain_store = write_store(tmp_path / "set/train/vae.h5")
+    several_store = write_store(tmp_path / "set/train/text.h5", alternatives=3)
     rows = np.array([2, 0])
-    assert plain.read_flat(rows).tolist() == [[12, 13, 14, 15, 16, 17], list(range(6))]
-    assert several.shape == (2,) and several.alternatives == 3
-    assert several.read_flat(rows).tolist() == [[12, 13], [0, 1]]
+    assert plain_store.read_flat(rows).tolist() == [
+        [12, 13, 14, 15, 16, 17],
+        list(range(6)),
+    ]
+    assert several_store.shape == (2,) and several_store.alternatives == 3
+    assert several_store.read_flat(rows).tolist() == [[12, 13], [0, 1]]
 
 
 def test_a_view_is_read_from_the_store_of_all_views(tmp_path: Path) -> None:
@@ -198,10 +201,10 @@ def test_a_view_is_read_from_the_store_of_all_views(tmp_path: Path) -> None:
         ("vae", (tmp_path / "set/train/vae.h5", None)),
     ):
         assert target_store.find_store(tmp_path, "set", "train", name) == found
-    opened = target_store.open_stores(
+    stores = target_store.open_stores(
         tmp_path, "set", "train", ["vae-view-2", "vae-all"]
     )
-    assert [opened[name].shape for name in opened] == [(2,), (3, 2)]
+    assert [stores[name].shape for name in stores] == [(2,), (3, 2)]
 
 
 def test_a_store_of_other_pictures_is_refused(tmp_path: Path) -> None:
@@ -218,11 +221,11 @@ def test_a_store_of_other_pictures_is_refused(tmp_path: Path) -> None:
 
 
 def test_pixels_are_taken_from_any_store(tmp_path: Path) -> None:
-    without = write_store(tmp_path / "set/train/a.h5")
-    known = write_store(tmp_path / "set/train/b.h5", has_pixels=True)
-    first, pixels = get_stimuli_and_pixels({"a": without, "b": known})
-    assert first is without and pixels is known.pixels
-    assert get_stimuli_and_pixels({"a": without}) == (without, None)
+    store = write_store(tmp_path / "set/train/a.h5")
+    known_store = write_store(tmp_path / "set/train/b.h5", has_pixels=True)
+    first, pixels = get_stimuli_and_pixels({"a": store, "b": known_store})
+    assert first is store and pixels is known_store.pixels
+    assert get_stimuli_and_pixels({"a": store}) == (store, None)
 
 
 @pytest.mark.parametrize(

@@ -95,22 +95,26 @@ def test_copies_of_training_pictures_are_left_out_and_named(
     capsys.readouterr()
 
     more = ("repetitions=[1,2]", "gallery=train+test", "subsets=3")
-    found = run_command("eval-retrieval", f"run={run}", *more, *QUICK).metrics
+    resulting_metrics = run_command(
+        "eval-retrieval", f"run={run}", *more, *QUICK
+    ).metrics
 
-    assert found.facts.seen_in_training == SeenPictures(
+    assert resulting_metrics.facts.seen_in_training == SeenPictures(
         count=2, of=N_TEST, names=copies
     )
-    line, *_ = found.facts.warnings
+    line, *_ = resulting_metrics.facts.warnings
     assert line.startswith(f"2 of the {N_TEST} test pictures of photos")
     assert copies[1] in line
     assert " ".join(capsys.readouterr().err.split()).count(line) == 1
     assert {
-        metric.n for metrics in found.scopes.values() for metric in metrics.values()
+        metric.n
+        for metrics in resulting_metrics.scopes.values()
+        for metric in metrics.values()
     } == {N_TEST - 2}
     assert (
-        found.overall["top1"].pool == N_CONCEPTS * PER_CONCEPT
+        resulting_metrics.overall["top1"].pool == N_CONCEPTS * PER_CONCEPT
     )  # they stay candidates
-    (items,) = found.items.values()
+    (items,) = resulting_metrics.items.values()
     assert not set(items["image_ids"]) & set(copies)
 
     few = ("analyses=[encoding,similarity]", "draws=20")
@@ -127,8 +131,8 @@ def test_too_many_copies_are_refused_or_tested_with_a_caveat(run_command, home, 
     run = train(run_command, simulated(photos))
     elsewhere = paint_pictures(home / "elsewhere", N_CONCEPTS, PER_CONCEPT)
     for number, name in enumerate(open_split(elsewhere, "test").image_ids[:5]):
-        seen = open_split(photos, "train").image_ids[number]
-        shutil.copy(photos / f"{seen}.png", elsewhere / f"{name}.png")
+        image_id = open_split(photos, "train").image_ids[number]
+        shutil.copy(photos / f"{image_id}.png", elsewhere / f"{name}.png")
     # not the same signals
     others = simulated(elsewhere, "others").replace("noise: 0.1", "noise: 0.2")
     run_command("embed", others, COLOURS)
@@ -185,9 +189,9 @@ def photograph_into_test(
 ) -> str:
     """Replace a test picture by an edited training photograph, and return its name."""
     name = open_split(root, "test").image_ids[0]
-    seen = open_split(root, "train").image_ids[0]
+    image_id = open_split(root, "train").image_ids[0]
     photograph = data.astronaut()[:256, 64:320]  # a photograph of many details
-    Image.fromarray(photograph).save(root / f"{seen}.png")
+    Image.fromarray(photograph).save(root / f"{image_id}.png")
     (root / f"{name}.png").unlink()
     edit(Image.fromarray(photograph)).convert("RGB").save(
         root / f"{name}{suffix}", quality=75
@@ -209,14 +213,16 @@ def test_near_copies_are_left_out_if_both_pictures_are_here(run_command, home, p
 
     learned = model_files.read_history(run / "cells/sub-01_seed-1/model").pictures
     store = TargetStore.open(home / f"embeddings/photos/test/{ENCODER}.h5")
-    others = SimpleNamespace(
+    other_stand_in = SimpleNamespace(
         name="others", pictured_as="others", people="others", holdout=SEPARATE_TEST
     )
     models = {1: [TrainingHistory(pictures=learned)]}
-    tested = TestedPictures(
-        others, "test", 1, {"e": store}, models, lambda row, name: None
+    tested_pictures = TestedPictures(
+        other_stand_in, "test", 1, {"e": store}, models, lambda row, name: None
     )
-    (line,) = (line for line in tested.warnings if ALTERED_WARNINGS[None] in line)
+    (line,) = (
+        line for line in tested_pictures.warnings if ALTERED_WARNINGS[None] in line
+    )
     assert line.startswith("1 of") and name in line
 
 
@@ -225,11 +231,11 @@ def test_mirrored_pictures_are_tested_with_a_warning(run_command, home, photos):
     name = photograph_into_test(photos, ImageOps.mirror, ".png")
     run = train(run_command, simulated(photos))
 
-    found = run_command("eval-retrieval", f"run={run}", *QUICK).metrics
+    metrics = run_command("eval-retrieval", f"run={run}", *QUICK).metrics
 
-    assert found.overall["top1"].n == N_TEST and SEEN_COPIES not in found.caveats
+    assert metrics.overall["top1"].n == N_TEST and SEEN_COPIES not in metrics.caveats
     warning = ALTERED_WARNINGS["mirrored"]
-    (line,) = (line for line in found.facts.warnings if warning in line)
+    (line,) = (line for line in metrics.facts.warnings if warning in line)
     assert (
         line.startswith(f"1 of the {N_TEST} test pictures of photos") and name in line
     )
@@ -249,9 +255,9 @@ def test_trained_concepts_are_never_reported_as_tested(run_command, home, photos
     everything, split = simulated(photos, test_share=0), simulated(photos)
     renamed = simulated(photos, "others")
     run_command("embed", everything, COLOURS)
-    run = run_command("train-align", everything, COLOURS, *SMALL).folder
+    run_folder = run_command("train-align", everything, COLOURS, *SMALL).folder
 
-    evaluation = ("eval-retrieval", f"run={run}")
+    evaluation = ("eval-retrieval", f"run={run_folder}")
     message, _, _ = catch_error(run_command, *evaluation, split, *QUICK)
     assert "no test embeddings" in message
     run_command("embed", split, COLOURS)
@@ -262,8 +268,8 @@ def test_trained_concepts_are_never_reported_as_tested(run_command, home, photos
 
     seen = f"trained on {N_TEST} of the {N_TEST} test pictures of photos"
     message, _, exit_code = catch_error(run_command, *evaluation, split, *QUICK)
-    assert message.startswith(str(run)) and seen in message and exit_code == 1
-    model = f"run={run / 'cells/sub-01_seed-1/model'}"
+    assert message.startswith(str(run_folder)) and seen in message and exit_code == 1
+    model = f"run={run_folder / 'cells/sub-01_seed-1/model'}"
     assert seen in catch_error(run_command, "eval-retrieval", model, split, *QUICK)[0]
     run_command("embed", renamed, COLOURS)
     seen = seen.replace("photos", "others")
@@ -297,18 +303,18 @@ def test_stores_of_another_split_are_refused_with_a_command(run_command, home, p
 def test_a_run_is_resumed_with_the_same_pictures_only(run_command, home, photos):
     split = simulated(photos)
     run_command("embed", split, COLOURS)
-    run = run_command("train-align", split, COLOURS, *SMALL).folder
-    evaluation = ("eval-retrieval", f"run={run}")
+    run_folder = run_command("train-align", split, COLOURS, *SMALL).folder
+    evaluation = ("eval-retrieval", f"run={run_folder}")
 
     both_splits = run_command(*evaluation, "gallery=train+test", *QUICK)
     assert both_splits.metrics.overall["top1"].n == N_TEST
     message, _, _ = catch_error(run_command, *evaluation, "gallery=train")
     assert "trained on 36 of the 36 train pictures" in message
 
-    identities = json.loads((run / "embeddings.json").read_text())
+    identities = json.loads((run_folder / "embeddings.json").read_text())
     identities[ENCODER]["pictures"] = "0" * 16
-    (run / "embeddings.json").write_text(json.dumps(identities))
+    (run_folder / "embeddings.json").write_text(json.dumps(identities))
     for name in ("metrics.json", "SHA256SUMS"):
-        (run / name).unlink()
+        (run_folder / name).unlink()
     message, _, _ = catch_error(run_command, "train-align", split, COLOURS, *SMALL)
     assert "other pictures" in message

@@ -39,7 +39,7 @@ def change_attributes(embeddings: Path, split: str, **attributes: Any) -> str:
 def test_stores_of_different_making_are_refused_with_both_names(
     run_command, align_overrides, world, own, tmp_path
 ):
-    run = run_command("train-align", *align_overrides).folder
+    run_folder = run_command("train-align", *align_overrides).folder
     trained_on = build_store_path(world / "embeddings", DATASET, "train", ENCODER)
     for attributes, difference in (
         ({"preprocessing": "squash"}, "preprocessing"),
@@ -50,7 +50,7 @@ def test_stores_of_different_making_are_refused_with_both_names(
         with pytest.raises(BrainhiveError, match=f"other {difference} than") as caught:
             run_command(
                 "eval-retrieval",
-                f"run={run}",
+                f"run={run_folder}",
                 f"paths.embeddings={own}",
                 f"paths.runs={tmp_path}",
             )
@@ -94,13 +94,13 @@ def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):
 
 def test_suggested_lines_embed_or_import_own_embeddings() -> None:
     dataset = parts.resolve("datasets", "demo")
-    own = encoders.resolve({"kind": "imported", "source": "mine"})
+    own_recipe = encoders.resolve({"kind": "imported", "source": "mine"})
     timm = encoders.resolve({"kind": "timm", "architecture": "test_vit"})
     for configs, commands in (
         ([], ["embed"]),
         ([timm], ["embed"]),
-        ([own], ["import-embeddings"]),
-        ([timm, own], ["embed", "import-embeddings"]),
+        ([own_recipe], ["import-embeddings"]),
+        ([timm, own_recipe], ["embed", "import-embeddings"]),
     ):
         lines = write_embed_commands(dataset, configs).split(" && ")
         assert [line.split()[1] for line in lines] == commands

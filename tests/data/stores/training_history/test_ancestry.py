@@ -35,8 +35,8 @@ def own_signals(tmp_path: Path, world: Path) -> str:
     return f"paths.signals={tmp_path / 'signals'}"
 
 
-def build_model_path(run: Path, cell: str) -> Path:
-    return run / "cells" / cell / "model"
+def build_model_path(run_folder: Path, cell: str) -> Path:
+    return run_folder / "cells" / cell / "model"
 
 
 def replace_signals(signals: Path, subject: int, **changes: object) -> Path:
@@ -89,14 +89,14 @@ def test_a_subject_of_the_start_is_not_new_under_any_name(
 def test_a_start_may_know_other_subjects_but_not_the_tested_one(
     run_command, align_overrides, here
 ):
-    alone = run_command(
+    first_run_folder = run_command(
         "train-align", *align_overrides, THREE, *here, "mode=intra", "subjects=3"
     ).folder
     started = (
         "mode=inter",
         "subjects=1",
         "trained_on=2",
-        f"train.start_from={alone.name}",
+        f"train.start_from={first_run_folder.name}",
     )
 
     inter = run_command("train-align", *align_overrides, THREE, *here, *started).folder
@@ -133,12 +133,12 @@ def test_copied_weights_keep_the_caveat_of_selection_on_test(
 
     unknown = run_command(*alone, start).metrics
     shutil.copy(folder / ARRAYS_FILE, copied)
-    known = run_command(*alone, start, "seeds=2")
+    result = run_command(*alone, start, "seeds=2")
 
     assert UNKNOWN_HISTORY in unknown.caveats
-    assert UNKNOWN_HISTORY not in known.metrics.caveats
-    assert SELECTED_ON_TEST in known.metrics.caveats
-    evaluation = ("eval-retrieval", f"run={known.folder}", here[0], "sheet_rows=0")
+    assert UNKNOWN_HISTORY not in result.metrics.caveats
+    assert SELECTED_ON_TEST in result.metrics.caveats
+    evaluation = ("eval-retrieval", f"run={result.folder}", here[0], "sheet_rows=0")
     evaluated = run_command(*evaluation).metrics
     for metric in evaluated.overall.values():
         assert SELECTED_ON_TEST in metric.caveats
@@ -158,17 +158,23 @@ def test_other_signals_under_the_same_name_make_another_run(
         "mode=intra",
         "subjects=1",
     )
-    first = run_command(*training)
-    evaluation = ("eval-retrieval", f"run={first.folder}", here[0], own_signals, *QUICK)
-    tested = run_command(*evaluation)
+    first_result = run_command(*training)
+    evaluation = (
+        "eval-retrieval",
+        f"run={first_result.folder}",
+        here[0],
+        own_signals,
+        *QUICK,
+    )
+    result = run_command(*evaluation)
     # the same signals, written again
     path = replace_signals(tmp_path / "signals", 1)
-    assert run_command(*training).folder == first.folder
-    assert run_command(*evaluation).folder == tested.folder
+    assert run_command(*training).folder == first_result.folder
+    assert run_command(*evaluation).folder == result.folder
     identity = SignalStore.open(path).identity
-    for file in (first.folder / "recipe.yaml", tested.folder / "recipe.yaml"):
+    for file in (first_result.folder / "recipe.yaml", result.folder / "recipe.yaml"):
         assert identity in file.read_text()
-    model = build_model_path(first.folder, "sub-01_seed-1")
+    model = build_model_path(first_result.folder, "sub-01_seed-1")
     assert identity in TrainingHistory.read(model).signals.values()
 
     stored = SignalStore.open(path).splits
@@ -180,10 +186,10 @@ def test_other_signals_under_the_same_name_make_another_run(
     SignalStore.write(path, shifted)
 
     changed = run_command(*evaluation)
-    assert changed.folder != tested.folder and not tested.metrics.facts.warnings
+    assert changed.folder != result.folder and not result.metrics.facts.warnings
     line, *_ = changed.metrics.facts.warnings
     assert line.startswith(f"signals {DATASET}/default/sub-01 has changed")
-    assert run_command(*training).folder != first.folder
+    assert run_command(*training).folder != first_result.folder
 
     for changes, difference in (
         ({"unit": "V"}, "unit V, not uV"),

@@ -76,12 +76,12 @@ ROWS = np.array([2, 0, 2])
 @pytest.mark.parametrize("views", ["each", "all", "average", 2])
 def test_frames_are_targets_of_their_own_or_one(code_allowed: None, views: Any) -> None:
     stimuli, config = clips(), encoder(views)
-    every = torch.stack([encode_frames(stimuli, row) for row in ROWS])
+    stacked = torch.stack([encode_frames(stimuli, row) for row in ROWS])
     expected = {
-        "each": every[:, 0],
-        "all": every,
-        "average": every.mean(1),
-        2: every[:, 2],
+        "each": stacked[:, 0],
+        "all": stacked,
+        "average": stacked.mean(1),
+        2: stacked[:, 2],
     }[views]
 
     targets = online([config], stimuli)
@@ -94,7 +94,7 @@ def test_frames_are_targets_of_their_own_or_one(code_allowed: None, views: Any) 
     if views == "each":
         which = {config.name: torch.tensor([2, 0, 1])}
         (found,) = targets.gather(ROWS, choices=which).values()
-        torch.testing.assert_close(found, every[range(3), [2, 0, 1]])
+        torch.testing.assert_close(found, stacked[range(3), [2, 0, 1]])
 
 
 def test_encoders_that_see_the_same_share_a_pass(code_allowed: None) -> None:
@@ -103,9 +103,9 @@ def test_encoders_that_see_the_same_share_a_pass(code_allowed: None) -> None:
     groups = group_encoders(configs, "fp32", ALONE)
     assert len({id(group.network) for group in groups}) == 1
     found = online(configs, stimuli).gather(ROWS)
-    every = torch.stack([encode_frames(stimuli, row) for row in ROWS])
+    stacked = torch.stack([encode_frames(stimuli, row) for row in ROWS])
     for config, expected in zip(
-        configs, (every.mean(1), every[:, 0], every[:, 1]), strict=True
+        configs, (stacked.mean(1), stacked[:, 0], stacked[:, 1]), strict=True
     ):
         torch.testing.assert_close(found[config.name], expected)
 
@@ -118,11 +118,11 @@ def test_many_stimuli_are_encoded_in_blocks(
 
     monkeypatch.setattr(targets, "MAX_ONLINE_STIMULI", block)
     stimuli, config = clips(5), encoder()
-    which, rows = torch.tensor([1, 0, 2, 1, 2]), np.arange(5)
+    tensor, rows = torch.tensor([1, 0, 2, 1, 2]), np.arange(5)
     (found,) = (
-        online([config], stimuli).gather(rows, None, {config.name: which}).values()
+        online([config], stimuli).gather(rows, None, {config.name: tensor}).values()
     )
-    expected = [encode_frames(stimuli, row)[which[row]] for row in rows]
+    expected = [encode_frames(stimuli, row)[tensor[row]] for row in rows]
     torch.testing.assert_close(found, torch.stack(expected))
 
 
@@ -190,12 +190,14 @@ def test_weights_are_cast_as_autocast_would(precision: str, dtype: torch.dtype) 
         for parameter in layer.parameters(recurse=False)
     }
     cast = [
-        found
-        for kind, found in kinds.items()
+        resulting_kind
+        for kind, resulting_kind in kinds.items()
         if issubclass(kind, torch.nn.Linear | torch.nn.Conv2d)
     ]
     other = [
-        found for kind, found in kinds.items() if issubclass(kind, torch.nn.LayerNorm)
+        resulting_kind
+        for kind, resulting_kind in kinds.items()
+        if issubclass(kind, torch.nn.LayerNorm)
     ]
     assert set(cast) == {dtype} and set(other) == {torch.float32}
     assert not any(parameter.requires_grad for parameter in module.parameters())
@@ -230,8 +232,8 @@ def test_other_pictures_are_found_by_the_ends_of_ids(tmp_path: Path) -> None:
             (tmp_path / name).touch()
         else:
             Image.new("L", (4, 4), level).save(tmp_path / name)
-    read = open_pictures(str(tmp_path), stimuli)
-    assert [read(row).getpixel((0, 0))[0] for row in (0, 1)] == [30, 90]
+    pictures = open_pictures(str(tmp_path), stimuli)
+    assert [pictures(row).getpixel((0, 0))[0] for row in (0, 1)] == [30, 90]
     with pytest.raises(MissingData):
         open_pictures(str(tmp_path), clips(3))
     with pytest.raises(MissingData):

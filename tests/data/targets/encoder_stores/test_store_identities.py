@@ -39,17 +39,17 @@ IDS = [f"p{number}" for number in range(20)]
 def make(
     path: Path,
     ids: list[str] = IDS,
-    done: int = 20,
+    number: int = 20,
     shape: tuple[int, ...] = (4,),
     values: Any = None,
-    **about: Any,
+    **fields: Any,
 ) -> TargetStore:
     path.parent.mkdir(parents=True, exist_ok=True)
-    StorePlan(path, ids, ids, shape, "float32", about).create()
+    StorePlan(path, ids, ids, shape, "float32", fields).create()
     writer = TargetWriter(path)
     if values is None:
         values = np.random.default_rng(0).normal(size=(20, *shape))
-    writer.write(np.arange(done), values[:done])
+    writer.write(np.arange(number), values[:number])
     writer.close()
     writer.finish()
     return TargetStore.open(path)
@@ -80,17 +80,19 @@ def test_a_line_embeds_what_encoders_make_and_imports_the_rest(
 def test_stores_of_other_stimuli_differ(tmp_path: Path) -> None:
     stores = [
         make(tmp_path / "a.h5"),
-        make(tmp_path / "b.h5", done=19),
+        make(tmp_path / "b.h5", number=19),
         make(tmp_path / "c.h5", ids=IDS[::-1]),
         make(tmp_path / "d.h5", ids=[*IDS[:19], "q"]),
     ]
-    found = [_describe_difference(stores[0], other) for other in stores]
-    assert found[0] == "" and len(set(found)) == 4
-    assert "gaps" in found[1] and "order" in found[2]
+    differences = [
+        _describe_difference(stores[0], other_store) for other_store in stores
+    ]
+    assert differences[0] == "" and len(set(differences)) == 4
+    assert "gaps" in differences[1] and "order" in differences[2]
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "is_same"),
+    ("left_network", "right_network", "is_same"),
     [
         ({"network": "a"}, {"network": "a"}, True),
         ({"network": "a"}, {"network": "b"}, False),
@@ -98,8 +100,14 @@ def test_stores_of_other_stimuli_differ(tmp_path: Path) -> None:
         ({}, {"network": "b"}, True),
     ],
 )
-def test_networks_without_a_digest_are_any(one: Any, other: Any, is_same: bool) -> None:
-    assert is_same_network(one, other) == is_same == is_same_network(other, one)
+def test_networks_without_a_digest_are_any(
+    left_network: Any, right_network: Any, is_same: bool
+) -> None:
+    assert (
+        is_same_network(left_network, right_network)
+        == is_same
+        == is_same_network(right_network, left_network)
+    )
 
 
 MADE_BY = {"weights": {"digest": "w", "network": "n"}, "preprocessing": "p"}
@@ -107,18 +115,18 @@ MADE_BY = {"weights": {"digest": "w", "network": "n"}, "preprocessing": "p"}
 
 def test_an_identity_says_what_made_a_store(tmp_path: Path) -> None:
     store = make(tmp_path / "a.h5", **MADE_BY)
-    found = identity_of(store)
-    assert found.pop("content") == store.digest and len(store.digest) == 16
-    assert found.pop("pictures") == store.image_ids.digest
+    identity = identity_of(store)
+    assert identity.pop("content") == store.digest and len(store.digest) == 16
+    assert identity.pop("pictures") == store.image_ids.digest
     expected = {"weights": "w", "preprocessing": "p", "network": "n"}
-    assert found == {"store": str(store.path), **expected}
+    assert identity == {"store": str(store.path), **expected}
     assert digest_of(store) == "w"
     assert digest_of(make(tmp_path / "b.h5", **MADE_BY, latent_space="l")) == "l"
     assert digest_of(make(tmp_path / "c.h5", **MADE_BY, imported=["x"])) == "imported"
 
 
 @pytest.mark.parametrize(
-    ("about", "is_refused"),
+    ("fields", "is_refused"),
     [
         ({}, False),
         ({"preprocessing": "q"}, True),
@@ -128,11 +136,11 @@ def test_an_identity_says_what_made_a_store(tmp_path: Path) -> None:
     ],
 )
 def test_a_run_goes_on_with_stores_of_the_same_making(
-    tmp_path: Path, about: dict[str, Any], is_refused: bool
+    tmp_path: Path, fields: dict[str, Any], is_refused: bool
 ) -> None:
     folder = RunFolder(tmp_path)
     keep_identity(folder, {"a": make(tmp_path / "1/a.h5", **MADE_BY)})
-    store = make(tmp_path / "3/a.h5", **{**MADE_BY, **about})
+    store = make(tmp_path / "3/a.h5", **{**MADE_BY, **fields})
     for call in (
         lambda: require_same_identities(folder, {"a": store}),
         lambda: keep_identity(folder, {"a": store}),
@@ -205,9 +213,9 @@ def test_alternatives_are_of_the_same_stimuli_and_shape(tmp_path: Path) -> None:
     stores = {"a": make(folder / "a.h5", split="train", **about)}
     make(folder / "b.h5")
     make(folder / "wide.h5", shape=(5,))
-    make(folder / "gaps.h5", done=18)
-    found = open_alternatives({"a": ["b"]}, stores, paths)
-    assert [store.path.stem for store in found["a"]] == ["b"]
+    make(folder / "gaps.h5", number=18)
+    alternatives = open_alternatives({"a": ["b"]}, stores, paths)
+    assert [store.path.stem for store in alternatives["a"]] == ["b"]
     for names in ({"a": ["wide"]}, {"a": ["gaps"]}, {"a": ["none"]}, {"x": ["b"]}):
         with pytest.raises(BrainhiveError):
             open_alternatives(names, stores, paths)
@@ -215,9 +223,9 @@ def test_alternatives_are_of_the_same_stimuli_and_shape(tmp_path: Path) -> None:
 
 def test_keys_name_encoders_by_themselves_or_as_upstream_does() -> None:
     keys = ["vae", "CLIP-ViT-H-14-laion2B-s32B-b79K", "nobody's"]
-    found = find_encoders(keys)
-    assert {key: config.name for key, config in found.items()} == {
+    encoders = find_encoders(keys)
+    assert {key: config.name for key, config in encoders.items()} == {
         keys[1]: "clip-h14",
         "vae": "vae",
     }
-    assert list(found) == [keys[1], "vae"]
+    assert list(encoders) == [keys[1], "vae"]

@@ -77,10 +77,10 @@ def test_captions_are_embedded_each_and_no_picture_is_decoded(run_command, coco)
     )
 
     (path,) = (coco / "embeddings/coco/train").glob("*.h5")
-    found = TargetStore.open(path)
-    assert found.embedding.shape == (COUNT, 5, 4)
-    assert (found.alternatives, found.shape) == (5, (4,))
-    for number, row in enumerate(found.embedding):
+    target_store = TargetStore.open(path)
+    assert target_store.embedding.shape == (COUNT, 5, 4)
+    assert (target_store.alternatives, target_store.shape) == (5, (4,))
+    for number, row in enumerate(target_store.embedding):
         assert row[0].tolist() == row[2].tolist() == [number, 0, 0, 1]
         assert row[1].tolist() == [0, number, 0, 0]
 
@@ -157,8 +157,8 @@ def test_each_frame_of_a_clip_is_embedded(run_command, home, monkeypatch):
         lambda i: Clip(frames[i], rate_hz=3.0),
         frames=FRAMES,
     )
-    listed = Dataset("clips", ("train",), lambda split: clips, home / "signals")
-    monkeypatch.setattr(image_folder.Config, "build", lambda self, paths: listed)
+    dataset = Dataset("clips", ("train",), lambda split: clips, home / "signals")
+    monkeypatch.setattr(image_folder.Config, "build", lambda self, paths: dataset)
 
     run_command(
         "embed",
@@ -168,7 +168,7 @@ def test_each_frame_of_a_clip_is_embedded(run_command, home, monkeypatch):
         "batch_size=1",
     )
 
-    found = TargetStore.open(
+    target_store = TargetStore.open(
         build_store_path(
             home / "embeddings",
             "clips",
@@ -177,11 +177,13 @@ def test_each_frame_of_a_clip_is_embedded(run_command, home, monkeypatch):
         )
     )
     assert (
-        clips.medium == "clip" and found.alternatives == FRAMES and found.shape == (12,)
+        clips.medium == "clip"
+        and target_store.alternatives == FRAMES
+        and target_store.shape == (12,)
     )
     module, view = example()
     expected = [
         [module(view(Image.fromarray(frame))[None])[0].numpy() for frame in clip]
         for clip in frames
     ]
-    assert np.allclose(found.embedding, expected)
+    assert np.allclose(target_store.embedding, expected)

@@ -32,7 +32,7 @@ def clips(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StimulusSet]
     def refuse(index: int) -> Clip:
         raise AssertionError("decoded")
 
-    made = StimulusSet(
+    stimulus_set = StimulusSet(
         "clips",
         "train",
         names,
@@ -45,9 +45,9 @@ def clips(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StimulusSet]
         labels=labels.__getitem__,
         label_names=NAMES,
     )
-    sets = {"train": made}
-    listed = Dataset("clips", ("train",), sets.__getitem__, home / "signals")
-    monkeypatch.setattr(image_folder.Config, "build", lambda self, paths: listed)
+    sets = {"train": stimulus_set}
+    dataset = Dataset("clips", ("train",), sets.__getitem__, home / "signals")
+    monkeypatch.setattr(image_folder.Config, "build", lambda self, paths: dataset)
     return sets
 
 
@@ -106,7 +106,7 @@ def test_a_target_has_all_views_or_the_numbered_view(run_command, home, clips):
 
 
 def test_missing_or_foreign_annotations_are_named(run_command, clips):
-    whole = clips["train"]
+    whole_train = clips["train"]
     for change, message in (
         ({"masks": None}, "clips/train has no masks, which key-object-mask reads"),
         (
@@ -114,7 +114,7 @@ def test_missing_or_foreign_annotations_are_named(run_command, clips):
             r"clips/train.*labels.*\[3\].*2 names",
         ),
     ):
-        clips["train"] = replace(whole, **change)
+        clips["train"] = replace(whole_train, **change)
         with pytest.raises(MissingData, match=message) as raised:
             embed(run_command)
         assert raised.value.hint

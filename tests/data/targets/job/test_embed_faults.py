@@ -126,8 +126,11 @@ def test_a_killed_embed_loses_no_row_and_writes_no_wrong_row(
     for call in (moments.randrange(calls), moments.randrange(calls)):
         assert forked(killed_at(call, embed)) in (0, -signal.SIGKILL)
         for encoder, path in stores(tmp_path / "killed").items():
-            before, counts[encoder] = counts[encoder], done(path, expected[encoder])
-            assert counts[encoder] >= before
+            initial_count, counts[encoder] = (
+                counts[encoder],
+                done(path, expected[encoder]),
+            )
+            assert counts[encoder] >= initial_count
     embed()
 
     for encoder, path in stores(tmp_path / "killed").items():
@@ -153,14 +156,14 @@ def test_a_full_disk_is_named_and_the_store_can_resume(
         (home / "told").write_text(f"{ended.exit_code} {ended.stderr}")
 
     assert forked(on_a_disk_that_fills_up) == 0
-    told = (home / "told").read_text().splitlines()
+    lines = (home / "told").read_text().splitlines()
     assert (
-        len(told) == 2
-        and told[0].startswith("1 error: ")
-        and told[0].endswith(": File too large")
+        len(lines) == 2
+        and lines[0].startswith("1 error: ")
+        and lines[0].endswith(": File too large")
     )
-    assert "tests-worlds-large_encoders-load_until_full.h5" in told[0]
-    assert told[1].strip().startswith("try: ") and "ulimit -f" in told[1]
+    assert "tests-worlds-large_encoders-load_until_full.h5" in lines[0]
+    assert lines[1].strip().startswith("try: ") and "ulimit -f" in lines[1]
     assert not store.exists()
     lacking = target_writer.TargetWriter(store).pending_rows
     # those never decoded, and what waited to be written when the disk was full

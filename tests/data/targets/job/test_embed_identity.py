@@ -91,13 +91,13 @@ def test_a_store_whose_weights_are_gone_is_taken_as_it_is(
     again = words[0], f"encoders=[{ {'kind': 'reference', 'source': str(network)} }]"
 
     recipe = embed.Recipe.resolve("embed", None, {}, again)
-    states, listed = states_of(recipe), list_inputs(embed, recipe)
+    states, inputs = states_of(recipe), list_inputs(embed, recipe)
     run_command("embed", *again)
 
     assert path(home).stat().st_ino == inode
     assert states == {
         str(path(home).relative_to(home)): "done"
-    } and not describe_missing(listed)
+    } and not describe_missing(inputs)
 
 
 @pytest.fixture
@@ -119,13 +119,13 @@ def test_an_imported_store_is_kept_until_asked(
     run_command, home, pictures, network, words, imported, capsys
 ):
     recipe = embed.Recipe.resolve("embed", None, {}, words)
-    states, listed = states_of(recipe), list_inputs(embed, recipe)
+    states, inputs = states_of(recipe), list_inputs(embed, recipe)
     run_command("embed", *words, "dtype=float16")
 
     (state,) = states.values()
     assert list(states) == [str(path(home).relative_to(home))]
     assert "found.npz" in state and "--again" in state
-    assert not describe_missing(listed)
+    assert not describe_missing(inputs)
     assert f"{path(home)} {state}\n" in capsys.readouterr().err
     assert np.array_equal(open_store(home).embedding, imported)
     run_command("embed", *words, again=True)
@@ -148,7 +148,7 @@ def test_a_finished_store_of_another_making_is_made_anew(
     run_command, home, pictures, network, words, capsys
 ):
     run_command("embed", *words)
-    before = np.array(open_store(home).embedding)
+    initial_array = np.array(open_store(home).embedding)
     write(network, 0, mean=[0.1, 0.2, 0.3])
     run_command("embed", *words)
     assert (
@@ -158,7 +158,7 @@ def test_a_finished_store_of_another_making_is_made_anew(
     write(network, 1)
     run_command("embed", *words)
     assert "was made with other preprocessing, weights" in capsys.readouterr().err
-    assert not np.allclose(open_store(home).embedding, before, atol=1e-2)
+    assert not np.allclose(open_store(home).embedding, initial_array, atol=1e-2)
     assert np.allclose(
         open_store(home).embedding, directly(network, pictures), atol=1e-5
     )
@@ -176,13 +176,15 @@ def test_an_unfinished_store_goes_on_with_the_same_weights_alone(
     with pytest.raises(BrainhiveError, match="1 pictures cannot be decoded"):
         run_command("embed", *words)
     with h5py.File(path(home).with_suffix(".h5.part")) as file:
-        before = file["embedding"][:11]
+        initial_embedding = file["embedding"][:11]
     write(network, seed)
     Image.new("RGB", (16, 16), (255, 0, 0)).save(broken)
 
     run_command("embed", *words)
 
-    assert np.array_equal(open_store(home).embedding[:11], before) == (seed == 0)
+    assert np.array_equal(open_store(home).embedding[:11], initial_embedding) == (
+        seed == 0
+    )
     assert np.allclose(
         open_store(home).embedding, directly(network, pictures), atol=1e-5
     )

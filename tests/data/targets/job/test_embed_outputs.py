@@ -54,10 +54,10 @@ def directly(pictures: Path, output: str) -> np.ndarray:
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Pictures that went through timm's transform, and through its networks."""
     counts = {"transform": 0, "network": 0}
-    made = timm.data.create_transform
+    create_transform = timm.data.create_transform
 
     def counted(*args, **knobs):
-        transform = made(*args, **knobs)
+        transform = create_transform(*args, **knobs)
 
         def call(picture):
             counts["transform"] += 1
@@ -86,10 +86,10 @@ def test_latents_and_tokens_keep_their_shape_in_a_store(
     flat, latent = (
         TargetStore.open(
             target_store.build_store_path(
-                home / "embeddings", "pictures", "train", one.name
+                home / "embeddings", "pictures", "train", single_store_config.name
             )
         )
-        for one in encoders.resolve(knobs).store_configs
+        for single_store_config in encoders.resolve(knobs).store_configs
     )
     assert latent.embedding.shape == (12, 4, 16, 16)
     assert np.array_equal(latent.embedding[:].reshape(12, -1), flat.embedding)
@@ -129,17 +129,17 @@ def test_degraded_pictures_share_one_network_and_one_decoding(
     )  # a forward for each that is seen, and for its shapes
     plain, made = encoders.resolve(TIMM).build(), set()
     for config in encoders.resolve(encoder).store_configs:
-        found = TargetStore.open(
+        resulting_target_store = TargetStore.open(
             target_store.build_store_path(
                 home / "embeddings", "pictures", "train", config.name
             )
         )
-        assert found.attributes["config"]["degrade"] == config.degrade
-        assert config.degrade in found.attributes["preprocessing"]
+        assert resulting_target_store.attributes["config"]["degrade"] == config.degrade
+        assert config.degrade in resulting_target_store.attributes["preprocessing"]
         files = sorted(pictures.rglob("*.png"))
-        side = plain.preprocess(Image.new("RGB", (64, 64))).shape[-1]
+        shape = plain.preprocess(Image.new("RGB", (64, 64))).shape[-1]
         views = [
-            degrade(Image.open(file).convert("RGB"), config.degrade, side)
+            degrade(Image.open(file).convert("RGB"), config.degrade, shape)
             for file in files
         ]
         module = encoders.resolve({**TIMM, "output": config.output}).build().module
@@ -147,6 +147,6 @@ def test_degraded_pictures_share_one_network_and_one_decoding(
             expected = module(
                 torch.stack([plain.preprocess(view) for view in views])
             ).numpy()
-        assert np.allclose(found.embedding, expected, atol=ROUNDING)
-        made.add(found.embedding[...].tobytes())
+        assert np.allclose(resulting_target_store.embedding, expected, atol=ROUNDING)
+        made.add(resulting_target_store.embedding[...].tobytes())
     assert len(made) == 2 * len(blurs)

@@ -143,12 +143,12 @@ def test_batches_are_loaded_in_their_order() -> None:
     def read(rows: Any) -> Any:
         return read_pictures(pictures(), view, {}, None, rows)
 
-    alone = Launch(0, 1, torch.device("cpu"))
-    found = list(load_batches(read, 5, [[3, 1], [0]], 0, alone))
-    assert [batch.rows.tolist() for batch in found] == [[3, 1], [0]]
-    assert found[0].image[:, 0].tolist() == [3, 1] and found[1].step == 0
+    single_launch = Launch(0, 1, torch.device("cpu"))
+    batches = list(load_batches(read, 5, [[3, 1], [0]], 0, single_launch))
+    assert [batch.rows.tolist() for batch in batches] == [[3, 1], [0]]
+    assert batches[0].image[:, 0].tolist() == [3, 1] and batches[1].step == 0
     with pytest.raises(BrainhiveError):
-        list(load_batches(read, 5, [[4]], 0, alone))
+        list(load_batches(read, 5, [[4]], 0, single_launch))
 
 
 def test_tensors_become_pictures() -> None:

@@ -84,19 +84,19 @@ def test_features_of_pictures(
             "b": store(tmp_path / "b.h5", vectors(1, 12).reshape(COUNT, 3, 4)),
         }
     }
-    whole = find_features(stores)["test"]
+    whole_test = find_features(stores)["test"]
     monkeypatch.setattr(likeness, "PICTURES", 16)
     monkeypatch.setattr(likeness, "PICTURES_PER_COMPONENT", 8)
     monkeypatch.setattr(likeness, "COMPONENTS", 3)
-    found = find_features(stores)["test"]
+    test = find_features(stores)["test"]
     # signs of components are free
     recorded(
         digits=3,
         rounding=FLOAT32,
-        whole=whole @ whole.T,
-        found=found @ found.T,
-        sizes=[*whole.shape, *found.shape],
-        spread=found.std(0),
+        whole=whole_test @ whole_test.T,
+        found=test @ test.T,
+        sizes=[*whole_test.shape, *test.shape],
+        spread=test.std(0),
     )
 
 
@@ -104,15 +104,18 @@ def test_features_of_all_splits_have_common_axes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They come from the encoder with the fewest values."""
-    few, others, many = vectors(), vectors(3), vectors(1, 12)
+    few_vectors, other_vectors, many = vectors(), vectors(3), vectors(1, 12)
     stores = {
         "test": {
             "many": store(tmp_path / "many.h5", many),
-            "few": store(tmp_path / "few.h5", few),
+            "few": store(tmp_path / "few.h5", few_vectors),
         },
         "train": {
             "many": store(tmp_path / "many_train.h5", many),
-            "few": store(tmp_path / "few_train.h5", np.vstack([others[:30], few[30:]])),
+            "few": store(
+                tmp_path / "few_train.h5",
+                np.vstack([other_vectors[:30], few_vectors[30:]]),
+            ),
         },
     }
 
@@ -135,17 +138,17 @@ def test_health(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     values[20, 1] = np.nan
     values[40:42] = 0
     rows = np.arange(2, COUNT)
-    whole = measure_health(values, rows)
+    whole_health = measure_health(values, rows)
     monkeypatch.setattr(health, "MAX_CHECKED_VECTORS", 20)
     monkeypatch.setattr(health, "MAX_PAIRED_VECTORS", 30)
     constant = measure_health(np.ones((COUNT, 2, 3), np.float32), rows)
     figures = [
         [figure for figure, _ in each.list_problems((0.0, 0.2), 0.01, 0)]
-        for each in (whole, constant)
+        for each in (whole_health, constant)
     ]
     recorded(
         digits=5,
-        whole=whole,
+        whole=whole_health,
         sampled=measure_health(values, rows),
         constant=constant,
         figures=figures,
@@ -154,10 +157,10 @@ def test_health(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_crops(recorded: Recorded) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (31, 47, 3), np.uint8)
-    wide = Image.fromarray(pixels)
+    image = Image.fromarray(pixels)
     crops = [
         crop_centre(picture, 17, resize)
-        for picture in (wide, wide.transpose(Image.Transpose.ROTATE_90))
+        for picture in (image, image.transpose(Image.Transpose.ROTATE_90))
         for resize in ("lanczos", "bilinear")
     ]
     sizes = torch.stack([size for _, size in crops])
@@ -178,8 +181,8 @@ def test_views_are_combined(recorded: Recorded) -> None:
     recorded(
         digits=5,
         combined=[
-            encoder_groups._combine(outputs, views, how)
-            for how in ("first", "average", "all")
+            encoder_groups._combine(outputs, views, name)
+            for name in ("first", "average", "all")
         ],
         chosen=targets._choose(outputs, torch.tensor([3, 1])),
         first=targets._choose(outputs, None),
@@ -190,9 +193,9 @@ def test_views_are_combined(recorded: Recorded) -> None:
 def test_one_of_several_views_is_chosen(count: int, has_several: bool) -> None:
     values = torch.arange(12.0).reshape(2, 3, 2)
     online: Any = SimpleNamespace(alternatives=count, combines=True)
-    chosen = OnlineTargets.choose(online, values, torch.tensor([2, 0]))
+    online_targets = OnlineTargets.choose(online, values, torch.tensor([2, 0]))
     expected = torch.stack([values[0, 2], values[1, 0]]) if has_several else values
-    assert torch.equal(chosen, expected)
+    assert torch.equal(online_targets, expected)
     online.combines = False
     assert torch.equal(OnlineTargets.choose(online, values, None), values)
 
@@ -230,8 +233,8 @@ def test_each_store_gets_the_rows_that_it_lacks() -> None:
         )
 
     def writer(name: str) -> Any:
-        def write(rows: Any, values: Any, **more: Any) -> None:
-            assert len(rows) == len(values) == len(more["pixels"])
+        def write(rows: Any, values: Any, **fields: Any) -> None:
+            assert len(rows) == len(values) == len(fields["pixels"])
             written[name] |= dict(
                 zip(rows.tolist(), values[:, 0].tolist(), strict=True)
             )

@@ -43,8 +43,13 @@ def measure(arm="transfer", people=6, **facts) -> Measurements:
     stated = {
         "is_above_chance": True,
         "lead": "50 pictures",
-        "cells": {f"sub-{one:02d}": CellFacts(subject=one) for one in range(people)},
-        "people": {f"sub-{one:02d}": [0.1, 0.2, 0.3] for one in range(people)},
+        "cells": {
+            f"sub-{single_index:02d}": CellFacts(subject=single_index)
+            for single_index in range(people)
+        },
+        "people": {
+            f"sub-{single_index:02d}": [0.1, 0.2, 0.3] for single_index in range(people)
+        },
         "arms": {name: ABOUT for name in (arm, "zero-shot")},
         **facts,
     }

@@ -85,7 +85,7 @@ AMOUNTS: Any = {"pictures": [2, 7], "trials": [1, 9, 20], "minutes": [0.2, 0.9]}
 )
 def test_amounts(recorded: Recorded, lacking: tuple[str, ...]) -> None:
     trials = trials_of(**dict.fromkeys(lacking))
-    chosen = {
+    trials_by_name = {
         f"{unit} {order} {seed}": select_trials(
             trials,
             unit,
@@ -95,14 +95,14 @@ def test_amounts(recorded: Recorded, lacking: tuple[str, ...]) -> None:
         )
         for unit, order, seed in product(AMOUNTS, ("draws", "recording"), (0, 1))
     }
-    sizes = [measure_amounts(trials, one) for one in chosen["pictures draws 0"]]
+    sizes = [measure_amounts(trials, one) for one in trials_by_name["pictures draws 0"]]
     elapsed, total = measure_timeline(trials)
     recorded(
         digits=5,
         timeline=(trials.as_repetitions(elapsed, np.nan), total),
         chosen={
             name: [trials.as_repetitions(mask * 1.0) for mask in masks]
-            for name, masks in chosen.items()
+            for name, masks in trials_by_name.items()
         },
         sizes=sizes,
     )
@@ -110,7 +110,7 @@ def test_amounts(recorded: Recorded, lacking: tuple[str, ...]) -> None:
 
 def test_amounts_that_everybody_has() -> None:
     people = [trials_of(), trials_of(1).take(np.arange(9))]
-    none = np.zeros(25, bool)
+    zeros = np.zeros(25, bool)
     assert limit_amounts(people, "pictures", [9, 1, 4, 8]) == {
         **{"1 picture": 1, "4 pictures": 4, "8 pictures": 8},
         "everything": UNLIMITED,
@@ -120,16 +120,16 @@ def test_amounts_that_everybody_has() -> None:
         21,
         UNLIMITED,
     ]
-    assert measure_amounts(trials_of(onset_s=None), none)[:2].tolist() == [0, 0]
-    assert np.isnan(measure_amounts(trials_of(onset_s=None), ~none)[2])
-    assert measure_amounts(trials_of(), none).tolist() == [0, 0, 0]
+    assert measure_amounts(trials_of(onset_s=None), zeros)[:2].tolist() == [0, 0]
+    assert np.isnan(measure_amounts(trials_of(onset_s=None), ~zeros)[2])
+    assert measure_amounts(trials_of(), zeros).tolist() == [0, 0, 0]
     for unit, order in (("minutes", "draws"), ("pictures", "recording")):
         with pytest.raises(BrainhiveError, match="subject 9"):
             limit_amounts([trials_of(0, 9, onset_s=None)], unit, [1], order)
 
 
-def recipe(*words: str) -> Recipe:
-    return Recipe.resolve("calibrate", None, {}, words)
+def recipe(*arguments: str) -> Recipe:
+    return Recipe.resolve("calibrate", None, {}, arguments)
 
 
 CELLS = [
@@ -142,13 +142,15 @@ IDS = [[f"p{row}" for row in range(9)], [f"p{row}" for row in range(1, 9)]]
 IDS.append([f"p{row}" for row in range(8)])
 
 
-def job_of(*words: str, backbone: str = "nice", **changes: Any) -> Any:
+def job_of(*arguments: str, backbone: str = "nice", **changes: Any) -> Any:
     """Make a calibration of three people, each of whom saw some of nine pictures."""
     everybody = {}
     for subject, ids in zip((4, 5, 6), IDS, strict=True):
-        tested = SimpleNamespace(stimulus=np.array([int(name[1:]) for name in ids]))
+        stand_in = SimpleNamespace(stimulus=np.array([int(name[1:]) for name in ids]))
         trials = trials_of(subject, subject)
-        everybody[subject] = Person(subject, trials, subject % 3, tested, {}, range(9))
+        everybody[subject] = Person(
+            subject, trials, subject % 3, stand_in, {}, range(9)
+        )
 
     def stores(split: str) -> Any:
         store = SimpleNamespace(image_ids=[f"p{row}" for row in range(22)], pixels=None)
@@ -178,7 +180,7 @@ def job_of(*words: str, backbone: str = "nice", **changes: Any) -> Any:
         "train-align", None, {}, ["dataset=demo", f"backbone={backbone}"]
     )
     fields: dict[str, Any] = {
-        "recipe": recipe(*words),
+        "recipe": recipe(*arguments),
         "align": align,
         "training": training,
         "cells": CELLS,
@@ -187,11 +189,11 @@ def job_of(*words: str, backbone: str = "nice", **changes: Any) -> Any:
         "needs_trials": False,
         "epochs": 3,
     }
-    made = Job(**{**fields, **changes})
-    vars(made).update(
+    job = Job(**{**fields, **changes})
+    vars(job).update(
         people=everybody, amounts=NAMES, items=Items.independent(IDS), tests=tests
     )
-    return made
+    return job
 
 
 ARMS = ("zero-shot", "transfer", "scratch", "permuted-transfer", "coral")
@@ -227,18 +229,18 @@ def test_conclusions(
     arms: tuple[str, ...],
     headline: str,
 ) -> None:
-    chosen = ",".join(arm for arm in arms if arm != "coral")
-    words = [f"arms={chosen}", *(["alignments=coral"] if "coral" in arms else [])]
+    text = ",".join(arm for arm in arms if arm != "coral")
+    arguments = [f"arms={text}", *(["alignments=coral"] if "coral" in arms else [])]
     pulls = dict.fromkeys(NAMES, 0.3)
     strength = {"all/seed-1 on 4": Strength(pulls=pulls, chosen_by="recipe")}
 
-    found = summarise_draws(job_of(*words), parts_of(arms), strength)
+    draws = summarise_draws(job_of(*arguments), parts_of(arms), strength)
 
-    facts = found.require_facts(CalibrationFacts)
-    drawn = draw_artifacts(found)
+    facts = draws.require_facts(CalibrationFacts)
+    artifacts = draw_artifacts(draws)
     recorded(
         digits=5,
-        scopes={name: metric_rows(metrics) for name, metrics in found.scopes.items()},
+        scopes={name: metric_rows(metrics) for name, metrics in draws.scopes.items()},
         facts=facts.model_dump(include=FACTS),
         drawn=[
             [
@@ -246,13 +248,13 @@ def test_conclusions(
                 [list(line.values) for line in getattr(one, "lines", ())],
                 [list(row) for row in getattr(one, "rows", ())],
             ]
-            for one in drawn
+            for one in artifacts
         ],
     )
-    titles = [one.title for one in drawn]
-    assert list(facts.arms) == list_arms(recipe(*words)) and len(set(titles)) == len(
-        titles
-    )
+    titles = [one.title for one in artifacts]
+    assert list(facts.arms) == list_arms(recipe(*arguments)) and len(
+        set(titles)
+    ) == len(titles)
     assert facts.arm == headline
 
 
@@ -266,21 +268,21 @@ def test_an_arm_that_was_not_measured_of_everybody_is_left_out() -> None:
     parts[first] = Part(
         parts[first].ranks, parts[first].sizes, {"coral": "few"}, ["scratch"]
     )
-    words = (f"arms={','.join(ARMS[:4])}", "alignments=coral")
-    found: Measurements = summarise_draws(job_of(*words), parts, {})
-    arms = list(found.require_facts(CalibrationFacts).arms)
-    assert arms == list(ARMS[:4]) and list(found.missing) == ["coral"]
+    arguments = (f"arms={','.join(ARMS[:4])}", "alignments=coral")
+    draws: Measurements = summarise_draws(job_of(*arguments), parts, {})
+    arms = list(draws.require_facts(CalibrationFacts).arms)
+    assert arms == list(ARMS[:4]) and list(draws.missing) == ["coral"]
     stamped = {
         name
-        for name, metrics in found.scopes.items()
+        for name, metrics in draws.scopes.items()
         if any("transductive" in metric.protocol for metric in metrics.values())
     }
     first_parts = {name.split(" · ")[0] for name in stamped}
     assert first_parts == {"scratch", "transfer over scratch"}
-    nothing = dict.fromkeys(list_arms(recipe(*words)), "few")
-    parts[first] = Part({}, {}, nothing, ())
+    fromkeys = dict.fromkeys(list_arms(recipe(*arguments)), "few")
+    parts[first] = Part({}, {}, fromkeys, ())
     with pytest.raises(BrainhiveError, match="no arm"):
-        summarise_draws(job_of(*words), parts, {})
+        summarise_draws(job_of(*arguments), parts, {})
 
 
 @pytest.mark.parametrize(
@@ -308,18 +310,16 @@ def test_gains_and_what_suffices(recorded: Recorded) -> None:
         name: [1.0 * (random.random(20) < rate) for _ in range(4)]
         for name, rate in rates.items()
     }
-    everything: Any = SimpleNamespace(low=0.4, chance=0.1)
-    of_two = {name: some[:2] for name, some in hits.items()}
+    stand_in: Any = SimpleNamespace(low=0.4, chance=0.1)
+    of_two = {name: hit[:2] for name, hit in hits.items()}
     recorded(
         better=[find_better_amounts(gains[:stop], items) for stop in range(1, 5)],
         reversed=find_better_amounts(gains[::-1], items),
-        sufficient=find_sufficient_amounts(hits, everything, items),
-        of_two=find_sufficient_amounts(of_two, everything, items),
+        sufficient=find_sufficient_amounts(hits, stand_in, items),
+        of_two=find_sufficient_amounts(of_two, stand_in, items),
     )
     alone = {"everything": hits["everything"]}
-    assert find_sufficient_amounts(alone, everything, items) == {
-        "is_above_chance": True
-    }
+    assert find_sufficient_amounts(alone, stand_in, items) == {"is_above_chance": True}
     for low, chance in ((0.1, 0.1), (None, 0.1), (0.0, None)):
         unsure: Any = SimpleNamespace(low=low, chance=chance)
         assert find_sufficient_amounts(hits, unsure, items) == {}
@@ -374,7 +374,7 @@ def test_each_arm_is_fitted_in_its_way() -> None:
 
 
 def test_one_draw(recorded: Recorded) -> None:
-    tested = trials_of(7, 4)
+    tested_trials = trials_of(7, 4)
     rows = 2 * np.arange(11)
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randn(11, 15, generator=generator)
@@ -402,40 +402,43 @@ def test_one_draw(recorded: Recorded) -> None:
                 raise BrainhiveError("it cannot be tuned")
             return Decoder(trials, arm == "subject-layer")
 
-    person = Person(4, trials_of(1, 4), 0, tested, {"one": pictures}, rows)
+    person = Person(4, trials_of(1, 4), 0, tested_trials, {"one": pictures}, rows)
     arms = ["scratch", "subject-layer", "fine-tuning"]
     base: Any = Learner()
-    drawn = [
+    draws = [
         measure_draw(job_of(), base, person, arms, dict.fromkeys(NAMES), number)
         for number in (0, 1)
     ]
     recorded(
         digits=5,
-        ranks=[{f"{key}": ranks for key, ranks in one.ranks.items()} for one in drawn],
-        sizes=[one.sizes for one in drawn],
+        ranks=[{f"{key}": ranks for key, ranks in one.ranks.items()} for one in draws],
+        sizes=[one.sizes for one in draws],
     )
-    assert [one.together for one in drawn] == [["subject-layer"], []]
-    assert [list(one.missing) for one in drawn] == [["fine-tuning"]] * 2
+    assert [one.together for one in draws] == [["subject-layer"], []]
+    assert [list(one.missing) for one in draws] == [["fine-tuning"]] * 2
     # all recordings are used in the first draw alone
-    whole = [{name for _, name in one.ranks} for one in drawn]
-    assert whole == [set(NAMES), {"2 pictures", "7 pictures"}]
-    assert {arm for arm, _ in drawn[0].ranks} == {"scratch", "subject-layer"}
+    whole_names = [{name for _, name in one.ranks} for one in draws]
+    assert whole_names == [set(NAMES), {"2 pictures", "7 pictures"}]
+    assert {arm for arm, _ in draws[0].ranks} == {"scratch", "subject-layer"}
 
 
 def test_strengths_that_nobody_chooses() -> None:
-    alone = Cell("a", (1,), (4,), 1)
+    single_cell = Cell("a", (1,), (4,), 1)
     # people choose one of several strengths
-    several = job_of("transfer.pulls=1,0.1")
+    several_job = job_of("transfer.pulls=1,0.1")
     assert (
-        find_fixed_pulls(several, CELLS[0]) is None
-        and several.count_choosers(CELLS[0]) == 3
+        find_fixed_pulls(several_job, CELLS[0]) is None
+        and several_job.count_choosers(CELLS[0]) == 3
     )
-    one = find_fixed_pulls(several, alone)
-    assert one is not None and one.chosen_by == "one person"
-    assert list(one.pulls.values()) == [0.3, 0.3, 0.3]
-    given = find_fixed_pulls(job_of("transfer.pulls=0.2"), CELLS[0])
-    assert given is not None and set(given.pulls.values()) == {0.2}
-    assert given.chosen_by == "recipe"
+    fixed_pulls_of_cell = find_fixed_pulls(several_job, single_cell)
+    assert (
+        fixed_pulls_of_cell is not None
+        and fixed_pulls_of_cell.chosen_by == "one person"
+    )
+    assert list(fixed_pulls_of_cell.pulls.values()) == [0.3, 0.3, 0.3]
+    fixed_pulls = find_fixed_pulls(job_of("transfer.pulls=0.2"), CELLS[0])
+    assert fixed_pulls is not None and set(fixed_pulls.pulls.values()) == {0.2}
+    assert fixed_pulls.chosen_by == "recipe"
     closed = find_fixed_pulls(job_of(backbone="ridge", epochs=None), CELLS[0])
     assert closed is not None and set(closed.pulls.values()) == {0.0}
     none = find_fixed_pulls(job_of(), CELLS[0])
@@ -462,9 +465,13 @@ def test_the_nearest_strength_that_is_not_surely_worse() -> None:
 
 def test_a_model_of_fewer_people_validates_on_held_out_concepts() -> None:
     job, paths = job_of(), Paths()
-    made = make_reduced_recipe(job, [1, 3], 7, paths)
-    assert (made.mode, made.subjects, made.seeds) == ("joint", [1, 3], [7])
-    assert made.trained_on is None and made.train.validation >= 0.1
+    reduced_recipe = make_reduced_recipe(job, [1, 3], 7, paths)
+    assert (reduced_recipe.mode, reduced_recipe.subjects, reduced_recipe.seeds) == (
+        "joint",
+        [1, 3],
+        [7],
+    )
+    assert reduced_recipe.trained_on is None and reduced_recipe.train.validation >= 0.1
     for share, selection, expected in (
         (0.2, "test", (0.2, "best")),
         (0.0, "last", (0.1, "last")),
@@ -472,17 +479,19 @@ def test_a_model_of_fewer_people_validates_on_held_out_concepts() -> None:
         keys = {"validation": share, "selection": selection}
         train = job.training.train.model_copy(update=keys)
         training = job.training.model_copy(update={"train": train})
-        chosen = make_reduced_recipe(job_of(training=training), [1], 1, paths).train
-        assert (chosen.validation, chosen.selection) == expected
+        selected_train = make_reduced_recipe(
+            job_of(training=training), [1], 1, paths
+        ).train
+        assert (selected_train.validation, selected_train.selection) == expected
 
 
 def test_work_is_the_number_of_models() -> None:
-    plain = job_of("pictures=2,7", "draws=2").count_work()
+    plain_work = job_of("pictures=2,7", "draws=2").count_work()
     # six models; transfer and scratch after two amounts in two draws, and everything
-    assert (plain.count, plain.cells) == (6 * 2 * 5, 12)
-    several = job_of("pictures=2,7", "transfer.pulls=1,0.1").count_work()
+    assert (plain_work.count, plain_work.cells) == (6 * 2 * 5, 12)
+    several_work = job_of("pictures=2,7", "transfer.pulls=1,0.1").count_work()
     # three and two people each choose one of two, twice after two amounts, and once
-    assert several.count == 6 * 2 * 5 + 3 * (3 + 2) * (1 + 2 * 5)
+    assert several_work.count == 6 * 2 * 5 + 3 * (3 + 2) * (1 + 2 * 5)
     assert job_of("arms=zero-shot").count_work().count == 0
     assert "2 draws" in job_of().describe_protocol([])
     assert "1 draw," not in job_of(draws=2).describe_protocol([])
@@ -498,9 +507,9 @@ def test_at_most_so_many_pictures_are_read_evenly_spaced() -> None:
         return trials_of()
 
     person: Any = SimpleNamespace(read=read)
-    everything = read_training(person, reads_singles=False)
-    few = read_training(person, reads_singles=False, max_pictures=4)
+    training = read_training(person, reads_singles=False)
+    few_training = read_training(person, reads_singles=False, max_pictures=4)
     many = read_training(person, reads_singles=True, max_pictures=40)
-    assert len(everything.stimulus) == len(many.stimulus) == 11
-    assert few.stimulus.tolist() == [0, 4, 8, 12, 16, 20]
+    assert len(training.stimulus) == len(many.stimulus) == 11
+    assert few_training.stimulus.tolist() == [0, 4, 8, 12, 16, 20]
     assert splits == ["train"] * 3

@@ -84,7 +84,7 @@ MIXED = np.eye(6) + 0.3 * np.random.default_rng(9).normal(size=(3, 6, 6))
 
 
 def recording(
-    count: int, seed: int = 0, whitened: bool = False, **known: Any
+    count: int, seed: int = 0, whitened: bool = False, **fields: Any
 ) -> Trials:
     """Return trials of sensors with one to four repetitions of each stimulus."""
     random = np.random.default_rng(seed)
@@ -94,7 +94,7 @@ def recording(
     sessions = np.where(is_there, random.integers(0, 3, is_there.shape), -1)
     if whitened:
         signal = np.einsum("nrij,nrjt->nrit", MIXED[sessions], signal)
-        known |= {"sessions": sessions.astype(np.int8), "whiteners": MIXED}
+        fields |= {"sessions": sessions.astype(np.int8), "whiteners": MIXED}
     names = [f"{seed}/{number}" for number in range(count)]
     return Trials.from_repetitions(
         signal.astype(np.float32),
@@ -104,7 +104,7 @@ def recording(
         100.0,
         "whitened" if whitened else "V",
         repetitions=counts,
-        **known,
+        **fields,
     )
 
 
@@ -119,14 +119,16 @@ READ: dict[str, dict[str, Any]] = {
 }
 
 
-def read(seed: int, count: int, how: dict[str, Any]) -> Trials:
+def read(seed: int, count: int, fields: dict[str, Any]) -> Trials:
     """Return trials as a model reads them."""
-    made = recording(count, seed, how.get("whitened", False))
+    created_recording = recording(count, seed, fields.get("whitened", False))
     window_ms = (20.0, 90.0)
-    part = made.select(how.get("channels"), window_ms, how.get("scale", 1.0))
-    if name := how.get("normalise"):
+    part = created_recording.select(
+        fields.get("channels"), window_ms, fields.get("scale", 1.0)
+    )
+    if name := fields.get("normalise"):
         normalisation = parts.load("normalisations", name).TINY
-        learned = part if seed == 1 else read(1, 20, {**how, "normalise": None})
+        learned = part if seed == 1 else read(1, 20, {**fields, "normalise": None})
         state = normalisation.measure([learned.averages])
         part = part.normalise(normalisation.build(state))
     return part
@@ -158,13 +160,15 @@ def test_sensor_space(recorded: Recorded, name: str) -> None:
 def test_many_stimuli_are_read_in_chunks(
     monkeypatch: pytest.MonkeyPatch, recorded: Recorded
 ) -> None:
-    whole = np.concatenate(list(average_repetitions(recording(9, whitened=True))))
+    whole_joined_array = np.concatenate(
+        list(average_repetitions(recording(9, whitened=True)))
+    )
     monkeypatch.setattr(repetitions, "MAX_STIMULI_PER_READ", 4)
 
     chunks = list(average_repetitions(recording(9, whitened=True)))
 
     assert [len(chunk) for chunk in chunks] == [4, 4, 1]
-    np.testing.assert_array_equal(np.concatenate(chunks), whole)
+    np.testing.assert_array_equal(np.concatenate(chunks), whole_joined_array)
 
 
 def test_repetitions_far_apart_in_time(recorded: Recorded) -> None:
@@ -202,22 +206,22 @@ def test_places_of_sensors(recorded: Recorded) -> None:
     unknown, double = head.copy(), head.copy()
     unknown[1], unknown[4] = 0, np.nan
     double[3] = double[2] + 1e-6
-    placed = place_sensors(Sensors(names, unknown))
-    picture = draw_head("a", placed, dict(zip(names, head[:, 0], strict=True)), "r")
-    few = head.copy()
-    few[:4] = 0
+    sensors = place_sensors(Sensors(names, unknown))
+    picture = draw_head("a", sensors, dict(zip(names, head[:, 0], strict=True)), "r")
+    few_head = head.copy()
+    few_head[:4] = 0
 
     recorded(
         plane=flatten_positions(head),
-        placed=[list(map(float, place)) for place in placed.values()],
-        names=[names.index(name) for name in placed],
+        placed=[list(map(float, place)) for place in sensors.values()],
+        names=[names.index(name) for name in sensors],
         standard=place_sensors(Sensors(SENSORS)),
         values=[point.value for point in picture.points],
         is_diverging=picture.is_diverging,
     )
     assert place_sensors(Sensors(names, double)) == {}
-    assert place_sensors(Sensors(names, few)) == {}
-    assert len(place_sensors(Sensors(names[1:], few[1:]))) == 0
+    assert place_sensors(Sensors(names, few_head)) == {}
+    assert len(place_sensors(Sensors(names[1:], few_head[1:]))) == 0
     assert len(place_sensors(Sensors(names[:6], unknown[:6]))) == 4
     assert place_sensors(Voxels({}, {}, None)) == {}
 
@@ -239,7 +243,7 @@ def test_encoding_model(recorded: Recorded, count: int) -> None:
         products = [x @ y for x, y in zip(values.values(), maps, strict=True)]
         clean = np.sum(products, 0)
         signals.append(clean + random.normal(0, 3, clean.shape))
-    measured = signals[1].reshape(-1, 4, 6)
+    signal = signals[1].reshape(-1, 4, 6)
     labels = Labels.draw(np.arange(13), Items.from_sizes([13]), 30, 2)
     inputs = [
         {name: torch.from_numpy(part).float() for name, part in side.items()}
@@ -259,7 +263,7 @@ def test_encoding_model(recorded: Recorded, count: int) -> None:
     at_times = [np.s_[..., [row]] for row in range(6)]
     halves = [np.s_[:, [0, 2]], np.s_[:, [1, 2, 3]]]
     regions = Axis(REGION, ["a", "b"])
-    split = [stimulus[None] for stimulus in measured]
+    split = [stimulus[None] for stimulus in signal]
     trials = [
         np.concatenate([one, one, one]) + random.normal(size=(3, 4, 6)) for one in split
     ]
@@ -268,14 +272,14 @@ def test_encoding_model(recorded: Recorded, count: int) -> None:
         digits=4,
         full=full,
         partial=partial,
-        map=correlate_over_pictures(full, measured),
-        average=average_positions(measured, halves),
-        by_time=profile_correlation(full, measured, times, at_times, labels),
-        by_region=profile_correlation(full, measured, regions, halves, labels),
+        map=correlate_over_pictures(full, signal),
+        average=average_positions(signal, halves),
+        by_time=profile_correlation(full, signal, times, at_times, labels),
+        by_region=profile_correlation(full, signal, regions, halves, labels),
         unique={
             name: [
-                profile_unique_correlation(full, sides, measured, times, at_times),
-                profile_unique_correlation(full, sides, measured, regions, halves),
+                profile_unique_correlation(full, sides, signal, times, at_times),
+                profile_unique_correlation(full, sides, signal, regions, halves),
             ]
             for name, sides in partial.items()
         },
@@ -346,10 +350,10 @@ def test_labels_and_corrections(recorded: Recorded) -> None:
     names = list("fbhacgdelkjipomn")
     concepts = dict(zip(sorted(names), "xxyyyzzwvvuustrr", strict=True))
     units = StimulusGrouping("concept", concepts).make_items([names])
-    right = random.permutation(18)[:16]
+    correct_permutation = random.permutation(18)[:16]
     ranks = random.permuted(np.tile(np.arange(1, 19), (2, 16, 1)), axis=2)
-    labels = Labels.draw(right, units, 30, 4)
-    other = Labels.draw(right, units, 30, 5)
+    labels = Labels.draw(correct_permutation, units, 30, 4)
+    other_labels = Labels.draw(correct_permutation, units, 30, 5)
     axis = Axis(LEVEL, ["a", "b"])
     tests = [
         standardise(x[0], x[1:])
@@ -359,7 +363,7 @@ def test_labels_and_corrections(recorded: Recorded) -> None:
 
     recorded(
         labels=labels,
-        of_other_seed=other,
+        of_other_seed=other_labels,
         orders=draw_permutations(units, 5, 2),
         ranks=Profile.from_ranks(axis, ranks, labels, 18),
         few=Profile.from_ranks(axis, np.minimum(ranks, 3), labels, 3),
@@ -370,8 +374,8 @@ def test_labels_and_corrections(recorded: Recorded) -> None:
         alone=[compute_p_values(test, test[1:]) for test in tests],
     )
     # labels of another seed are others, the wrong ones too
-    assert (labels.permuted_indices != other.permuted_indices).any()
-    assert (labels.wrong_indices != other.wrong_indices).any()
+    assert (labels.permuted_indices != other_labels.permuted_indices).any()
+    assert (labels.wrong_indices != other_labels.wrong_indices).any()
 
 
 def profile(axis: Axis, effect: Any, metric: str = "margin", **options: Any) -> Profile:
@@ -389,8 +393,19 @@ def short(metrics: Any) -> Any:
     if hasattr(metrics, "low") and hasattr(metrics, "chance"):
         ends = [*metrics.low, *metrics.high] if metrics.low is not None else []
         return np.array([*metrics.values, *ends, metrics.chance], np.float64)
-    rows = [(one.value, one.low, one.high, one.chance, one.n) for one in metrics]
-    people = [one.these_subjects or (np.nan, np.nan) for one in metrics]
+    rows = [
+        (
+            single_metric.value,
+            single_metric.low,
+            single_metric.high,
+            single_metric.chance,
+            single_metric.n,
+        )
+        for single_metric in metrics
+    ]
+    people = [
+        single_metric.these_subjects or (np.nan, np.nan) for single_metric in metrics
+    ]
     return np.array([np.concatenate(pair) for pair in zip(rows, people, strict=True)])
 
 
@@ -457,7 +472,7 @@ def test_conclusions(
         name = "encoding:space"
         groups[1][0].profiles[name] = groups[1][0].profiles[name].take(["FFA", "V1"])
         del groups[1][0].profiles["bands"]
-    found = correct_findings(
+    findings = correct_findings(
         describe_profiles(groups, items, protocol="a", split="test", seeds=(0, 1))
     )
     random = np.random.default_rng(3)
@@ -481,7 +496,7 @@ def test_conclusions(
         )
         for steps in ({"rate_hz": 250}, {"rate_hz": 250, "band_hz": [1, 30]})
     ]
-    bounded, reason = bound_onsets(found, signals)
+    bounded, reason = bound_onsets(findings, signals)
 
     bounds = {"encoding lower ceiling": [0.5] * 11}
     named = {}
@@ -491,7 +506,7 @@ def test_conclusions(
         facts = (one.scores, one.p_values, one.latest_onset_ms, one.first_above_chance)
         named[f"{one.name} {one.metric} {one.axis.name}"] = (tables, facts)
     figures = draw_findings(
-        found,
+        findings,
         space,
         {"offset": 0.5},
         {"r": bounds} if modality == "EEG" else {},
@@ -510,7 +525,7 @@ def test_conclusions(
         ]
         for figure in figures
     ]
-    scopes = list_scopes(found)
+    scopes = list_scopes(findings)
     recorded(
         digits=5,
         findings=named,
@@ -547,7 +562,9 @@ def test_reach_of_filters(recorded: Recorded, name: str) -> None:
     steps = {**STEPS, **span_ms, "whiten": "no", "rate_hz": 62.5, **steps}
     provenance = {"recorded_hz": 250.0, "preparation": steps} | source
     signal = np.zeros((1, 1, 1, len(times_ms)), np.float32)
-    made = Trials.from_repetitions(
+    trials = Trials.from_repetitions(
         signal, ["a"], Sensors(["Oz"]), times_ms / 1000, 62.5, "uV", provenance
     )
-    recorded(latest=np.nan_to_num(find_latest_onsets(made)[::4], posinf=9999).tolist())
+    recorded(
+        latest=np.nan_to_num(find_latest_onsets(trials)[::4], posinf=9999).tolist()
+    )

@@ -121,15 +121,15 @@ def reader_of(subject: int, kind: str, **options: Any) -> Reader:
     trials = {
         split: trials_of(split, subject, kind).select(**options) for split in FEATURES
     }
-    tested = trials["test"]
-    items = Items.independent([list(tested.pictures)], "pictures")
+    test = trials["test"]
+    items = Items.independent([list(test.pictures)], "pictures")
     model: Any = PictureModel()
     tests = MemoryTestSet(
         make_runs([model]), "test", stores=LEVELS, recorded={subject: trials}
     )
     person = tests.open_person(model, subject)
     labels = Labels.draw(np.arange(11), items, 30, 3)
-    return Reader(model, tests, person, tested, np.arange(11), labels, items)
+    return Reader(model, tests, person, test, np.arange(11), labels, items)
 
 
 SPEC = Recipe(draws=30, seed=3)
@@ -143,37 +143,44 @@ def pictures_are_single(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{module}.MAX_COMPONENTS", 2)
 
     def list_items(dataset: Any, stimuli: Any, rows: Any) -> Items:
-        names = [[stimuli.image_ids[row] for row in listed] for listed in rows]
+        names = [[stimuli.image_ids[row] for row in listed_row] for listed_row in rows]
         return Items.independent(names, "pictures")
 
     monkeypatch.setattr(f"{module}.group_rows", list_items)
 
 
-def values_of(found: SubjectProfiles) -> dict[str, Any]:
+def values_of(subject_profiles: SubjectProfiles) -> dict[str, Any]:
     """Return the numbers of profiles by name."""
     profiles = {
-        name: (one.values, one.null, one.shuffled, list(one.axis.at))
-        for name, one in found.profiles.items()
+        name: (
+            single_profile.values,
+            single_profile.null,
+            single_profile.shuffled,
+            list(single_profile.axis.at),
+        )
+        for name, single_profile in subject_profiles.profiles.items()
     }
-    return {"profiles": profiles, "arrays": found.arrays}
+    return {"profiles": profiles, "arrays": subject_profiles.arrays}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_encoding(recorded: Recorded, kind: str) -> None:
-    found = explain_signals(reader_of(2, kind), LEVELS, SPEC)
-    (maps,) = collect_maps([reader_of(2, kind)], {(None, 2): found}) or [(0, {}, 0)]
+    signals = explain_signals(reader_of(2, kind), LEVELS, SPEC)
+    (maps,) = collect_maps([reader_of(2, kind)], {(None, 2): signals}) or [(0, {}, 0)]
 
-    recorded(digits=4, **values_of(found), maps=maps[1])
-    assert set(found.missing) == ({"encoding by sensor"} if kind == "mixed" else set())
+    recorded(digits=4, **values_of(signals), maps=maps[1])
+    assert set(signals.missing) == (
+        {"encoding by sensor"} if kind == "mixed" else set()
+    )
 
 
 def test_pictures_that_were_shown_once_have_no_ceiling() -> None:
     reader = reader_of(2, "plain")
     reader.trials = reader.trials.choose(reader.trials.repetition < 1)
-    found = explain_signals(reader, LEVELS, SPEC)
+    signals = explain_signals(reader, LEVELS, SPEC)
     assert (
-        list(found.missing) == ["ceilings of encoding"]
-        and "encoding:time" in found.profiles
+        list(signals.missing) == ["ceilings of encoding"]
+        and "encoding:time" in signals.profiles
     )
 
 
@@ -183,10 +190,17 @@ def test_similarity(recorded: Recorded, kind: str, people: int) -> None:
     readers = [reader_of(subject, kind) for subject in range(1, people + 1)]
     measured, bounds = explain_similarity(readers, LEVELS["test"], SPEC)
 
-    recorded(digits=4, measured=[values_of(one) for one in measured], bounds=bounds)
+    recorded(
+        digits=4,
+        measured=[values_of(single_profile) for single_profile in measured],
+        bounds=bounds,
+    )
     if kind == "voxels":
         # a region of one voxel has no patterns
-        places = {tuple(one.axis.at) for one in measured[0].profiles.values()}
+        places = {
+            tuple(single_profile.axis.at)
+            for single_profile in measured[0].profiles.values()
+        }
         assert places == {("V1", "V4")}
 
 
@@ -197,20 +211,20 @@ def test_regions_need_two_voxels_of_everybody() -> None:
 
 
 def test_failed_analyses_are_listed_but_recipe_errors_raised() -> None:
-    found = SubjectProfiles()
+    subject_profiles = SubjectProfiles()
     profile = Profile("a", Axis("b", [1]), np.zeros((1, 2)))
 
     def fail(error: Exception) -> Any:
         raise error
 
-    found.attempt("one", lambda: profile)
-    found.attempt("two", lambda: {"time": profile, "space": profile})
-    found.attempt("three", lambda: fail(BrainhiveError("no signal")))
-    assert list(found.profiles) == ["one", "two:time", "two:space"]
-    assert list(found.missing) == ["three"]
+    subject_profiles.attempt("one", lambda: profile)
+    subject_profiles.attempt("two", lambda: {"time": profile, "space": profile})
+    subject_profiles.attempt("three", lambda: fail(BrainhiveError("no signal")))
+    assert list(subject_profiles.profiles) == ["one", "two:time", "two:space"]
+    assert list(subject_profiles.missing) == ["three"]
     for error in (RecipeError("wrong"), DamagedStore("broken")):
         with pytest.raises(type(error)):
-            found.attempt("four", lambda error=error: fail(error))
+            subject_profiles.attempt("four", lambda error=error: fail(error))
 
 
 @pytest.mark.parametrize("p", [1.0, 0.005])
@@ -239,7 +253,7 @@ def test_pictures_that_all_were_shown(
 
     def list_items(dataset: Any, stimuli: Any, rows: Any) -> Items:
         asked.append(rows)
-        names = [[stimuli.image_ids[row] for row in listed] for listed in rows]
+        names = [[stimuli.image_ids[row] for row in listed_row] for listed_row in rows]
         return Items.independent(names, "pictures")
 
     def find_units() -> Items:
@@ -284,7 +298,7 @@ def test_accuracy_of_held_out_trials(
     monkeypatch: pytest.MonkeyPatch, recorded: Recorded
 ) -> None:
     random = np.random.default_rng(0)
-    shown = random.integers(0, 3, 13)
+    integers = random.integers(0, 3, 13)
     predicted = random.integers(0, 3, (4, 13))
     permuted = random.integers(0, 3, (9, 13))
     axis = Axis("b", list("abcd"))
@@ -292,21 +306,21 @@ def test_accuracy_of_held_out_trials(
     decoded = DecodedTrials(
         names=[],
         groups=[],
-        stimuli=shown,
+        stimuli=integers,
         predictions=predicted[None],
         axis=axis,
         n_stimuli=3,
         trials=trials,
         units=np.arange(13),
     )
-    whole = decoded.make_profile(axis, predicted, permuted, 0.4)
+    whole_profile = decoded.make_profile(axis, predicted, permuted, 0.4)
     module = "brainhive_cli.evaluation.explanation.trial_decoding"
     monkeypatch.setattr(f"{module}.MAX_COMPARISONS", 130)
 
-    found = decoded.make_profile(axis, predicted, permuted, 0.4)
+    profile = decoded.make_profile(axis, predicted, permuted, 0.4)
 
-    np.testing.assert_array_equal(found.null, whole.null)
-    recorded(profile=found)
+    np.testing.assert_array_equal(profile.null, whole_profile.null)
+    recorded(profile=profile)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -314,7 +328,7 @@ def test_pages_of_signals(
     monkeypatch: pytest.MonkeyPatch, recorded: Recorded, tmp_path: Any, kind: str
 ) -> None:
     monkeypatch.setattr(repetitions, "MAX_MEASURED_STIMULI", 9)
-    measured = measure_reliability(trials_of("test", 1, kind), "test")
+    reliability = measure_reliability(trials_of("test", 1, kind), "test")
     drawn: list[Any] = []
 
     # figures are listed, not drawn
@@ -322,7 +336,7 @@ def test_pages_of_signals(
         drawn.extend(one for _, some, _ in groups for one in some)
         return []
 
-    def list_headlines(*parts: Any, headlines: Any, **more: Any) -> Any:
+    def list_headlines(*parts: Any, headlines: Any, **fields: Any) -> Any:
         drawn.extend(headlines)
         return SimpleNamespace(write=lambda path: None)
 
@@ -335,7 +349,7 @@ def test_pages_of_signals(
 
     _, figures = write_signal_page(SignalStore.open(path), tmp_path / "page")
 
-    numbers = {"figures": figures, "measured": measured}
+    numbers = {"figures": figures, "measured": reliability}
     recorded(
         digits=4,
         **numbers,
@@ -389,7 +403,7 @@ def test_head_maps_need_places_of_sensors(
     items = Items.independent([[f"p{row}" for row in range(9)]], "pictures")
     values = np.random.default_rng(0).normal(size=(5, 9))
     profile = Profile("margin_lost", Axis(axis, names), values)
-    found = describe_profiles(
+    profiles = describe_profiles(
         [[SubjectProfiles({"sensors": profile})]],
         items,
         protocol="a",
@@ -403,6 +417,6 @@ def test_head_maps_need_places_of_sensors(
     job: Any = SimpleNamespace(tests=tests, recipe=SPEC, subjects={1: []})
 
     missing: dict[str, str] = {}
-    summarise_findings(job, found, [trials], items, missing, [], {"protocol": "a"})
+    summarise_findings(job, profiles, [trials], items, missing, [], {"protocol": "a"})
 
     assert ("head maps" in missing) == is_missing

@@ -115,20 +115,22 @@ def test_results_of_windows(recorded: Recorded) -> None:
         best=[result.event["best"] for result in results],
         signals=[result.signal for result in results],
     )
-    shown = [result.event["shown"] for result in results]
-    assert shown[3:6] == ["a/q0", "a/p1", None]
+    showns = [result.event["shown"] for result in results]
+    assert showns[3:6] == ["a/q0", "a/p1", None]
     # the model was trained on picture 2; others are not searched, or not known
-    tested = [result.is_tested for result in results]
-    assert tested == [True, True, True, False, True, False, False, True, True, True]
+    is_testeds = [result.is_tested for result in results]
+    assert is_testeds == [True, True, True, False, True, False, False, True, True, True]
     assert list(decoder.unknown_events) == ["x0"]
     assert decoder.decode([]) == [] and len(results) == 10
 
 
 def test_lists_of_the_template_are_not_those_of_windows() -> None:
-    plain, numbered = decoder_of(), decoder_of()
+    plain_decoder, numbered = decoder_of(), decoder_of()
     lists = {"trial_numbers": np.zeros(1, np.int64), "known_digests": ONE}
     numbered.template = replace(numbered.template, **lists)
-    results = [each.decode(windows_of("p1 p4 p2")) for each in (plain, numbered)]
+    results = [
+        each.decode(windows_of("p1 p4 p2")) for each in (plain_decoder, numbered)
+    ]
     first, second = ([result.event for result in each] for each in results)
     assert first == second and len(first) == 3
 
@@ -196,7 +198,9 @@ def test_a_whitener_of_the_training_is_used_at_once() -> None:
 
 def test_trials_of_the_training_are_known_again() -> None:
     windows = windows_of("p0 p1 p3 p4", 2)
-    signals = torch.stack([torch.from_numpy(one.signal[[1, 3, 0]]) for one in windows])
+    signals = torch.stack(
+        [torch.from_numpy(single_window.signal[[1, 3, 0]]) for single_window in windows]
+    )
     nearly = signals[2] + 0.25 * draw(3, 6, seed=9)
     learned = compute_trial_vectors(
         torch.stack([2 * signals[0] + 3, nearly, *draw(9, 3, 6)])
@@ -210,9 +214,11 @@ def test_trials_of_the_training_are_known_again() -> None:
 
 
 def test_trials_are_described_by_some_of_their_numbers(recorded: Recorded) -> None:
-    many = compute_trial_vectors(draw(3, 5, 700) + 4)
-    assert many.shape == (3, 1167) and torch.allclose(many.norm(dim=1), torch.ones(3))
-    recorded(digits=4, few=compute_trial_vectors(draw(3, 2, 5)), many=many)
+    trial_vectors = compute_trial_vectors(draw(3, 5, 700) + 4)
+    assert trial_vectors.shape == (3, 1167) and torch.allclose(
+        trial_vectors.norm(dim=1), torch.ones(3)
+    )
+    recorded(digits=4, few=compute_trial_vectors(draw(3, 2, 5)), many=trial_vectors)
 
 
 def test_learned_trials_come_from_unchanged_stores() -> None:
@@ -315,10 +321,12 @@ def test_the_template_says_of_windows_what_stores_say() -> None:
     cutting = Cutting(steps, 500.0)
     places = tuple((0.01 * row, 0.02, 0.03) for row in range(3))
     preparation = LivePreparation(steps, CHANNELS, "µV")
-    own = preparation.make_template(CHANNELS, cutting, spec_of(positions=places))
-    assert own.signal.shape == (1, 4, 6) and own.rate_hz == 100
-    assert own.positions is not None
-    np.testing.assert_allclose(np.array(own.positions)[[1, 3, 0]], places)
+    own_template = preparation.make_template(
+        CHANNELS, cutting, spec_of(positions=places)
+    )
+    assert own_template.signal.shape == (1, 4, 6) and own_template.rate_hz == 100
+    assert own_template.positions is not None
+    np.testing.assert_allclose(np.array(own_template.positions)[[1, 3, 0]], places)
     strange = preparation.make_template(("Fz", "X1"), cutting, spec_of())
     assert strange.positions is None and strange.unit == "µV"
     white = Steps(epoch_ms=(-50, 60), keep_ms=(0, 60), rate_hz=100)
@@ -458,8 +466,8 @@ def test_columns_are_those_of_the_model() -> None:
     steps = Steps(epoch_ms=(-50, 60), keep_ms=(0, 60), rate_hz=100, whiten="no")
     preparation = LivePreparation(steps, ("Cz", "Oz"), "µV")
     source: Any = type("Source", (), {"model_fields": {"unit": None}})()
-    everything = choose_columns(preparation, stream_of("Oz Fz Cz x"), "none", source)
-    assert everything == [2, 0]
+    columns = choose_columns(preparation, stream_of("Oz Fz Cz x"), "none", source)
+    assert columns == [2, 0]
     # a mapping reads all channels of the kind
     mapped = choose_columns(preparation, stream_of("Oz Fz Pz x"), "spline", source)
     assert mapped == [0, 1, 2]

@@ -63,8 +63,12 @@ def base(tmp_path_factory, run_command):
         write_pictures(base / "data/image-folder")
         (base / "data/recordings").mkdir()
         for session in (1, 2):
-            shown = Presentation.randomize(4, seed=session)
-            raw = annotate(make_raw(shown, seed=session), shown, list(shown.pictures))
+            presentation = Presentation.randomize(4, seed=session)
+            raw = annotate(
+                make_raw(presentation, seed=session),
+                presentation,
+                list(presentation.pictures),
+            )
             raw.save(
                 base / f"data/recordings/sub-01_ses-0{session}.fif", verbose="ERROR"
             )
@@ -86,14 +90,14 @@ def models(base, run_command):
 
 def open_session(run, *overrides, session=2):
     file = f"source.file=data/recordings/sub-01_ses-0{session}.fif"
-    words = (
+    arguments = (
         f"run={run}",
         "source.kind=recording",
         file,
         "source.speed=10000",
         *overrides,
     )
-    job = Job.resolve(Recipe.resolve("live", None, {}, words))
+    job = Job.resolve(Recipe.resolve("live", None, {}, arguments))
     return job, job.open(HERE)
 
 
@@ -136,8 +140,8 @@ def offline(person, session):
     tokens = {}
     for picture, row in enumerate(responses.stimulus):
         trials = responses.find_trials([picture])
-        chosen = trials[responses.sessions[trials] == session - 1]
-        signals = torch.from_numpy(responses.singles[chosen])
+        trial = trials[responses.sessions[trials] == session - 1]
+        signals = torch.from_numpy(responses.singles[trial])
         tokens[image_ids[row]] = person.model.encode(responses, signals)
     return tokens
 
@@ -168,7 +172,7 @@ def test_tokens_are_those_of_eval_retrieval_s_single_trials(models, name):
 @pytest.mark.nightly
 def test_averages_of_repetitions_rank_as_in_eval_retrieval(models, base, run_command):
     """The store contains only the replayed session."""
-    run = models["plain"]
+    finished_plain = models["plain"]
     run_command(
         "prepare",
         "preparation.kind=recording",
@@ -176,14 +180,17 @@ def test_averages_of_repetitions_rank_as_in_eval_retrieval(models, base, run_com
         "paths.signals=only-second",
         *(*PREPARATIONS["plain"], "preparation.files='*ses-02*'"),
     )
-    _, loop, _ = replay(run)
+    _, loop, _ = replay(finished_plain)
 
     offline = run_command(
-        "eval-retrieval", f"run={run}", "paths.signals=only-second", "sheet_rows=0"
+        "eval-retrieval",
+        f"run={finished_plain}",
+        "paths.signals=only-second",
+        "sheet_rows=0",
     )
 
-    measured = RunFolder(offline.folder).measurements()
-    (items,) = [measured.items[name] for name in measured.facts.cells]
+    measurements = RunFolder(offline.folder).measurements()
+    (items,) = [measurements.items[name] for name in measurements.facts.cells]
     assert (
         dict(zip(items["image_ids"], np.array(items["ranks"]).ravel(), strict=True))
         == loop.score.average_ranks
@@ -191,12 +198,12 @@ def test_averages_of_repetitions_rank_as_in_eval_retrieval(models, base, run_com
 
 
 def test_what_cannot_be_equal_is_said_before_the_start(models):
-    for name, words in {
+    for name, arguments in {
         "zero": "looks ahead",
         "whitened": "session 2 of the training",
     }.items():
         _, opened = open_session(models[name])
-        assert words in " ".join(opened.differences)
+        assert arguments in " ".join(opened.differences)
     _, opened = open_session(models["plain"])
     assert opened.differences == ()
 

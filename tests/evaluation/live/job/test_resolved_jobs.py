@@ -15,8 +15,8 @@ from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.training.alignment.cells import Cell
 
 
-def recipe(*words: str) -> Recipe:
-    return Recipe.resolve("live", None, {}, ("source.kind=mock", *words))
+def recipe(*arguments: str) -> Recipe:
+    return Recipe.resolve("live", None, {}, ("source.kind=mock", *arguments))
 
 
 def cells_of(*people: tuple[int, ...]) -> list[Cell]:
@@ -82,7 +82,7 @@ PERSON: Any = SimpleNamespace(
 
 def session(
     tmp_path: Path,
-    *words: str,
+    *arguments: str,
     has_markers: bool = True,
     train_ids: Sequence[str] = ("a/p1", "a/q0"),
 ) -> Job:
@@ -95,13 +95,13 @@ def session(
 
     paths = SimpleNamespace(under_home=lambda name: tmp_path / name)
     source = SimpleNamespace(has_markers=has_markers, has_windows=False, is_file=False)
-    spec: Any = recipe(*words)
-    asked = SimpleNamespace(
+    spec: Any = recipe(*arguments)
+    stand_in = SimpleNamespace(
         events=spec.events, source=source, paths=paths, gallery="test"
     )
     dataset = SimpleNamespace(are_categories=False, name="made")
     align: Any = SimpleNamespace(dataset=dataset)
-    job = Job(asked, align, Cell("a", (1,), (1,), 1), 1)  # type: ignore[arg-type]
+    job = Job(stand_in, align, Cell("a", (1,), (1,), 1), 1)  # type: ignore[arg-type]
     vars(job)["tests"] = SimpleNamespace(open_pictures=open_pictures)
     return job
 
@@ -131,25 +131,29 @@ def test_events_are_called_by_their_pictures_or_a_table(tmp_path: Path) -> None:
     # the recipe's table has to name pictures of the gallery
     own = tmp_path / "own.csv"
     own.write_text("event,picture\n3,p1\n")
-    chosen = session(tmp_path, f"events={own}")
-    assert chosen.read_event_names(PERSON, gallery)[0].find_row("3") == 1
+    selected_session = session(tmp_path, f"events={own}")
+    assert selected_session.read_event_names(PERSON, gallery)[0].find_row("3") == 1
     own.write_text("event,picture\n3,strange\n")
     with pytest.raises(BrainhiveError):
-        chosen.read_event_names(PERSON, gallery)
+        selected_session.read_event_names(PERSON, gallery)
     own.unlink()
     with pytest.raises(MissingData):
-        chosen.read_event_names(PERSON, gallery)
+        selected_session.read_event_names(PERSON, gallery)
     assert describe_table(own).error is not None and describe_table(table).error is None
 
 
-@pytest.mark.parametrize("words", [("page=false", "port=80"), ("page=false", "host=a")])
-def test_keys_of_the_page_need_a_page(words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [("page=false", "port=80"), ("page=false", "host=a")]
+)
+def test_keys_of_the_page_need_a_page(arguments: tuple[str, ...]) -> None:
     with pytest.raises(RecipeError):
-        recipe(*words)
+        recipe(*arguments)
 
 
-@pytest.mark.parametrize("words", [("events=a.csv",), ("whiten_trials=30",)])
-def test_prepared_windows_have_no_events_or_whitening(words: tuple[str, ...]) -> None:
-    assert recipe(*words)
+@pytest.mark.parametrize("arguments", [("events=a.csv",), ("whiten_trials=30",)])
+def test_prepared_windows_have_no_events_or_whitening(
+    arguments: tuple[str, ...],
+) -> None:
+    assert recipe(*arguments)
     with pytest.raises(RecipeError):
-        Recipe.resolve("live", None, {}, ("source.kind=signals", *words))
+        Recipe.resolve("live", None, {}, ("source.kind=signals", *arguments))

@@ -32,8 +32,8 @@ def truth(home: Path) -> Path:
     return home / "truth"
 
 
-def scored(made: Path, truth: Path | str, *more: str) -> tuple[str, ...]:
-    return (f"score={made}", f"truth={truth}", "sheet_rows=0", *more)
+def scored(path: Path, truth: Path | str, *arguments: str) -> tuple[str, ...]:
+    return (f"score={path}", f"truth={truth}", "sheet_rows=0", *arguments)
 
 
 @pytest.mark.nightly
@@ -46,21 +46,22 @@ def test_folders_of_frames_are_scored_with_floor_and_still(run_command, home, tr
         "reconstruct", *scored(home / "made", truth, FAST, "medium=clip")
     )
 
-    found = result.metrics
-    assert found.facts.sources == ["scored", "shuffled", "still"]
+    metrics = result.metrics
+    assert metrics.facts.sources == ["scored", "shuffled", "still"]
     values = {
-        source: found.scopes[source]["frame_ssim"].value
-        for source in found.facts.sources
+        source: metrics.scopes[source]["frame_ssim"].value
+        for source in metrics.facts.sources
     }
     assert (
         values["scored"] > 0.5
         and values["scored"] > max(values["shuffled"], values["still"]) + 0.05
     )
     ours, still = (
-        found.items[scope]["frame_psnr"] for scope in ("scored · made", "still · made")
+        metrics.items[scope]["frame_psnr"]
+        for scope in ("scored · made", "still · made")
     )
-    assert all(a > b for a, b in zip(ours, still, strict=True))
-    psnr = found.overall["frame_psnr"]
+    assert all(our > b for our, b in zip(ours, still, strict=True))
+    psnr = metrics.overall["frame_psnr"]
     few = (
         "none: all items are of one unit (a block of fewer than 360 neighbouring clips)"
     )
@@ -76,15 +77,16 @@ def test_folders_of_frames_are_scored_with_floor_and_still(run_command, home, tr
 
 def test_neurons_two_columns_are_cut_at_their_border(run_command, home):
     for number, name in enumerate(NAMES):
-        true = draw_clip(number)
+        true_clip = draw_clip(number)
         save_animation(
-            home / "gifs" / f"{name}-a square moves.gif", place_side_by_side(true, true)
+            home / "gifs" / f"{name}-a square moves.gif",
+            place_side_by_side(true_clip, true_clip),
         )
 
-    found = run_command("reconstruct", *scored(home / "gifs", "left", FAST)).metrics
+    metrics = run_command("reconstruct", *scored(home / "gifs", "left", FAST)).metrics
 
     # equal, to the pixel
-    assert found.overall["frame_psnr"].value == pytest.approx(58.92, abs=0.01)
+    assert metrics.overall["frame_psnr"].value == pytest.approx(58.92, abs=0.01)
     columns = [
         media_files.read_animation(home / "gifs/0-a square moves.gif").frames[
             :, :, half
@@ -119,11 +121,11 @@ def test_clips_have_all_metrics_with_chance_beside_the_stimuli(
         *scored(home / "made", truth, "medium=clip", f"metrics={','.join(names)}"),
     )
 
-    found = result.metrics
-    assert set(found.overall) == set(names) and not found.missing
+    metrics = result.metrics
+    assert set(metrics.overall) == set(names) and not metrics.missing
     chances = {
         name: metric.chance
-        for name, metric in found.overall.items()
+        for name, metric in metrics.overall.items()
         if metric.chance is not None
     }
     assert chances == {
@@ -136,12 +138,13 @@ def test_clips_have_all_metrics_with_chance_beside_the_stimuli(
         "videomae": 0.5,
     }
     assert (
-        found.overall["video_50way"].pool == 50 and found.overall["videomae"].pool == 3
+        metrics.overall["video_50way"].pool == 50
+        and metrics.overall["videomae"].pool == 3
     )
-    assert set(found.scopes["truth"]) == {"clip_pcc", "clip_pcc_neighbours"}
-    assert found.scopes["still"]["clip_pcc"].value == pytest.approx(1, abs=1e-6)
+    assert set(metrics.scopes["truth"]) == {"clip_pcc", "clip_pcc_neighbours"}
+    assert metrics.scopes["still"]["clip_pcc"].value == pytest.approx(1, abs=1e-6)
     truth_less = [
-        row.metric for row in found.facts.comparisons if row.second == "truth"
+        row.metric for row in metrics.facts.comparisons if row.second == "truth"
     ]
     assert set(truth_less) == {"clip_pcc", "clip_pcc_neighbours"}
     assert "stimuli themselves" in result.tables[0].columns

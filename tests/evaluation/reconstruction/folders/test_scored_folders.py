@@ -42,8 +42,8 @@ def save(path: Path, random: np.random.Generator) -> None:
     Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC).save(path)
 
 
-def asked(folders: tuple[Path, Path], *more: str) -> tuple[str, ...]:
-    return (f"score={folders[0]}", f"truth={folders[1]}", *more)
+def asked(folders: tuple[Path, Path], *arguments: str) -> tuple[str, ...]:
+    return (f"score={folders[0]}", f"truth={folders[1]}", *arguments)
 
 
 def test_folders_are_scored_by_name_and_unmatched_files_listed(
@@ -88,18 +88,18 @@ def test_true_pictures_among_the_scored_are_left_out_and_named(
 ):
     """Public code may write the original as sample 0, in another format and size."""
     made, truth = folders
-    plain = run_command("reconstruct", *asked(folders, PIXELS)).metrics.overall
+    plain_overall = run_command("reconstruct", *asked(folders, PIXELS)).metrics.overall
     original = Image.open(truth / "a/dog.jpg")
     original.resize((64, 64), Image.Resampling.BICUBIC).save(made / "dog_2.png")
     Image.open(truth / "b/cow.png").save(made / "cow_0.webp", lossless=True)
     capsys.readouterr()
 
-    found = run_command("reconstruct", *asked(folders, PIXELS)).metrics
+    resulting_metrics = run_command("reconstruct", *asked(folders, PIXELS)).metrics
 
-    assert found.facts.originals == ["dog_2.png", "cow_0.webp"]
-    assert found.facts.without == ["b/cow"]
+    assert resulting_metrics.facts.originals == ["dog_2.png", "cow_0.webp"]
+    assert resulting_metrics.facts.without == ["b/cow"]
     assert "dog_2.png, cow_0.webp" in capsys.readouterr().err
-    assert found.overall == plain
+    assert resulting_metrics.overall == plain_overall
     with pytest.raises(BrainhiveError, match=r"\b3 .* b/cat\.png"):
         run_command("reconstruct", f"score={truth}", f"truth={truth}", PIXELS)
 
@@ -108,10 +108,12 @@ def test_pictures_of_one_colour_are_counted_beside_every_number(
     run_command, folders, capsys
 ):
     Image.new("RGB", (40, 40)).save(folders[0] / "dog_1.png")
-    found = run_command("reconstruct", *asked(folders, PIXELS)).metrics
-    assert [Path(name).name for name in found.facts.one_colour] == ["dog_1.png"]
-    assert found.overall["pixcorr"].caveats == (ONE_COLOUR,)
-    assert found.facts.caveats == [ONE_COLOUR]
+    resulting_metrics = run_command("reconstruct", *asked(folders, PIXELS)).metrics
+    assert [Path(name).name for name in resulting_metrics.facts.one_colour] == [
+        "dog_1.png"
+    ]
+    assert resulting_metrics.overall["pixcorr"].caveats == (ONE_COLOUR,)
+    assert resulting_metrics.facts.caveats == [ONE_COLOUR]
     assert "dog_1.png" in capsys.readouterr().err
 
 
@@ -119,11 +121,11 @@ def test_metrics_with_new_weights_are_added_by_the_same_command(
     run_command, folders, image_networks_absent, image_weights
 ):
     several = asked(folders, "metrics=pixcorr,effnet")
-    first = run_command("reconstruct", *several)
-    assert list(first.metrics.overall) == ["pixcorr"] and list(
-        first.metrics.missing
+    first_result = run_command("reconstruct", *several)
+    assert list(first_result.metrics.overall) == ["pixcorr"] and list(
+        first_result.metrics.missing
     ) == ["effnet"]
-    assert "Eff ↓" in first.tables[0].note
+    assert "Eff ↓" in first_result.tables[0].note
 
     image_networks_absent.mkdir(parents=True)
     (image_networks_absent / "efficientnet_b1-c27df63c.pth").symlink_to(
@@ -131,7 +133,7 @@ def test_metrics_with_new_weights_are_added_by_the_same_command(
     )
 
     second = run_command("reconstruct", *several)
-    assert second.folder == first.folder
+    assert second.folder == first_result.folder
     assert (
         list(second.metrics.overall) == ["effnet", "pixcorr"]
         and not second.metrics.missing
@@ -147,8 +149,8 @@ def test_one_picture_has_its_own_metrics_and_no_identification(
 
     result = run_command("reconstruct", *alone, encoder, PIXELS)
     assert list(result.metrics.overall) == ["pixcorr", "ssim"]
-    about = result.metrics.facts.scope
-    assert about and result.tables[0].note.startswith(f"for {about}. ")
+    scope = result.metrics.facts.scope
+    assert scope and result.tables[0].note.startswith(f"for {scope}. ")
     assert "Protocol: brainhive, 1 repeat" in result.tables[0].note
     assert "identification" in capsys.readouterr().err
     with pytest.raises(BrainhiveError) as caught:

@@ -60,12 +60,15 @@ def test_every_shuffled_item_has_another_items_heads_each_once():
     tensors = shuffled.decoded.tensors
     origin_ids = [ids[int(n)] for n in tensors["token"][:, 0]]
     assert sorted(origin_ids) == shuffled.image_ids == ids
-    assert all(one != other for one, other in zip(ids, origin_ids, strict=True))
+    assert all(
+        one != other_origin_id
+        for one, other_origin_id in zip(ids, origin_ids, strict=True)
+    )
     assert torch.equal(tensors["latent"][:, 3, 1, 1], tensors["token"][:, 0])
     assert [
         f"item {text.split()[1]}" for text in shuffled.decoded.texts["caption"]
     ] == origin_ids
-    again = decoded_set(9).shuffle_signals().decoded.tensors["token"]
-    assert torch.equal(again, tensors["token"])
+    second_token = decoded_set(9).shuffle_signals().decoded.tensors["token"]
+    assert torch.equal(second_token, tensors["token"])
     with pytest.raises(RecipeError, match="shuffle"):
         original.take_first(1).shuffle_signals()

@@ -52,15 +52,15 @@ FRAMES = 3
 
 
 def test_one_column_of_a_clip_is_cut(tmp_path: Path) -> None:
-    truth, made = draw_media(1, 12, 2), draw_media(2, 12, 2)
+    truth, media = draw_media(1, 12, 2), draw_media(2, 12, 2)
     grid = np.zeros((2, 16, 30, 3), np.uint8)
-    grid[:, 2:14, 2:14], grid[:, 2:14, 16:28] = truth, made
-    columns = {"border": grid, "plain": np.concatenate([truth, made], 2)}
+    grid[:, 2:14, 2:14], grid[:, 2:14, 16:28] = truth, media
+    columns = {"border": grid, "plain": np.concatenate([truth, media], 2)}
     for name, pixels in columns.items():
         media_files.save(pixels, tmp_path / f"{name}.png", 8)
-        for column, expected in enumerate((truth, made)):
-            cut = open_column(tmp_path / f"{name}.png", column)
-            np.testing.assert_array_equal(cut.frames, expected)
+        for column, expected in enumerate((truth, media)):
+            cut_column = open_column(tmp_path / f"{name}.png", column)
+            np.testing.assert_array_equal(cut_column.frames, expected)
     media_files.save(grid[:, :, :-1], tmp_path / "other.png", 8)
     with pytest.raises(BrainhiveError, match="29 × 16"):
         open_column(tmp_path / "other.png", 0)
@@ -88,9 +88,9 @@ def test_folders_of_clips_are_matched(tmp_path: Path) -> None:
         where[1]: digest_media(list_media(where[1], "clip")),
         where[0]: digest_media(list_media(where[0], "clip")),
     }
-    before = digest_media(list_media(where[0], "clip"))
+    initial_digest_media = digest_media(list_media(where[0], "clip"))
     Image.fromarray(draw_media(9, 12)).save(tmp_path / "made/b 2/1.png")
-    assert digest_media(list_media(where[0], "clip")) != before
+    assert digest_media(list_media(where[0], "clip")) != initial_digest_media
     Image.fromarray(draw_media(1, 12)).save(tmp_path / "made/alone.png")
     with pytest.raises(BrainhiveError):
         list_media(where[0], "clip")
@@ -113,20 +113,20 @@ def test_stills_repeat_the_first_frame(tmp_path: Path) -> None:
         for file in (clip, clip.with_name(clip.name.replace("-0", "-1"))):
             media_files.save(draw_media(number, 12, 3), file, 8)
     clips = GeneratedSet("brain", "sub-01", (4,), files, 1)
-    run, nearest = RunFolder(tmp_path / "run"), replace(clips, source="nearest")
+    run_folder, nearest = RunFolder(tmp_path / "run"), replace(clips, source="nearest")
 
-    (stills,) = make_stills([clips, nearest], run)
+    (stills,) = make_stills([clips, nearest], run_folder)
 
     assert (stills.source, stills.subject, stills.seeds) == ("still", 1, (4,))
     for (_, clip), (_, still) in zip(clips.media, stills.media, strict=True):
         made, frames = media_files.read(still), media_files.read(clip).frames
         assert np.array_equal(made.frames, frames[[0, 0, 0]]) and made.rate_hz == 8
     with pytest.raises(MissingData):
-        make_stills([nearest], run)
+        make_stills([nearest], run_folder)
     picture = tmp_path / "picture.png"
     Image.fromarray(draw_media(1, 12)).save(picture)
     with pytest.raises(MissingData):
-        make_stills([replace(clips, files={"a": [picture]})], run)
+        make_stills([replace(clips, files={"a": [picture]})], run_folder)
 
 
 def test_noise_of_items(recorded: Recorded) -> None:
@@ -250,7 +250,7 @@ SOURCES: Any = ("images", "brain", "shuffled", "zeroed", "mean_embedding")
 def test_heads_of_sources(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
     monkeypatch.setattr(generation, "Targets", Sized)
     heads = heads_of(made_run())
-    whole = heads.average_heads("train")
+    whole_heads = heads.average_heads("train")
     # three stimuli at once
     monkeypatch.setattr(generation, "MAX_VALUES_PER_BLOCK", 3 * 7)
     sets = make_decoded_sets(SOURCES, brain_sets(), heads, "test", 3)
@@ -260,24 +260,29 @@ def test_heads_of_sources(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -
     recorded(
         digits=5,
         average=heads.average_heads("train").tensors,
-        sets=[one.decoded and one.decoded.tensors for one in sets],
-        ids=[one.image_ids for one in sets],
+        sets=[
+            generated_set.decoded and generated_set.decoded.tensors
+            for generated_set in sets
+        ],
+        ids=[generated_set.image_ids for generated_set in sets],
         blocks=[[len(block) for block in some] for some in (blocks, keyed)],
         widths=[block.tensors["token"].shape[1] for block in (*blocks, *keyed)],
     )
-    torch.testing.assert_close(whole.tensors, heads.average_heads("train").tensors)
+    torch.testing.assert_close(
+        whole_heads.tensors, heads.average_heads("train").tensors
+    )
     twice = ["brain", "brain", "shuffled", "shuffled"]
     order = ["images", *twice, "zeroed", "mean_embedding"]
-    assert [one.source for one in sets] == order
-    assert [one.name for one in sets[:4]] == [
+    assert [generated_set.source for generated_set in sets] == order
+    assert [generated_set.name for generated_set in sets[:4]] == [
         "images",
         "sub-01/sub-01",
         "sub-02/sub-02",
         "shuffled/sub-01/sub-01",
     ]
     assert sets[1].name_file("test 1", 2) == "samples/sub-01/sub-01/test 1/02.png"
-    everything = make_decoded_sets(["brain"], brain_sets(), heads, "test", None)
-    assert len(everything[0].image_ids) == 5
+    decoded_sets = make_decoded_sets(["brain"], brain_sets(), heads, "test", None)
+    assert len(decoded_sets[0].image_ids) == 5
 
 
 @pytest.mark.parametrize("folds", [False, True])
@@ -288,12 +293,12 @@ def test_baselines(
     monkeypatch.setattr(generation, "MAX_VALUES_PER_BLOCK", 5 * 7)
     monkeypatch.setattr(baselines, "MAX_AVERAGED_PICTURES", 11)
     monkeypatch.setattr(baselines, "READ_AHEAD_PICTURES", 4)
-    align, run = made_run(folds), RunFolder(tmp_path)
+    align, run_folder = made_run(folds), RunFolder(tmp_path)
     recipe = Recipe(resolution_px=16)
     sources: Any = ["nearest", "mean", "still"]
 
     made, missing = make_baselines(
-        align, recipe, sources, brain_sets(), [], heads_of(align), "a", run
+        align, recipe, sources, brain_sets(), [], heads_of(align), "a", run_folder
     )
 
     pixels = {
@@ -307,17 +312,19 @@ def test_baselines(
     assert list(missing) == ["still"]
     # files that are there are kept
     times = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.png")}
-    make_baselines(align, recipe, sources, brain_sets(), [], heads_of(align), "a", run)
+    make_baselines(
+        align, recipe, sources, brain_sets(), [], heads_of(align), "a", run_folder
+    )
     assert times == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.png")}
     # training pictures are no baseline of themselves
-    own = Recipe(split="train")
+    own_recipe = Recipe(split="train")
     again, missing = make_baselines(
-        align, own, sources, brain_sets(), [], heads_of(align), "a", run
+        align, own_recipe, sources, brain_sets(), [], heads_of(align), "a", run_folder
     )
     assert again == [] and set(missing) == {"still", "nearest", "mean"}
     # clips have no mean
     clips = make_baselines(
-        made_run(frames=1), recipe, ["mean"], brain_sets(), [], None, "a", run
+        made_run(frames=1), recipe, ["mean"], brain_sets(), [], None, "a", run_folder
     )
     assert list(clips[1]) == ["mean"]
 
@@ -349,7 +356,7 @@ def test_generated_files(
     recorded: Recorded, tmp_path: Path, count: int, batch_size: int
 ) -> None:
     sampler: Any = Drawn(batch_size)
-    run = RunFolder(tmp_path)
+    run_folder = RunFolder(tmp_path)
     brain = brain_sets()[0]
 
     def rerank(pixels: np.ndarray, heads: Decoded) -> torch.Tensor:
@@ -359,8 +366,17 @@ def test_generated_files(
 
     choose = rerank if count > 1 else None
     sets = [brain, replace(brain, source="zeroed", cell=None, decoded=None)]
-    for one in sets:
-        generate_set(sampler, one, run, HERE, 2, 5, n_candidates=count, rerank=choose)
+    for generated_set in sets:
+        generate_set(
+            sampler,
+            generated_set,
+            run_folder,
+            HERE,
+            2,
+            5,
+            n_candidates=count,
+            rerank=choose,
+        )
     files = sorted(tmp_path.rglob("*.png"))
     levels = [int(np.asarray(Image.open(file))[0, 0, 0]) for file in files]
 
@@ -369,7 +385,9 @@ def test_generated_files(
     # only what is missing is generated again
     sampler.calls.clear()
     files[3].unlink()
-    generate_set(sampler, sets[0], run, HERE, 2, 5, n_candidates=count, rerank=choose)
+    generate_set(
+        sampler, sets[0], run_folder, HERE, 2, 5, n_candidates=count, rerank=choose
+    )
     assert sum(sampler.calls) == count
     assert [int(np.asarray(Image.open(file))[0, 0, 0]) for file in files] == levels
 
@@ -379,10 +397,10 @@ def test_the_sampler_gives_each_row_its_conditions(guidance: float) -> None:
     asked: dict[str, Any] = {}
 
     def draw_zeros(
-        conditioning: Any, seeds: Any, side: int, *more: Any, **named: Any
+        conditioning: Any, seeds: Any, number: int, *more: Any, **fields: Any
     ) -> Any:
-        asked.update(tokens=conditioning.embeddings, side=side, null=named["null"])
-        return torch.zeros(len(seeds), 3, side, side)
+        asked.update(tokens=conditioning.embeddings, side=number, null=fields["null"])
+        return torch.zeros(len(seeds), 3, number, number)
 
     prior: Any = SimpleNamespace(
         null=lambda count, seeds: Conditioning(torch.zeros(count, 1, 2)),
@@ -403,13 +421,13 @@ def test_the_sampler_gives_each_row_its_conditions(guidance: float) -> None:
 
 
 def test_words_of_a_recipe() -> None:
-    plain = Recipe(repeats=1)
-    assert plain.describe_generation(True) == "1 repeat"
+    plain_recipe = Recipe(repeats=1)
+    assert plain_recipe.describe_generation(True) == "1 repeat"
     keys: Any = {"best_of": 2, "strength": 0.5, "adapter": "skip"}
-    said = Recipe(repeats=3, prior={"scale": 0.5}, **keys)
-    words = said.describe_generation(True).split(", ")
+    recipe = Recipe(repeats=3, prior={"scale": 0.5}, **keys)
+    words = recipe.describe_generation(True).split(", ")
     assert words[0] == "3 repeats" and "2" in words[1] and "0.5" in words[3]
-    assert "0.5" in words[4] and len(said.describe_generation(False).split(", ")) == 3
+    assert "0.5" in words[4] and len(recipe.describe_generation(False).split(", ")) == 3
     for idle in ({"truth": "x"}, {"medium": "clip"}):
         with pytest.raises(RecipeError):
             Recipe(**idle)

@@ -43,13 +43,13 @@ def test_the_best_of_several_is_most_similar_to_its_token(
         [derive_noise_seed(0, image_id, 0, c) for c in range(3)],
     )
     fusion = FusionPrior.load(str(prior))
-    here = Launch(0, 1, torch.device("cpu"))
+    launch = Launch(0, 1, torch.device("cpu"))
     align = open_model(str(prior_align_run), Paths())
     tests = open_test_set(align, "test")
     heads = StimulusHeads.from_prior(tests, align.open_first(), fusion)
     pixels = np.stack([np.asarray(candidate) for candidate in candidates])
     token = fusion.fuser({"brainhive_cli-models-encoders-python-example": embedded})
-    similarity = heads.build_reranker(here)(
+    similarity = heads.build_reranker(launch)(
         pixels, Decoded({"token": token.expand(3, -1)})
     )
     gaps = [
@@ -64,9 +64,9 @@ def test_without_decoded_heads_a_single_candidate_is_generated(
 ):
     sample, seeds = Sampler.sample, []
 
-    def count(self, decoded, drawn, *more, **named):
+    def count(self, decoded, drawn, *arguments, **fields):
         seeds.extend(drawn)
-        return sample(self, decoded, drawn, *more, **named)
+        return sample(self, decoded, drawn, *arguments, **fields)
 
     monkeypatch.setattr(Sampler, "sample", count)
     result = run_command(

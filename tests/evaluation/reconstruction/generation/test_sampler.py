@@ -38,24 +38,24 @@ def tokens(prior: FusionPrior) -> torch.Tensor:
 
 
 def sampler_of(
-    speaking: str, prior: Path, adapter: str | None = None, **how: Any
+    speaking: str, prior: Path, adapter: str | None = None, **fields: Any
 ) -> tuple[Sampler, Decoded]:
     fusion = priors.load(str(prior), adapter=adapter)
-    recipe = Recipe(**how)
+    recipe = Recipe(**fields)
     build = sdxl.Config(source=speaking).build
     return Sampler(build, fusion, recipe, recipe.sampling, CPU), Decoded(
         {"token": tokens(fusion)}
     )
 
 
-def generated(speaking: str, prior: Path, **how: Any) -> torch.Tensor:
-    sampler, decoded = sampler_of(speaking, prior, **{**SMALL, **how})
+def generated(speaking: str, prior: Path, **fields: Any) -> torch.Tensor:
+    sampler, decoded = sampler_of(speaking, prior, **{**SMALL, **fields})
     return sampler.sample(decoded, SEEDS)
 
 
 @torch.inference_mode()
 def expected(
-    speaking: str, prior: Path, adapter: str = "skip", **how: Any
+    speaking: str, prior: Path, adapter: str = "skip", **fields: Any
 ) -> torch.Tensor:
     generator, fusion = (
         sdxl.Config(source=speaking).build(),
@@ -68,7 +68,9 @@ def expected(
         for t in (token, torch.zeros_like(token))
     )
     given, null = (Conditioning(embeddings=fusion.project(t)) for t in (token, empty))
-    return generator.generate(given, SEEDS, 32, Sampling(**{"steps": 2, **how}), null)
+    return generator.generate(
+        given, SEEDS, 32, Sampling(**{"steps": 2, **fields}), null
+    )
 
 
 @pytest.mark.nightly
@@ -83,10 +85,10 @@ def expected(
 def test_a_setting_reaches_the_generator_and_changes_pictures(
     speaking, prior, how, unlike
 ):
-    found = generated(speaking, prior, **how)
+    generated_set = generated(speaking, prior, **how)
 
-    assert (found - expected(speaking, prior, **how)).abs().max() < 1e-5
-    assert (found - expected(speaking, prior, **unlike)).abs().max() > 1 / 255
+    assert (generated_set - expected(speaking, prior, **how)).abs().max() < 1e-5
+    assert (generated_set - expected(speaking, prior, **unlike)).abs().max() > 1 / 255
 
 
 def test_an_overflow_names_the_item_seed_and_precision(speaking, prior, tmp_path):

@@ -36,21 +36,21 @@ def folders(home: Path) -> tuple[str, str]:
 
 
 def test_metrics_are_sorted_by_agreement_and_large_ones_optional():
-    known = [name for name in PICTURE_METRICS if name in AGREEMENT]
-    assert PICTURE_METRICS == known == list(AGREEMENT), (
+    names = [name for name in PICTURE_METRICS if name in AGREEMENT]
+    assert PICTURE_METRICS == names == list(AGREEMENT), (
         "add the metric to agreement in core/results/metric_table.json and to the "
         "table of docs/reconstruction.md"
     )
-    assert known == sorted(known, key=AGREEMENT.__getitem__, reverse=True)
+    assert names == sorted(names, key=AGREEMENT.__getitem__, reverse=True)
 
     default = choose_metrics("picture", None)
-    assert set(known) - set(default) == {"seed_score", "object_f1", "cap_sim"}
+    assert set(names) - set(default) == {"seed_score", "object_f1", "cap_sim"}
     assert choose_metrics("picture", ["ssim", "swav", "clip"]) == [
         "swav",
         "clip",
         "ssim",
     ]
-    assert choose_metrics("picture", ["seed_score"]) == known[:4]  # and its parts
+    assert choose_metrics("picture", ["seed_score"]) == names[:4]  # and its parts
     clips = [name for name, part in PARTS.items() if part.medium == "clip"]
     assert choose_metrics("clip", None) == CLIP_METRICS == clips
 
@@ -58,14 +58,14 @@ def test_metrics_are_sorted_by_agreement_and_large_ones_optional():
 def test_the_guide_has_the_agreement_of_each_metric():
     table = (DOCS / "reconstruction.md").read_text().partition("| metric of pictures")
     rows = re.findall(r"^\| (`.+`) \| .+ \| (\.\d.*) \|$", table[2], re.M)
-    written = {
+    values_by_name = {
         name: float(value)
         for names, values in rows
         for name, value in zip(
             re.findall(r"`(\w+)`", names), values.split(", "), strict=True
         )
     }
-    assert list(written.items()) == list(AGREEMENT.items())
+    assert list(values_by_name.items()) == list(AGREEMENT.items())
 
 
 @pytest.mark.nightly
@@ -102,8 +102,11 @@ def test_seed_without_weights_of_a_part_names_the_fetch_command(
     assert "hf download openmmlab-community" in caught.value.hint
 
     semantic_networks.write(hub_cache)
-    again = run_command("reconstruct", *folders, "metrics=seed_score,pixcorr")
-    assert again.folder == result.folder and "seed_score" in again.metrics.overall
+    second_result = run_command("reconstruct", *folders, "metrics=seed_score,pixcorr")
+    assert (
+        second_result.folder == result.folder
+        and "seed_score" in second_result.metrics.overall
+    )
 
 
 def test_tables_pages_csv_and_latex_have_the_agreement(run_command, folders, home):

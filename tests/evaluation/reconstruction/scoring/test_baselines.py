@@ -25,9 +25,9 @@ def pixels(picture: Image.Image | Path) -> np.ndarray:
     return np.asarray(picture.convert("RGB"), np.int16)
 
 
-def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
+def by_hand(world: Path, run_folder: Path, prior: Path) -> dict[str, str]:
     """Find the training picture nearest to each token, from the files of the run."""
-    model = aligner.load(run / "cells/sub-01_seed-1/model")
+    model = aligner.load(run_folder / "cells/sub-01_seed-1/model")
     (signals,) = (world / "signals/demo-noise-0.3-40-concepts").rglob("sub-01.h5")
     recording = SignalStore.open(signals)["test"]
     averaged = torch.from_numpy(recording.averages * 0.2)
@@ -53,7 +53,7 @@ def test_nearest_is_the_training_picture_closest_to_the_token(
 ):
     result = reconstruct_result
     root = result.folder / "baselines/nearest" / CELL
-    shown = {
+    files_by_name = {
         file.relative_to(root).with_suffix("").as_posix(): file
         for file in root.rglob("*.png")
     }
@@ -61,8 +61,8 @@ def test_nearest_is_the_training_picture_closest_to_the_token(
         by_hand(world, shared_prior_align_run, prior),
         {s.image_id: draw_scene(s) for s in list_scenes("train")},
     )
-    assert len(shown) == 3
-    for image_id, file in shown.items():
+    assert len(files_by_name) == 3
+    for image_id, file in files_by_name.items():
         expected = pictures[nearest[image_id]].resize(
             (32, 32), Image.Resampling.BILINEAR
         )

@@ -34,17 +34,17 @@ def scored(
     name = f"sub-{subject:02d}_seed-{seed}/sub-{subject:02d}"
     ids = IDS[: len(next(iter(values.values())))]
     files = {image_id: [folder / f"{image_id}.png"] * repeats for image_id in ids}
-    repeated = {metric: np.repeat(found, repeats) for metric, found in values.items()}
+    repeated = {metric: np.repeat(value, repeats) for metric, value in values.items()}
     return GeneratedSet("brain", name, (seed,), files, subject, values=repeated)
 
 
 def test_an_item_counts_once_averaged_over_repeats_and_seeds():
-    first = scored(1, 5, 4, ssim=[0.1, 0.2, 0.9, 0.5, 0.4, 0.3])
+    first_scored = scored(1, 5, 4, ssim=[0.1, 0.2, 0.9, 0.5, 0.4, 0.3])
     second = scored(1, 6, 2, ssim=[0.3, 0.4, 0.5, 0.7, 0.2, 0.5])
 
-    metric = measure_sets([first, second], "mindeye2", "test", StimulusGrouping())[
-        "ssim"
-    ]
+    metric = measure_sets(
+        [first_scored, second], "mindeye2", "test", StimulusGrouping()
+    )["ssim"]
 
     items = np.array([0.2, 0.3, 0.7, 0.6, 0.3, 0.4])
     assert (metric.value, metric.n, metric.seeds) == (
@@ -93,28 +93,34 @@ def test_the_interval_over_subjects_counts_each_subject_equally():
 
 def test_items_are_sorted_from_the_best_by_every_metric():
     """`lpips` and `effnet` are better if smaller, `pixcorr` and `ssim` if larger."""
-    first = scored(1, 5, 2, pixcorr=[0.9, 0.1, 0.5], lpips=[0.1, 0.3, 0.9])
+    first_scored = scored(1, 5, 2, pixcorr=[0.9, 0.1, 0.5], lpips=[0.1, 0.3, 0.9])
     second = scored(2, 5, 2, pixcorr=[0.3, 0.7], lpips=[0.4, 0.2])
 
-    found = rank_items([first, second])
+    items = rank_items([first_scored, second])
 
     # ranks 1 + 1, 2 + 2, 5 + 3, 3 + 5 and 4 + 4 of 2; ties in their order
-    expected = [(first, "a"), (second, "b"), (first, "b"), (first, "c"), (second, "a")]
-    assert found == expected
+    expected = [
+        (first_scored, "a"),
+        (second, "b"),
+        (first_scored, "b"),
+        (first_scored, "c"),
+        (second, "a"),
+    ]
+    assert items == expected
     for name, best in (("ssim", "c"), ("effnet", "a"), ("swav", "a"), ("clip", "c")):
-        one = scored(1, 5, **{name: [0.1, 0.2, 0.3]})
-        assert rank_items([one])[0] == (one, best), name
+        scored_set = scored(1, 5, **{name: [0.1, 0.2, 0.3]})
+        assert rank_items([scored_set])[0] == (scored_set, best), name
 
 
-def identify(seen: torch.Tensor, made: torch.Tensor, rows: torch.Tensor):
+def identify(tensor: torch.Tensor, created_tensor: torch.Tensor, rows: torch.Tensor):
     """Compute the share of other stimuli that are further away than the true one."""
-    distance = torch.cdist(made, seen)
+    distance = torch.cdist(created_tensor, tensor)
     own = distance.gather(1, rows[:, None])
-    return (distance > own).sum(1).double() / (len(seen) - 1)
+    return (distance > own).sum(1).double() / (len(tensor) - 1)
 
 
-def subtract(seen: torch.Tensor, made: torch.Tensor, rows: torch.Tensor):
-    return (made - seen[rows])[:, 0].double()
+def subtract(tensor: torch.Tensor, created_tensor: torch.Tensor, rows: torch.Tensor):
+    return (created_tensor - tensor[rows])[:, 0].double()
 
 
 @pytest.mark.parametrize("batch_size", [2, 5, 99])
@@ -128,12 +134,12 @@ def test_items_are_identified_among_the_chosen_stimuli_alone(batch_size):
     scorer = Scorer(parts, "as they are", batch_size, torch.device("cpu"), stimuli)
     object.__setattr__(scorer, "_resize", list)
     made = [lambda value=value: value for value in (8.2, 0.1, 4.9, 2.4, 6.0)]
-    shown = np.array([8, 0, 4, 4, 0])
-    even = np.arange(0, 10, 2)
+    array = np.array([8, 0, 4, 4, 0])
+    numbers = np.arange(0, 10, 2)
 
-    among = scorer.score(made, shown, even, Mock())
-    all_of_them = scorer.score(made, shown, np.arange(10), Mock())
-    alone = scorer.score(made[:1], shown[:1], np.array([8]), Mock())
+    among = scorer.score(made, array, numbers, Mock())
+    all_of_them = scorer.score(made, array, np.arange(10), Mock())
+    alone = scorer.score(made[:1], array[:1], np.array([8]), Mock())
 
     # 4.9 is nearer to 4 than to all other even numbers, and to all others but 5
     assert among["way"].tolist() == [1, 1, 1, 0.75, 0]

@@ -91,16 +91,16 @@ def make_sets(folder: Path, frames: int = 0) -> list[GeneratedSet]:
                 folder / name / f"{image_id}-{repeat}.png" for repeat in range(repeats)
             ]
             for repeat, file in enumerate(files[image_id]):
-                other = draw_media(100 * number + 10 * row + repeat, 48, frames)
+                other_media = draw_media(100 * number + 10 * row + repeat, 48, frames)
                 truth = np.asarray(
                     [
                         Image.fromarray(one).resize((48, 48))
                         for one in draw_media(row, 40, 1)
                     ]
                 )
-                truth = np.resize(truth, other.shape)
+                truth = np.resize(truth, other_media.shape)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                mixed = (0.5 * other + 0.5 * truth).astype(np.uint8)
+                mixed = (0.5 * other_media + 0.5 * truth).astype(np.uint8)
                 media_files.save(mixed, file, 8 if frames else None)
         sets.append(
             GeneratedSet("brain", name, (seed,), files, subject, "made at random")
@@ -111,27 +111,27 @@ def make_sets(folder: Path, frames: int = 0) -> list[GeneratedSet]:
 @pytest.mark.parametrize("frames", [0, FRAMES])
 @pytest.mark.parametrize("protocol", ["brainhive", "mindeye2"])
 def test_scores(recorded: Recorded, tmp_path: Path, frames: int, protocol: str) -> None:
-    sets, seen = make_sets(tmp_path, frames), stimuli(frames)
+    sets, seen_stimuli = make_sets(tmp_path, frames), stimuli(frames)
     names = ["frame_ssim", "frame_pixcorr", "frame_psnr"]
     chosen = names if frames else ["pixcorr", "ssim"]
     parts, missing = load_metrics_and_encoders(
         chosen, [encoders.resolve(COLOURS)], HERE
     )
-    opens = [lambda image_id=image_id: seen.open(image_id) for image_id in IDS]
+    opens = [lambda image_id=image_id: seen_stimuli.open(image_id) for image_id in IDS]
     scorer = Scorer(parts, protocol, 4, CPU, opens, frames or None)
     rows = {image_id: row for row, image_id in enumerate(IDS)}
 
-    scored = [score_set(one, scorer, rows, HERE) for one in sets]
+    scored = [score_set(generated_set, scorer, rows, HERE) for generated_set in sets]
 
     write_values(tmp_path / "values.csv", scored)
     with (tmp_path / "values.csv").open() as file:
         listed = [row[2:3] + row[4:] for row in csv.reader(file)]
-    metrics = measure_sets(scored, protocol, "test", seen.grouping)
+    metrics = measure_sets(scored, protocol, "test", seen_stimuli.grouping)
     recorded(
         digits=4,
         missing=len(missing),
-        values=[one.values for one in scored],
-        means=[one.means for one in scored],
+        values=[generated_set.values for generated_set in scored],
+        means=[generated_set.means for generated_set in scored],
         metrics=metric_rows(metrics),
         order=[image_id for _, image_id in rank_items(scored)],
         files=len(listed),
@@ -139,30 +139,34 @@ def test_scores(recorded: Recorded, tmp_path: Path, frames: int, protocol: str) 
         described=scorer.describe_stimuli(),
     )
     assert [row[0] for row in listed[1:]] == [
-        image_id for one in scored for image_id, _ in one.media
+        image_id for generated_set in scored for image_id, _ in generated_set.media
     ]
-    assert [one.title for one in scored] == [one.name.partition("/")[0] for one in sets]
+    assert [generated_set.title for generated_set in scored] == [
+        generated_set.name.partition("/")[0] for generated_set in sets
+    ]
 
 
 def test_clips_of_another_length_are_refused_and_pictures_repeat(
     tmp_path: Path,
 ) -> None:
     parts, _ = load_metrics_and_encoders(["frame_pixcorr"], [], HERE)
-    seen = draw_media(0, 40, 3)
-    scorer = Scorer(parts, "brainhive", 4, CPU, [lambda: Clip(seen, 8)], 3)
-    still = Image.fromarray(seen[0])
+    media = draw_media(0, 40, 3)
+    scorer = Scorer(parts, "brainhive", 4, CPU, [lambda: Clip(media, 8)], 3)
+    image = Image.fromarray(media[0])
     bar: Any = SimpleNamespace(advance=lambda count: None)
     row = np.array([0])
 
-    values = scorer.score([lambda: still, lambda: Clip(seen, 8)], row[[0, 0]], row, bar)
+    values = scorer.score(
+        [lambda: image, lambda: Clip(media, 8)], row[[0, 0]], row, bar
+    )
 
-    alone = scorer.score([lambda: Clip(seen[[0, 0, 0]], 8)], row, row, bar)
+    alone = scorer.score([lambda: Clip(media[[0, 0, 0]], 8)], row, row, bar)
     assert values["frame_pixcorr"] == pytest.approx([alone["frame_pixcorr"][0], 1])
     with pytest.raises(BrainhiveError, match="2 frames"):
-        scorer.score([lambda: Clip(seen[:2], 8)], row, row, bar)
-    pictures = replace(scorer, open_stimuli=[lambda: still], n_frames=None)
+        scorer.score([lambda: Clip(media[:2], 8)], row, row, bar)
+    pictures = replace(scorer, open_stimuli=[lambda: image], n_frames=None)
     with pytest.raises(BrainhiveError, match="3 frames") as caught:
-        pictures.score([lambda: Clip(seen, 8)], row, row, bar)
+        pictures.score([lambda: Clip(media, 8)], row, row, bar)
     assert "None" not in str(caught.value)
 
 
@@ -171,21 +175,23 @@ def measured(folder: Path, frames: int, shift: int = 0) -> RunFolder:
     sets = make_sets(folder, frames)
     if shift:
         # the other run has the pictures of other items
-        for row, one in enumerate(sets):
-            names, media = list(one.files), list(one.files.values())
+        for row, generated_set in enumerate(sets):
+            names, media = list(generated_set.files), list(generated_set.files.values())
             media = media[shift:] + media[:shift]
-            sets[row] = replace(one, files=dict(zip(names, media, strict=True)))
+            sets[row] = replace(
+                generated_set, files=dict(zip(names, media, strict=True))
+            )
     files = dict(zip(IDS, reversed(sets[0].files.values()), strict=True))
     name = f"nearest/{sets[0].name}"
     nearest = replace(sets[0], source="nearest", name=name, files=files)
     tasks = [scores_of_tasks(order) for order in (range(7), [1, 0, *range(2, 7)])]
     brain = [replace(sets[row], task_scores=tasks[row]) for row in range(2)]
     people = [*brain, nearest]
-    run = RunFolder(folder)
+    run_folder = RunFolder(folder)
     metric = "frame_ssim" if frames else "ssim"
     recipe = Recipe(metrics=[metric], sheet_rows=3)
     summary = measure_run(
-        run,
+        run_folder,
         recipe,
         people,
         stimuli(frames),
@@ -194,9 +200,9 @@ def measured(folder: Path, frames: int, shift: int = 0) -> RunFolder:
         {"mean": "get it"},
         ReconstructionFacts(),
     )
-    artifacts.write(run, summary.artifacts)
-    run.finish(summary.measurements)
-    return run
+    artifacts.write(run_folder, summary.artifacts)
+    run_folder.finish(summary.measurements)
+    return run_folder
 
 
 LABELS = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 1]] * 2)[:7]
@@ -206,9 +212,9 @@ def labelled(frames: int = 2) -> StimulusSet:
     """Make stimuli with labels, captions and objects. The last two have no mask."""
 
     def masks(row: int) -> np.ndarray:
-        found = np.zeros((frames, 8, 8), np.uint8)
-        found[:, : row + 1, :4] = 255 * (row < 5)
-        return found
+        zeros = np.zeros((frames, 8, 8), np.uint8)
+        zeros[:, : row + 1, :4] = 255 * (row < 5)
+        return zeros
 
     return StimulusSet(
         "made",
@@ -242,32 +248,43 @@ def scores_of_tasks(order: Any) -> TaskScores:
 
 
 def test_scores_of_words_and_masks(recorded: Recorded) -> None:
-    first, second = scores_of_tasks(range(7)), scores_of_tasks([3, 4, 5, 6, 0, 1, 2])
+    first_scores, second = (
+        scores_of_tasks(range(7)),
+        scores_of_tasks([3, 4, 5, 6, 0, 1, 2]),
+    )
     fewer = replace(second, values={"mask_dice": second.values["mask_dice"]})
     decoded = collect_decoded_annotations(
         decoded_as(range(7)), IDS, labelled().label_names
     )
-    seen = [collect_stimulus_annotation(labelled(), row) for row in range(7)]
+    stimulus_annotations = [
+        collect_stimulus_annotation(labelled(), row) for row in range(7)
+    ]
     bare = replace(labelled(), masks=None, labels=None, captions=None, label_names=())
 
     recorded(
         digits=5,
-        scores=[vars(one) for one in (first, second)],
-        joined=vars(TaskScores.join([first, fewer])),
-        masks=[one.masks for one in (*decoded.values(), *seen)],
-        concepts=[len(one.concepts) for one in (*decoded.values(), *seen)],
+        scores=[vars(one) for one in (first_scores, second)],
+        joined=vars(TaskScores.join([first_scores, fewer])),
+        masks=[one.masks for one in (*decoded.values(), *stimulus_annotations)],
+        concepts=[
+            len(one.concepts) for one in (*decoded.values(), *stimulus_annotations)
+        ],
     )
     captions = ["", "a thing 1", "a thing 2", "", "a thing 4", "a thing 5", ""]
-    assert [one.caption for one in seen] == captions
+    assert [one.caption for one in stimulus_annotations] == captions
     shown = [("animal", "human"), ("human",), ("tree",), ()]
-    assert [one.concepts for one in seen[:4]] == shown
+    assert [one.concepts for one in stimulus_annotations[:4]] == shown
     assert decoded["p3"].caption == "a bee stands"
-    nothing = collect_stimulus_annotation(bare, 0)
-    assert (nothing.caption, nothing.concepts, nothing.masks) == ("", (), None)
+    stimulus_annotation = collect_stimulus_annotation(bare, 0)
+    assert (
+        stimulus_annotation.caption,
+        stimulus_annotation.concepts,
+        stimulus_annotation.masks,
+    ) == ("", (), None)
     # heads of other shapes are none
-    other = Decoded({"mask": torch.zeros(7, 4), "concepts": torch.zeros(7, 9)})
-    assert collect_decoded_annotations(other, IDS, labelled().label_names) == {}
-    assert TaskScores.from_decoded(other, labelled(), IDS).values == {}
+    other_decoded = Decoded({"mask": torch.zeros(7, 4), "concepts": torch.zeros(7, 9)})
+    assert collect_decoded_annotations(other_decoded, IDS, labelled().label_names) == {}
+    assert TaskScores.from_decoded(other_decoded, labelled(), IDS).values == {}
     # a stimulus set without truth has no scores
     bare = replace(bare, objects=None)
     assert TaskScores.from_decoded(decoded_as(range(7)), bare, IDS).values == {}
@@ -275,39 +292,49 @@ def test_scores_of_words_and_masks(recorded: Recorded) -> None:
 
 def test_the_likeliest_concepts_are_named_at_most_four() -> None:
     likely = torch.tensor([[0.6, 0.9, 0.7, 0.55, 0.8, 0.1], [0.2, 0.1, 0.5, 0, 0, 0]])
-    named = collect_decoded_annotations(
+    decoded_annotations = collect_decoded_annotations(
         Decoded({"concepts": likely}), ["a", "b"], list("uvwxyz")
     )
-    assert named["a"].concepts == ("v", "y", "w", "u") and named["b"].concepts == ("w",)
+    assert decoded_annotations["a"].concepts == (
+        "v",
+        "y",
+        "w",
+        "u",
+    ) and decoded_annotations["b"].concepts == ("w",)
 
 
 @pytest.mark.parametrize("frames", [0, FRAMES])
 def test_a_run(recorded: Recorded, tmp_path: Path, frames: int) -> None:
     run = measured(tmp_path, frames)
 
-    found = run.measurements()
-    facts = found.require_facts(ReconstructionFacts)
+    measurements = run.measurements()
+    facts = measurements.require_facts(ReconstructionFacts)
     drawn = artifacts.read(run)
-    laid_out = [*make_tables(found), *make_comparison_tables(found)]
+    laid_out = [*make_tables(measurements), *make_comparison_tables(measurements)]
     recorded(
         digits=4,
-        scopes={name: metric_rows(metrics) for name, metrics in found.scopes.items()},
+        scopes={
+            name: metric_rows(metrics) for name, metrics in measurements.scopes.items()
+        },
         items={
             name: {
                 key: [np.nan if value is None else value for value in column]
                 for key, column in columns.items()
                 if key not in ("image_ids", "units")
             }
-            for name, columns in found.items.items()
+            for name, columns in measurements.items.items()
         },
-        units=[columns["units"] for columns in found.items.values()],
+        units=[columns["units"] for columns in measurements.items.values()],
         facts=[facts.unit_count, facts.stimuli, facts.inflation, len(facts.concepts)],
         comparisons=facts.comparisons,
         tables=[[list(row) for row in table.rows] for table in laid_out],
         rows=[[row.query for row in one.rows] for one in drawn if one.kind == "sheet"],
     )
-    assert list(found.missing)[-1] == "mean" and facts.sources == ["brain", "nearest"]
-    assert found.scopes[ALL] == found.scopes["brain"]
+    assert list(measurements.missing)[-1] == "mean" and facts.sources == [
+        "brain",
+        "nearest",
+    ]
+    assert measurements.scopes[ALL] == measurements.scopes["brain"]
     assert facts.medium == ("clip" if frames else "picture")
 
 
@@ -316,7 +343,7 @@ def test_runs_are_compared_item_by_item(recorded: Recorded, tmp_path: Path) -> N
 
     write_comparisons(*runs[:1], runs[1:])
 
-    first, second = [run.measurements() for run in runs]
+    first, second = [finished_run.measurements() for finished_run in runs]
     comparisons, errors = compare_runs({("one", "two"): (first, second)})
     against = runs[0].measurements().facts.against
     again = artifacts.read(runs[0])
@@ -351,12 +378,12 @@ def test_a_run_is_compared_wherever_it_lies_if_it_reconstructs(tmp_path: Path) -
     run = measured(tmp_path / "moved", 0)
     run.write_text("recipe.yaml", "{}")
     assert find_runs_to_compare(Paths(), [str(run.path)]) == [run]
-    other = RunFolder(tmp_path / "reconstruct")
-    other.path.mkdir()
-    other.finish(Measurements(facts=TrainingFacts()))
-    other.write_text("recipe.yaml", "{}")
+    other_run_folder = RunFolder(tmp_path / "reconstruct")
+    other_run_folder.path.mkdir()
+    other_run_folder.finish(Measurements(facts=TrainingFacts()))
+    other_run_folder.write_text("recipe.yaml", "{}")
     with pytest.raises(RecipeError, match="train-align"):
-        find_runs_to_compare(Paths(), [str(other.path)])
+        find_runs_to_compare(Paths(), [str(other_run_folder.path)])
 
 
 def test_an_item_without_a_value_in_one_training_has_none() -> None:
@@ -379,17 +406,19 @@ def test_an_item_without_a_value_in_one_training_has_none() -> None:
 
 def test_sheets_show_each_file_once(tmp_path: Path) -> None:
     sets = make_sets(tmp_path / "elsewhere")
-    run = RunFolder(tmp_path / "run")
+    run_folder = RunFolder(tmp_path / "run")
     values = {"ssim": np.linspace(0, 1, len(sets[0].media))}
     scored = [replace(sets[0], values=values)]
 
-    shown = SheetWriter(run, scored, stimuli(), 2, "a", "picture").write_sheets(None)
+    sheets = SheetWriter(run_folder, scored, stimuli(), 2, "a", "picture").write_sheets(
+        None
+    )
 
-    examples, best = shown
+    examples, best = sheets
     assert len(examples.rows) == len(best.rows) == 2
     assert [row.query for row in best.rows] == ["p6", "p0"]
-    files = {tile.file for sheet in shown for row in sheet.rows for tile in row.tiles}
-    assert all((run.path / file).is_file() for file in files)
+    files = {tile.file for sheet in sheets for row in sheet.rows for tile in row.tiles}
+    assert all((run_folder.path / file).is_file() for file in files)
     (value,) = best.rows[0].tiles[1].metrics.values()
     assert value == values["ssim"][-1]
 
@@ -413,12 +442,12 @@ def test_sets_of_folds_are_pooled() -> None:
 
 
 def test_originals_and_pictures_of_one_colour_are_known(tmp_path: Path) -> None:
-    seen = stimuli()
+    seen_stimuli = stimuli()
     ramp = np.repeat(np.arange(20, dtype=np.uint8), 60).reshape(20, 20, 3)
     made = {
         # up to 1.5 levels are JPEG's
         "p0": Image.fromarray(np.clip(draw_media(0, 40), 1, None) - 1),
-        "p1": seen.open("p1").resize((90, 90)),
+        "p1": seen_stimuli.open("p1").resize((90, 90)),
         "p2": Image.fromarray(draw_media(50, 40)),
         "p3": Image.new("RGB", (20, 20), (9, 200, 30)),
         "p4": Image.fromarray(np.clip(draw_media(4, 40), 2, None) - 2),
@@ -432,32 +461,35 @@ def test_originals_and_pictures_of_one_colour_are_known(tmp_path: Path) -> None:
 
     generated = GeneratedSet("scored", "made", (), files)
 
-    originals, blank = find_originals_and_blanks(generated, seen)
+    originals, blank = find_originals_and_blanks(generated, seen_stimuli)
 
     assert [file.stem for file in originals] == ["p0", "p1"]
     assert [file.stem for file in blank] == ["p3", "p5"]
     facts = ReconstructionFacts(score=str(tmp_path), without=["x"])
-    kept, told = leave_out_originals(generated, seen, facts, None)
+    kept, told = leave_out_originals(generated, seen_stimuli, facts, None)
     assert list(kept.files) == ["p2", "p3", "p4", "p5", "p6"]
     assert told.originals == ["p0.png", "p1.png"]
     assert told.without == ["x", "p0", "p1"]
-    assert leave_out_originals(generated, seen, facts, "left") == (generated, facts)
+    assert leave_out_originals(generated, seen_stimuli, facts, "left") == (
+        generated,
+        facts,
+    )
 
 
 @pytest.mark.parametrize("names", [None, ["ssim"], ["seed_score"]])
 def test_metrics_are_chosen_by_medium(names: Any) -> None:
-    chosen = choose_metrics("picture", names)
+    metrics = choose_metrics("picture", names)
     if names is None:
-        assert {"pixcorr", "ssim", "clip"} <= set(chosen)
-        assert not {"seed_score", "object_f1", "cap_sim"} & set(chosen)
+        assert {"pixcorr", "ssim", "clip"} <= set(metrics)
+        assert not {"seed_score", "object_f1", "cap_sim"} & set(metrics)
         assert "epe" in choose_metrics("clip", None)
     elif names == ["ssim"]:
-        assert chosen == names
+        assert metrics == names
     else:
-        assert set(chosen) == {*names, *metric_parts.SEED_PARTS}
-    for wrong in ("frame_ssim", "nothing"):
+        assert set(metrics) == {*names, *metric_parts.SEED_PARTS}
+    for wrong_name in ("frame_ssim", "nothing"):
         with pytest.raises(RecipeError):
-            choose_metrics("picture", [wrong])
+            choose_metrics("picture", [wrong_name])
 
 
 def test_facts_of_metrics() -> None:
@@ -485,8 +517,8 @@ def test_a_faint_picture_differs_from_a_copy_by_a_single_level(
     tmp_path: Path, levels: int, is_original: bool
 ) -> None:
     faint = 120 + draw_media(0, 64).astype(np.uint8) // 20  # a deviation of 3 levels
-    seen: Any = SimpleNamespace(open=lambda image_id: Image.fromarray(faint))
+    stand_in: Any = SimpleNamespace(open=lambda image_id: Image.fromarray(faint))
     Image.fromarray(faint + levels).save(tmp_path / "a.png")
     generated = GeneratedSet("scored", "made", (), {"a": [tmp_path / "a.png"]})
-    originals, _ = find_originals_and_blanks(generated, seen)
+    originals, _ = find_originals_and_blanks(generated, stand_in)
     assert bool(originals) == is_original

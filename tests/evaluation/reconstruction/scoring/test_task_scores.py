@@ -31,9 +31,9 @@ CAPTIONS = [
 
 def masks(row: int) -> np.ndarray:
     """Make the masks of a clip: the upper half, or nothing for the last clip."""
-    found = np.zeros((FRAMES, 8, 8), np.uint8)
-    found[:, :4] = 255 * (row < 3)
-    return found
+    zeros = np.zeros((FRAMES, 8, 8), np.uint8)
+    zeros[:, :4] = 255 * (row < 3)
+    return zeros
 
 
 def films(**annotations: object) -> StimulusSet:
@@ -107,14 +107,14 @@ def measured(tmp_path):
         TaskScores.from_decoded(decoded_as(order), films(), IDS)
         for order in ([0, 1, 2, 3], [0, 2, 1, 3], [1, 2, 0, 3])
     ]
-    one = GeneratedSet
+    make_set = GeneratedSet
     drawn = ("drawn", ["simulated"])
     generated = [
-        one("brain", "all/sub-01", (1,), files, 1, *drawn, task_scores=tasks[0]),
-        one("brain", "all/sub-02", (1,), files, 2, *drawn, task_scores=tasks[1]),
-        *(one("nearest", f"nearest/all/sub-0{n}", (1,), files, n) for n in (1, 2)),
+        make_set("brain", "all/sub-01", (1,), files, 1, *drawn, task_scores=tasks[0]),
+        make_set("brain", "all/sub-02", (1,), files, 2, *drawn, task_scores=tasks[1]),
+        *(make_set("nearest", f"nearest/all/sub-0{n}", (1,), files, n) for n in (1, 2)),
         *(
-            one(
+            make_set(
                 "shuffled",
                 f"shuffled/all/sub-0{n}",
                 (1,),
@@ -125,9 +125,12 @@ def measured(tmp_path):
             for n in (1, 2)
         ),
     ]
-    run, stimuli = RunFolder(tmp_path), Stimuli(lambda i: Clip(pixels[i], 8), str)
+    run_folder, stimuli = (
+        RunFolder(tmp_path),
+        Stimuli(lambda i: Clip(pixels[i], 8), str),
+    )
     summary = measure_run(
-        run,
+        run_folder,
         Recipe(metrics=["frame_ssim"], sheet_rows=1),
         generated,
         stimuli,
@@ -136,15 +139,15 @@ def measured(tmp_path):
         {},
         ReconstructionFacts(),
     )
-    artifacts.write(run, summary.artifacts)
-    run.finish(summary.measurements)
-    return run
+    artifacts.write(run_folder, summary.artifacts)
+    run_folder.finish(summary.measurements)
+    return run_folder
 
 
 def test_task_scores_have_a_floor_and_their_own_n_and_chance(measured):
-    found = measured.measurements()
+    measurements = measured.measurements()
 
-    brain, floor = (found.scopes[source] for source in ("brain", "shuffled"))
+    brain, floor = (measurements.scopes[source] for source in ("brain", "shuffled"))
     # nothing was generated of shuffled pairs
     assert brain["frame_ssim"].n == 8 and "frame_ssim" not in floor
     assert (brain["concept_recall"].n, brain["concept_recall"].chance) == (
@@ -158,12 +161,16 @@ def test_task_scores_have_a_floor_and_their_own_n_and_chance(measured):
     assert {brain[name].interval for name in ("mask_dice", "concept_recall")} == {
         "none: 3 pictures are too few"
     }
-    assert (brain["bleu_1"].protocol, found.caveats) == (
+    assert (brain["bleu_1"].protocol, measurements.caveats) == (
         "brainhive, drawn, simulated",
         ["simulated"],
     )
-    items = found.items["brain · all/sub-01"]
+    items = measurements.items["brain · all/sub-01"]
     assert items["mask_dice"] == [1, 0, 1, None] and len(items["bleu_4"]) == 4
-    less = {(row.second, row.metric): row.n for row in found.facts.comparisons}
-    assert less["shuffled", "concept_recall"] == 6
-    assert [metric for source, metric in less if source == "nearest"] == ["frame_ssim"]
+    ns_by_name = {
+        (row.second, row.metric): row.n for row in measurements.facts.comparisons
+    }
+    assert ns_by_name["shuffled", "concept_recall"] == 6
+    assert [metric for source, metric in ns_by_name if source == "nearest"] == [
+        "frame_ssim"
+    ]

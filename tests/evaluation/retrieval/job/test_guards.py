@@ -65,25 +65,28 @@ def test_a_control_is_at_chance_in_both_directions(
     assert chance_is_in(metrics.overall["mean_rank"])
     assert chance_is_in(metrics.scopes["all · backward"]["mean_rank"])
     assert metrics.overall["top1"].value <= 0.03
-    word = {"shuffled": "shuffled signals", "permuted": "permuted labels"}[control]
-    assert metrics.facts.protocol.startswith(f"intra, {DATASET}, {word}, ")
+    argument = {"shuffled": "shuffled signals", "permuted": "permuted labels"}[control]
+    assert metrics.facts.protocol.startswith(f"intra, {DATASET}, {argument}, ")
     assert metrics.caveats == ["simulated"] and metrics.facts.protocol.endswith(
         ", simulated"
     )
-    found, measured = metrics.facts.control, evaluation_result.metrics.overall
-    assert (found.kind, found.n, found.pool) == (
+    resulting_control, overall = (
+        metrics.facts.control,
+        evaluation_result.metrics.overall,
+    )
+    assert (resulting_control.kind, resulting_control.n, resulting_control.pool) == (
         control,
         200,
         100,
-    ) and found.draws >= 200
+    ) and resulting_control.draws >= 200
     for name in ("top1", "top5", "mean_rank", "mrr"):
-        metric, chance = found.metrics[name], measured[name].chance
-        assert metric["measured"] == pytest.approx(measured[name].value)
+        metric, chance = resulting_control.metrics[name], overall[name].chance
+        assert metric["measured"] == pytest.approx(overall[name].value)
         assert metric["mean"] == pytest.approx(chance, rel=0.1)
         assert metric["low"] <= chance <= metric["high"]
-        assert metric["p"] == 1 / (1 + found.draws)
+        assert metric["p"] == 1 / (1 + resulting_control.draws)
     assert result.tables[1].note.startswith("1000 draws")
-    rank = found.metrics["mean_rank"]
+    rank = resulting_control.metrics["mean_rank"]
     of_own_labels = 2 * 1.96 * np.sqrt((100**2 - 1) / 12 / 200)
     ratio = (rank["high"] - rank["low"]) / of_own_labels
     # permuted labels are the same for all subjects, shuffled ones are not
@@ -143,9 +146,9 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(
     model = aligners.load(folder)
     heads = {**model.layout.heads, "colours": Head((12,), encoder)}
     torch.manual_seed(0)
-    made = aligners.Aligner(replace(model.layout, heads=heads), model.learned).eval()
+    aligner = aligners.Aligner(replace(model.layout, heads=heads), model.learned).eval()
     (run / SHA256SUMS).unlink(missing_ok=True)
-    made.save(folder)
+    aligner.save(folder)
     asked = (f"run={run}", "subjects=1", "sheet_rows=0", "ceiling_splits=0")
 
     found, token = (
@@ -157,7 +160,7 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(
     store = TargetStore.open(own / f"embeddings/{DATASET}/test/{encoder}.h5")
     with torch.inference_mode():
         signal = torch.from_numpy(0.2 * recording.averages)
-        predicted = made.predict(signal, torch.zeros(len(signal), dtype=torch.long))[
+        predicted = aligner.predict(signal, torch.zeros(len(signal), dtype=torch.long))[
             "colours"
         ]
     target = torch.tensor(
@@ -187,15 +190,17 @@ def digests(folder: Path) -> dict[str, str]:
 def test_an_evaluation_changes_no_model_store_or_result(run_command, own, trained_run):
     trained_run = own / "runs" / "train-align" / trained_run.name
     everything = ("repetitions=[1]", "gallery=train+test", "subjects=1")
-    before = digests(own)
+    initial_digests = digests(own)
 
-    first = run_command("eval-retrieval", f"run={trained_run}", *everything).metrics
-    again = run_command(
+    first_metrics = run_command(
+        "eval-retrieval", f"run={trained_run}", *everything
+    ).metrics
+    second_metrics = run_command(
         "eval-retrieval", f"run={trained_run}", *everything, again=True
     ).metrics
 
-    assert digests(own) == before
-    assert first == again
+    assert digests(own) == initial_digests
+    assert first_metrics == second_metrics
 
 
 @pytest.mark.nightly
@@ -224,11 +229,11 @@ def test_selection_on_test_is_a_caveat_and_published_are_shown(
     )
     assert len(result.tables) >= 3
     assert CAVEATS[SELECTED_ON_TEST] in str(result.tables[0].rows)
-    together = next(
+    rows = next(
         table for table in result.tables if "its Table 1" in table.title
     ).as_dict()["rows"]
     by_design = result.metrics.scopes["plain · design alone"]
-    assert together == [
+    assert rows == [
         {
             "top-1": 0.757,
             "top-5": 0.946,
@@ -251,19 +256,19 @@ def test_duplicate_candidates_are_a_caveat_with_both_scores(
     with resealed(path) as file:
         file["embedding"][:10] = file["embedding"][10:20] * (1 + noise)
 
-    measured = run_command(
+    metrics = run_command(
         "eval-retrieval", f"run={trained_run}", *QUICK, "baseline=none"
     ).metrics
 
-    assert TWINS in measured.caveats and TWINS in measured.overall["top1"].caveats
-    warning, shares = measured.facts.warnings
+    assert TWINS in metrics.caveats and TWINS in metrics.overall["top1"].caveats
+    warning, shares = metrics.facts.warnings
     assert warning.startswith("20 of the 100 test pictures of ")
     with_twin, others = map(float, re.findall(r"\d\.\d{3}", shares))
     store = TargetStore.open(path)
     twins = set(store.image_ids[np.arange(20)])
     hits = {True: [], False: []}
-    for cell in measured.facts.cells:
-        items = measured.items[cell]
+    for cell in metrics.facts.cells:
+        items = metrics.items[cell]
         for name, rank in zip(items["image_ids"], items["ranks"], strict=True):
             hits[name in twins].append(rank == 1)
     assert with_twin == pytest.approx(np.mean(hits[True]), abs=1e-3)

@@ -18,8 +18,8 @@ from brainhive_cli.training.alignment import FROM_MEAN, Cell, Recipe as AlignRec
 CPU = torch.device("cpu")
 
 
-def recipe(*words: str) -> Recipe:
-    return Recipe.resolve("eval-retrieval", None, {}, words)
+def recipe(*arguments: str) -> Recipe:
+    return Recipe.resolve("eval-retrieval", None, {}, arguments)
 
 
 class Run:
@@ -61,8 +61,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_runs_to_compare_with_are_measured_in_the_same_way(runs: Any) -> None:
-    words = ("run=one", "against=two", "subsets=4", "repetitions=all", "seed=3")
-    job = Job.resolve(recipe(*words, "corrections=csls", "baseline=ridge"))
+    arguments = ("run=one", "against=two", "subsets=4", "repetitions=all", "seed=3")
+    job = Job.resolve(recipe(*arguments, "corrections=csls", "baseline=ridge"))
 
     (other,) = job.against
     assert job.recipe.align_run == ["ref one"] and job.recipe.against == ["ref two"]
@@ -77,15 +77,17 @@ def test_runs_to_compare_with_are_measured_in_the_same_way(runs: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("run=one,elsewhere",),
         ("run=one", "gallery=train+more"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused(runs: Any, words: tuple[str, ...]) -> None:
+def test_what_cannot_be_evaluated_is_refused(
+    runs: Any, arguments: tuple[str, ...]
+) -> None:
     with pytest.raises(BrainhiveError):
-        Job.resolve(recipe(*words))
+        Job.resolve(recipe(*arguments))
 
 
 def test_several_runs_are_found_by_their_names(runs: Any) -> None:
@@ -93,19 +95,23 @@ def test_several_runs_are_found_by_their_names(runs: Any) -> None:
 
 
 def test_cells_are_matched_by_the_people_they_are_tested_on() -> None:
-    one, other, fewer = Run("one"), Run("two", people="21"), Run("few", people="13")
-    matched = group_cells([one, other])  # type: ignore[list-item]
+    single_run, other_run, fewer = (
+        Run("one"),
+        Run("two", people="21"),
+        Run("few", people="13"),
+    )
+    matched = group_cells([single_run, other_run])  # type: ignore[list-item]
     assert [[cell.name for cell in group] for group in matched] == [
         [f"sub-{person}_seed-{seed}"] * 2 for person in (2, 1) for seed in (1, 2)
     ]
     with pytest.raises(BrainhiveError):
-        group_cells([one, fewer])  # type: ignore[list-item]
+        group_cells([single_run, fewer])  # type: ignore[list-item]
 
 
 def test_work_counts_subjects_of_cells(runs: Any) -> None:
     kinds = []
-    for words in ((), ("repetitions=all",)):
-        work = Job.resolve(recipe("run=one", *words)).count_work()
+    for arguments in ((), ("repetitions=all",)):
+        work = Job.resolve(recipe("run=one", *arguments)).count_work()
         assert (work.count, work.cells) == (4, 4)
         kinds.append(work.kind)
     # curves take longer
@@ -114,22 +120,22 @@ def test_work_counts_subjects_of_cells(runs: Any) -> None:
 
 def test_whitening_comes_first_and_a_control_leaves_no_ridge() -> None:
     assert len(recipe("corrections=whitening,csls").corrections) == 2
-    for words in (
+    for arguments in (
         ("corrections=csls,whitening",),
         ("control=shuffled", "baseline=ridge"),
     ):
         with pytest.raises(BrainhiveError):
-            recipe(*words)
+            recipe(*arguments)
     assert recipe("gallery=train+test").splits == ["train", "test"]
     assert recipe("gallery=train+test").split == "test"
 
 
-def job_of(*words: str, training: Any = (), **facts: Any) -> Any:
+def job_of(*arguments: str, training: Any = (), **facts: Any) -> Any:
     """Make a job of a run on the demo, which compares one of two encoders."""
-    run = Run("one", **facts)
+    finished_run = Run("one", **facts)
     keys = ["dataset=demo", "encoders=[lite0,pixels]", "seeds=3,4", *training]
-    run.recipe = AlignRecipe.resolve("train-align", None, {}, keys)
-    names = [config.name for config in run.recipe.encoders]
+    finished_run.recipe = AlignRecipe.resolve("train-align", None, {}, keys)
+    names = [config.name for config in finished_run.recipe.encoders]
     spec = SignalSpec(("a", "b"), 10, (1,), (2,), 100.0)
     layout = SimpleNamespace(
         encoders={name: f"key {name}" for name in names},
@@ -138,15 +144,17 @@ def job_of(*words: str, training: Any = (), **facts: Any) -> Any:
     )
     model = SimpleNamespace(layout=layout)
     stored = SimpleNamespace(signal=np.empty((20000, 2, 10)), counts=np.full(5000, 4))
-    run.dataset.holdout = SimpleNamespace(divides_train=facts.get("trials", False))
+    finished_run.dataset.holdout = SimpleNamespace(
+        divides_train=facts.get("trials", False)
+    )
     recordings = SimpleNamespace(open_store=lambda person: {"train": stored})
-    vars(run)["recordings"] = recordings
+    vars(finished_run)["recordings"] = recordings
     stores = {name: SimpleNamespace(shape=(30, 10)) for name in names}
     return SimpleNamespace(
-        runs=[run],
+        runs=[finished_run],
         tests=SimpleNamespace(open_stores=lambda split: stores),
-        recipe=recipe(*words),
-        groups=[(run.cells[0],)],
+        recipe=recipe(*arguments),
+        groups=[(finished_run.cells[0],)],
         open_models=lambda group, device: [model],
     )
 
@@ -177,8 +185,8 @@ def test_seconds_of_a_ridge_are_its_multiplications() -> None:
         both
     )
     trials = 2 * (2 * 20000 * 20 * (20 + 300) + 10 * 20**3) / baseline.OPERATIONS_PER_S
-    found = baseline._estimate_ridge_s(job_of(trials=True), spec, [False, True])
-    assert found == pytest.approx(trials)
+    ridge_s = baseline._estimate_ridge_s(job_of(trials=True), spec, [False, True])
+    assert ridge_s == pytest.approx(trials)
 
 
 def test_a_ridge_longer_than_the_training_must_be_requested(
@@ -211,10 +219,10 @@ def test_a_ridge_is_no_baseline_of_other_trainings(
 ) -> None:
     with pytest.raises(BrainhiveError):
         write_ridge(job_of(training=training, **facts), tmp_path)
-    several = job_of()
-    several.runs *= 2
+    several_job = job_of()
+    several_job.runs *= 2
     with pytest.raises(BrainhiveError):
-        write_ridge(several, tmp_path)
+        write_ridge(several_job, tmp_path)
     folder = job_of()
     folder.runs[0].recipe = None
     with pytest.raises(BrainhiveError):

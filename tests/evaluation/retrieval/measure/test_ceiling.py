@@ -39,18 +39,18 @@ def trials(noise: float, seed: int = 0) -> torch.Tensor:
 
 
 def of(
-    signal: torch.Tensor, there: int | torch.Tensor = REPETITIONS, splits: int = 10
+    signal: torch.Tensor, expand: int | torch.Tensor = REPETITIONS, splits: int = 10
 ) -> Measurements:
-    there = torch.as_tensor(there).expand(len(signal))
+    expand = torch.as_tensor(expand).expand(len(signal))
     ids, parts = (
         [f"item {n}" for n in range(len(signal))],
         torch.arange(signal.shape[1]),
     )
-    found = measure_ceiling(
-        signal, there, ids, splits, 0, parts.expand(len(signal), -1)
+    ceiling = measure_ceiling(
+        signal, expand, ids, splits, 0, parts.expand(len(signal), -1)
     )
     return measure_ceilings(
-        {"sub-01": found}, CellScores([], StimulusGrouping(), "demo", "test")
+        {"sub-01": ceiling}, CellScores([], StimulusGrouping(), "demo", "test")
     )
 
 
@@ -60,11 +60,11 @@ def test_reliability_is_the_variance_explained_by_pictures(noise):
 
     The tolerance is a tenth and a standard error.
     """
-    found = of(trials(noise)).scopes["ceiling · all"]["reliability"]
+    reliability = of(trials(noise)).scopes["ceiling · all"]["reliability"]
 
     expected = 1 / (1 + noise**2 / REPETITIONS)
-    assert found.value == pytest.approx(expected, rel=0.1, abs=0.02)
-    assert found.low < expected < found.high
+    assert reliability.value == pytest.approx(expected, rel=0.1, abs=0.02)
+    assert reliability.low < expected < reliability.high
 
 
 def test_halves_of_noise_match_by_chance_and_patterns_always():
@@ -96,10 +96,12 @@ def test_reliability_is_of_all_repetitions(available, expected):
     available = torch.tensor(available).repeat(400 // len(available))
     parts = torch.arange(5).expand(400, -1)
 
-    found = measure_ceiling(signal, available, list(map(str, range(400))), 3, 0, parts)
+    ceiling = measure_ceiling(
+        signal, available, list(map(str, range(400))), 3, 0, parts
+    )
 
-    assert found.values["reliability"].mean() == pytest.approx(expected, abs=0.012)
-    assert found.repetitions == int(available.max())
+    assert ceiling.values["reliability"].mean() == pytest.approx(expected, abs=0.012)
+    assert ceiling.repetitions == int(available.max())
 
 
 def test_a_ceiling_of_all_subjects_is_the_mean_of_theirs():
@@ -110,13 +112,13 @@ def test_a_ceiling_of_all_subjects_is_the_mean_of_theirs():
         shares["reliability"] = np.full(6, value)
         ceilings[name] = Scores(ids, pool=6, values=shares, repetitions=3)
 
-    found = measure_ceilings(
+    scopes = measure_ceilings(
         ceilings, CellScores([], StimulusGrouping(), "demo", "test")
     ).scopes
 
-    values = [metrics["reliability"].value for metrics in found.values()]
+    values = [metrics["reliability"].value for metrics in scopes.values()]
     assert values == pytest.approx([0.2, 0.6, 0.4])
-    chances = [found["ceiling · all"][name].chance for name in ("top1", "top5")]
+    chances = [scopes["ceiling · all"][name].chance for name in ("top1", "top5")]
     assert chances == pytest.approx([1 / 6, 5 / 6])
 
 
@@ -128,11 +130,11 @@ def test_halves_are_of_different_parts_of_the_recording():
     """A response that pictures share within a run only is no agreement."""
     patterns = draw_noise(ITEMS, 2, 1, 50).repeat_interleave(3, 1)
     signal = patterns + 0.1 * draw_noise(ITEMS, 6, 1, 50, seed=1)
-    ids, there = [f"{row}" for row in range(ITEMS)], torch.full((ITEMS,), 6)
+    ids, full = [f"{row}" for row in range(ITEMS)], torch.full((ITEMS,), 6)
     parts = torch.tensor([0, 0, 0, 1, 1, 1]).expand(ITEMS, -1)
 
     within, across = (
-        measure_ceiling(signal, there, ids, 4, 0, numbers)
+        measure_ceiling(signal, full, ids, 4, 0, numbers)
         for numbers in (torch.arange(6).expand(ITEMS, -1), parts)
     )
 
@@ -144,24 +146,24 @@ def test_halves_are_of_different_parts_of_the_recording():
 def test_a_ceiling_skips_pictures_in_a_single_part_and_padding():
     signal = draw_noise(5, 3, 4, seed=2)
     signal[2, 2:] = float("nan")
-    there = torch.tensor([1, 3, 2, 3, 3])
+    tensor = torch.tensor([1, 3, 2, 3, 3])
     parts = torch.tensor([[0, 1, 2], [0, 1, 2], [0, 1, 9], [0, 0, 0], [0, 0, 1]])
 
-    found = measure_ceiling(signal, there, list("abcde"), 2, 0, parts)
-    few = measure_ceiling(signal[:2], there[:2], list("ab"), 2, 0, parts[:2])
-    single = measure_ceiling(signal, 0 * there + 1, list("abcde"), 2, 0, parts)
+    ceiling = measure_ceiling(signal, tensor, list("abcde"), 2, 0, parts)
+    few_ceiling = measure_ceiling(signal[:2], tensor[:2], list("ab"), 2, 0, parts[:2])
+    single = measure_ceiling(signal, 0 * tensor + 1, list("abcde"), 2, 0, parts)
 
-    assert found.image_ids == ["b", "c", "e"] and found.pool == 3
-    assert np.isfinite(found.values["reliability"]).all()
-    assert few.reason == "fewer than two pictures were repeated"
+    assert ceiling.image_ids == ["b", "c", "e"] and ceiling.pool == 3
+    assert np.isfinite(ceiling.values["reliability"]).all()
+    assert few_ceiling.reason == "fewer than two pictures were repeated"
     assert single.reason == "one repetition of each picture"
     # each split and each seed halves in its own way
-    wide = draw_noise(40, 4, 8, seed=3)
-    args = wide, torch.full((40,), 4), list(map(str, range(40)))
-    every = torch.arange(4).expand(40, -1)
-    one, other = (measure_ceiling(*args, 2, seed, every) for seed in (0, 1))
-    half = measure_ceiling(*args, 1, 0, every)
-    for second in (half, other):
+    noise = draw_noise(40, 4, 8, seed=3)
+    args = noise, torch.full((40,), 4), list(map(str, range(40)))
+    expand = torch.arange(4).expand(40, -1)
+    one, other = (measure_ceiling(*args, 2, seed, expand) for seed in (0, 1))
+    half_ceiling = measure_ceiling(*args, 1, 0, expand)
+    for second in (half_ceiling, other):
         assert (one.values["reliability"] != second.values["reliability"]).any()
 
 
@@ -169,15 +171,15 @@ def noise_that_drifts(design: str) -> Trials:
     """Make noise that is a random walk, with the repetitions of a picture in a row."""
     random, pictures = np.random.default_rng(0), np.arange(ITEMS)
     if design == "in a row":
-        shown = np.repeat(random.permutation(pictures), REPETITIONS)
+        repeat = np.repeat(random.permutation(pictures), REPETITIONS)
     else:  # twice in a row in each of four sessions
         orders = [random.permutation(pictures) for _ in range(4)]
-        shown = np.concatenate([np.repeat(order, 2) for order in orders])
+        repeat = np.concatenate([np.repeat(order, 2) for order in orders])
     # numbers of the trials of each picture, in the order of time
-    numbers = np.argsort(shown, kind="stable").reshape(ITEMS, REPETITIONS)
+    numbers = np.argsort(repeat, kind="stable").reshape(ITEMS, REPETITIONS)
     sessions = (numbers // (2 * ITEMS)).astype(np.int8)
     offsets = 3 * random.normal(size=(4, 6, 10))
-    drift = 0.1 * random.normal(size=(len(shown), 6, 10)).cumsum(0)
+    drift = 0.1 * random.normal(size=(len(repeat), 6, 10)).cumsum(0)
     signal = drift[numbers] + offsets[sessions] + random.normal(size=(1, 1, 6, 10))
     return Trials.from_repetitions(
         (signal + random.normal(size=signal.shape)).astype(np.float32),
@@ -198,14 +200,16 @@ def test_noise_that_drifts_has_no_ceiling(design: str) -> None:
 
     Chance was 0.01, and the reliability 0.75.
     """
-    tested = noise_that_drifts(design)
+    tested_noise_that_drifts = noise_that_drifts(design)
     model = PictureModel()
-    stores = {"looks": make_store(torch.zeros(ITEMS, 1), tested.image_ids)}
+    stores = {
+        "looks": make_store(torch.zeros(ITEMS, 1), tested_noise_that_drifts.image_ids)
+    }
     tests = MemoryTestSet(
         make_runs([model]),
         "test",
         stores={"test": stores},
-        recorded={1: {"test": tested}},
+        recorded={1: {"test": tested_noise_that_drifts}},
     )
     recipe = Recipe.resolve("eval-retrieval", None, {}, ["ceiling_splits=10"])
 
@@ -221,7 +225,7 @@ def test_noise_that_drifts_has_no_ceiling(design: str) -> None:
 def test_seeds_share_the_trials_and_the_ceiling_of_a_person(
     run_command, world, align_overrides, runs, monkeypatch
 ):
-    run = run_command(
+    run_folder = run_command(
         "train-align",
         *align_overrides,
         "subjects=1",
@@ -247,7 +251,7 @@ def test_seeds_share_the_trials_and_the_ceiling_of_a_person(
     monkeypatch.setattr(measure, "measure_signal_ceiling", record_ceiling)
 
     quick = ("sheet_rows=0", "baseline=none", "ceiling_splits=2")
-    result = run_command("eval-retrieval", f"run={run}", *quick, runs)
+    result = run_command("eval-retrieval", f"run={run_folder}", *quick, runs)
 
     assert len(result.metrics.facts.cells) == 2
     assert reads.count("test") == 1 and ceilings == [1]
@@ -257,15 +261,17 @@ def test_seeds_share_the_trials_and_the_ceiling_of_a_person(
 def test_each_subject_has_a_ceiling_of_its_signals(
     run_command, world, align_overrides, tmp_path
 ):
-    run = run_command("train-align", *align_overrides).folder  # finished already
-    result = run_command("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}")
+    run_folder = run_command("train-align", *align_overrides).folder  # finished already
+    result = run_command(
+        "eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run_folder}"
+    )
 
-    found = RunFolder(result.folder).measurements()
+    measurements = RunFolder(result.folder).measurements()
     assert {
         "ceiling · sub-01",
         "ceiling · sub-02",
-    } <= found.scopes.keys() and not found.missing
-    top1 = found.scopes["ceiling · all"]["top1"]
+    } <= measurements.scopes.keys() and not measurements.missing
+    top1 = measurements.scopes["ceiling · all"]["top1"]
     assert (top1.n, top1.pool) == (200, 100)
     assert "10 random splits" in top1.protocol and "simulated" in top1.protocol
     (table,) = [
@@ -277,12 +283,12 @@ def test_each_subject_has_a_ceiling_of_its_signals(
         "all",
     ] and "simulated" in table.note
     reason = "one repetition of each picture"
-    partly = replace(found, missing={"ceiling · sub-03": reason})
+    partly = replace(measurements, missing={"ceiling · sub-03": reason})
     (table,) = lay_out(partly, ["ceiling"])
     assert len(table.rows) > 2 and f"sub-03 has none: {reason}" in table.note
     others = {
         name: each
-        for name, each in found.scopes.items()
+        for name, each in measurements.scopes.items()
         if not name.startswith("ceiling")
     }
     (table,) = lay_out(replace(partly, scopes=others), ["ceiling"])
@@ -290,7 +296,7 @@ def test_each_subject_has_a_ceiling_of_its_signals(
     without = run_command(
         "eval-retrieval",
         f"paths.runs={tmp_path}",
-        f"align_run={run}",
+        f"align_run={run_folder}",
         "ceiling_splits=0",
     )
     assert not [name for name in without.metrics.scopes if name.startswith("ceiling")]

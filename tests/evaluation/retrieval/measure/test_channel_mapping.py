@@ -48,16 +48,22 @@ def test_every_number_of_mapped_channels_says_how_and_how_many(run_command, fewe
     kind, how = "spline", "splines"
     result = run_command("eval-retrieval", *fewer, f"channel_mapping={kind}")
 
-    words, measured = f"channels mapped by {how}: 10 of 17 recorded", result.metrics
-    assert (
-        words in measured.facts.protocol
-        and measured.facts.set_up["channel_mapping"] == words
+    arguments, measured_metrics = (
+        f"channels mapped by {how}: 10 of 17 recorded",
+        result.metrics,
     )
     assert (
-        measured.facts.verdict == "above chance" and CHANNELS_MAPPED in measured.caveats
+        arguments in measured_metrics.facts.protocol
+        and measured_metrics.facts.set_up["channel_mapping"] == arguments
+    )
+    assert (
+        measured_metrics.facts.verdict == "above chance"
+        and CHANNELS_MAPPED in measured_metrics.caveats
     )
     metrics = [
-        metric for scope in measured.scopes.values() for metric in scope.values()
+        metric
+        for scope in measured_metrics.scopes.values()
+        for metric in scope.values()
     ]
     assert [metric for metric in metrics if CHANNELS_MAPPED not in metric.caveats] == []
     assert CAVEATS[CHANNELS_MAPPED] in str(result.tables[0].rows)

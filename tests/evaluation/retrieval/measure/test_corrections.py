@@ -20,26 +20,26 @@ def test_corrections_are_rows_that_leave_the_result_unchanged(
         "eval-retrieval", f"run={trained_run}", ALL_OF_THEM, "sheet_rows=0"
     )
 
-    plain, found = evaluation_result.metrics, result.metrics
-    added = found.scopes.keys() - plain.scopes.keys()
+    plain_metrics, resulting_metrics = evaluation_result.metrics, result.metrics
+    added = resulting_metrics.scopes.keys() - plain_metrics.scopes.keys()
     assert added == {
-        f"corrections · {name}{way}" for name in CHAINS for way in ("", " · backward")
+        f"corrections · {name}{text}" for name in CHAINS for text in ("", " · backward")
     }
     assert {
-        name: found.scopes[name] for name in plain.scopes
-    } == plain.scopes and found.items == plain.items
-    for name, metrics in found.scopes.items():
+        name: resulting_metrics.scopes[name] for name in plain_metrics.scopes
+    } == plain_metrics.scopes and resulting_metrics.items == plain_metrics.items
+    for name, metrics in resulting_metrics.scopes.items():
         assert all(
-            (TRANSDUCTIVE in one.protocol) == (name in added)
-            for one in metrics.values()
+            (TRANSDUCTIVE in single_metric.protocol) == (name in added)
+            for single_metric in metrics.values()
         )
     table = next(
         table for table in result.printed_tables if TRANSDUCTIVE in table.title
     )
     assert [row[0] for row in table.rows[: len(CHAINS) + 1]] == ["this run", *CHAINS]
-    assert table.rows[0][1].value == plain.overall["top1"].value
-    assigned = found.scopes[f"corrections · {CHAINS[-1]}"]["top1"]
-    assert assigned.value > plain.overall["top1"].value and (
+    assert table.rows[0][1].value == plain_metrics.overall["top1"].value
+    assigned = resulting_metrics.scopes[f"corrections · {CHAINS[-1]}"]["top1"]
+    assert assigned.value > plain_metrics.overall["top1"].value and (
         assigned.n,
         assigned.pool,
     ) == (200, 100)

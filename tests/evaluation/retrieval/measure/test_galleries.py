@@ -32,11 +32,13 @@ def test_training_pictures_are_candidates_too_when_asked(
         pictures = np.concatenate([stores["test"].embedding, stores["train"].embedding])
         image = model.encode_image({ENCODER: torch.from_numpy(pictures)})
     cosine = torch.cosine_similarity(signal[:, None], image[None], dim=2)
-    seen = [stores["test"].image_ids.index(image_id) for image_id in recording.pictures]
-    own = cosine[torch.arange(100), torch.tensor(seen)][:, None]
+    indexs = [
+        stores["test"].image_ids.index(image_id) for image_id in recording.pictures
+    ]
+    own_cosine = cosine[torch.arange(100), torch.tensor(indexs)][:, None]
     assert (
         metrics.items["sub-01_seed-1 · sub-01"]["ranks"]
-        == (cosine >= own).sum(1).tolist()
+        == (cosine >= own_cosine).sum(1).tolist()
     )
     top1 = metrics.overall["top1"]
     assert (top1.pool, top1.split) == (340, "test") and top1.chance == pytest.approx(
@@ -57,20 +59,22 @@ def test_runs_of_a_sweep_are_evaluated_side_by_side(
         *runs,
         "sweep={signal.window_ms: [[0, 400], [400, 1000]]}",
     )
-    plain = run_command(
+    plain_run_folder = run_command(
         "train-align", *align_overrides, *runs, "signal.window_ms=[0, 400]"
     ).folder
     names = ["eval-retrieval · window_ms=0+400", "eval-retrieval · window_ms=400+1000"]
 
     result = run_command("eval-retrieval", runs[0], f"run={swept.folder.name}", *quick)
-    alone = run_command("eval-retrieval", runs[0], f"run={plain}", *quick)
+    first_result = run_command(
+        "eval-retrieval", runs[0], f"run={plain_run_folder}", *quick
+    )
 
     # the first value is the plain training, whose evaluation is found
     metrics = result.metrics
     facts = metrics.facts
-    assert facts.step_runs[names[0]] == f"eval-retrieval/{alone.folder.name}"
+    assert facts.step_runs[names[0]] == f"eval-retrieval/{first_result.folder.name}"
     early, late = (metrics.scopes[name] for name in names)
-    assert early == alone.metrics.overall and late["top1"].n == 100
+    assert early == first_result.metrics.overall and late["top1"].n == 100
     assert early["mean_rank"].value < late["mean_rank"].value  # simulated signals fade
     (pair,) = facts.comparisons
     assert [pair.first, pair.second] == names and pair.difference > 0
@@ -84,7 +88,7 @@ def test_runs_of_a_sweep_are_evaluated_side_by_side(
     # `compare` shows the runs of the workflow, with the same difference
     recipe = compare.Recipe.resolve("compare", None, {}, [f"runs={result.folder}"])
     (group,) = compare.compare_runs(recipe)
-    assert [run.label for run in group.runs] == [
+    assert [finished_run.label for finished_run in group.runs] == [
         "window_ms=0+400",
         "window_ms=400+1000",
     ]

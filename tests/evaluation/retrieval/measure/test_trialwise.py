@@ -63,13 +63,13 @@ def test_metrics_that_need_other_test_trials_have_a_caveat(
 
     result = run_command("eval-retrieval", f"run={trained}", *asked)
 
-    measured = result.metrics
+    measured_metrics = result.metrics
     of_models = {
         name: metrics
-        for name, metrics in measured.scopes.items()
+        for name, metrics in measured_metrics.scopes.items()
         if not name.startswith("ceiling")
     }
-    assert TRIALS_TOGETHER in measured.caveats
+    assert TRIALS_TOGETHER in measured_metrics.caveats
     assert all(
         TRIALS_TOGETHER in metric.caveats and TRIALS_TOGETHER in metric.protocol
         for metrics in of_models.values()

@@ -44,16 +44,16 @@ def test_concepts_in_blocks_are_found_by_design(home, monkeypatch, is_blocked) -
             path.rename(tested)
     # numbers must not depend on the order of the file system
     paths = sorted(root.rglob("*.png"), key=lambda path: (path.parent.name, path.name))
-    shown = [path.relative_to(root).as_posix() for path in paths]
+    as_posixs = [path.relative_to(root).as_posix() for path in paths]
     rng = np.random.default_rng(1)
     if is_blocked:
         blocks = [rng.permutation(24) + start for start in range(0, 288, 24)]
         order = np.concatenate(blocks)
     else:
         order = rng.permutation(288)
-    shown = [shown[row] for row in order]
+    as_posixs = [as_posixs[row] for row in order]
 
-    _, evaluated = api.fit(walk(288), shown, "pictures", encoders=[COLOURS], **AXES)
+    _, evaluated = api.fit(walk(288), as_posixs, "pictures", encoders=[COLOURS], **AXES)
 
     by_signal = find(evaluated, "all", "concept_top1")
     by_design = find(evaluated, DESIGN_ALONE, "top1")

@@ -58,14 +58,14 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
         for name, scope in evaluated.metrics.scopes.items()
         if "top1" in scope
     }
-    run = ShownRun("protocols", RunFolder(evaluated.folder))
+    shown_run = ShownRun("protocols", RunFolder(evaluated.folder))
 
     table = next(
         table
-        for table in lay_out_tables(RunGroup([run]))
+        for table in lay_out_tables(RunGroup([shown_run]))
         if table.title == "By variant: eval-retrieval"
     )
-    listed = json.loads(
+    document = json.loads(
         CliRunner().invoke(app, ["runs", f"paths.runs={runs}", "--json"]).stdout
     )
 
@@ -76,18 +76,21 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
         validated[name.partition(" · ")[2]] = mean(
             metrics["top1"].value for metrics in cells
         )
-    chosen = [
+    rows = [
         row[0]
         for row in table.rows
         if any(cell.is_best for cell in row[1:] if isinstance(cell, TableCell))
     ]
-    assert validated["best"] > validated["last"] and chosen == [f"{STEP}best"]
+    assert validated["best"] > validated["last"] and rows == [f"{STEP}best"]
     assert "best on validation (top-1)" in table.note
     assert f"“{STEP}best” with {100 * scopes[f'{STEP}best']:.3g} %" in state_finding(
-        run.measurements
+        shown_run.measurements
     )
-    results = {row["run"].rpartition("/")[2]: row["result"] for row in listed}
+    results = {row["run"].rpartition("/")[2]: row["result"] for row in document}
     assert state_finding(evaluated.metrics) in results[evaluated.folder.name]
-    run = evaluated.metrics.facts.step_runs[f"{STEP}test"].partition("/")[2]
-    alone = results[run]
-    assert f"{100 * scopes[f'{STEP}test']:.3g} %" in alone and SELECTED_ON_TEST in alone
+    shown_run = evaluated.metrics.facts.step_runs[f"{STEP}test"].partition("/")[2]
+    first_result = results[shown_run]
+    assert (
+        f"{100 * scopes[f'{STEP}test']:.3g} %" in first_result
+        and SELECTED_ON_TEST in first_result
+    )

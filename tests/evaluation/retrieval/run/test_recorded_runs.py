@@ -49,17 +49,17 @@ FACTS |= {"ceilings", "generalisation", "strength", "suffices", "better", "peopl
 """Facts of a command that are numbers."""
 
 
-def summary(measured: Measurements) -> dict[str, Any]:
+def summary(measurements: Measurements) -> dict[str, Any]:
     """Return the recorded values: metrics, items and facts."""
-    read = attrgetter(*FIELDS)
+    read_fields = attrgetter(*FIELDS)
     metrics = {
-        f"{scope}, {name}": read(metric)
-        for scope, listed in measured.scopes.items()
-        for name, metric in listed.items()
+        f"{scope}, {name}": read_fields(metric)
+        for scope, listed_scope in measurements.scopes.items()
+        for name, metric in listed_scope.items()
     }
     columns = {
         f"{scope}, {name}": values
-        for scope, items in measured.items.items()
+        for scope, items in measurements.items.items()
         for name, values in items.items()
         if name not in ("image_ids", "units")
     }
@@ -68,7 +68,7 @@ def summary(measured: Measurements) -> dict[str, Any]:
         for name, values in columns.items()
         if values and isinstance(values[0], int | float | None)
     }
-    facts = measured.facts.model_dump(include=FACTS)
+    facts = measurements.facts.model_dump(include=FACTS)
     return {"metrics": metrics, "items": items, "facts": facts}
 
 
@@ -112,8 +112,8 @@ def test_two_runs_compared(
     scopes = joined.metrics.scopes
     for folder, label in ((ridge, "first"), (second, "second")):
         scopes = {name.replace(str(folder), label): scopes[name] for name in scopes}
-    both = summary(replace(joined.metrics, scopes=scopes))
-    recorded(digits=4, **summary(result.metrics), joined=both)
+    both_summary = summary(replace(joined.metrics, scopes=scopes))
+    recorded(digits=4, **summary(result.metrics), joined=both_summary)
 
 
 @pytest.mark.parametrize("design", ["two in runs", "three in trials"])
@@ -122,15 +122,15 @@ def test_categories(
 ) -> None:
     random = np.random.default_rng(0)
     names = ["face", "house", "shoe"][: 2 if "two" in design else 3]
-    shown = np.concatenate([random.permutation(names * 8) for _ in range(4)])
+    joined_array = np.concatenate([random.permutation(names * 8) for _ in range(4)])
     runs = np.repeat(np.arange(4), len(names) * 8)
     patterns = {name: random.normal(size=(6, 5)) for name in names}
-    signal = np.stack([patterns[name] for name in shown])
+    signal = np.stack([patterns[name] for name in joined_array])
     signal = signal + 3 * random.normal(size=signal.shape)
 
     trained, evaluated = api.fit(
         signal,
-        shown.tolist(),
+        joined_array.tolist(),
         runs=runs if "runs" in design else None,
         channels=[f"E{number}" for number in range(6)],
         times_s=np.arange(5) / 100,
@@ -141,8 +141,8 @@ def test_categories(
     quick = ("draws=40", "window={width_ms: 20, step_ms: 10}")
     explained = run_command("explain", f"align_run={trained.path}", *quick)
 
-    found = summary(explained.metrics)
-    recorded(digits=4, **summary(evaluated.measurements), explained=found)
+    resulting_summary = summary(explained.metrics)
+    recorded(digits=4, **summary(evaluated.measurements), explained=resulting_summary)
 
 
 def test_shares_of_regions(
@@ -160,8 +160,8 @@ def test_shares_of_regions(
     result = run_command("eval-retrieval", f"run={trained}", *asked)
     explained = run_command("explain", f"align_run={trained}", "draws=40")
 
-    found = summary(explained.metrics)
-    recorded(digits=4, **summary(result.metrics), explained=found)
+    resulting_summary = summary(explained.metrics)
+    recorded(digits=4, **summary(result.metrics), explained=resulting_summary)
 
 
 def test_explanation(

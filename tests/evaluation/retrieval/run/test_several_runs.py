@@ -24,9 +24,11 @@ def weaker(world: Path, run_command, align_overrides, trained_run) -> Path:
     return run_command("train-align", *align_overrides, "train.epochs=1").folder
 
 
-def cosines(run: Path, home: Path, subject: int) -> tuple[torch.Tensor, np.ndarray]:
+def cosines(
+    run_folder: Path, home: Path, subject: int
+) -> tuple[torch.Tensor, np.ndarray]:
     """Compute cosines [N, M] and targets [N] without the code of the package."""
-    model = aligner.load(run / "cells" / f"sub-{subject:02d}_seed-1" / "model")
+    model = aligner.load(run_folder / "cells" / f"sub-{subject:02d}_seed-1" / "model")
     recording = SignalStore.open(
         home / f"signals/{DATASET}/default/sub-{subject:02d}.h5"
     )["test"]
@@ -99,7 +101,7 @@ def test_two_runs_are_compared_item_by_item(run_command, world, trained_run, wea
         [np.array(ranked(*cosines(run, world, s))) == 1 for s in (1, 2)]
         for run in (trained_run, weaker)
     ]
-    one, other = (np.concatenate(each) for each in hits)
+    one, other = (np.concatenate(hit) for hit in hits)
     assert (
         worse.difference == pytest.approx(one.mean() - other.mean())
         and worse.difference > 0
@@ -132,7 +134,7 @@ def test_two_runs_are_compared_item_by_item(run_command, world, trained_run, wea
     assert "difference, 95 % CI" in table.columns and len(table.rows) == 2
     assert worse.test in table.note
     (table,) = (
-        each for each in result.tables if each.title.startswith("This run differs")
+        hit for hit in result.tables if hit.title.startswith("This run differs")
     )
     assert "epochs 20, not 1" in [line for _, line in table.rows]
     assert "p_value" in result.as_dict()["metrics"]["facts"]["against"][0]
@@ -142,7 +144,7 @@ def test_two_runs_are_compared_item_by_item(run_command, world, trained_run, wea
 def test_runs_on_other_subjects_or_galleries_are_not_compared(
     run_command, world, trained_run, align_overrides, tmp_path
 ):
-    alone = run_command(
+    first_run_folder = run_command(
         "train-align", *align_overrides, "subjects=2", "train.epochs=1"
     ).folder
     noisier = ("dataset={kind: demo, noise: 0.6, subjects: 2, concepts: 8}",)
@@ -156,8 +158,13 @@ def test_runs_on_other_subjects_or_galleries_are_not_compared(
     ).folder
 
     with pytest.raises(BrainhiveError) as caught:
-        run_command("eval-retrieval", f"run={trained_run}", f"against={alone}", *QUICK)
-    for fact in (trained_run, alone, [1, 2], [2]):
+        run_command(
+            "eval-retrieval",
+            f"run={trained_run}",
+            f"against={first_run_folder}",
+            *QUICK,
+        )
+    for fact in (trained_run, first_run_folder, [1, 2], [2]):
         assert str(fact) in caught.value.message
     with pytest.raises(BrainhiveError, match="galleries") as caught:
         run_command(

@@ -176,8 +176,8 @@ def open_tests(
     )
 
 
-def recipe(*words: str) -> Recipe:
-    return Recipe.resolve("eval-retrieval", None, {}, words)
+def recipe(*arguments: str) -> Recipe:
+    return Recipe.resolve("eval-retrieval", None, {}, arguments)
 
 
 CELLS: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -192,10 +192,10 @@ CELLS: dict[str, tuple[int, tuple[str, ...]]] = {
 def test_a_cell(monkeypatch: pytest.MonkeyPatch, recorded: Recorded, name: str) -> None:
     # sessions of so few pictures are centred
     monkeypatch.setattr(measure, "MIN_UNITS_FOR_POPULATION", 4)
-    count, words = CELLS[name]
+    count, arguments = CELLS[name]
     models: Any = [Model(number) for number in range(count)]
     tests = open_tests(*models)
-    cell_recipe = recipe(*words)
+    cell_recipe = recipe(*arguments)
 
     gallery, scores = measure_cell(models, tests, cell_recipe)
     if cell_recipe.ceiling_splits:
@@ -221,7 +221,9 @@ def describe(scores: Scores) -> dict[str, Any]:
         and not (hasattr(value, "__len__") and len(value) == 0)
     }
     described["named"] = " ".join(scores.nearest_concepts)
-    described["below"] = {name: describe(one) for name, one in scores.scopes.items()}
+    described["below"] = {
+        name: describe(single_scope) for name, single_scope in scores.scopes.items()
+    }
     described["ceiling"] = scores.ceiling and describe(scores.ceiling)
     return described
 
@@ -235,31 +237,37 @@ def test_more_repetitions_than_there_are_are_refused() -> None:
 def test_a_gallery_is_of_all_pictures_unless_asked_otherwise() -> None:
     models: Any = [Model(), Model(1)]
     tests = open_tests(*models)
-    everything = open_gallery(models, tests, ["train", "test"])
-    shown = open_gallery(models, tests, ["train", "test"], only_shown=True)
+    gallery = open_gallery(models, tests, ["train", "test"])
+    shown_gallery = open_gallery(models, tests, ["train", "test"], only_shown=True)
 
     # 3 and 4 have no embedding; nobody was shown 1
-    assert everything.test_rows.tolist() == [0, 1, 2, *range(5, 15)]
-    assert everything.rows["train"].tolist() == [0, 1, 2, *range(5, 34)]
+    assert gallery.test_rows.tolist() == [0, 1, 2, *range(5, 15)]
+    assert gallery.rows["train"].tolist() == [0, 1, 2, *range(5, 34)]
     seen = {*TRIALS[1]["test"].stimulus, *TRIALS[2]["test"].stimulus}
-    assert len(shown.test_rows) < len(everything.test_rows)
-    assert shown.test_rows.tolist() == sorted(set(everything.test_rows.tolist()) & seen)
-    assert shown.rows["train"].tolist() == everything.rows["train"].tolist()
+    assert len(shown_gallery.test_rows) < len(gallery.test_rows)
+    assert shown_gallery.test_rows.tolist() == sorted(
+        set(gallery.test_rows.tolist()) & seen
+    )
+    assert shown_gallery.rows["train"].tolist() == gallery.rows["train"].tolist()
 
 
 def test_shares_of_regions(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
     model: Any = Model()
     voxels = {split: draw_trials(2, split, has_voxels=True) for split in COUNTS}
     person = open_tests(model, trials={2: voxels}).open_person(model, 2)
-    whole = measure_region_shares(model, person)
+    whole_region_shares = measure_region_shares(model, person)
     monkeypatch.setattr(measure, "SIGNALS_PER_BATCH", 4)
 
-    found = measure_region_shares(model, person)
+    region_shares = measure_region_shares(model, person)
 
-    recorded(digits=4, found={name: describe(one) for name, one in found.items()})
-    for name, scores in whole.items():
+    recorded(
+        digits=4, found={name: describe(one) for name, one in region_shares.items()}
+    )
+    for name, scores in whole_region_shares.items():
         for head, values in scores.values.items():
-            np.testing.assert_allclose(values, found[name].values[head], rtol=1e-4)
+            np.testing.assert_allclose(
+                values, region_shares[name].values[head], rtol=1e-4
+            )
     without_regions = open_tests(model).open_person(model, 2)
     with pytest.raises(RecipeError):
         measure_region_shares(model, without_regions)
@@ -273,8 +281,8 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
     random = np.random.default_rng([seed, fold])
     names = [NAMES[row] for row in random.permutation(14)[:count]]
     table = random.permuted(np.tile(np.arange(1, 15), (count, 1)), axis=1)
-    own = [NAMES.index(name) for name in names]
-    ranks = table[np.arange(count), own]
+    own_indexs = [NAMES.index(name) for name in names]
+    ranks = table[np.arange(count), own_indexs]
     concepts = [f"c{NAMES.index(name) % 5}" for name in names]
     backward = Scores(names, ranks=random.permutation(ranks), pool=count)
     subsets = Scores(
@@ -299,7 +307,7 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
         for name, scale in {"top1": 1, "top5": 1, "mean_rank": 9, "mrr": 1}.items()
     }
     half_ranks = random.integers(1, count + 1, (3, count))
-    half = Scores(
+    half_scores = Scores(
         names,
         pool=count,
         values={
@@ -309,12 +317,12 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
         },
         repetitions=4 + seed,
     )
-    made = Scores(
+    scores = Scores(
         names,
         names,
         concepts,
         [f"run {row % 3}" for row in range(count)],
-        np.array(own),
+        np.array(own_indexs),
         ranks=ranks,
         pool=14,
         values={"map": 1 / ranks},
@@ -325,9 +333,9 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
         verdict_ranks=table.astype(np.uint16),
         control=control,
         scopes=below,
-        ceiling=half,
+        ceiling=half_scores,
     )
-    return replace(made, **changes)
+    return replace(scores, **changes)
 
 
 PICTURES_OF_STUDY = np.arange(14)
@@ -425,8 +433,10 @@ def test_metrics_of_cells(recorded: Recorded) -> None:
 def test_many_concepts_have_no_table_of_confusions() -> None:
     names = [f"{row}" for row in range(51)]
     assert count_confusions([Scores(concepts=names, nearest_concepts=names)]) is None
-    few = count_confusions([Scores(concepts=names[:50], nearest_concepts=names[:50])])
-    assert few is not None and np.trace(few.counts) == 50
+    few_confusions = count_confusions(
+        [Scores(concepts=names[:50], nearest_concepts=names[:50])]
+    )
+    assert few_confusions is not None and np.trace(few_confusions.counts) == 50
 
 
 def test_pictures_with_a_twin_are_told_from_others() -> None:
@@ -489,10 +499,10 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
     random = np.random.default_rng(kinds)
     groups = []
     for subject, count in ((1, 24), (2, 17)):
-        shown = random.choice(
+        choice = random.choice(
             kinds, count, p=[0.5, 0.5] if kinds == 2 else [0.6, 0.3, 0.1]
         )
-        labels = [f"k{number}" for number in shown]
+        labels = [f"k{number}" for number in choice]
         ids = [f"{subject}/{row}" for row in range(count)]
         group = []
         for _ in range(2):
@@ -501,12 +511,12 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
             wins = random.random(count) if kinds == 2 else np.empty(0)
             group.append(replace(cell, values={"map": 1 / ranks}, auc_parts=wins))
         groups.append(group)
-    tested = CellScores(
+    cell_scores = CellScores(
         groups, StimulusGrouping(group_of={}, group_kind="runs"), "a", "test", (1, 2)
     )
-    classes = measure_categories(groups, tested.context)
-    scopes = compare_with_guess(measure_scopes(ALL, tested), tested)
-    of_categories = replace(tested, are_categories=True)
+    classes = measure_categories(groups, cell_scores.context)
+    scopes = compare_with_guess(measure_scopes(ALL, cell_scores), cell_scores)
+    of_categories = replace(cell_scores, are_categories=True)
     # labels of one concept, which average precision counts
     shared = [[replace(one, concepts=["x"] * len(one.labels)) for one in groups[0]]]
     even = [[Scores(labels=["a", "b"], concepts=["a", "b"])]]
@@ -523,7 +533,10 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
     )
     assert measure_guess(even, 2) == {}
     balanced = [[replace(groups[0][0], labels=["a", "b"] * 12, auc_parts=np.empty(0))]]
-    assert measure_categories(balanced, replace(tested, groups=balanced).context) == {}
+    assert (
+        measure_categories(balanced, replace(cell_scores, groups=balanced).context)
+        == {}
+    )
 
 
 def job(*models: Any, **options: Any) -> Any:
@@ -544,29 +557,39 @@ def test_signals_and_targets_of_a_ridge(
 ) -> None:
     models: Any = [Model()]
     tests = open_tests(*models)
-    new: Any = Model()
-    new.cell = Cell("new", (1,), (2,), 1)
+    new_model: Any = Model()
+    new_model.cell = Cell("new", (1,), (2,), 1)
     rows = np.array([0, 2, 5, 6, 9, 11, 12, 14])
     monkeypatch.setattr(baseline, "MAX_TARGET_WIDTH", 40)
     monkeypatch.setattr(baseline, "TARGETS_PER_BATCH", 9)
-    everything = read_signals(models, tests, 1, rows, CPU)
+    signals = read_signals(models, tests, 1, rows, CPU)
     monkeypatch.setattr(baseline, "MAX_TRAIN_SIGNALS", 25)
     monkeypatch.setattr(baseline, "MAX_SIGNALS_FOR_AXES", 12)
-    few = read_signals(models, tests, 1, rows, CPU)
-    stranger = read_signals([new], tests, 2, rows, CPU)
+    few_signals = read_signals(models, tests, 1, rows, CPU)
+    stranger = read_signals([new_model], tests, 2, rows, CPU)
 
     # signs of components are not defined
-    def describe_signals(read: Any) -> Any:
-        return [read[0].abs(), read[1].abs(), *read[2:]]
+    def describe_signals(subject_signals: Any) -> Any:
+        return [
+            subject_signals[0].abs(),
+            subject_signals[1].abs(),
+            *subject_signals[2:],
+        ]
 
     recorded(
         digits=3,
-        everything=describe_signals(everything),
-        few=describe_signals(few),
+        everything=describe_signals(signals),
+        few=describe_signals(few_signals),
         stranger=describe_signals(stranger),
         targets=read_targets(tests.open_stores("test"), rows, CPU),
     )
-    assert [len(read[3]) for read in (everything, few, stranger)] == [4, 4, 1]
+    assert [
+        len(subject_signals[3]) for subject_signals in (signals, few_signals, stranger)
+    ] == [
+        4,
+        4,
+        1,
+    ]
     monkeypatch.setattr(baseline, "MIN_TRAIN_SIGNALS", 26)
     with pytest.raises(BrainhiveError):
         read_signals(models, tests, 1, rows, CPU)
@@ -619,7 +642,7 @@ def test_ranks_of_classifiers(
 def test_orders_of_pictures(recorded: Recorded) -> None:
     random = np.random.default_rng(2)
     rows = np.array([1, 4, 6, 7, 11, 12, 15, 20, 22])
-    shown = rows[random.permutation(9)[:7]]
+    row = rows[random.permutation(9)[:7]]
     ranked = {
         order: random.permuted(np.tile(np.arange(1, 10), (7, 1)), axis=1)
         for order in ("as filed", "reversed")
@@ -627,15 +650,15 @@ def test_orders_of_pictures(recorded: Recorded) -> None:
     alike = StimulusGrouping(
         "concept", dict(zip(rows.tolist(), "aabbbcdde", strict=True))
     )
-    tried = try_orders(3, ranked, shown, rows, alike)
+    tried = try_orders(3, ranked, row, rows, alike)
     sure = [(0.0004, "a"), (0.0002, "b"), (0.5, "c"), (1.0, "d")]
 
     recorded(
         tried=[p for p, _ in tried],
-        looked_up=look_up_assigned(ranked["reversed"], shown, rows),
+        looked_up=look_up_assigned(ranked["reversed"], row, rows),
         concluded=choose_order(tried),
     )
-    assert len({words for _, words in tried}) == len(tried) == 7
+    assert len({arguments for _, arguments in tried}) == len(tried) == 7
     assert (choose_order(sure).order, choose_order(sure).order_p) == ("b", 0.0008)
     assert choose_order([(0.00026, "a"), *sure[2:], (1.0, "e")]).order == ""
     assert choose_order([]).orders == 0
@@ -648,11 +671,11 @@ def test_an_order_is_found_by_a_quick_ridge(monkeypatch: pytest.MonkeyPatch) -> 
         train = trials["train"]
         reversed_train = replace(train, stimulus=train.stimulus[::-1].copy())
         misfiled[subject] = {"train": reversed_train, "test": trials["test"]}
-    found = find_order(job(Model(0), trials=misfiled), CPU)
-    right = find_order(job(Model(0)), CPU)
-    assert found.orders == 15 and "training pictures" in found.order
-    assert "reversed and test pictures as filed" in found.order
-    assert right.orders == 0 and right.order == ""
+    order = find_order(job(Model(0), trials=misfiled), CPU)
+    correct_order = find_order(job(Model(0)), CPU)
+    assert order.orders == 15 and "training pictures" in order.order
+    assert "reversed and test pictures as filed" in order.order
+    assert correct_order.orders == 0 and correct_order.order == ""
 
 
 def measured_run() -> Measurements:
@@ -681,9 +704,9 @@ def measured_run() -> Measurements:
 
 def test_tables_and_figures(recorded: Recorded) -> None:
     measured = measured_run()
-    run: Any = SimpleNamespace()
+    stand_in: Any = SimpleNamespace()
     laid_out = lay_out(measured, None)
-    drawn = draw_artifacts(run, measured, (), open_tests(Model()), recipe())
+    artifacts = draw_artifacts(stand_in, measured, (), open_tests(Model()), recipe())
 
     rows = {one.title: [list(row) for row in one.rows] for one in laid_out}
     figures = [
@@ -692,7 +715,7 @@ def test_tables_and_figures(recorded: Recorded) -> None:
             [list(line.values) for line in getattr(one, "lines", ())],
             list(getattr(one, "at", ())),
         ]
-        for one in drawn
+        for one in artifacts
     ]
     recorded(digits=4, tables=rows, figures=figures)
     assert [table.title for table in lay_out(measured, ("control", "ceiling"))] == [
@@ -717,12 +740,14 @@ def test_sheets_of_queries(recorded: Recorded, tmp_path: Path) -> None:
         )
 
     tests = open_tests(model, dataset=replace(DATASET, images=images))
-    run = RunFolder(tmp_path)
-    words = ("gallery=train+test", "sheet_rows=4", "seed=2")
+    run_folder = RunFolder(tmp_path)
+    arguments = ("gallery=train+test", "sheet_rows=4", "seed=2")
 
-    drawn = draw_artifacts(run, measured_run(), [model], tests, recipe(*words))
+    artifacts = draw_artifacts(
+        run_folder, measured_run(), [model], tests, recipe(*arguments)
+    )
 
-    (sheet,) = [one for one in drawn if isinstance(one, Sheet)]
+    (sheet,) = [one for one in artifacts if isinstance(one, Sheet)]
     files = {tile.file for row in sheet.rows for tile in row.tiles}
     recorded(
         queries=[row.query for row in sheet.rows],
@@ -735,31 +760,62 @@ def test_sheets_of_queries(recorded: Recorded, tmp_path: Path) -> None:
     tests = open_tests(
         model, dataset=replace(DATASET, images=lambda split: stored_only)
     )
-    drawn = draw_artifacts(run, measured_run(), [model], tests, recipe(*words))
-    assert not any(isinstance(one, Sheet) for one in drawn)
+    artifacts = draw_artifacts(
+        run_folder, measured_run(), [model], tests, recipe(*arguments)
+    )
+    assert not any(isinstance(one, Sheet) for one in artifacts)
 
 
 def test_a_report_differs_where_a_number_does() -> None:
-    found = measured_run()
-    assert list(compare_metrics(found, found)) == []
-    name = next(iter(found.scopes))
-    metric = found.scopes[name]["top1"]
+    resulting_measured_run = measured_run()
+    assert list(compare_metrics(resulting_measured_run, resulting_measured_run)) == []
+    name = next(iter(resulting_measured_run.scopes))
+    metric = resulting_measured_run.scopes[name]["top1"]
     for key in ("value", "n", "pool", "chance", "low", "high"):
         value = getattr(metric, key)
         changed = replace(metric, **{key: value + 1})
-        scopes = {**found.scopes, name: {**found.scopes[name], "top1": changed}}
-        (line,) = compare_metrics(replace(found, scopes=scopes), found)
+        scopes = {
+            **resulting_measured_run.scopes,
+            name: {**resulting_measured_run.scopes[name], "top1": changed},
+        }
+        (line,) = compare_metrics(
+            replace(resulting_measured_run, scopes=scopes), resulting_measured_run
+        )
         assert name in line
     rounded = replace(metric, value=metric.value * (1 + 1e-8))
-    scopes = {**found.scopes, name: {**found.scopes[name], "top1": rounded}}
-    assert list(compare_metrics(replace(found, scopes=scopes), found)) == []
-
-    cell = next(iter(found.items))
-    items = {cell: {**found.items[cell], "ranks": found.items[cell]["ranks"][::-1]}}
-    (line,) = compare_metrics(replace(found, items=items), found)
-    assert cell in line
-    answers = [replace(one, better=0.2) for one in found.facts.answers]
-    facts = found.facts.model_copy(update={"answers": answers})
-    assert len(list(compare_metrics(replace(found, facts=facts), found))) == len(
-        answers
+    scopes = {
+        **resulting_measured_run.scopes,
+        name: {**resulting_measured_run.scopes[name], "top1": rounded},
+    }
+    assert (
+        list(
+            compare_metrics(
+                replace(resulting_measured_run, scopes=scopes), resulting_measured_run
+            )
+        )
+        == []
     )
+
+    cell = next(iter(resulting_measured_run.items))
+    items = {
+        cell: {
+            **resulting_measured_run.items[cell],
+            "ranks": resulting_measured_run.items[cell]["ranks"][::-1],
+        }
+    }
+    (line,) = compare_metrics(
+        replace(resulting_measured_run, items=items), resulting_measured_run
+    )
+    assert cell in line
+    answers = [
+        replace(single_answer, better=0.2)
+        for single_answer in resulting_measured_run.facts.answers
+    ]
+    facts = resulting_measured_run.facts.model_copy(update={"answers": answers})
+    assert len(
+        list(
+            compare_metrics(
+                replace(resulting_measured_run, facts=facts), resulting_measured_run
+            )
+        )
+    ) == len(answers)

@@ -22,10 +22,10 @@ def curves(shared_world, run_command, align_overrides):
 @pytest.mark.nightly
 def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):
     result, plain = curves
-    found = select_scopes(result.metrics, "repetitions")
+    scopes = select_scopes(result.metrics, "repetitions")
 
-    assert list(found) == ["1", "2", "4", "8", "16"]
-    points = list(found.values())
+    assert list(scopes) == ["1", "2", "4", "8", "16"]
+    points = list(scopes.values())
     for name in ("top1", "top5"):
         assert points[-1][name].value == plain.metrics.overall[name].value
         assert points[0][name].value < points[-1][name].value

@@ -155,7 +155,8 @@ def mindeye2(made: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if n.startswith(("ridge", "backbone", "diffusion"))
     }
     state |= {
-        f"backbone.{name}": each for name, each in blurry_branch().state_dict().items()
+        f"backbone.{name}": weight
+        for name, weight in blurry_branch().state_dict().items()
     }
     return save(
         state,
@@ -187,14 +188,14 @@ def test_neurons_checkpoint_is_the_model_that_wrote_it(
         torch.zeros(3, dtype=torch.long),
     )
 
-    one, other = (each.decode(signal, subject, range(3)) for each in (found, made))
+    one, other = (tensor.decode(signal, subject, range(3)) for tensor in (found, made))
 
     assert isinstance(
         one, Decoded
     ) and one.tensors.keys() == other.tensors.keys() == HEADS.keys() - {"motion"}
     assert all(
-        torch.allclose(each, other.tensors[name], atol=1e-4)
-        for name, each in one.tensors.items()
+        torch.allclose(tensor, other.tensors[name], atol=1e-4)
+        for name, tensor in one.tensors.items()
     )
     shapes = {name: head.shape for name, head in found.layout.heads.items()}
     assert shapes == {name: head.shape for name, head in HEADS.items()}
@@ -204,7 +205,7 @@ def test_neurons_checkpoint_is_the_model_that_wrote_it(
         key: config.name for key, config in find_encoders(found.layout.encoders).items()
     }
     assert names == {
-        each: each for each in ("clip-bigg-tokens-view-2", "clip-bigg-text")
+        tensor: tensor for tensor in ("clip-bigg-tokens-view-2", "clip-bigg-text")
     }
     assert SELECTED_ON_TEST in found.learned.caveats
 
@@ -239,11 +240,14 @@ def test_a_model_starts_in_parts_from_several_checkpoints(
 ) -> None:
     """As in NEURONS, backbone and prior start from MindEye2, and the ridge is new."""
     plain = {**NEURONS, "mode": "right"}
-    new = Aligner(
+    new_aligner = Aligner(
         Layout(replace(SPEC, widths=(5,)), HEADS, plain, retrieval_heads=("image",))
     )
-    before, own = new.backbone.state_dict(), made.backbone.state_dict()
-    before = {name: each.clone() for name, each in before.items()}
+    initial_weights, own_weights = (
+        new_aligner.backbone.state_dict(),
+        made.backbone.state_dict(),
+    )
+    initial_weights = {name: weight.clone() for name, weight in initial_weights.items()}
     torch.save({"proj": torch.ones(WIDTH, 6)}, tmp_path / "coca.pth")
 
     parts = {
@@ -251,15 +255,17 @@ def test_a_model_starts_in_parts_from_several_checkpoints(
         "prior": mindeye2,
         "brain.clipproj": tmp_path / "coca.pth",
     }
-    for part, path in parts.items():
-        load_start(new, path, f"backbone.{part}")
+    for partial_name, path in parts.items():
+        load_start(new_aligner, path, f"backbone.{partial_name}")
 
-    for name, each in new.backbone.state_dict().items():
+    for name, weight in new_aligner.backbone.state_dict().items():
         if name == "brain.clipproj.proj":
-            assert (each == 1).all()
+            assert (weight == 1).all()
         else:
             is_taken = name.startswith(("brain.backbone.", "prior."))
-            assert torch.equal(each, own[name] if is_taken else before[name]), name
+            assert torch.equal(
+                weight, own_weights[name] if is_taken else initial_weights[name]
+            ), name
 
 
 def test_gpt2_starts_from_files_with_and_without_a_last_layer(
@@ -267,8 +273,8 @@ def test_gpt2_starts_from_files_with_and_without_a_last_layer(
 ) -> None:
     part = "backbone.text_dec.decoder.transformer"
     for above, ending in (("", ".safetensors"), ("decoder.transformer.", ".pth")):
-        new = Aligner(Layout(SPEC, HEADS, NEURONS, retrieval_heads=("image",)))
-        weights = new.get_submodule(part).state_dict()
+        new_aligner = Aligner(Layout(SPEC, HEADS, NEURONS, retrieval_heads=("image",)))
+        weights = new_aligner.get_submodule(part).state_dict()
         published = {
             above + name: torch.randn_like(value) for name, value in weights.items()
         }
@@ -281,9 +287,9 @@ def test_gpt2_starts_from_files_with_and_without_a_last_layer(
             published | surplus, path
         )
 
-        load_start(new, path, part)
+        load_start(new_aligner, path, part)
 
-        for name, value in new.get_submodule(part).state_dict().items():
+        for name, value in new_aligner.get_submodule(part).state_dict().items():
             assert torch.equal(value, published[above + name]), name
 
 
@@ -370,10 +376,17 @@ def low_file(low: Golden, tmp_path: Path) -> Path:
     """The checkpoint, with the attention names of diffusers 0.13."""
     state = {}
     for name, value in weights_of(low).items():
-        old = next(
-            (old for old, new in ATTENTION_NAMES.items() if f".{new}." in name), ""
+        old_name = next(
+            (
+                old_name
+                for old_name, new in ATTENTION_NAMES.items()
+                if f".{new}." in name
+            ),
+            "",
         )
-        state[f"module.{name.replace(ATTENTION_NAMES.get(old, '?'), old)}"] = value
+        state[
+            f"module.{name.replace(ATTENTION_NAMES.get(old_name, '?'), old_name)}"
+        ] = value
     assert any(".proj_attn." in name for name in state) and not any(
         ".to_" in name for name in state
     )
@@ -406,12 +419,13 @@ def test_the_low_level_gives_the_latents_of_the_reference(
     model = aligner.load(low_file)
 
     with torch.no_grad():
-        found = model.predict(low["in.voxels"][..., None], first_subject(low))
+        predictions = model.predict(low["in.voxels"][..., None], first_subject(low))
 
     assert model.layout.spec == SignalSpec((), 1, (5,), (low["in.voxels"].shape[1],))
-    assert_near(found["latent"], low["out.latent"])
+    assert_near(predictions["latent"], low["out.latent"])
     assert (
-        found.keys() == {"latent"} and model.layout.heads["latent"].target == "vd-vae"
+        predictions.keys() == {"latent"}
+        and model.layout.heads["latent"].target == "vd-vae"
     )
 
 
@@ -422,16 +436,16 @@ def test_the_high_level_gives_the_tokens_of_the_reference(
 
     with torch.no_grad():
         subject = first_subject(high)
-        found, compared = (
+        predictions, compared = (
             model.predict(voxels, subject),
             model.encode_signal(voxels, subject),
         )
 
     assert model.layout.spec.subjects == (2,)
     assert model.layout.heads["image"].shape == high["out.projected"].shape[1:]
-    assert_near(found["image"].flatten(1), high["out.backbone"])
-    assert_near(found["image_projected"], high["out.projected"])
-    assert torch.equal(compared, found["image_projected"].flatten(1))
+    assert_near(predictions["image"].flatten(1), high["out.backbone"])
+    assert_near(predictions["image_projected"], high["out.projected"])
+    assert torch.equal(compared, predictions["image_projected"].flatten(1))
 
 
 DIMS = {"vae": 6, "CLIP-ViT-B-32-laion2B-s34B-b79K": 4}

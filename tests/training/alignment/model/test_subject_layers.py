@@ -28,13 +28,16 @@ def test_a_new_subject_gets_the_mean_of_the_subject_layers():
     for parameter in layer.parameters():
         parameter.data += torch.randn_like(parameter)
 
-    out, again = layer(SIGNAL, SUBJECT), layer(SIGNAL, torch.tensor([0, 1, 2, 1]))
-    assert torch.equal(out[:3], again[:3])
-    assert not torch.allclose(out[3], again[3])
-    each = torch.stack(
+    out, second_layer = (
+        layer(SIGNAL, SUBJECT),
+        layer(SIGNAL, torch.tensor([0, 1, 2, 1])),
+    )
+    assert torch.equal(out[:3], second_layer[:3])
+    assert not torch.allclose(out[3], second_layer[3])
+    stacked = torch.stack(
         [layer(SIGNAL, torch.full((4,), subject)) for subject in range(3)]
     )
-    torch.testing.assert_close(layer(SIGNAL, None), each.mean(0))
+    torch.testing.assert_close(layer(SIGNAL, None), stacked.mean(0))
 
 
 def test_a_new_subject_begins_as_the_mean_of_those_learned(tmp_path):
@@ -43,18 +46,21 @@ def test_a_new_subject_begins_as_the_mean_of_those_learned(tmp_path):
         learned = Aligner(replace(LAYOUT, **change)).eval()
         for parameter in learned.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
-        new = Aligner(
+        new_aligner = Aligner(
             replace(LAYOUT, spec=make_signal_spec(tuple("ABCDE"), 160, (7,)), **change)
         ).eval()
 
         learned.losses = {"0.logit_scale": torch.tensor(3.0)}
         learned.save(tmp_path)
-        load_start(new, tmp_path)
+        load_start(new_aligner, tmp_path)
 
         torch.testing.assert_close(
-            new.encode_signal(SIGNAL, 0 * SUBJECT), learned.encode_signal(SIGNAL, None)
+            new_aligner.encode_signal(SIGNAL, 0 * SUBJECT),
+            learned.encode_signal(SIGNAL, None),
         )
-        assert new.losses == learned.losses == {"0.logit_scale": torch.tensor(3.0)}
+        assert (
+            new_aligner.losses == learned.losses == {"0.logit_scale": torch.tensor(3.0)}
+        )
 
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -74,12 +80,20 @@ def synchronised(model: Aligner) -> int:
 
 
 def test_batch_statistics_and_weights_are_shared_between_gpus():
-    plain = aligner("eeg_net")
-    together = synchronise_batch_norm(aligner("eeg_net"), Launch(0, 2, GPU))
-
-    assert synchronised(plain) == 0 and synchronised(together) == 3
-    assert all(
-        torch.equal(plain.state_dict()[name], each)
-        for name, each in together.state_dict().items()
+    plain_aligner = aligner("eeg_net")
+    joint_synchronise_batch_norm = synchronise_batch_norm(
+        aligner("eeg_net"), Launch(0, 2, GPU)
     )
-    assert plain.state_dict().keys() == together.state_dict().keys()
+
+    assert (
+        synchronised(plain_aligner) == 0
+        and synchronised(joint_synchronise_batch_norm) == 3
+    )
+    assert all(
+        torch.equal(plain_aligner.state_dict()[name], weight)
+        for name, weight in joint_synchronise_batch_norm.state_dict().items()
+    )
+    assert (
+        plain_aligner.state_dict().keys()
+        == joint_synchronise_batch_norm.state_dict().keys()
+    )

@@ -13,13 +13,13 @@ def test_a_sweep_is_one_queue_and_goes_on_where_it_stopped(
     run_command, align_overrides, world, tmp_path, monkeypatch
 ):
     here, trained = f"paths.runs={tmp_path / 'runs'}", []
-    real = cell_folder.train_cell
+    train_cell = cell_folder.train_cell
 
-    def stop_at_the_third(name: str, *rest: object) -> None:
+    def stop_at_the_third(name: str, *arguments: object) -> None:
         trained.append(name)
         if len(trained) == 3:
             raise KeyboardInterrupt
-        real(name, *rest)
+        train_cell(name, *arguments)
 
     monkeypatch.setattr(cell_folder, "train_cell", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
@@ -31,8 +31,8 @@ def test_a_sweep_is_one_queue_and_goes_on_where_it_stopped(
     assert trained == [*first_cells, "sub-01_seed-1", *first_cells]
     step_runs = result.metrics.facts.step_runs
     assert list(step_runs) == ["train-align · lr=1e-3", "train-align · lr=2e-3"]
-    for run in step_runs.values():
-        files = (tmp_path / "runs" / run).glob("cells/*/metrics.json")
+    for step_run in step_runs.values():
+        files = (tmp_path / "runs" / step_run).glob("cells/*/metrics.json")
         assert sorted(file.parent.name for file in files) == first_cells
     (table,) = result.printed_tables
     assert [row[1] for row in table.rows] == ["lr=1e-3", "lr=2e-3"]
@@ -42,24 +42,27 @@ def test_runs_of_a_sweep_read_their_common_inputs_once(
     run_command, align_overrides, world, tmp_path, monkeypatch
 ):
     opened = []
-    real = training_data.read_training
+    read_training = training_data.read_training
 
-    def count(signals: object, subject: int, *rest: object) -> object:
+    def count(signals: object, subject: int, *arguments: object) -> object:
         opened.append(subject)
-        return real(signals, subject, *rest)
+        return read_training(signals, subject, *arguments)
 
     monkeypatch.setattr(training_data, "read_training", count)
     here = f"paths.runs={tmp_path / 'runs'}"
 
     swept = run_command("train-align", *align_overrides, here, *SWEEP)
     n_swept = len(opened)
-    alone = run_command(
+    first_result = run_command(
         "train-align", *align_overrides, here, *SWEEP[:2], "train.lr=2e-3"
     )
 
     # each person once, after the rehearsal of each run
     assert opened.count(1) == opened.count(2) == n_swept / 2
-    assert f"train-align/{alone.folder.name}" in swept.metrics.facts.step_runs.values()
+    assert (
+        f"train-align/{first_result.folder.name}"
+        in swept.metrics.facts.step_runs.values()
+    )
 
 
 def test_a_sweep_of_inputs_trains_with_its_own_inputs(
@@ -77,10 +80,12 @@ def test_a_sweep_of_inputs_trains_with_its_own_inputs(
         *keys,
         "sweep={signal.window_ms: [[400, 1000], [0, 400]]}",
     )
-    alone = run_command("train-align", *align_overrides, plain, *keys, window).folder
+    first_run_folder = run_command(
+        "train-align", *align_overrides, plain, *keys, window
+    ).folder
 
-    run = swept.metrics.facts.step_runs["train-align · window_ms=0+400"]
+    step_run = swept.metrics.facts.step_runs["train-align · window_ms=0+400"]
     weights = Path("cells/sub-01_seed-1/model/model.safetensors")
-    assert run == f"train-align/{alone.name}"
-    trained = (tmp_path / "swept" / run / weights).read_bytes()
-    assert trained == (alone / weights).read_bytes()
+    assert step_run == f"train-align/{first_run_folder.name}"
+    trained = (tmp_path / "swept" / step_run / weights).read_bytes()
+    assert trained == (first_run_folder / weights).read_bytes()

@@ -57,10 +57,10 @@ def responses_of(subject: int, pictures=np.arange(PICTURES)) -> Trials:  # noqa:
 
 def base_of(normalise: str | None = None) -> SourceModel:
     """A model of three people, whose signals were normalised or not."""
-    people = others = [responses_of(subject) for subject in (1, 2, 3)]
+    people = other_responses = [responses_of(subject) for subject in (1, 2, 3)]
     if normalise:
         config = part(normalise)
-        others = [
+        other_responses = [
             each.normalise(config.build(config.measure([each.averages])))
             for each in people
         ]
@@ -73,13 +73,15 @@ def base_of(normalise: str | None = None) -> SourceModel:
     layout = make_token_layout(spec, 16, {"e": 8}, backbone={"kind": "brain_mlp"})
     model = fit(
         layout,
-        CellData(others, targets, np.zeros(PICTURES, np.bool_), None),
+        CellData(other_responses, targets, np.zeros(PICTURES, np.bool_), None),
         TERMS,
         TRAIN,
         seed=1,
     )
     normalisers = {
-        each.subject: each.normaliser for each in others if each.normaliser is not None
+        each.subject: each.normaliser
+        for each in other_responses
+        if each.normaliser is not None
     }
     model.learned = replace(model.learned, normalisers=normalisers)
     return SourceModel(model, targets, TERMS, TRAIN, people)
@@ -114,10 +116,10 @@ def top1(decoder: PersonModel, responses: Trials) -> float:
         gallery = decoder.model.encode_image(
             {"e": torch.from_numpy(EMBEDDING[responses.stimulus])}
         ).float()
-    found = rank_targets(
+    targets = rank_targets(
         decode(decoder, responses), gallery, torch.arange(len(gallery))
     )
-    return float((found == 1).float().mean())
+    return float((targets == 1).float().mean())
 
 
 def fit_arm(
@@ -133,7 +135,7 @@ def fit_arm(
 def test_zero_shot_is_normalised_by_the_mean_of_other_people(whitened):
     normalisers = list(whitened.model.learned.normalisers.values())
     mean, matrix = (
-        np.mean([getattr(each, name) for each in normalisers], 0)
+        np.mean([getattr(normaliser, name) for normaliser in normalisers], 0)
         for name in ("mean", "matrix")
     )
     expected = whitened.model.encode_signal(
@@ -154,7 +156,10 @@ def test_zero_shot_is_normalised_by_the_mean_of_other_people(whitened):
 @pytest.mark.nightly
 def test_aligned_signals_have_the_statistics_of_other_people(base):
     for config in map(part, SIGNAL_PARTS):
-        expected = [config.measure([each.averages]) for each in base.training_trials]
+        expected = [
+            config.measure([training_trial.averages])
+            for training_trial in base.training_trials
+        ]
 
         decoder = base.align_signals(config, LEARNED)
 
@@ -185,16 +190,16 @@ def test_labels_have_a_part_in_alignments_by_pairs_only(base):
 
 
 def test_a_test_trial_is_decoded_without_the_others(base):
-    short, tested = (
+    short, tensor = (
         replace(base, train=TRAIN.model_copy(update={"epochs": 2})),
         torch.from_numpy(TESTED.averages),
     )
     for kind in (*SIGNAL_PARTS, *FREE, *PAIRED, TRANSFER, SUBJECT_LAYER):
         decoder = fit_arm(short, kind)
 
-        assert not depends_on_other_trials(decoder.encode, tested), kind
+        assert not depends_on_other_trials(decoder.encode, tensor), kind
         together = replace(decoder, align=lambda tokens: tokens - tokens.mean(0))
-        assert depends_on_other_trials(together.encode, tested), kind
+        assert depends_on_other_trials(together.encode, tensor), kind
 
 
 @pytest.mark.nightly
@@ -313,13 +318,13 @@ def test_a_subject_layer_starts_as_the_model_itself(base, fits) -> None:
     base.train_arm(SUBJECT_LAYER, LEARNED, 0)
     start = fits[0][3].eval()
     signal = torch.from_numpy(TESTED.averages)
-    first = torch.zeros(len(signal), dtype=torch.long)
+    first_zeros = torch.zeros(len(signal), dtype=torch.long)
     with torch.inference_mode():
-        layered = start.encode_signal(signal, first)
-        plain = base.model.encode_signal(
+        layered = start.encode_signal(signal, first_zeros)
+        plain_signal = base.model.encode_signal(
             signal, base.model.make_subject_index(None, len(signal))
         )
-    torch.testing.assert_close(layered, plain)
+    torch.testing.assert_close(layered, plain_signal)
     assert start.losses == base.model.losses
 
 
@@ -327,9 +332,9 @@ def test_a_person_gets_a_number_that_nobody_has(base, whitened, fits) -> None:
     for subject, number in ((NEW, NEW), (2, 4)):
         person = replace(LEARNED, subject=subject)
         for model in (base, whitened):
-            found = model.train_arm(FINE_TUNING, person, 0)
+            arm = model.train_arm(FINE_TUNING, person, 0)
             layout, data, *_ = fits.pop()
-            assert layout.spec.subjects == (number,) and found.subject == number
+            assert layout.spec.subjects == (number,) and arm.subject == number
             known = [subject] if model is whitened else []
             assert list(data.history.normalisers) == known
 
@@ -346,14 +351,16 @@ def test_seeds_of_a_person_differ(base, fits) -> None:
 def test_signals_are_aligned_before_transfer_alone(base, whitened, fits) -> None:
     aligned = base.align_signals(part("euclidean"), LEARNED).normaliser
     for arm in TRAINED_ARMS:
-        found = base.train_arm(arm, LEARNED, 0, 0.5, part("euclidean")).normaliser
+        normaliser = base.train_arm(arm, LEARNED, 0, 0.5, part("euclidean")).normaliser
         if arm in (TRANSFER, PERMUTED_TRANSFER):
-            np.testing.assert_array_equal(found.matrix, aligned.matrix)
+            np.testing.assert_array_equal(normaliser.matrix, aligned.matrix)
         else:
-            assert found is None
-        own = whitened.train_arm(arm, LEARNED, 0, 0.5, part("euclidean")).normaliser
+            assert normaliser is None
+        own_normaliser = whitened.train_arm(
+            arm, LEARNED, 0, 0.5, part("euclidean")
+        ).normaliser
         expected = whitened._fit_normaliser(LEARNED)
-        np.testing.assert_array_equal(own.matrix, expected.matrix)
+        np.testing.assert_array_equal(own_normaliser.matrix, expected.matrix)
 
 
 def test_tokens_of_blocks_are_the_tokens_of_all(
@@ -365,10 +372,10 @@ def test_tokens_of_blocks_are_the_tokens_of_all(
 
 
 def test_other_channels_are_not_read_by_zero_shot(whitened) -> None:
-    wide = np.zeros((2, 5, SAMPLES), np.float32)
+    zeros = np.zeros((2, 5, SAMPLES), np.float32)
     with pytest.raises(BrainhiveError):
-        whitened.zero_shot.encode(wide)
-    trials = make_trials(NEW, wide, [0, 1], (*CHANNELS, "O1"), 100.0)
+        whitened.zero_shot.encode(zeros)
+    trials = make_trials(NEW, zeros, [0, 1], (*CHANNELS, "O1"), 100.0)
     assert not whitened.can_decode_new_people(trials)
     assert whitened.can_decode_new_people(TESTED)
 

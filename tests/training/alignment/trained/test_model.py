@@ -62,18 +62,21 @@ def test_signals_of_any_number_are_encoded_in_blocks(
     model = make_model()
     signals = np.random.default_rng(0).normal(size=(8, 2, 4)).astype(np.float32)
     trials = make_trials(2, signals, np.arange(8), ("P7", "Oz"))
-    together = model.encode(trials)
+    embeddings = model.encode(trials)
 
     monkeypatch.setattr(trained_model, "SIGNALS_PER_BLOCK", 3)
     tokens = model.encode(trials)
-    others = model.encode(trials, torch.zeros(4, 2, 4))
+    other_embeddings = model.encode(trials, torch.zeros(4, 2, 4))
 
-    torch.testing.assert_close(tokens, together)
+    torch.testing.assert_close(tokens, embeddings)
     expected = model.module.encode_signal(
         torch.from_numpy(signals), model.make_subject_index(2, 8)
     )
     torch.testing.assert_close(tokens, expected.detach())
-    assert others.shape == (4, 6) and (others == others[0]).all()
+    assert (
+        other_embeddings.shape == (4, 6)
+        and (other_embeddings == other_embeddings[0]).all()
+    )
 
 
 def test_pictures_of_any_number_are_encoded_in_blocks(
@@ -83,13 +86,13 @@ def test_pictures_of_any_number_are_encoded_in_blocks(
     embedding = torch.randn(9, 5, generator=torch.Generator().manual_seed(1))
     targets = make_targets({"e": embedding})
     rows = np.array([1, 2, 4, 5, 7])
-    together = model.encode_pictures(targets, rows)
+    pictures = model.encode_pictures(targets, rows)
 
     monkeypatch.setattr(trained_model, "PICTURES_PER_BLOCK", 2)
     tokens = model.encode_pictures(targets, rows)
     without = model.encode_pictures(targets, rows, without="e")
 
-    torch.testing.assert_close(tokens, together)
+    torch.testing.assert_close(tokens, pictures)
     mean = model.module.encode_image({"e": embedding[rows].mean(0, keepdim=True)})
     torch.testing.assert_close(without, mean.detach().float().expand(5, -1))
 
@@ -119,7 +122,9 @@ def test_samples_of_a_signal_depend_on_its_picture_alone(
 
 
 def test_a_head_that_a_model_lacks_is_refused(trained_run: Path) -> None:
-    run = TrainedRun.read(RunFolder(trained_run))
+    finished_trained_run = TrainedRun.read(RunFolder(trained_run))
     with pytest.raises(RecipeError):
-        _ = run.open(run.cells[0], head="nothing").layout
-    assert run.open_first().layout.compared_heads
+        _ = finished_trained_run.open(
+            finished_trained_run.cells[0], head="nothing"
+        ).layout
+    assert finished_trained_run.open_first().layout.compared_heads

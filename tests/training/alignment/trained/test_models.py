@@ -11,11 +11,11 @@ def test_models_know_their_cell_and_their_run(home: Path) -> None:
     recipe = Recipe.resolve("train-align", None, {}, ("dataset=demo",))
     folder = RunFolder(home / "runs/train-align/made")
     folder.write_text("recipe.yaml", recipe.to_yaml())
-    run = TrainedRun.read(folder)
+    trained_run = TrainedRun.read(folder)
 
-    for cell in run.cells:
-        model = run.open(cell, head="token")
+    for cell in trained_run.cells:
+        model = trained_run.open(cell, head="token")
         assert model.cell == cell and model.head == "token"
         assert model.path == folder.path / "cells" / cell.name / "model"
-        assert model.run_name == run.name
-    assert run.open_first().cell == run.cells[0]
+        assert model.run_name == trained_run.name
+    assert trained_run.open_first().cell == trained_run.cells[0]

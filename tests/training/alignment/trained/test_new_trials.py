@@ -38,8 +38,8 @@ def person_of(
     )
 
 
-def sensors(preparation: Mapping[str, Any], **more: Any) -> SignalSpec:
-    known: dict[str, Any] = {"unit": "µV", "rate_hz": 50.0, **more}
+def sensors(preparation: Mapping[str, Any], **fields: Any) -> SignalSpec:
+    known: dict[str, Any] = {"unit": "µV", "rate_hz": 50.0, **fields}
     return replace(make_signal_spec(("Oz", "Pz"), 4), preparation=preparation, **known)
 
 
@@ -110,9 +110,9 @@ def test_what_cannot_be_prepared_is_refused() -> None:
 
 def test_voxels_are_in_the_order_of_the_store() -> None:
     stored = make_trials(1, np.zeros((2, 3, 1)), [0, 1], regions={"V1": [0, 2]})
-    other = make_trials(1, np.zeros((2, 5, 1)), [0, 1], regions={"V2": [1]})
+    other_trials = make_trials(1, np.zeros((2, 5, 1)), [0, 1], regions={"V2": [1]})
     spec = SignalSpec((), 1, (1,), (3,), unit="z")
-    person = person_of(spec, other, stored)
+    person = person_of(spec, other_trials, stored)
     signal = np.random.default_rng(0).normal(size=(4, 3))
     trials, _ = read_new(person, signal, None, {})
     assert isinstance(trials.space, Voxels) and trials.unit == "z"
@@ -137,11 +137,11 @@ def test_an_array_of_the_models_size_has_its_axes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("delay_ms", "shift_s", "said"),
+    ("delay_ms", "shift_s", "number"),
     [(None, 0.12, 1), (0, 0, 0), (31.0, 0.04, 0), (49, 0.04, 0)],
 )
 def test_time_0_is_moved_to_the_picture_by_whole_samples(
-    delay_ms: float | None, shift_s: float, said: int
+    delay_ms: float | None, shift_s: float, number: int
 ) -> None:
     times_s = np.arange(6) / 50
     axes = {"channels": ("Oz", "Pz"), "times_s": times_s, "unit": "µV"}
@@ -150,4 +150,4 @@ def test_time_0_is_moved_to_the_picture_by_whole_samples(
     signal = np.ones((3, 2, 6))
     trials, differs = read_new(person, signal, None, axes | given)
     np.testing.assert_allclose(trials.times_s, times_s - shift_s, atol=1e-9)
-    assert len(differs) == said
+    assert len(differs) == number

@@ -140,7 +140,7 @@ def test_linear_steps_are_those_of_our_own_way(case: str, recorded: Recorded) ->
 def test_a_portable_model_learns_and_drops_nothing() -> None:
     model = sensors_model().train().requires_grad_(True)
     module = PortableModel(model, 1)
-    assert not any(part.training for part in module.modules())
+    assert not any(partial_module.training for partial_module in module.modules())
     assert not any(weight.requires_grad for weight in module.parameters())
 
 
@@ -240,7 +240,7 @@ def test_tokens_that_are_no_numbers_are_refused(
 ) -> None:
     module = PortableModel(sensors_model(), 1)
     program = Program(module, float("nan"))
-    monkeypatch.setattr(torch.export, "export", lambda *a, **k: program)
+    monkeypatch.setattr(torch.export, "export", lambda *arguments, **k: program)
     monkeypatch.setattr(torch.export, "load", lambda file: program)
     monkeypatch.setattr(torch.export, "save", lambda program, file: None)
     with pytest.raises(BrainhiveError):

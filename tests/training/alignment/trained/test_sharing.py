@@ -24,10 +24,10 @@ from brainhive_cli.training.alignment.trained.sharing import (
 
 
 def learned_from(
-    stimuli: tuple[str, ...], recordings: tuple[str, ...], **known: Any
+    stimuli: tuple[str, ...], recordings: tuple[str, ...], **fields: Any
 ) -> TrainingHistory:
-    known = {"has_all_subjects": True, **known}
-    return TrainingHistory(stimulus_kinds=stimuli, recording_kinds=recordings, **known)
+    fields = {"has_all_subjects": True, **fields}
+    return TrainingHistory(stimulus_kinds=stimuli, recording_kinds=recordings, **fields)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_the_licence_follows_from_all_data(
 
 
 def test_priors_and_unlisted_subjects_leave_terms_unknown() -> None:
-    known = learned_from(("demo",), ("simulated",))
-    assert find_terms(known, False, ["hub:me/a", "b"])[0] == ""
-    assert "hub:me/a, b" in find_terms(known, False, ["hub:me/a", "b"])[1]
-    assert find_terms(replace(known, has_all_subjects=False), False)[0] == ""
+    learned = learned_from(("demo",), ("simulated",))
+    assert find_terms(learned, False, ["hub:me/a", "b"])[0] == ""
+    assert "hub:me/a, b" in find_terms(learned, False, ["hub:me/a", "b"])[1]
+    assert find_terms(replace(learned, has_all_subjects=False), False)[0] == ""
 
 
 def test_own_recordings_are_told_from_other_ones() -> None:
@@ -98,13 +98,13 @@ def test_shared_metrics_have_no_items_and_no_machine_facts(
         cells={"a": CellFacts(took={"minutes": 3})},
     )
     missing = {"top5": "see /data/jane/list.txt"}
-    measured = Measurements(
+    measurements = Measurements(
         {"all": {"top1": top1}}, missing, facts, {"all": {"image_ids": ["x"]}}
     )
 
-    shared = share_metrics(measured)
+    shared = share_metrics(measurements)
 
-    assert shared.scopes == measured.scopes and shared.items == {}
+    assert shared.scopes == measurements.scopes and shared.items == {}
     assert shared.missing == {"top5": "see list.txt"}
     expected = Facts(
         command="train-align",
@@ -195,7 +195,7 @@ def test_a_shared_run_holds_its_models_and_no_places(trained_run: Path) -> None:
 
 
 def test_runs_of_other_commands_are_not_shared(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "runs/eval-retrieval/demo-1")
-    run.write_json("metrics.json", Measurements().as_dict())
+    run_folder = RunFolder(tmp_path / "runs/eval-retrieval/demo-1")
+    run_folder.write_json("metrics.json", Measurements().as_dict())
     with pytest.raises(RecipeError):
-        SharedRun.from_run(run)
+        SharedRun.from_run(run_folder)

@@ -66,19 +66,19 @@ def cut_weights(run: Path) -> str:
 
 
 def check(folder: Path, **options: Any) -> dict[tuple[str, int], Trials]:
-    run = TrainedRun.read(RunFolder(folder), **options)
-    return check_test_set(open_test_set(run, "test"), ["test"])
+    trained_run = TrainedRun.read(RunFolder(folder), **options)
+    return check_test_set(open_test_set(trained_run, "test"), ["test"])
 
 
 @pytest.mark.parametrize("spoil", [drop_cell, drop_weights, cut_weights])
 def test_a_run_that_lost_a_file_is_refused_by_its_check(
     trained_run: Path, tmp_path: Path, spoil: Callable[[Path], str]
 ) -> None:
-    own = copy_run(trained_run, tmp_path)
-    assert len(check(own)) == 2
-    name = spoil(own)
+    own_copy_run = copy_run(trained_run, tmp_path)
+    assert len(check(own_copy_run)) == 2
+    name = spoil(own_copy_run)
     with pytest.raises(BrainhiveError) as caught:
-        check(own)
+        check(own_copy_run)
     assert name in caught.value.message
 
 
@@ -96,12 +96,12 @@ def test_a_check_reads_neither_weights_nor_signals(
 def test_trials_whose_store_is_absent_are_checked_later(
     trained_run: Path, tmp_path: Path, first_person_only: Paths
 ) -> None:
-    own = copy_run(trained_run, tmp_path)
-    assert check(own, paths=first_person_only) == {}
+    own_copy_run = copy_run(trained_run, tmp_path)
+    assert check(own_copy_run, paths=first_person_only) == {}
     # of those that are here everything else is checked
-    change_unit(own, "fT")
+    change_unit(own_copy_run, "fT")
     with pytest.raises(BrainhiveError) as caught:
-        check(own, paths=first_person_only)
+        check(own_copy_run, paths=first_person_only)
     assert "unit uV, not fT" in caught.value.message
 
 
@@ -180,15 +180,17 @@ def test_seen_pictures_are_warned_of_once(
         for _ in range(2):
             with pytest.raises(BrainhiveError):
                 _ = tests.open_person(model, model.cell.tested_on[0]).raw_trials
-    words = " ".join(capsys.readouterr().err.split())
-    assert words.count("were seen in training") == 1
+    text = " ".join(capsys.readouterr().err.split())
+    assert text.count("were seen in training") == 1
 
 
 def test_models_of_a_fold_are_compared_with_its_pictures(run: TrainedRun) -> None:
     first, second = run.cells
     tests = open_test_set(replace(run, cells=[first, replace(second, fold=2)]), "test")
-    found = [list(pictures.seen_by_subject) for pictures in tests.list_seen()]
-    assert tests.folds == [1, 2] and found == [[1], [2]]
+    seen_by_subjects = [
+        list(pictures.seen_by_subject) for pictures in tests.list_seen()
+    ]
+    assert tests.folds == [1, 2] and seen_by_subjects == [[1], [2]]
     assert tests.compare_pictures(2) is tests.list_seen()[1]
 
 
@@ -208,8 +210,8 @@ def test_runs_with_other_pictures_are_not_tested_together(
     stores = open_test_set(run, "test").open_stores("test")
     ((name, store),) = stores.items()
     reversed_store = replace(store, image_ids=store.image_ids[::-1])
-    both = iter([{name: store}, {"other": reversed_store}])
-    monkeypatch.setattr(test_sets, "open_stores", lambda *_: next(both))
+    both_iter = iter([{name: store}, {"other": reversed_store}])
+    monkeypatch.setattr(test_sets, "open_stores", lambda *_: next(both_iter))
     monkeypatch.setattr(TrainedRun, "check_stores", lambda *_: None)
     with pytest.raises(BrainhiveError) as caught:
         open_test_set([run, run], "test").open_stores("test")
@@ -234,9 +236,12 @@ def described(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 def find_studies(*runs: TrainedModels, split: str = "test") -> list[Any]:
     """Describe the study of runs, the first of which is opened before the others."""
-    first = open_test_set(runs[0], "test")
-    others = [open_test_set(run, split, like=first) for run in runs[1:]]
-    return [tests.study for tests in (first, first, *others)]
+    first_test_set = open_test_set(runs[0], "test")
+    other_test_sets = [
+        open_test_set(finished_run, split, like=first_test_set)
+        for finished_run in runs[1:]
+    ]
+    return [tests.study for tests in (first_test_set, first_test_set, *other_test_sets)]
 
 
 def test_a_study_is_described_once_for_equal_data(

@@ -91,13 +91,13 @@ def test_trials_are_normalised_as_in_the_training(
     person = tests.open_person(normalised_run.open_first(), 1)
     assert person.has_normaliser
 
-    plain = person.raw_trials.averages
+    plain_averages = person.raw_trials.averages
     scaled = person.trials.averages
 
     learned = person.read("train").averages
     mean, spread = learned.mean((0, 2)), learned.std((0, 2))
-    expected = (plain - mean[:, None]) / spread[:, None]
-    assert np.abs(scaled - plain).max() > 0.5
+    expected = (plain_averages - mean[:, None]) / spread[:, None]
+    assert np.abs(scaled - plain_averages).max() > 0.5
     assert np.corrcoef(scaled.ravel(), expected.ravel())[0, 1] > 0.99
 
     # training trials have the statistics of the training, too
@@ -138,9 +138,9 @@ def test_a_recording_in_memory_is_read_as_the_store_is(
 
 
 def test_seen_pictures_are_left_out_of_tested_trials_alone(trained_run: Path) -> None:
-    run = TrainedRun.read(RunFolder(trained_run))
-    tests = open_test_set(run, "test")
-    person = tests.open_person(run.open_first(), 1)
+    finished_trained_run = TrainedRun.read(RunFolder(trained_run))
+    tests = open_test_set(finished_trained_run, "test")
+    person = tests.open_person(finished_trained_run.open_first(), 1)
     everything = person.read("test")
     seen_rows = everything.stimulus[:3]
 

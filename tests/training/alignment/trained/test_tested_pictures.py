@@ -36,7 +36,10 @@ IMAGES = [f"t{row}" for row in range(20)]
 
 
 def make_stores(
-    pixels: Any = None, embedding: Any = None, done: Any = None, **attributes: Any
+    pixels: Any = None,
+    embedding: Any = None,
+    finished_any: Any = None,
+    **attributes: Any,
 ) -> dict[str, Any]:
     """Make a target store of 20 pictures of 20 concepts."""
     random = np.random.default_rng(0)
@@ -44,7 +47,7 @@ def make_stores(
     store = SimpleNamespace(
         image_ids=np.array(IMAGES),
         concepts=[f"c{row}" for row in range(20)],
-        done=np.ones(20, bool) if done is None else done,
+        done=np.ones(20, bool) if finished_any is None else finished_any,
         pixels=pixels,
         embedding=random.normal(size=(20, 6)) if embedding is None else embedding,
         attributes=attributes,
@@ -58,21 +61,21 @@ def compare_pictures(
     stores: Any = None,
     split: str = "test",
     holdout: Any = SEPARATE_TEST,
-    **more: Any,
+    **fields: Any,
 ) -> TestedPictures:
     dataset = SimpleNamespace(
         name="set", pictured_as="set", people="eeg", holdout=holdout
     )
     stores = stores or make_stores(make_pixels(*range(100, 120)))
-    return TestedPictures(dataset, split, 1, stores, models, confirm, **more)  # type: ignore[arg-type]
+    return TestedPictures(dataset, split, 1, stores, models, confirm, **fields)  # type: ignore[arg-type]
 
 
 def make_model_history(
-    ids: list[str], pixels: Any = None, concepts: list[str] | None = None, **more: Any
+    ids: list[str], pixels: Any = None, concepts: list[str] | None = None, **fields: Any
 ) -> TrainingHistory:
     pixels = make_pixels(*range(1, 1 + len(ids))) if pixels is None else pixels
     pictures = LearnedPictures.from_image_ids("set", ids, pixels, concepts or [])
-    return replace(make_history(**more), pictures=pictures)
+    return replace(make_history(**fields), pictures=pictures)
 
 
 def list_rows(mask: np.ndarray) -> list[int]:
@@ -89,25 +92,25 @@ def test_each_subject_leaves_out_the_pictures_of_its_models() -> None:
     models = {1: [by_name, by_pixels], 2: [near_copy], 3: [make_model_history(["z"])]}
     prior = {"prior": make_model_history(["t9"])}
 
-    found = compare_pictures(
+    pictures = compare_pictures(
         models,
         lambda row, other: "cropped" if (row, other) == (7, name) else "",
         sources=prior,
     )
 
-    seen_rows = [list_rows(found.seen_by_subject[subject]) for subject in (1, 2, 3)]
+    seen_rows = [list_rows(pictures.seen_by_subject[subject]) for subject in (1, 2, 3)]
     assert seen_rows == [[3, 5], [7], []]
-    assert list_rows(found.seen_by_source["prior"]) == [9]
-    assert list_rows(found.is_seen) == [3, 5, 7, 9] and found.caveats == []
-    assert not any(rows.any() for rows in found.masks_by_warning.values())
-    shown = np.array([5, 5, 0, 9, 3, *range(10, 20)])
-    assert list_rows(found.find_seen_signals(1, shown, "it")) == [0, 1, 3, 4]
-    assert list_rows(found.find_seen_signals(3, shown, "it")) == [3]
+    assert list_rows(pictures.seen_by_source["prior"]) == [9]
+    assert list_rows(pictures.is_seen) == [3, 5, 7, 9] and pictures.caveats == []
+    assert not any(rows.any() for rows in pictures.masks_by_warning.values())
+    array = np.array([5, 5, 0, 9, 3, *range(10, 20)])
+    assert list_rows(pictures.find_seen_signals(1, array, "it")) == [0, 1, 3, 4]
+    assert list_rows(pictures.find_seen_signals(3, array, "it")) == [3]
 
     # pictures without targets are not tested
-    done = np.ones(20, bool)
-    done[[3, 7]] = False
-    stores = make_stores(make_pixels(*range(100, 120)), done=done)
+    finished_ones = np.ones(20, bool)
+    finished_ones[[3, 7]] = False
+    stores = make_stores(make_pixels(*range(100, 120)), finished_any=finished_ones)
     fewer = compare_pictures(models, lambda row, other: "copy", stores, sources=prior)
     assert list_rows(fewer.is_seen) == [5, 9] and list_rows(~fewer.is_tested) == [3, 7]
 
@@ -115,13 +118,13 @@ def test_each_subject_leaves_out_the_pictures_of_its_models() -> None:
 def test_copies_that_are_allowed_are_tested_with_a_caveat() -> None:
     models = {1: [make_model_history(["t3", "x"], make_pixels(103, 105))]}
 
-    found = compare_pictures(models, allows_copies=True)
+    pictures = compare_pictures(models, allows_copies=True)
 
-    assert list_rows(found.is_seen) == list_rows(found.seen_by_subject[1]) == [3]
-    assert list_rows(found.masks_by_warning[COPY_WARNING]) == [5] and found.caveats == [
-        SEEN_COPIES
-    ]
-    assert len(found.warnings) == 2 and "t5" in found.warnings[1]
+    assert list_rows(pictures.is_seen) == list_rows(pictures.seen_by_subject[1]) == [3]
+    assert list_rows(pictures.masks_by_warning[COPY_WARNING]) == [
+        5
+    ] and pictures.caveats == [SEEN_COPIES]
+    assert len(pictures.warnings) == 2 and "t5" in pictures.warnings[1]
     assert not compare_pictures(models).masks_by_warning[COPY_WARNING].any()
 
 
@@ -129,53 +132,57 @@ def test_copies_that_are_allowed_are_tested_with_a_caveat() -> None:
 def test_altered_pictures_are_tested_with_a_warning(likeness: Any) -> None:
     models = {1: [make_model_history(["n"], edit_pixels(make_pixels(107), 3))]}
 
-    found = compare_pictures(models, lambda row, name: likeness)
+    pictures = compare_pictures(models, lambda row, name: likeness)
 
     altered = {
-        kind: list_rows(found.masks_by_warning[ALTERED_WARNINGS[kind]])
+        kind: list_rows(pictures.masks_by_warning[ALTERED_WARNINGS[kind]])
         for kind in ALTERED_WARNINGS
     }
     expected = {kind: [7] if kind == likeness else [] for kind in ALTERED_WARNINGS}
     assert altered == expected
-    assert list_rows(found.is_seen) == ([7] if likeness == "copy" else [])
-    assert len(found.warnings) == (likeness != "")
-    assert found.caveats == []
+    assert list_rows(pictures.is_seen) == ([7] if likeness == "copy" else [])
+    assert len(pictures.warnings) == (likeness != "")
+    assert pictures.caveats == []
 
 
 def test_only_concepts_of_earlier_trainings_are_named() -> None:
-    own = make_model_history(["a"], concepts=["c1"], recordings="eeg")
-    other = make_model_history(["b"], concepts=["c2"], recordings="meg")
+    own_model_history = make_model_history(["a"], concepts=["c1"], recordings="eeg")
+    other_model_history = make_model_history(["b"], concepts=["c2"], recordings="meg")
     started = make_model_history(["c"], concepts=["c3"], recordings="eeg").inherit(
         make_model_history(["d"], concepts=["c4", "c3"], recordings="eeg")
     )
     done = np.arange(20) != 2
 
     def concepts(*models: TrainingHistory, stores: Any = None) -> list[int]:
-        found = compare_pictures({1: list(models)}, stores=stores)
-        assert (SEEN_CONCEPTS in found.caveats) == found.masks_by_warning[
+        pictures = compare_pictures({1: list(models)}, stores=stores)
+        assert (SEEN_CONCEPTS in pictures.caveats) == pictures.masks_by_warning[
             CONCEPT_WARNING
         ].any()
-        return list_rows(found.masks_by_warning[CONCEPT_WARNING])
+        return list_rows(pictures.masks_by_warning[CONCEPT_WARNING])
 
-    assert concepts(own) == [] and concepts(other) == [2] and concepts(started) == [4]
-    assert concepts(own, other, started) == [2, 4]
-    stores = make_stores(make_pixels(*range(100, 120)), done=done)
-    assert concepts(other, stores=stores) == []
+    assert (
+        concepts(own_model_history) == []
+        and concepts(other_model_history) == [2]
+        and concepts(started) == [4]
+    )
+    assert concepts(own_model_history, other_model_history, started) == [2, 4]
+    stores = make_stores(make_pixels(*range(100, 120)), finished_any=done)
+    assert concepts(other_model_history, stores=stores) == []
 
 
 def test_held_out_trials_of_seen_pictures_are_all_tested() -> None:
     models = {1: [make_model_history(["t3"])]}
     holdout = Holdout(by="runs", folds=2)
 
-    found = compare_pictures(
+    pictures = compare_pictures(
         models, holdout=holdout, sources={"prior": make_model_history(["t3"])}
     )
     assert (
-        not found.is_seen.any()
-        and found.masks_by_warning == {}
-        and found.seen_by_source == {}
+        not pictures.is_seen.any()
+        and pictures.masks_by_warning == {}
+        and pictures.seen_by_source == {}
     )
-    assert found.is_tested.all() and found.warnings == []
+    assert pictures.is_tested.all() and pictures.warnings == []
     # without pixels, trials have no caveat
     assert compare_pictures(models, holdout=holdout, stores=make_stores()).caveats == []
     trained = compare_pictures(models, holdout=holdout, split="train")
@@ -195,8 +202,8 @@ def test_unknown_facts_of_stores_are_caveats() -> None:
         (make_stores(imported=True), [UNKNOWN_PICTURES, UNKNOWN_NETWORK]),
         (make_stores(pixels, config={"pictures": "x"}), [UNKNOWN_PICTURES]),
     ):
-        found = compare_pictures(models, stores=stores)
-        assert found.caveats == caveats and list_rows(found.is_seen) == [3]
+        pictures = compare_pictures(models, stores=stores)
+        assert pictures.caveats == caveats and list_rows(pictures.is_seen) == [3]
     # without models, nothing is compared
     assert compare_pictures({}).masks_by_warning == {}
 
@@ -205,9 +212,11 @@ def test_pictures_with_equal_embeddings_are_named() -> None:
     embedding = np.random.default_rng(0).normal(size=(20, 6))
     embedding[[4, 9]] = 2 * embedding[0]
     stores = make_stores(make_pixels(*range(100, 120)), embedding, np.arange(20) != 9)
-    found = compare_pictures({1: [make_model_history(["z"])]}, stores=stores)
-    assert list_rows(found.has_equal_embedding) == [0, 4] and found.caveats == [TWINS]
-    (line,) = found.warnings
+    pictures = compare_pictures({1: [make_model_history(["z"])]}, stores=stores)
+    assert list_rows(pictures.has_equal_embedding) == [0, 4] and pictures.caveats == [
+        TWINS
+    ]
+    (line,) = pictures.warnings
     assert EQUAL_WARNING in line and "t0, t4" in line and "2 of the 19" in line
 
 
@@ -216,31 +225,31 @@ def test_more_than_a_fifth_of_seen_pictures_is_refused(
     count: int, is_refused: bool
 ) -> None:
     models = {1: [make_model_history(IMAGES[:count])], 2: [make_model_history(["z"])]}
-    found = compare_pictures(models)
+    pictures = compare_pictures(models)
     # a picture that was shown often counts once
     rows = np.array([0] * 50 + list(range(20)))
 
     if is_refused:
         with pytest.raises(BrainhiveError, match=r"^it .* 5 of the 20"):
-            found.find_seen_signals(1, rows, "it")
+            pictures.find_seen_signals(1, rows, "it")
     else:
-        assert found.find_seen_signals(1, rows, "it").sum() == 50 + count
-    assert not found.find_seen_signals(2, rows, "it").any()
-    assert len(found.find_seen_signals(1, rows[:0], "it")) == 0
+        assert pictures.find_seen_signals(1, rows, "it").sum() == 50 + count
+    assert not pictures.find_seen_signals(2, rows, "it").any()
+    assert len(pictures.find_seen_signals(1, rows[:0], "it")) == 0
     # the share is of the shown pictures, not of all pictures
     with pytest.raises(BrainhiveError, match="2 of the 3"):
-        found.find_seen_signals(1, np.array([0, 1, 19]), "it")
-    (line,) = found.warnings
+        pictures.find_seen_signals(1, np.array([0, 1, 19]), "it")
+    (line,) = pictures.warnings
     assert ("…" in line) == (count > 5) and f"{count} of the 20" in line
 
 
 def test_pictures_that_any_run_leaves_out_are_summarised() -> None:
-    first = compare_pictures({1: [make_model_history(["t3", "t5"])]})
+    first_pictures = compare_pictures({1: [make_model_history(["t3", "t5"])]})
     second = compare_pictures({1: [make_model_history(["t5", *IMAGES[10:15]])]})
 
-    runs = [first, second, first]
-    seen, lines = summarise_tested_pictures(runs, ["warning", *first.warnings])
+    runs = [first_pictures, second, first_pictures]
+    seen, lines = summarise_tested_pictures(runs, ["warning", *first_pictures.warnings])
 
     names = ["t3", "t5", "t10", "t11", "t12"]
     assert (seen.count, seen.of, seen.names) == (7, 20, names)
-    assert lines == ["warning", *first.warnings, *second.warnings]
+    assert lines == ["warning", *first_pictures.warnings, *second.warnings]

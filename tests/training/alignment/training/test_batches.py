@@ -70,9 +70,9 @@ def test_targets_follow_the_order_of_the_subjects_micro_batches() -> None:
 
     assert [tuple(signal.shape[1:]) for signal, _ in parts] == [(3, 1), (5, 1), (4, 1)]
     assert [subject.unique().tolist() for _, subject in parts] == [[0], [1], [2]]
-    seen = torch.cat([signal[:, 0, 0] for signal, _ in parts])
-    whose = torch.tensor(list(WIDTHS))[torch.cat([subject for _, subject in parts])]
-    assert torch.equal(seen, 100.0 * whose + targets["e"][:, 0])
+    joined = torch.cat([signal[:, 0, 0] for signal, _ in parts])
+    tensor = torch.tensor(list(WIDTHS))[torch.cat([subject for _, subject in parts])]
+    assert torch.equal(joined, 100.0 * tensor + targets["e"][:, 0])
 
     parts, targets, _ = make_batches(data_of()).draw(np.array([150, 3, 120]), 1)
     # none of the second subject
@@ -133,8 +133,8 @@ def test_subjects_with_different_signals_do_not_train_together() -> None:
 def of_subjects(count: int, repetitions: int = 3) -> CellData:
     """Make trials of subjects of different widths, the last with half the pictures."""
     trials = [
-        replace(voxels(list(WIDTHS)[place % 3], repetitions), subject=place + 1)
-        for place in range(count)
+        replace(voxels(list(WIDTHS)[index % 3], repetitions), subject=index + 1)
+        for index in range(count)
     ]
     trials[-1] = trials[-1].take(np.arange(PICTURES // 2))
     targets = make_targets({"e": torch.arange(PICTURES, dtype=torch.float32)[:, None]})
@@ -166,9 +166,9 @@ def test_an_epoch_has_mindeye2s_steps_with_balanced_subjects() -> None:
                 np.bincount(whose[rows], minlength=subjects).tolist()
                 == [share] * subjects
             )
-        drawn = np.concatenate(epoch)
+        joined_array = np.concatenate(epoch)
         for subject in range(subjects):  # all trials of each, in rounds
-            counts = np.bincount(drawn[whose[drawn] == subject])[
+            counts = np.bincount(joined_array[whose[joined_array] == subject])[
                 np.flatnonzero(whose == subject)
             ]
             assert counts.max() - counts.min() <= 1 and counts.min() > 0
@@ -284,11 +284,11 @@ def test_rows_of_a_bank_are_the_signals_of_their_subject(
         assert len(parts) == 1
     elif is_wide:
         assert len(parts) == len(shapes)
-    one = open_bank(trials[:1], CPU_LAUNCH.device, is_mapped, rows)
-    assert one.gather(chosen[:0]).shape == (0, *np.shape(expected[0]))
-    for part in parts:
-        gathered = bank.gather(part)
-        for row, signal in zip(part, gathered, strict=True):
+    single_bank = open_bank(trials[:1], CPU_LAUNCH.device, is_mapped, rows)
+    assert single_bank.gather(chosen[:0]).shape == (0, *np.shape(expected[0]))
+    for partial_part in parts:
+        gathered = bank.gather(partial_part)
+        for row, signal in zip(partial_part, gathered, strict=True):
             np.testing.assert_allclose(signal, expected[row], atol=1e-6)
 
 
@@ -331,15 +331,17 @@ def test_copies_of_held_out_pictures_are_held_out_too(by: Any) -> None:
         return "copy"
 
     pictures = ("set", IDS, pixels, confirm)
-    found = choose_held_out(CONCEPTS, 0.25, pictures, by)
+    held_out_rows = choose_held_out(CONCEPTS, 0.25, pictures, by)
 
     # equal pixels are not compared, and hashes of nine bits' distance are not near
-    assert np.flatnonzero(found & ~held_out).tolist() == [first, second]
+    assert np.flatnonzero(held_out_rows & ~held_out).tolist() == [first, second]
     assert compared == [(second, hash_names("set", IDS).tolist()[original])]
     for likeness, count in (("mirrored", 1), ("cropped", 2), (None, 1), ("", 1)):
         confirmed = ("set", IDS, pixels, lambda row, name, kind=likeness: kind)
-        again = choose_held_out(CONCEPTS, 0.25, confirmed, by)
-        assert (again & ~held_out).sum() == count and again[held_out].all()
+        second_held_out = choose_held_out(CONCEPTS, 0.25, confirmed, by)
+        assert (second_held_out & ~held_out).sum() == count and second_held_out[
+            held_out
+        ].all()
     unknown = choose_held_out(CONCEPTS, 0.25, ("set", IDS, None, confirm), by)
     assert np.array_equal(unknown, held_out)
 
@@ -389,8 +391,8 @@ def test_a_person_whom_a_model_does_not_know_has_no_index() -> None:
         assert torch.equal(bank.gather(rows)[:, 0, 0], expected)
 
 
-def signals_of(batches: Batches, seed: int, rows: Any, **more: Any) -> torch.Tensor:
-    parts, _, _ = batches.draw(np.asarray(rows), seed, **more)
+def signals_of(batches: Batches, seed: int, rows: Any, **fields: Any) -> torch.Tensor:
+    parts, _, _ = batches.draw(np.asarray(rows), seed, **fields)
     return torch.cat([signal for signal, _ in parts])
 
 
@@ -411,8 +413,8 @@ def test_each_process_and_step_draws_augmentations_of_its_own(
 ) -> None:
     # both processes have the same signals
     embedding = np.ones((PICTURES, 8), np.float32)
-    first = cells.simulate_trials(1, embedding)
-    trials = first.take(np.tile(np.arange(PICTURES // 2), 2))
+    first_trials = cells.simulate_trials(1, embedding)
+    trials = first_trials.take(np.tile(np.arange(PICTURES // 2), 2))
     trials = trials.change(stimulus=np.arange(PICTURES))
     data = replace(
         cells.make_cell_data(embedding),
@@ -459,14 +461,14 @@ def test_what_is_drawn_once_depends_on_seed_and_subject_alone() -> None:
     def bank(seed: int, subjects: list[int], position: int = 0) -> list[torch.Tensor]:
         trials = [cells.simulate_trials(1, embedding) for _ in subjects]
         numbered = [
-            replace(each, subject=subject)
-            for each, subject in zip(trials, subjects, strict=True)
+            replace(trial, subject=subject)
+            for trial, subject in zip(trials, subjects, strict=True)
         ]
         data = replace(cells.make_cell_data(embedding), trials=numbered, seed=seed)
         parts = [SMOOTH] * (position + 1)
-        drawn = make_batches(data, augment={"parts": parts}).fixed_draws
-        assert list(drawn) == list(range(position + 1))
-        return list(drawn[position].signals)  # type: ignore[arg-type]
+        fixed_draws = make_batches(data, augment={"parts": parts}).fixed_draws
+        assert list(fixed_draws) == list(range(position + 1))
+        return list(fixed_draws[position].signals)  # type: ignore[arg-type]
 
     (one,), (two, again) = bank(0, [1]), bank(0, [2, 1])
     assert one.shape == (PICTURES, 2) and torch.equal(one, again)
@@ -484,16 +486,16 @@ def test_what_was_drawn_once_belongs_to_its_sample_in_every_step() -> None:
     batches = make_batches(
         cells.make_cell_data(embedding, 2), augment={"parts": [SMOOTH]}
     )
-    plain = make_batches(cells.make_cell_data(embedding, 2))
+    plain_batches = make_batches(cells.make_cell_data(embedding, 2))
     rows = np.arange(5, 2 * PICTURES, 7)
 
     found, other = (signals_of(batches, seed, rows[::-1]) for seed in (0, 1))
 
     assert torch.equal(found, other)
-    drawn = torch.cat(list(batches.fixed_draws[0].signals))[rows]  # type: ignore[arg-type]
-    signal = signals_of(plain, 0, rows)
+    joined = torch.cat(list(batches.fixed_draws[0].signals))[rows]  # type: ignore[arg-type]
+    signal = signals_of(plain_batches, 0, rows)
     is_plain = (found == signal).all(-1)
-    assert torch.equal(is_plain, drawn >= 0.5)
+    assert torch.equal(is_plain, joined >= 0.5)
 
 
 @pytest.mark.parametrize("repetitions", ["average", "random", "single"])
@@ -513,13 +515,13 @@ def test_samples_are_averages_single_trials_or_drawn_averages(
     )  # fmt: skip
     batches = make_batches(data)
 
-    found = {
+    signals_by_name = {
         repetition: signals_of(batches, seed, batches.rows)[:, 0, 0]
         for seed in range(8)
         for repetition in [seed]
     }
-    means = torch.cat(list(found.values()))
-    last = means[torch.div(means, 10, rounding_mode="floor") == PICTURES - 1]
+    means = torch.cat(list(signals_by_name.values()))
+    last_mean = means[torch.div(means, 10, rounding_mode="floor") == PICTURES - 1]
 
     assert batches.samples.stimulus[torch.from_numpy(batches.rows)].min() == 15
     levels = {round(float(mean) % 10, 3) for mean in means if mean < 590}
@@ -531,7 +533,7 @@ def test_samples_are_averages_single_trials_or_drawn_averages(
             "single": {1.0, 2.0, 4.0},
         }[repetitions]
     )
-    assert (last == 591).all() and len(last) == 8
+    assert (last_mean == 591).all() and len(last_mean) == 8
     assert len(batches.rows) == (3 * 44 + 1 if repetitions == "single" else 45)
     assert batches.averages.signals[0].shape == (PICTURES, 2, 12)
 
@@ -553,9 +555,12 @@ def test_an_alternative_target_is_drawn_for_each_trial_and_step() -> None:
         assert (same.sum(0) == 1).all()
         return same.int().argmax(0).tolist()
 
-    drawn = [levels(seed) for seed in range(6)]
-    assert drawn == [levels(seed) for seed in range(6)]
-    assert set(np.ravel(drawn)) == {0, 1, 2} and len(set(map(tuple, drawn))) > 1
+    drawn_levels = [levels(seed) for seed in range(6)]
+    assert drawn_levels == [levels(seed) for seed in range(6)]
+    assert (
+        set(np.ravel(drawn_levels)) == {0, 1, 2}
+        and len(set(map(tuple, drawn_levels))) > 1
+    )
 
 
 def test_epochs_of_another_seed_or_number_are_in_another_order() -> None:
@@ -595,8 +600,11 @@ def test_the_smallest_epochs_that_can_be_are_taken() -> None:
         batches = make_batches(data, batch_size=size)
         assert batches.steps == steps and len(batches.split_epoch(0, 0)) == steps
     for last_batch in ("even", "keep", "drop"):
-        whole = make_batches(data_of(), batch_size=60, last_batch=last_batch)
-        assert whole.steps == 3 and list(map(len, whole.split_epoch(0, 0))) == [60] * 3
+        whole_batches = make_batches(data_of(), batch_size=60, last_batch=last_batch)
+        assert (
+            whole_batches.steps == 3
+            and list(map(len, whole_batches.split_epoch(0, 0))) == [60] * 3
+        )
     # one subject whose pictures are all held out leaves no equal shares
     trials = [voxels(1), voxels(4).take(np.arange(5))]
     held_out = np.arange(PICTURES) < 5
@@ -629,7 +637,7 @@ def rank_slowly(
     model: Aligner, data: CellData, trials: Trials, index: int | None, rows: Any
 ) -> list[int]:
     """Rank by the cosine with each picture that some row shows."""
-    shown = sorted({int(trials.stimulus[row]) for row in rows})
+    numbers = sorted({int(trials.stimulus[row]) for row in rows})
     ranks = []
     with torch.no_grad():
         for row in rows:
@@ -637,12 +645,12 @@ def rank_slowly(
             subject = None if index is None else torch.tensor([index])
             token = model.encode_signal(signal, subject)[0]
             cosines = []
-            for stimulus in shown:
+            for stimulus in numbers:
                 target = data.targets.gather(torch.tensor([stimulus]))
                 picture = model.encode_image(target)[0]
                 cosines.append(torch.cosine_similarity(token, picture, 0).item())
-            own = cosines[shown.index(int(trials.stimulus[row]))]
-            ranks.append(1 + sum(cosine > own for cosine in cosines))
+            own_cosine = cosines[numbers.index(int(trials.stimulus[row]))]
+            ranks.append(1 + sum(cosine > own_cosine for cosine in cosines))
     return ranks
 
 
@@ -654,9 +662,9 @@ def test_pictures_are_ranked_among_those_that_the_rows_show(
 ) -> None:
     monkeypatch.setattr(module, "SIGNALS_PER_BATCH", block)
     model, data = model_and_data
-    twice = data.trials[1].take(np.array([3, 9, 3, 20, 30, 9, 59]))
+    trial = data.trials[1].take(np.array([3, 9, 3, 20, 30, 9, 59]))
     stranger = replace(data.trials[0], subject=5).take(np.arange(10, 22))
-    data = replace(data, test_trials=[twice, stranger])
+    data = replace(data, test_trials=[trial, stranger])
 
     ranks = rank_queries(
         model.train(),
@@ -666,9 +674,9 @@ def test_pictures_are_ranked_among_those_that_the_rows_show(
         CPU_LAUNCH,
     )
 
-    known = rank_slowly(model, data, twice, 1, range(7))
-    new = rank_slowly(model, data, stranger, None, range(12))
-    assert ranks.tolist() == known + new and not model.training
+    slowly = rank_slowly(model, data, trial, 1, range(7))
+    new_slowly = rank_slowly(model, data, stranger, None, range(12))
+    assert ranks.tolist() == slowly + new_slowly and not model.training
     assert len(rank_queries(model, [], data.targets, "fp32", CPU_LAUNCH)) == 0
 
 
@@ -682,7 +690,9 @@ def test_held_out_pictures_are_measured_by_subject(
     ((_, rows),) = queries = list_validation_queries(data, bank)
     assert rows.tolist() == [*range(15), *range(105, 110)]
     calls = list[Any]()
-    monkeypatch.setattr(module, "summarise_ranks", lambda *a, **k: calls.append((a, k)))
+    monkeypatch.setattr(
+        module, "summarise_ranks", lambda *arguments, **k: calls.append((arguments, k))
+    )
 
     ranks = torch.arange(20)
     summarise_validation(ranks, queries, data, 3, [])

@@ -48,8 +48,8 @@ def test_only_the_seed_decides_the_initial_weights(data: CellData, init: str) ->
         weights.append(model.state_dict())
     one, again, other = weights
     assert all(torch.equal(value, again[name]) for name, value in one.items())
-    drawn = [name for name, value in one.items() if value.ndim > 1]
-    assert drawn and not any(torch.equal(one[name], other[name]) for name in drawn)
+    names = [name for name, value in one.items() if value.ndim > 1]
+    assert names and not any(torch.equal(one[name], other[name]) for name in names)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ def test_initial_weights_are_those_that_were_recorded(
     recorded(4, **model.state_dict())
 
 
-def sensors_model(subjects: tuple[int, ...], seed: int = 0, **more: Any) -> Aligner:
+def sensors_model(subjects: tuple[int, ...], seed: int = 0, **fields: Any) -> Aligner:
     """Make a model with a matrix of channels for each person."""
     torch.manual_seed(seed)
-    spec = replace(make_signal_spec(("Oz", "Pz"), 5, subjects), **more)
+    spec = replace(make_signal_spec(("Oz", "Pz"), 5, subjects), **fields)
     layer = "linear" if subjects else "none"
     model = Aligner(make_token_layout(spec, 6, {"e": 8}, subject_layer=layer))
     with torch.no_grad():
@@ -105,13 +105,13 @@ def sensors_model(subjects: tuple[int, ...], seed: int = 0, **more: Any) -> Alig
 
 
 def voxels_model(
-    subjects: tuple[int, ...], widths: tuple[int, ...], seed: int = 0, **more: Any
+    subjects: tuple[int, ...], widths: tuple[int, ...], seed: int = 0, **fields: Any
 ) -> Aligner:
     """Make a model with a ridge of voxels for each person."""
     torch.manual_seed(seed)
     backbone = {"kind": "mindeye2", "hidden": 8, "blocks": 1}
     heads = {"image": Head((3, 5), "e")}
-    spec = SignalSpec((), 1, subjects, widths, **more)
+    spec = SignalSpec((), 1, subjects, widths, **fields)
     return Aligner(Layout(spec, heads, backbone, retrieval_heads=("image",)))
 
 
@@ -124,19 +124,24 @@ def test_a_new_person_gets_the_mean_of_known_matrices() -> None:
     }
     start.losses = {"0.logit_scale": torch.tensor(2.0)}
     copy_weights(model, start)
-    found, known = model.state_dict(), start.state_dict()
-    torch.testing.assert_close(found[name][0], known[name].mean(0))
-    assert torch.equal(found[name][1], known[name][2])
-    assert all(torch.equal(found[each], known[each]) for each in found if each != name)
+    weights, known_weights = model.state_dict(), start.state_dict()
+    torch.testing.assert_close(weights[name][0], known_weights[name].mean(0))
+    assert torch.equal(weights[name][1], known_weights[name][2])
+    assert all(
+        torch.equal(weights[each], known_weights[each])
+        for each in weights
+        if each != name
+    )
     assert model.losses == start.losses
 
 
 def test_a_model_of_nobody_is_a_start_like_any_other() -> None:
     start, model = sensors_model((), 1), sensors_model((), 2)
     copy_weights(model, start)
-    known = start.state_dict()
+    weights = start.state_dict()
     assert all(
-        torch.equal(each, known[name]) for name, each in model.state_dict().items()
+        torch.equal(weight, weights[name])
+        for name, weight in model.state_dict().items()
     )
 
 
@@ -148,9 +153,9 @@ def test_ridges_of_known_people_are_taken_over_and_others_stay() -> None:
     initial = model.state_dict()[own[9]].clone()
     copy_weights(model, start)
     assert torch.equal(model.state_dict()[own[9]], initial)
-    known = start.state_dict()
+    weights = start.state_dict()
     for name, value in model.state_dict().items():
-        assert ".9." in name or torch.equal(value, known[name]), name
+        assert ".9." in name or torch.equal(value, weights[name]), name
 
 
 def test_modules_of_people_are_named_by_their_numbers() -> None:
@@ -167,11 +172,15 @@ def test_a_person_has_the_same_voxels_in_a_start() -> None:
     refuse_other_voxels(start, voxels_model((7, 9), (6, 5)))
     with pytest.raises(BrainhiveError):
         refuse_other_voxels(start, voxels_model((9, 7), (6, 5)))
-    known = voxels_model((4, 7), (5, 6), regions=regions)
+    known_voxels_model = voxels_model((4, 7), (5, 6), regions=regions)
     swapped = {"V1": ((2,), (0, 1))}
-    refuse_other_voxels(known, voxels_model((7, 4), (6, 5), regions=swapped))
+    refuse_other_voxels(
+        known_voxels_model, voxels_model((7, 4), (6, 5), regions=swapped)
+    )
     with pytest.raises(BrainhiveError):
-        refuse_other_voxels(known, voxels_model((7, 4), (6, 5), regions=regions))
+        refuse_other_voxels(
+            known_voxels_model, voxels_model((7, 4), (6, 5), regions=regions)
+        )
 
 
 def test_a_start_of_another_size_or_unit_is_refused_or_named(
@@ -196,7 +205,7 @@ def test_a_part_is_found_below_any_prefix_of_its_file(tmp_path: Path) -> None:
     }
     for number, before in enumerate(("", f"{part}.", "backbone.")):
         model = voxels_model((1,), (5,), 3)
-        other = {
+        other_copies_by_name = {
             name: value.clone()
             for name, value in model.state_dict().items()
             if not name.startswith(f"{part}.")
@@ -208,10 +217,15 @@ def test_a_part_is_found_below_any_prefix_of_its_file(tmp_path: Path) -> None:
 
         load_start(model, file, part)
 
-        found = model.get_submodule(part).state_dict()
-        assert all(torch.equal(found[name], weights[name]) for name in weights)
+        resulting_weights = model.get_submodule(part).state_dict()
+        assert all(
+            torch.equal(resulting_weights[name], weights[name]) for name in weights
+        )
         state = model.state_dict()
-        assert all(torch.equal(state[name], value) for name, value in other.items())
+        assert all(
+            torch.equal(state[name], value)
+            for name, value in other_copies_by_name.items()
+        )
 
 
 def test_a_file_without_the_part_is_refused(tmp_path: Path) -> None:
@@ -228,10 +242,10 @@ def test_a_part_of_a_model_keeps_ridges_of_new_people(
     start.save(tmp_path / "model")
     initial = {name: value.clone() for name, value in model.state_dict().items()}
     load_start(model, tmp_path / "model", "backbone.ridge")
-    known = start.state_dict()
+    weights = start.state_dict()
     for name, value in model.state_dict().items():
         is_taken = ".linears.7." in name
-        assert torch.equal(value, (known if is_taken else initial)[name]), name
+        assert torch.equal(value, (weights if is_taken else initial)[name]), name
     assert capsys.readouterr().err == ""
     # the same person with other voxels
     with pytest.raises(BrainhiveError):
@@ -265,12 +279,14 @@ def test_the_record_of_a_training_has_those_of_its_starts(
     start = sensors_model((1,))
     start.learned = TrainingHistory("test", "demo", "demo", {"demo": (3,)}, True)
     start.save(tmp_path / "model")
-    own = TrainingHistory("last epoch", "demo", "demo", {"demo": (1,)}, True)
-    cell = replace(data, history=own)
+    own_training_history = TrainingHistory(
+        "last epoch", "demo", "demo", {"demo": (1,)}, True
+    )
+    cell = replace(data, history=own_training_history)
     assert make_history(cell, Train()).people == {"demo": (1,)}
     begun = replace(cell, start_files={1: {"": tmp_path / "model"}})
-    found = make_history(begun, Train(selection="last"))
-    assert found.people == {"demo": (1, 3)} and found.selection == "test"
+    history = make_history(begun, Train(selection="last"))
+    assert history.people == {"demo": (1, 3)} and history.selection == "test"
 
 
 def test_public_networks_alone_need_no_history(tmp_path: Path) -> None:

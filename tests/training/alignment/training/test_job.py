@@ -112,7 +112,9 @@ def test_people_of_training_and_test_must_be_here(home) -> None:
         store(subject)
 
     def lacks_people(**fields: Any) -> bool:
-        missing = filter(None, (one.error for one in job_of(**fields).inputs()))
+        missing = filter(
+            None, (input_row.error for input_row in job_of(**fields).inputs())
+        )
         return any("embeddings" not in error.message for error in missing)
 
     assert not lacks_people() and not lacks_people(subjects=[2])
@@ -126,13 +128,13 @@ def test_people_of_training_and_test_must_be_here(home) -> None:
 @pytest.mark.parametrize("kept", [None, 1, 3])
 def test_a_person_has_as_many_sessions_as_are_learned_from(home, kept) -> None:
     store(1, kept)
-    tuned = Recipe.resolve(
+    recipe = Recipe.resolve(
         "train-align",
         None,
         {"dataset": HELD_OUT, "mode": "finetune", "finetune": {"sessions": 2}},
         [],
     )
-    job = Job(tuned, tuned.dataset.build(tuned.paths))
+    job = Job(recipe, recipe.dataset.build(recipe.paths))
     cells = [Cell("sub-01_seed-1", (1,), (1,), 1)]
     if kept == 3:
         job._check_sessions(cells)
@@ -171,18 +173,18 @@ def base_of(home: Any, *cells: Cell, **fields: Any) -> BaseRun:
 
 
 def test_the_model_that_is_tuned_never_saw_the_person(home) -> None:
-    others = [Cell(f"other-{seed}", (1, 2), (3,), seed) for seed in (7, 8)]
-    known = Cell("known", (1, 3), (2,), 9)
-    base = base_of(home, *others, known)
+    other_cells = [Cell(f"other-{seed}", (1, 2), (3,), seed) for seed in (7, 8)]
+    cell = Cell("known", (1, 3), (2,), 9)
+    base = base_of(home, *other_cells, cell)
     for seed, name in ((7, "other-7"), (8, "other-8"), (9, "other-7")):
-        found = find_base_model(base, Cell("tuned", (3,), (3,), seed))
-        assert found == home / "run/cells" / name / "model"
+        base_model = find_base_model(base, Cell("tuned", (3,), (3,), seed))
+        assert base_model == home / "run/cells" / name / "model"
     # none, and several of one seed
     with pytest.raises(BrainhiveError):
         find_base_model(base, Cell("tuned", (1,), (1,), 7))
     with pytest.raises(BrainhiveError):
         find_base_model(
-            base_of(home, *others, Cell("third", (2,), (3,), 7)),
+            base_of(home, *other_cells, Cell("third", (2,), (3,), 7)),
             Cell("tuned", (3,), (3,), 7),
         )
 

@@ -72,8 +72,8 @@ def train(
     def run_cell(
         data: CellData, folder: str = "run", loss: Any = "clip", **knobs: Any
     ) -> Any:
-        run, events = RunFolder(tmp_path / folder), list[dict[str, Any]]()
-        run.path.mkdir(exist_ok=True)
+        run_folder, events = RunFolder(tmp_path / folder), list[dict[str, Any]]()
+        run_folder.path.mkdir(exist_ok=True)
         config = Train(
             **{"epochs": 4, "batch_size": 16, "lr": 5e-3, "precision": "fp32", **knobs}
         )
@@ -85,42 +85,42 @@ def train(
             data,
             terms,
             config,
-            run,
+            run_folder,
             CPU_LAUNCH,
             events.append,
         )
-        return *written(run.path), events
+        return *written(run_folder.path), events
 
     return run_cell
 
 
-def written(run: Path) -> tuple[Weights, Measurements]:
-    cell = run / "cells" / "cell"
+def written(run_folder: Path) -> tuple[Weights, Measurements]:
+    cell = run_folder / "cells" / "cell"
     state = load_file(cell / "model" / "model.safetensors")
-    found = Measurements.from_document(
+    measurements = Measurements.from_document(
         json.loads((cell / "metrics.json").read_text()), cell
     )
-    cell_facts = found.facts.cells["cell"]
+    cell_facts = measurements.facts.cells["cell"]
     took = cell_facts.took
     assert took["seconds"] > 0 and took["peak_memory_bytes"] > 10**6
     assert took["parameters"] <= sum(value.numel() for value in state.values())
     # which differs from one run to the next
     timeless = cell_facts.model_copy(update={"took": {}})
-    return state, found.with_facts(cells={"cell": timeless})
+    return state, measurements.with_facts(cells={"cell": timeless})
 
 
-def is_same(one: Weights, other: Weights) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.equal(one[key], other[key]) for key in one
+def is_same(single_weights: Weights, other_weights: Weights) -> bool:
+    return single_weights.keys() == other_weights.keys() and all(
+        torch.equal(single_weights[key], other_weights[key]) for key in single_weights
     )
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+def interrupt(monkeypatch: pytest.MonkeyPatch, final_number: int) -> None:
     """Raise KeyboardInterrupt after some steps."""
     step, steps = Learner.step, []
 
     def pressed(learner: Learner) -> None:
-        if len(steps) == after:
+        if len(steps) == final_number:
             raise KeyboardInterrupt
         steps.append(step(learner))
 
@@ -182,9 +182,11 @@ def test_each_epoch_is_reported(train, embedding):
     names = {"cell", "epoch", "epochs", "loss", "validation_top1", "samples_per_s"}
     assert all(event.keys() == names and event["samples_per_s"] > 0 for event in events)
     assert events[-1]["loss"] < events[0]["loss"]
-    kept = events[metrics.facts.cells["cell"].epoch - 1]
-    assert kept["validation_top1"] == metrics.scopes["cell"]["top1"].value
-    assert kept["validation_top1"] == max(event["validation_top1"] for event in events)
+    kept_event = events[metrics.facts.cells["cell"].epoch - 1]
+    assert kept_event["validation_top1"] == metrics.scopes["cell"]["top1"].value
+    assert kept_event["validation_top1"] == max(
+        event["validation_top1"] for event in events
+    )
 
 
 def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding):
@@ -194,8 +196,8 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
         replace(data, held_out=np.zeros(PICTURES, bool)), validation=0
     )
     seen = [
-        replace(each, stimulus=np.where(each.stimulus < 15, -1, each.stimulus))
-        for each in data.trials
+        replace(trial, stimulus=np.where(trial.stimulus < 15, -1, trial.stimulus))
+        for trial in data.trials
     ]
     # no subject saw what is held out
     _, unseen, _ = train(replace(data, trials=seen), "unseen")
@@ -240,11 +242,11 @@ def test_training_without_progress_stops_and_keeps_the_best(
     validated: list[Weights] = []
     rank = loop.rank_queries
 
-    def watched(aligner, *rest):
+    def watched(aligner, *arguments):
         validated.append(
             {key: value.clone() for key, value in aligner.state_dict().items()}
         )
-        return rank(aligner, *rest)
+        return rank(aligner, *arguments)
 
     monkeypatch.setattr(loop, "rank_queries", watched)
     weights, metrics, events = train(data, epochs=60, patience=3)
@@ -293,11 +295,11 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
     # the last has one trial
     assert len(samples) == len(set(samples)) == 2 * (44 * REPETITIONS + 1)
     parts, targets, _ = batches.draw(samples, 0)
-    shown = batches.samples.stimulus[np.sort(samples)]
-    for signal, subject, picture in zip(*parts[0], shown, strict=True):
-        own = data.trials[subject].as_repetitions()[picture]
-        assert (torch.from_numpy(own) == signal).all((1, 2)).any()
-    assert torch.equal(targets["e"], data.targets.gather(shown)["e"])
+    stimulu = batches.samples.stimulus[np.sort(samples)]
+    for signal, subject, picture in zip(*parts[0], stimulu, strict=True):
+        own_as_repetition = data.trials[subject].as_repetitions()[picture]
+        assert (torch.from_numpy(own_as_repetition) == signal).all((1, 2)).any()
+    assert torch.equal(targets["e"], data.targets.gather(stimulu)["e"])
 
 
 def _resume_in_two(launch: Launch, folder: Path) -> None:
@@ -421,9 +423,9 @@ def test_one_cycle_equals_neurons_learning_rates(golden: Path):
             warmup_epochs=2,
         )
 
-        found = list_learning_rates(stage, (at[-1] + 1) // epochs)
+        learning_rates = list_learning_rates(stage, (at[-1] + 1) // epochs)
 
-        assert [found[step] for step in at] == pytest.approx(
+        assert [learning_rates[step] for step in at] == pytest.approx(
             expected.tolist(), rel=1e-6
         )
 
@@ -441,11 +443,15 @@ def test_frozen_parts_keep_their_weights_in_evaluation_mode(
         step(learner)
 
     monkeypatch.setattr(Learner, "step", watched)
-    first = train_stages(data, tmp_path / "first", STAGES[:1])
+    first_stages = train_stages(data, tmp_path / "first", STAGES[:1])
     modes.clear()
-    both = train_stages(data, tmp_path / "both", STAGES[:2])
+    both_stages = train_stages(data, tmp_path / "both", STAGES[:2])
 
-    is_changed = {name for name in first if not torch.equal(first[name], both[name])}
+    is_changed = {
+        name
+        for name in first_stages
+        if not torch.equal(first_stages[name], both_stages[name])
+    }
     assert is_changed and not [
         n for n in is_changed if n.startswith(("backbone.", "fuser.proj_maps."))
     ]
@@ -458,7 +464,7 @@ def test_frozen_parts_keep_their_weights_in_evaluation_mode(
 
 
 def test_a_stage_starts_from_a_model_folder_with_its_history(data, tmp_path):
-    first = train_stages(data, tmp_path / "first", [{"epochs": 1, "lr": 5e-3}])
+    first_stages = train_stages(data, tmp_path / "first", [{"epochs": 1, "lr": 5e-3}])
     model = tmp_path / "first" / "cells" / "cell" / "model"
     started = aligners.load(model)
     started.learned = replace(started.learned, selection="test")
@@ -475,7 +481,7 @@ def test_a_stage_starts_from_a_model_folder_with_its_history(data, tmp_path):
         weight_decay=0,
     )
 
-    assert all(torch.equal(second[name], first[name]) for name in first)
+    assert all(torch.equal(second[name], first_stages[name]) for name in first_stages)
     written = tmp_path / "second" / "cells" / "cell" / "model"
     assert TrainingHistory.read(written).selection == "test"
 
@@ -496,9 +502,11 @@ def test_one_key_scales_all_stages_and_courses_of_a_training():
             == sum(stage.epochs for stage in recipe.train.stages)
         )
         assert recipe.train.stages[0].warmup == pytest.approx(2 / scale)
-        for short, long in zip(recipe.loss_terms, published.loss_terms, strict=True):
+        for loss_term, long in zip(
+            recipe.loss_terms, published.loss_terms, strict=True
+        ):
             expected = [long.weight_at(moment * scale) for moment in moments]
-            assert [short.weight_at(moment) for moment in moments] == pytest.approx(
+            assert [loss_term.weight_at(moment) for moment in moments] == pytest.approx(
                 expected
             )
 
@@ -507,8 +515,8 @@ def test_stages_replace_the_learning_rate_of_their_recipe(tmp_path: Path):
     stages = "[{epochs: 20, lr: 3e-4, schedule: constant}]"
     extending = tmp_path / "train-align.yaml"
     extending.write_text(f"extends: papers/nice\ntrain: {{stages: {stages}}}\n")
-    short = shipped("papers/brainhive-intra").train
-    assert shipped("papers/brainhive-intra", "train.stages=[]").train == short
+    train = shipped("papers/brainhive-intra").train
+    assert shipped("papers/brainhive-intra", "train.stages=[]").train == train
     for recipe in (
         shipped("papers/brainhive-intra", f"train.stages={stages}"),
         shipped(str(extending)),
@@ -532,9 +540,11 @@ def test_one_cycle_moves_the_first_beta_as_torch_does():
         learner.optimizer.step()
         learner.lr_scheduler.step()
 
-    first = [beta for beta, _ in betas]
-    assert (first[0], min(first), first[-1]) == pytest.approx((0.95, 0.85, 0.95))
-    assert first.index(min(first)) == 2
+    first_betas = [beta for beta, _ in betas]
+    assert (first_betas[0], min(first_betas), first_betas[-1]) == pytest.approx(
+        (0.95, 0.85, 0.95)
+    )
+    assert first_betas.index(min(first_betas)) == 2
     assert {beta for _, beta in betas} == {0.995}
 
 
@@ -622,7 +632,7 @@ def test_a_training_killed_in_a_later_stage_resumes_exactly(
         data.trials, data.targets, data.held_out, None, start_files={1: start}
     )
     stages = [STAGES[0], {**STAGES[1], "freeze": ["fuser.proj_maps"]}, STAGES[2]]
-    whole = train_stages(data, tmp_path / "whole", stages, start_pull=0.2)
+    whole_stages = train_stages(data, tmp_path / "whole", stages, start_pull=0.2)
     free = train_stages(data, tmp_path / "free", stages)
     monkeypatch.setattr(cell_folder, "CHECKPOINT_INTERVAL_S", 0.0)
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
@@ -632,7 +642,7 @@ def test_a_training_killed_in_a_later_stage_resumes_exactly(
 
     resumed = train_stages(data, tmp_path / "resumed", stages, start_pull=0.2)
 
-    assert is_same(resumed, whole) and not is_same(free, whole)
+    assert is_same(resumed, whole_stages) and not is_same(free, whole_stages)
 
 
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
@@ -666,8 +676,8 @@ def test_trials_that_fill_no_batch_are_spread_kept_or_left_out():
         )
         # each once
         assert all(len(set(np.concatenate(epoch))) == sum(sizes) for epoch in epochs)
-        seen = set(np.concatenate([rows for epoch in epochs for rows in epoch]))
-        assert len(seen) == LEARNED  # what one epoch leaves out, another takes
+        joined_array = set(np.concatenate([rows for epoch in epochs for rows in epoch]))
+        assert len(joined_array) == LEARNED  # what one epoch leaves out, another takes
 
 
 def test_reference_weights_and_decay_are_as_in_transformers():
@@ -689,23 +699,23 @@ def test_reference_weights_and_decay_are_as_in_transformers():
         ours.apply(_draw_reference_weights)
 
         expected = theirs.state_dict()
-        drawn = [
+        ns = [
             n
             for n, module in ours.named_modules()
             if isinstance(module, nn.Linear | nn.Conv2d)
         ]
-        assert len(drawn) >= 5
-        for name in drawn:
-            found = ours.state_dict()[f"{name}.weight"]
-            assert torch.equal(found, expected[f"{name}.weight"])
-            assert found.std().item() == pytest.approx(REFERENCE_SD, rel=0.25)
+        assert len(ns) >= 5
+        for name in ns:
+            weight = ours.state_dict()[f"{name}.weight"]
+            assert torch.equal(weight, expected[f"{name}.weight"])
+            assert weight.std().item() == pytest.approx(REFERENCE_SD, rel=0.25)
             assert not (expected.get(f"{name}.bias", torch.zeros(1))).any()
 
         names = {parameter: name for name, parameter in ours.named_parameters()}
         decayed, exempt = make_learner(ours, decay="weights").optimizer.param_groups
         (every,) = make_learner(ours).optimizer.param_groups
-        left = set(Trainer.get_decay_parameter_names(None, ours))
-        assert {names[p] for p in decayed["params"]} == left and len(
+        trainer = set(Trainer.get_decay_parameter_names(None, ours))
+        assert {names[p] for p in decayed["params"]} == trainer and len(
             exempt["params"]
         ) > 3
         assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
@@ -742,14 +752,14 @@ def test_not_biases_is_what_mindeyes_trainings_leave_out():
     ).optimizer.param_groups
 
     names = {parameter: name for name, parameter in model.named_parameters()}
-    assert {names[each] for each in exempt["params"]} == {
+    assert {names[param] for param in exempt["params"]} == {
         name for name in names.values() if "bias" in name and "ridge" not in name
     }
     assert "backbone.brain.ridge.linears.1.bias" in {
-        names[each] for each in decayed["params"]
+        names[param] for param in decayed["params"]
     }
     assert "backbone.brain.backbone.clip_proj.0.weight" in {
-        names[each] for each in decayed["params"]
+        names[param] for param in decayed["params"]
     }
     assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.01, 0.0)
 
@@ -764,8 +774,8 @@ def test_gradients_are_clipped_unless_their_norm_may_be_any():
 
         learner.step()
 
-        seen = learner.optimizer.state[model.weight]["exp_avg"]
-        mean = seen / (1 - learner.optimizer.param_groups[0]["betas"][0])
+        exp_avg = learner.optimizer.state[model.weight]["exp_avg"]
+        mean = exp_avg / (1 - learner.optimizer.param_groups[0]["betas"][0])
         assert mean.item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -807,18 +817,20 @@ def test_a_batch_has_the_order_of_its_micro_batches(embedding: np.ndarray) -> No
     context = batches.draw(batches.split_epoch(0, 0)[0], 0)[2]
     with torch.no_grad():
         predicted, expected = loop.forward(model, parts, targets, context)
-        each = [model.predict(*part)[TOKEN_HEAD] for part in parts]
+        predictions = [
+            model.predict(*partial_part)[TOKEN_HEAD] for partial_part in parts
+        ]
         token = model.encode_image({"e": targets["e"]})
-    torch.testing.assert_close(predicted[TOKEN_HEAD], torch.cat(each))
+    torch.testing.assert_close(predicted[TOKEN_HEAD], torch.cat(predictions))
     assert torch.equal(expected["further"], targets["further"])
     torch.testing.assert_close(expected[TOKEN_HEAD], token)
 
     # a backbone that learns with its targets gets those of its own rows
     rows = list[Any]()
 
-    def learn(signal: Any, subject: Any, given: Any, _: object) -> Any:
-        rows.append((len(signal), given["further"].tolist()))
-        return {TOKEN_HEAD: signal[:, 0, :1]}, {"further": given["further"] + 1}
+    def learn(signal: Any, subject: Any, given_any: Any, _: object) -> Any:
+        rows.append((len(signal), given_any["further"].tolist()))
+        return {TOKEN_HEAD: signal[:, 0, :1]}, {"further": given_any["further"] + 1}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(model.backbone), "learn", True, raising=False)
@@ -875,16 +887,16 @@ def test_any_object_can_be_the_callbacks_of_a_training(
     train = Train(epochs=2, batch_size=16, precision="fp32", selection="last")
     checkpoint = Checkpoint(tmp_path / "mine.pt")
     steps = make_batches(data).steps
-    whole, resumed = Calls(checkpoint, steps + 1), Calls(checkpoint, 0)
+    whole_calls, resumed = Calls(checkpoint, steps + 1), Calls(checkpoint, 0)
 
-    first = loop.fit(layout, data, terms, train, callbacks=whole)
+    first = loop.fit(layout, data, terms, train, callbacks=whole_calls)
     again = loop.fit(
         layout, data, terms, train, checkpoint=checkpoint, callbacks=resumed
     )
 
     end = ("end", False, 2, True)
     epochs = [("epoch", 0, 2), ("epoch", 1, 2)]
-    assert whole.calls == [
+    assert whole_calls.calls == [
         ("start", 2 * steps),
         *[*["step"] * steps, epochs[0]],
         *[*["step"] * steps, epochs[1]],
@@ -905,7 +917,7 @@ def test_any_object_can_be_the_callbacks_of_a_training(
 def test_a_closed_form_begins_with_no_weights(embedding: np.ndarray) -> None:
     data = make_cell_data(embedding)
     layout = make_layout(data, "ridge")
-    other = Aligner(make_layout(data))
+    other_aligner = Aligner(make_layout(data))
     with pytest.raises(BrainhiveError):
-        loop.fit(layout, data, [], Train(), other)
+        loop.fit(layout, data, [], Train(), other_aligner)
     assert loop.is_closed_form(layout) and not loop.is_closed_form(make_layout(data))

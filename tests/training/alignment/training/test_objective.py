@@ -57,11 +57,11 @@ WAVE = {"base": 0.0, "peak": 2.0, "epochs": [0, 4]}
 
 def test_the_moment_counts_steps_of_the_epoch() -> None:
     objective = Objective([term(loss="mse", weight=WAVE)])
-    whole = (PREDICTED["a"] - TARGETS["a"]).square().mean().item()
+    whole_square = (PREDICTED["a"] - TARGETS["a"]).square().mean().item()
     for epoch, step in ((2, 8), (2, 10), (3, 15)):
         context = LossContext(epoch=epoch, step=step, steps=4)
         value = objective(PREDICTED, TARGETS, context).item()
-        assert value == pytest.approx(2 * whole * math.sin(math.pi * step / 16))
+        assert value == pytest.approx(2 * whole_square * math.sin(math.pi * step / 16))
 
 
 def test_a_step_in_which_no_term_counts_learns_nothing() -> None:
@@ -107,9 +107,9 @@ def test_the_first_active_contrastive_term_compares_pairs() -> None:
     objective = Objective(terms)
     for epoch, prediction, target in ((0, "b", "c"), (1, "a", "a")):
         context = LossContext(epoch=epoch)
-        found = objective.compare_pairs(PREDICTED, TARGETS, context)
+        pairs = objective.compare_pairs(PREDICTED, TARGETS, context)
         expected = torch.cosine_similarity(PREDICTED[prediction], TARGETS[target])
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(pairs, expected)
     with pytest.raises(RecipeError):
         Objective(terms[:1]).compare_pairs(PREDICTED, TARGETS, CONTEXT)
 
@@ -117,7 +117,7 @@ def test_the_first_active_contrastive_term_compares_pairs() -> None:
 def test_learned_scales_go_on_and_fixed_ones_stay() -> None:
     fixed = {"kind": "clip", "learn_scale": False}
     objective = Objective([term(), term(loss=fixed), term()])
-    before = [value.clone() for value in objective.parameters()]
+    initial_copies = [value.clone() for value in objective.parameters()]
     learned = {
         "0.logit_scale": torch.tensor(7.0),
         "1.logit_scale": torch.tensor(8.0),
@@ -126,4 +126,4 @@ def test_learned_scales_go_on_and_fixed_ones_stay() -> None:
     }
     objective.copy_matching(learned)
     assert objective[0].logit_scale == 7.0
-    assert list(objective.parameters())[1:] == before[1:]
+    assert list(objective.parameters())[1:] == initial_copies[1:]

@@ -38,13 +38,13 @@ def test_the_cosine_ends_with_the_last_step_of_its_stage(
     ours, torchs = make_optimizer(), make_optimizer()
     stage = Stage(epochs=epochs, lr=0.5)
 
-    found = list_learning_rates(
+    learning_rates = list_learning_rates(
         ours, make_lr_scheduler(ours, stage, steps), epochs * steps
     )
 
     total = epochs * steps
     expected = list_learning_rates(torchs, CosineAnnealingLR(torchs, total), total)
-    assert found == pytest.approx(expected, abs=1e-9)
+    assert learning_rates == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -55,16 +55,18 @@ def test_a_warmup_rises_by_equal_steps_to_the_peak(
     optimizer, count = make_optimizer(), round(6 * warmup)
     stage = Stage(epochs=4, lr=0.5, warmup_epochs=warmup, schedule=schedule)
 
-    found = list_learning_rates(optimizer, make_lr_scheduler(optimizer, stage, 6), 24)
+    learning_rates = list_learning_rates(
+        optimizer, make_lr_scheduler(optimizer, stage, 6), 24
+    )
 
     rise = [0.5 * (step + 1) / count for step in range(count)]
     fall = [0.5] * (24 - count)
     if schedule == "cosine" and count < 24:
-        other = make_optimizer()
+        other_optimizer = make_optimizer()
         fall = list_learning_rates(
-            other, CosineAnnealingLR(other, 24 - count), 24 - count
+            other_optimizer, CosineAnnealingLR(other_optimizer, 24 - count), 24 - count
         )
-    assert found == pytest.approx(rise + fall, abs=1e-9)
+    assert learning_rates == pytest.approx(rise + fall, abs=1e-9)
 
 
 def test_one_cycle_is_torchs_whose_rise_takes_three_tenths() -> None:
@@ -74,8 +76,10 @@ def test_one_cycle_is_torchs_whose_rise_takes_three_tenths() -> None:
         cycle = OneCycleLR(
             torchs, 0.5, total_steps=40, pct_start=share, final_div_factor=50.0
         )
-        found = list_learning_rates(ours, make_lr_scheduler(ours, stage, 10), 40)
-        assert found == pytest.approx(list_learning_rates(torchs, cycle, 40))
+        learning_rates = list_learning_rates(
+            ours, make_lr_scheduler(ours, stage, 10), 40
+        )
+        assert learning_rates == pytest.approx(list_learning_rates(torchs, cycle, 40))
 
 
 def make_learner(model: torch.nn.Module, steps: int = 1, **knobs: Any) -> Learner:
@@ -91,15 +95,15 @@ def test_the_moving_average_forgets_its_start_and_ends_its_ramp() -> None:
     (averaged,) = learner.scored_modules.parameters()
     decays = []
     for step in range(40):
-        before = averaged.item()
+        initial_averaged = averaged.item()
         model.weight.grad = torch.ones(1, 1)
         learner.step()
-        now = model.weight.item()
+        weight = model.weight.item()
         # the first update copies the weights
         if step:
-            decays.append((averaged.item() - now) / (before - now))
+            decays.append((averaged.item() - weight) / (initial_averaged - weight))
         else:
-            assert averaged.item() == now
+            assert averaged.item() == weight
 
     # n of the second step is 2
     assert decays[0] == pytest.approx(3 / 12, abs=1e-3)
@@ -185,8 +189,8 @@ def test_stages_follow_the_epochs_and_freeze_their_modules() -> None:
         learner.epoch = epoch
         learner.enter_stage()
         assert learner.stage_end == stop and learner.peak_lr == lr
-        found = {name for name, each in model.named_parameters() if each.requires_grad}
-        assert found == learned and len(learner.parameters) == len(learned)
+        names = {name for name, each in model.named_parameters() if each.requires_grad}
+        assert names == learned and len(learner.parameters) == len(learned)
         learner.train()
         assert [part.training for part in model] == [epoch >= 2, epoch not in (2,)]
     assert {"0.bias"} == {n for n, _ in model.named_parameters()} - set(
@@ -235,22 +239,34 @@ def test_a_continued_training_has_all_that_it_had(tmp_path: Path) -> None:
         learner.step()
         learner.steps_done += 1
 
-    whole = begin()
-    continue_training(whole)
-    whole.finish_epoch(torch.tensor([2.0]), 0.5, 0.25)
-    saved = copy.deepcopy(whole.state_dict())
-    continue_training(whole)
-    again = begin()
-    again.load_state_dict(saved)
-    assert (again.epoch, again.steps_done, again.score) == (1, 0, 0.25)
-    assert (again.best_top1, again.best_epoch, again.selected_epoch) == (0.5, 1, 1)
-    continue_training(again)
-    for one, other in zip(
-        whole.scored_modules.parameters(),
-        again.scored_modules.parameters(),
+    whole_training = begin()
+    continue_training(whole_training)
+    whole_training.finish_epoch(torch.tensor([2.0]), 0.5, 0.25)
+    saved = copy.deepcopy(whole_training.state_dict())
+    continue_training(whole_training)
+    second_training = begin()
+    second_training.load_state_dict(saved)
+    assert (
+        second_training.epoch,
+        second_training.steps_done,
+        second_training.score,
+    ) == (
+        1,
+        0,
+        0.25,
+    )
+    assert (
+        second_training.best_top1,
+        second_training.best_epoch,
+        second_training.selected_epoch,
+    ) == (0.5, 1, 1)
+    continue_training(second_training)
+    for single_parameter, other_parameter in zip(
+        whole_training.scored_modules.parameters(),
+        second_training.scored_modules.parameters(),
         strict=True,
     ):
-        assert torch.equal(one, other)
+        assert torch.equal(single_parameter, other_parameter)
     for key in ("ranks", "model", "schedule"):
         with pytest.raises(BrainhiveError):
             begin().load_state_dict({n: v for n, v in saved.items() if n != key})

@@ -156,12 +156,12 @@ def list_files() -> list[Path]:
     ],
 )
 def test_what_a_training_refuses_is_refused_before_it(people, overrides, error, facts):
-    job, before = job_of(people, *overrides), list_files()
+    job, initial_files = job_of(people, *overrides), list_files()
     with pytest.raises(error) as caught:
         job.check()
     for fact in facts:
         assert fact in caught.value.in_one_line, caught.value.in_one_line
-    assert list_files() == before
+    assert list_files() == initial_files
 
 
 BACKBONES = "atm brain_mlp brain_projection deep_net eeg_net nice segments spatial_mlp"
@@ -183,9 +183,9 @@ LOSSES = "bce clip l1 mixco mmd mse soft_clip soft_cont"
     ],
 )
 def test_what_can_be_trained_is_not_refused(people, overrides):
-    job, before = job_of(people, *overrides), list_files()
+    job, initial_files = job_of(people, *overrides), list_files()
     job.check()
-    assert list_files() == before
+    assert list_files() == initial_files
 
 
 def test_a_rehearsal_reads_no_signal(people, monkeypatch):

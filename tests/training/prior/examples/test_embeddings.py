@@ -43,7 +43,11 @@ def test_what_a_prior_cannot_learn_from_is_refused(
     with pytest.raises(
         BrainhiveError, match=r"takes the encoders brainhive_cli-\S+, not \{kind: timm"
     ):
-        own = [each for each in prior_overrides if not each.startswith("prior=")]
+        own = [
+            prior_override
+            for prior_override in prior_overrides
+            if not prior_override.startswith("prior=")
+        ]
         begin_training(*own, f"encoders=[{TIMM}]", f"continue_from={prior}")
     monkeypatch.setattr(
         StimulusSet,
@@ -106,19 +110,19 @@ def test_training_on_kept_latents_is_training_on_the_pictures(
 ):
     from PIL import Image
 
-    wide = Image.open(sorted(pictures.rglob("*.png"))[0]).resize((48, 16))
-    wide.save(sorted(pictures.rglob("*.png"))[0])  # so that it is cropped
+    resize = Image.open(sorted(pictures.rglob("*.png"))[0]).resize((48, 16))
+    resize.save(sorted(pictures.rglob("*.png"))[0])  # so that it is cropped
 
-    plain, cached = (
+    uncached_run, cached = (
         begin_training(*prior_overrides),
         begin_training(*prior_overrides, CACHED),
     )
 
-    _, pixels, sizes, _ = plain.pictures.read([0])
+    _, pixels, sizes, _ = uncached_run.pictures.read([0])
     _, latents, cached_sizes, _ = cached.pictures.read([0])
     assert cached_sizes[0].tolist() == sizes[0].tolist() == [16, 48, 0, 32, 32, 32]
     assert pixels[0].shape == (3, 32, 32) and latents[0].shape == (4, 8, 8)
-    assert torch.allclose(loss(plain), loss(cached), rtol=ROUNDING)
+    assert torch.allclose(loss(uncached_run), loss(cached), rtol=ROUNDING)
     shutil.rmtree(pictures / "concept_0")  # nothing is decoded any more
     assert torch.isfinite(loss(cached))
     assert len(stores(home)) == 1
@@ -140,18 +144,18 @@ def test_an_interrupted_store_is_completed_and_then_only_read(
     monkeypatch.setattr(SDXL, "encode", counted)
     with pytest.raises(KeyboardInterrupt):
         begin_training(*prior_overrides, CACHED)  # after one batch
-    left, most = stores(home), 100
-    resumed, again = (
+    left_stores, most = stores(home), 100
+    resumed, second_run = (
         begin_training(*prior_overrides, CACHED),
         begin_training(*prior_overrides, CACHED),
     )
 
-    assert [path.suffix for path in left] == [".part"] and [
+    assert [path.suffix for path in left_stores] == [".part"] and [
         path.suffix for path in stores(home)
     ] == [".h5"]
     assert seen == [4, 4, 4]  # of twelve pictures, none was encoded twice
     shutil.rmtree(home / "latents")
     straight = latents_of(begin_training(*prior_overrides, CACHED))
     assert np.array_equal(latents_of(resumed), straight) and np.array_equal(
-        latents_of(again), straight
+        latents_of(second_run), straight
     )

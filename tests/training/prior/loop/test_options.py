@@ -54,7 +54,7 @@ def test_accumulated_passes_have_the_gradient_of_one_large_batch(
 ):
     """The 10 pictures are divided into 4 + 3 + 3."""
     prior_overrides = (*prior_overrides, "train.steps=1")
-    one = trained(
+    trained_losses = trained(
         begin_training(*prior_overrides, "train.batch_size=10"),
         RunFolder(tmp_path / "one"),
     )
@@ -62,11 +62,13 @@ def test_accumulated_passes_have_the_gradient_of_one_large_batch(
         *prior_overrides, "train.batch_size=4", "train.accumulate=3"
     )
 
-    several = trained(passes, RunFolder(tmp_path / "several"))
+    several_trained = trained(passes, RunFolder(tmp_path / "several"))
 
-    assert max(float(g.abs().max()) for g in gradients(one)) > 100 * ROUNDING
-    for a, b in zip(gradients(one), gradients(several), strict=True):
-        assert torch.allclose(a, b, atol=ROUNDING, rtol=1e-4)
+    assert max(float(g.abs().max()) for g in gradients(trained_losses)) > 100 * ROUNDING
+    for gradient, b in zip(
+        gradients(trained_losses), gradients(several_trained), strict=True
+    ):
+        assert torch.allclose(gradient, b, atol=ROUNDING, rtol=1e-4)
     with pytest.raises(BrainhiveError, match=r"\b10 .*\b11 passes") as caught:
         trained(
             begin_training(*prior_overrides, "train.accumulate=11"),
@@ -116,9 +118,11 @@ def test_dropped_tokens_are_zero_at_the_rate_of_the_recipe(
     assert 0 < drawn.sum() < 10
     token = training.prior.fuser(training.gather_embeddings(batch))
     token = torch.where(drawn, token, torch.zeros_like(token))
-    given = Conditioning(embeddings=training.prior.project(training.prior.adapt(token)))
+    conditioning = Conditioning(
+        embeddings=training.prior.project(training.prior.adapt(token))
+    )
     direct = training.generator.loss(
-        training.get_latents(batch), given, random, batch.sizes
+        training.get_latents(batch), conditioning, random, batch.sizes
     )
     assert torch.allclose(loss, direct, rtol=1e-6)
 
@@ -195,9 +199,12 @@ def test_crop_ids_of_the_original_are_as_published():
 def test_each_key_changes_the_loss_and_the_right_ones_validation(
     prior_overrides, large, begin_training
 ):
-    plain = begin_training(*prior_overrides)
-    loss, validated = plain.compute_loss(load_first_batch(plain)), plain.validate()
-    assert plain.get_size_ids(load_first_batch(plain))[0].tolist() == [
+    uncached_run = begin_training(*prior_overrides)
+    loss, validated = (
+        uncached_run.compute_loss(load_first_batch(uncached_run)),
+        uncached_run.validate(),
+    )
+    assert uncached_run.get_size_ids(load_first_batch(uncached_run))[0].tolist() == [
         51,
         75,
         0,
@@ -206,11 +213,15 @@ def test_each_key_changes_the_loss_and_the_right_ones_validation(
         32,
     ]
     for key in KEYS:
-        other = begin_training(*prior_overrides, key)
+        other_begin_training = begin_training(*prior_overrides, key)
         assert not torch.allclose(
-            other.compute_loss(load_first_batch(other)), loss, rtol=1e-6
+            other_begin_training.compute_loss(load_first_batch(other_begin_training)),
+            loss,
+            rtol=1e-6,
         ), key
-        assert (other.validate() == validated) is key.startswith("posterior"), key
+        assert (other_begin_training.validate() == validated) is key.startswith(
+            "posterior"
+        ), key
 
 
 @pytest.mark.nightly
@@ -231,20 +242,20 @@ def test_posterior_samples_depend_on_step_and_position_only(
     )
     training = begin_training(*prior_overrides)
     batch = load_first_batch(training, 1)
-    later = training.get_latents(replace(batch, step=1))
-    assert not torch.allclose(training.get_latents(batch), later, atol=ROUNDING)
+    latents = training.get_latents(replace(batch, step=1))
+    assert not torch.allclose(training.get_latents(batch), latents, atol=ROUNDING)
 
     many = replace(
         batch, image=batch.image.expand(400, -1, -1, -1), positions=tuple(range(400))
     )
-    found, vae = training.get_latents(many), training.generator.vae
+    resulting_latents, vae = training.get_latents(many), training.generator.vae
     posterior = vae.encode(batch.image.float() / 127.5 - 1).latent_dist
     mean, spread = (
         vae.config.scaling_factor * each[0] for each in (posterior.mean, posterior.std)
     )
     # five standard errors
-    assert ((found.mean(0) - mean).abs() < 5 * spread / 20).all()
-    assert torch.allclose(found.std(0), spread, rtol=0.25)
+    assert ((resulting_latents.mean(0) - mean).abs() < 5 * spread / 20).all()
+    assert torch.allclose(resulting_latents.std(0), spread, rtol=0.25)
 
 
 @pytest.mark.nightly
@@ -261,14 +272,19 @@ def test_weights_in_bf16_lose_most_steps_of_the_optimiser(
     moved = {}
     for weights in ("fp32", "bf16"):
         training = begin_training(*prior_overrides, f"train.weights={weights}")
-        before = [each.detach().clone() for each in training.prior.parameters()]
+        initial_copies = [
+            parameter.detach().clone() for parameter in training.prior.parameters()
+        ]
         trained(training, RunFolder(tmp_path / weights))
         training.validate()
-        after = list(training.prior.parameters())
-        assert {each.dtype for each in after} == {
+        final_parameters = list(training.prior.parameters())
+        assert {parameter.dtype for parameter in final_parameters} == {
             torch.float32 if weights == "fp32" else torch.bfloat16
         }
-        changed = [(a != b).float().mean() for a, b in zip(after, before, strict=True)]
+        changed = [
+            (a != b).float().mean()
+            for a, b in zip(final_parameters, initial_copies, strict=True)
+        ]
         moved[weights] = float(torch.stack(changed).mean())
     assert moved["bf16"] < 0.7 * moved["fp32"]
 

@@ -56,7 +56,7 @@ def test_four_steps(
 
     pictures = training.pictures
     two = Launch(1, 2, torch.device("cpu"))
-    drawn = list(load_examples(pictures, range(2, 5), 5, 2, 1, 0, two))
+    examples = list(load_examples(pictures, range(2, 5), 5, 2, 1, 0, two))
     weights = training.prior.state_dict().values()
     recorded(
         digits=4,
@@ -69,9 +69,11 @@ def test_four_steps(
         weights=[float(value.double().norm()) for value in weights],
         rates=[group["lr"] for group in learner.optimizer.param_groups],
         curve=draw_loss_curve(folder),
-        rows=[[batch.step, *batch.positions, *batch.rows.tolist()] for batch in drawn],
-        sizes=[training.get_size_ids(batch) for batch in drawn],
-        latents=[training.get_latents(batch) for batch in drawn],
-        kept=[training.draw_dropout(batch)[0].tolist() for batch in drawn],
-        embeddings=[training.gather_embeddings(batch) for batch in drawn],
+        rows=[
+            [batch.step, *batch.positions, *batch.rows.tolist()] for batch in examples
+        ],
+        sizes=[training.get_size_ids(batch) for batch in examples],
+        latents=[training.get_latents(batch) for batch in examples],
+        kept=[training.draw_dropout(batch)[0].tolist() for batch in examples],
+        embeddings=[training.gather_embeddings(batch) for batch in examples],
     )

@@ -13,11 +13,11 @@ from brainhive_cli.training.prior.loop import PriorLearner
 pytestmark = pytest.mark.nightly
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
+def weights(run_folder: Path) -> dict[str, torch.Tensor]:
     return {
         f"{part}.{name}": weight
         for part in CLASSES
-        for name, weight in load_file(run / "model" / part / WEIGHTS).items()
+        for name, weight in load_file(run_folder / "model" / part / WEIGHTS).items()
     }
 
 
@@ -34,10 +34,12 @@ def test_an_interruption_leaves_no_trace_in_log_and_samples(
     prior_overrides = (*prior_overrides, "sample_items=2", "sample_every=4")
     save = PriorLearner.save
 
-    def interrupted(learner: PriorLearner, *given: object, **named: object) -> None:
+    def interrupted(
+        learner: PriorLearner, *arguments: object, **fields: object
+    ) -> None:
         if learner.step == 9:
             raise KeyboardInterrupt
-        save(learner, *given, **named)
+        save(learner, *arguments, **fields)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(PriorLearner, "save", interrupted)
@@ -66,21 +68,23 @@ def test_an_interruption_leaves_no_trace_in_log_and_samples(
     assert resumed.metrics == straight.metrics
 
 
-def events(run: Path) -> list[dict[str, object]]:
+def events(run_folder: Path) -> list[dict[str, object]]:
     """Read the log without times."""
-    lines = (run / "log.jsonl").read_text().splitlines()
+    lines = (run_folder / "log.jsonl").read_text().splitlines()
     return [
         {key: value for key, value in json.loads(line).items() if key != "time"}
         for line in lines
     ]
 
 
-def drawn(run: Path) -> dict[str, bytes]:
+def drawn(run_folder: Path) -> dict[str, bytes]:
     """Read the samples, and the data of figures such as the curve."""
     files = [
         path
         for name in ("samples", "artifacts")
-        for path in (run / name).rglob("*")
+        for path in (run_folder / name).rglob("*")
         if path.is_file()
     ]
-    return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}
+    return {
+        path.relative_to(run_folder).as_posix(): path.read_bytes() for path in files
+    }

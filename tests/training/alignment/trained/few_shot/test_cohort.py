@@ -40,10 +40,14 @@ picture of 200 in one draw of ten.
 """
 
 
-def responses_of(signal: np.ndarray, subject: int, first: int = 0) -> Trials:
+def responses_of(signal: np.ndarray, subject: int, first_number: int = 0) -> Trials:
     names = tuple(f"E{index}" for index in range(signal.shape[1]))
     return make_trials(
-        subject, signal.astype(np.float32), first + np.arange(len(signal)), names, 100.0
+        subject,
+        signal.astype(np.float32),
+        first_number + np.arange(len(signal)),
+        names,
+        100.0,
     )
 
 
@@ -99,14 +103,14 @@ class Cohort:
         self.data = self.settings["cohort"](self.seed, self.expected["test"])
         pictures = self.data["pictures"]
         # pictures of the sources are numbered before those of new people
-        first = len(pictures["train"])
+        first_count = len(pictures["train"])
         features = np.concatenate([pictures["train"], pictures["pool"]])
         sources = [
             responses_of(signal, 1 + number)
             for number, signal in enumerate(self.data["sources"])
         ]
         self.pools = [
-            responses_of(signal, 100 + who, first)
+            responses_of(signal, 100 + who, first_count)
             for who, signal in enumerate(self.data["pool"])
         ]
         self.raw, self.aligned = (
@@ -115,19 +119,23 @@ class Cohort:
         )
         self.gallery = torch.from_numpy(pictures["test"]).float()
 
-    def top1(self, decoder: PersonModel, who: int) -> float:
+    def top1(self, decoder: PersonModel, number: int) -> float:
         """Score the test trials of a new person."""
-        tokens = decoder.encode(self.data["test"][who].astype(np.float32))
+        tokens = decoder.encode(self.data["test"][number].astype(np.float32))
         target = torch.arange(len(self.gallery))
         return float((rank_targets(tokens, self.gallery, target) == 1).double().mean())
 
-    def score(self, arm: str, who: int, size: int, draw: int) -> float:
+    def score(self, arm: str, number: int, size: int, draw: int) -> float:
         """Calibrate an arm on some trials of a new person, and score it."""
-        pool, random = self.pools[who], np.random.default_rng([self.seed, draw])
-        part = pool.take(random.permutation(len(pool.stimulus))[:size])
+        pool, random = self.pools[number], np.random.default_rng([self.seed, draw])
+        partial_pool = pool.take(random.permutation(len(pool.stimulus))[:size])
         if arm == "aligned":
-            return self.top1(self.aligned.align_signals(ALIGNMENT, part), who)
-        return self.top1(self.aligned.train_arm(TRAINED_ARMS[arm], part, draw), who)
+            return self.top1(
+                self.aligned.align_signals(ALIGNMENT, partial_pool), number
+            )
+        return self.top1(
+            self.aligned.train_arm(TRAINED_ARMS[arm], partial_pool, draw), number
+        )
 
 
 @pytest.fixture(scope="module")
@@ -138,19 +146,19 @@ def cohort(golden: Path) -> Cohort:
 @pytest.mark.nightly
 @pytest.mark.golden
 def test_closed_form_arms_reproduce_the_table_of_the_cohort(cohort: Cohort) -> None:
-    for who in range(PEOPLE):
+    for index in range(PEOPLE):
         for column, size in enumerate(cohort.expected["sizes"]):
             if not size:
                 continue
             for arm in ("aligned", *TRAINED_ARMS):
                 draws = range(cohort.settings["DRAWS"])
-                values = [cohort.score(arm, who, size, draw) for draw in draws]
+                values = [cohort.score(arm, index, size, draw) for draw in draws]
                 # which pictures are exchanged is drawn in another way here, so chance
                 # is chance
                 tolerance = TOLERANCE if arm != "permuted" else 0.01
                 assert np.mean(values) == pytest.approx(
-                    cohort.table[arm][who][column], abs=tolerance
-                ), (arm, who, size)
+                    cohort.table[arm][index][column], abs=tolerance
+                ), (arm, index, size)
 
 
 @pytest.mark.golden
@@ -159,10 +167,10 @@ def test_all_people_reach_the_golden_accuracy_without_labels(
 ) -> None:
     expected = cohort.table["zero"]
 
-    found = [cohort.top1(cohort.raw.zero_shot, who) for who in range(len(expected))]
+    top1s = [cohort.top1(cohort.raw.zero_shot, index) for index in range(len(expected))]
 
-    assert len(found) == cohort.settings["NEW"]
-    assert found == pytest.approx(expected, abs=TOLERANCE)
+    assert len(top1s) == cohort.settings["NEW"]
+    assert top1s == pytest.approx(expected, abs=TOLERANCE)
 
 
 @pytest.mark.golden
@@ -174,7 +182,7 @@ def test_all_people_reach_the_golden_accuracy_with_labels(
     size, rows = max(cohort.expected["sizes"]), cohort.table[arm]
     assert size == cohort.settings["POOL"]
 
-    found = [cohort.score(arm, who, size, draw=0) for who in range(len(rows))]
+    found = [cohort.score(arm, index, size, draw=0) for index in range(len(rows))]
 
     assert len(found) == cohort.settings["NEW"]
     assert found == pytest.approx([row[-1] for row in rows], abs=TOLERANCE)

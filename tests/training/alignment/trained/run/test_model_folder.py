@@ -54,9 +54,9 @@ def test_a_folder_is_known_by_the_digest_of_its_files(
         )
         return next(model.list_inputs(["test"])).digest
 
-    first = find_digest()
+    first_digest = find_digest()
     (folder / "more.safetensors").write_text("more")
-    assert first and find_digest() not in ("", first)
+    assert first_digest and find_digest() not in ("", first_digest)
     assert next(run.list_inputs(["test"])).digest == ""
 
 

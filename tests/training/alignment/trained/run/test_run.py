@@ -13,17 +13,17 @@ from brainhive_cli.training.alignment.trained.run import TrainedRun
 DEMO = {"kind": "demo", "subjects": 2, "concepts": 40}
 
 
-def write_run(home: Path, *words: str) -> RunFolder:
+def write_run(home: Path, *arguments: str) -> RunFolder:
     """Write the recipe of a run on two people, without its models."""
     dataset = "dataset={kind: demo, subjects: 2, concepts: 40}"
-    recipe = Recipe.resolve("train-align", None, {}, (dataset, "seeds=1,2", *words))
+    recipe = Recipe.resolve("train-align", None, {}, (dataset, "seeds=1,2", *arguments))
     folder = RunFolder(home / "runs/train-align/made")
     folder.write_text("recipe.yaml", recipe.to_yaml())
     return folder
 
 
-def list_tests(run: TrainedRun) -> list[tuple[int, tuple[int, ...]]]:
-    return [(cell.seed, cell.tested_on) for cell in run.cells]
+def list_tests(trained_run: TrainedRun) -> list[tuple[int, tuple[int, ...]]]:
+    return [(cell.seed, cell.tested_on) for cell in trained_run.cells]
 
 
 def test_each_cell_is_tested_on_its_own_subjects(home: Path) -> None:
@@ -31,8 +31,8 @@ def test_each_cell_is_tested_on_its_own_subjects(home: Path) -> None:
     everybody = TrainedRun.read(folder)
     assert list_tests(everybody) == [(1, (1,)), (2, (1,)), (1, (2,)), (2, (2,))]
     assert everybody.origin is None and not everybody.tests_new_subjects
-    one = TrainedRun.read(folder, subjects=[2])
-    assert list_tests(one) == [(1, (2,)), (2, (2,))]
+    single_trained_run = TrainedRun.read(folder, subjects=[2])
+    assert list_tests(single_trained_run) == [(1, (2,)), (2, (2,))]
 
 
 def test_subjects_that_no_cell_is_tested_on_are_named(home: Path) -> None:
@@ -45,21 +45,21 @@ def test_subjects_that_no_cell_is_tested_on_are_named(home: Path) -> None:
 
 def test_people_of_another_data_set_are_tested_by_every_cell(home: Path) -> None:
     folder = write_run(home)
-    other = parts.resolve("datasets", {**DEMO, "subjects": 3, "noise": 0.5})
-    everybody = TrainedRun.read(folder, dataset=other)
+    other_recipe = parts.resolve("datasets", {**DEMO, "subjects": 3, "noise": 0.5})
+    everybody = TrainedRun.read(folder, dataset=other_recipe)
     assert {tested for _, tested in list_tests(everybody)} == {(1, 2, 3)}
     assert everybody.tests_new_subjects
     assert everybody.trained_on is not None
     assert everybody.origin == everybody.trained_on.name != everybody.dataset.name
-    some = TrainedRun.read(folder, dataset=other, subjects=[3])
-    assert {tested for _, tested in list_tests(some)} == {(3,)}
+    trained_run = TrainedRun.read(folder, dataset=other_recipe, subjects=[3])
+    assert {tested for _, tested in list_tests(trained_run)} == {(3,)}
 
 
 def test_another_holdout_would_test_training_trials(home: Path, pictures: Path) -> None:
     folder = write_run(home)
     holdout = {"by": "pictures", "folds": 2}
     fields = {"kind": "image-folder", "root": str(pictures), "holdout": holdout}
-    other = parts.resolve("datasets", fields)
+    other_recipe = parts.resolve("datasets", fields)
     with pytest.raises(RecipeError) as caught:
-        TrainedRun.read(folder, dataset=other)
+        TrainedRun.read(folder, dataset=other_recipe)
     assert "another dataset.holdout" in caught.value.message

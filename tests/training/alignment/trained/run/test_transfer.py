@@ -41,7 +41,7 @@ def test_channels_are_matched_by_name_and_the_window_is_cut():
     assert selection.channels == ("oz", "P7")
     assert selection.samples == slice(10, 60)
 
-    unknown, counted = (
+    unknown, signal_spec = (
         replace(SPEC, times_s=None, rate_hz=None),
         make_signal_spec(("0", "1"), 50),
     )
@@ -49,7 +49,7 @@ def test_channels_are_matched_by_name_and_the_window_is_cut():
         recorded(samples=80), unknown, Signal(window_ms=(0, 500))
     ).samples == slice(0, 50)
     assert match(
-        recorded(samples=50), counted, Signal(channels=["oz", "P7"])
+        recorded(samples=50), signal_spec, Signal(channels=["oz", "P7"])
     ).channels == ("oz", "P7")
 
 
@@ -104,13 +104,13 @@ def test_models_decode_subjects_of_another_data_set_above_chance(
     protocol = f"intra, {sets}, {signals}, simulated"
     assert (metrics.facts.protocol, metrics.facts.verdict) == (protocol, "above chance")
     cells = [
-        f"sub-0{trained}_seed-1 · sub-0{tested}"
+        f"sub-0{trained}_seed-1 · sub-0{value}"
         for trained in (1, 2)
-        for tested in (1, 2)
+        for value in (1, 2)
     ]
     assert list(metrics.items) == cells and list(fewer.metrics.items) == cells[1::2]
-    found = [
+    ranks = [
         each.metrics.items["sub-01_seed-1 · sub-02"]["ranks"]
         for each in (result, fewer)
     ]
-    assert found[0] == found[1]
+    assert ranks[0] == ranks[1]

@@ -10,9 +10,9 @@ from brainhive_cli.training.alignment.training.batches import HARD, Feedback
 
 def test_feedback_starts_with_ubps_running_similarities(golden: Path) -> None:
     expected = load_file(golden / "methods/ubp_strength.safetensors")
-    first = expected["expected.similarity.0"]
+    first_expected = expected["expected.similarity.0"]
 
-    feedback = Feedback(len(first), {"picture": HARD + 1}, torch.device("cpu"))
+    feedback = Feedback(len(first_expected), {"picture": HARD + 1}, torch.device("cpu"))
 
     # ours are float64
-    assert torch.equal(feedback.running, first.double())
+    assert torch.equal(feedback.running, first_expected.double())

@@ -19,8 +19,8 @@ from brainhive_cli.training.alignment.training import CellData, fit, loop
 from tests.worlds.alignment_cells import PICTURES, make_cell_data, make_layout
 
 
-def weights(run: Path, cell: str) -> torch.Tensor:
-    return load_file(run / "cells" / cell / "model" / "model.safetensors")[
+def weights(run_folder: Path, cell: str) -> torch.Tensor:
+    return load_file(run_folder / "cells" / cell / "model" / "model.safetensors")[
         "backbone.weight"
     ]
 
@@ -106,7 +106,7 @@ def test_a_closed_form_learns_from_no_held_out_picture(
             return values[-1]
 
         solve(self, subject, signal, read, rest)
-        calls[subject] = signal, torch.cat([each["e"] for each in values]), rest
+        calls[subject] = signal, torch.cat([value["e"] for value in values]), rest
 
     monkeypatch.setattr(Ridge, "fit", keep)
     layout, data = cell

@@ -54,7 +54,7 @@ def test_a_picture_has_one_token_in_any_batch_and_for_any_signal() -> None:
             permuted = model.encode_image(
                 {key: rows[order] for key, rows in gallery.items()}
             )
-            alone = [
+            single_images = [
                 model.encode_image({k: v[[n]] for k, v in gallery.items()})
                 for n in range(12)
             ]
@@ -63,7 +63,7 @@ def test_a_picture_has_one_token_in_any_batch_and_for_any_signal() -> None:
             )["token"]
 
         assert not torch.allclose(tokens[0], tokens[1], atol=1e-3), kind
-        for same in (permuted[order.argsort()], torch.cat(alone), of_subject):
+        for same in (permuted[order.argsort()], torch.cat(single_images), of_subject):
             torch.testing.assert_close(same, tokens, atol=ROUNDING, rtol=0)
 
 
@@ -103,9 +103,9 @@ def test_a_training_does_not_depend_on_tests_or_left_out_people(
         run_command("embed", *WORLD, ENCODERS, "splits=train")
         weights = []
         for _ in range(2):
-            run = run_command("train-align", *TRAINING, again=True).folder
+            run_folder = run_command("train-align", *TRAINING, again=True).folder
             weights.append(
-                load_file(run / "cells/sub-01_seed-1/model/model.safetensors")
+                load_file(run_folder / "cells/sub-01_seed-1/model/model.safetensors")
             )
             # subject 1's is there if it was read
             for store in home.glob("signals/*/default/*.h5"):

@@ -63,9 +63,9 @@ def test_a_model_with_an_adapter_keeps_its_start_and_learns(
         name: sorted(results[name].folder.glob("cells/*/model"))
         for name in ("frozen", "lora")
     }
-    first = [aligners.load(folders[0]).layout for folders in models.values()]
+    first_layouts = [aligners.load(folders[0]).layout for folders in models.values()]
     starts = []
-    for layout in first:
+    for layout in first_layouts:
         torch.manual_seed(3)
         starts.append(Aligner(layout).state_dict())
     assert starts[0] and all(
@@ -82,10 +82,10 @@ def test_each_cell_has_its_own_gallery_of_the_stores_pictures(
     monkeypatch.setenv("BRAINHIVE_HOME", str(results["home"]))
     galleries = []
     for name in ("frozen", "lora"):
-        run = TrainedRun.read(RunFolder(results[name].folder))
-        tests = open_test_set(run, "test")
-        for cell in run.cells:
-            model = run.open(cell)
+        trained_run = TrainedRun.read(RunFolder(results[name].folder))
+        tests = open_test_set(trained_run, "test")
+        for cell in trained_run.cells:
+            model = trained_run.open(cell)
             targets = open_targets(tests, model, "test")
             galleries.append(model.encode_pictures(targets, np.arange(20)))
     frozen, same, first, second = galleries
@@ -95,7 +95,7 @@ def test_each_cell_has_its_own_gallery_of_the_stores_pictures(
     )
 
     fewer = SimpleNamespace(image_ids=list(tests.open_pictures("test").image_ids)[1:])
-    tests.dataset = replace(run.dataset, images=lambda *_: fewer)
+    tests.dataset = replace(trained_run.dataset, images=lambda *_: fewer)
     with pytest.raises(BrainhiveError) as caught:
         open_targets(tests, model, "test")
     assert caught.value.hint == "brainhive embed --again"

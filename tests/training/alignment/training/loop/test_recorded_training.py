@@ -166,12 +166,14 @@ def test_three_epochs(recorded: Recorded, tmp_path: Path, design: str) -> None:
         course = {"from": 0.5, "to": 0.1, "epochs": [0, 3], "course": "linear"}
         term = {"prediction": "plain", "loss": "mse", "weight": course}
         terms.append(Term.model_validate(term))
-    run, events = RunFolder(tmp_path), list[dict[str, Any]]()
+    run_folder, events = RunFolder(tmp_path), list[dict[str, Any]]()
     rates = {} if "stages" in settings else {"lr": 5e-3}
     settings = {"epochs": 3, "batch_size": 12, "precision": "fp32", **settings}
     train = Train(**rates, **settings)
 
-    train_cell("cell", 3, layout, data, terms, train, run, CPU_LAUNCH, events.append)
+    train_cell(
+        "cell", 3, layout, data, terms, train, run_folder, CPU_LAUNCH, events.append
+    )
 
     cell = tmp_path / "cells" / "cell"
     metrics = json.loads((cell / "metrics.json").read_text())

@@ -89,8 +89,8 @@ def test_first_sessions_are_exactly_their_trials():
         assert np.array_equal(trials.singles[:, 0, 0], trials.sessions + 1)
 
 
-def load_weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
-    return load_file(run / "cells" / cell / "model" / "model.safetensors")
+def load_weights(run_folder: Path, cell: str) -> dict[str, torch.Tensor]:
+    return load_file(run_folder / "cells" / cell / "model" / "model.safetensors")
 
 
 def measure_distance(
@@ -121,19 +121,23 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(
         own_runs,
     )
 
-    made = run_command(
+    result = run_command(
         "train-align", *align_overrides, *still, "backbone=nice", "dim=8"
     )  # what the model is made of is the run's
 
-    assert list(made.metrics.facts.cells) == ["sub-03_seed-1", "sub-03_seed-2"]
+    assert list(result.metrics.facts.cells) == ["sub-03_seed-1", "sub-03_seed-2"]
     for seed in (1, 2):
         mine, theirs = (
-            load_weights(made.folder, f"sub-03_seed-{seed}"),
+            load_weights(result.folder, f"sub-03_seed-{seed}"),
             load_weights(joint.folder, f"all_seed-{seed}"),
         )
-        other = load_weights(joint.folder, f"all_seed-{3 - seed}")
-        assert measure_distance(mine, theirs) < 1e-6 < measure_distance(mine, other)
-        top1 = made.metrics.scopes[f"sub-03_seed-{seed}"]["top1"]
+        other_weights = load_weights(joint.folder, f"all_seed-{3 - seed}")
+        assert (
+            measure_distance(mine, theirs)
+            < 1e-6
+            < measure_distance(mine, other_weights)
+        )
+        top1 = result.metrics.scopes[f"sub-03_seed-{seed}"]["top1"]
         assert top1.n == top1.pool == 6  # a tenth of the 60 that are held out
     with pytest.raises(BrainhiveError, match="subject 1"):
         run_command(
@@ -148,10 +152,10 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(
             "train-align",
             *align_overrides,
             *still,
-            f"finetune.run={made.folder.name}",
+            f"finetune.run={result.folder.name}",
             "subjects=1",
         )
-    again = run_command(
+    second_result = run_command(
         "train-align",
         *align_overrides,
         *still,
@@ -159,9 +163,9 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(
         "subjects=3",
     )
     # the recipe that was run names the run and the subjects
-    assert again.folder == made.folder
+    assert second_result.folder == result.folder
     evaluated = run_command(
-        "eval-retrieval", f"run={made.folder}", own_runs, "sheet_rows=0"
+        "eval-retrieval", f"run={result.folder}", own_runs, "sheet_rows=0"
     )
     assert {cell.seed for cell in evaluated.metrics.facts.cells.values()} == {1, 2}
 

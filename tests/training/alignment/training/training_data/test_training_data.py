@@ -9,9 +9,9 @@ def test_an_epoch_is_selected_on_test_signals_of_left_out_people(
     opened = []
     match = training_data.match_split
 
-    def note(signals, subject, split, *more):
+    def note(signals, subject, split, *arguments):
         opened.append((subject, split))
-        return match(signals, subject, split, *more)
+        return match(signals, subject, split, *arguments)
 
     monkeypatch.setattr(training_data, "match_split", note)
     three = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"

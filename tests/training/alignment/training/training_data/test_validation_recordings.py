@@ -11,17 +11,17 @@ from tests.worlds.alignment_cells import PICTURES, make_cell_data
 
 
 def test_trials_of_a_session_are_taken_out_of_training() -> None:
-    first = make_cell_data(
+    first_trial = make_cell_data(
         np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
     ).trials[0]
-    trials = replace(first.choose(first.repetition < 2), subject=4)
+    trials = replace(first_trial.choose(first_trial.repetition < 2), subject=4)
     sessions = trials.repetition.astype(np.int8)
     sessions[:2] = 0  # a picture that one session shows
     trials = replace(trials, sessions=sessions)
 
-    learned, tested = hold_out_recordings([trials, first], {4: [2]})
+    learned, tested = hold_out_recordings([trials, first_trial], {4: [2]})
 
-    assert learned[1] is first and len(tested) == 1
+    assert learned[1] is first_trial and len(tested) == 1
     assert (tested[0].sessions == 1).all() and (learned[0].sessions <= 0).all()
     assert len(tested[0].signal) == (trials.counts == 2).sum() - 1
     assert learned[0].counts.tolist() == [2] + [1] * (len(trials.counts) - 1)
