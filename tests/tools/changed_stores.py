@@ -17,7 +17,7 @@ def resealed(path: Path) -> Iterator[h5py.File]:
         yield file
         names: list[str] = []
         file[hdf5.CHECKSUMS].visititems(
-            lambda name, found: names.extend([name] * hasattr(found, "shape"))
+            lambda name, item: names.extend([name] * hasattr(item, "shape"))
         )
         for name in names:
             sums = f"{hdf5.CHECKSUMS}/{name}"

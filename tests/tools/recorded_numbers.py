@@ -129,12 +129,12 @@ def list_differences(
         pieces = list(zip_longest(DECIMAL.split(recorded), DECIMAL.split(actual)))
         texts, decimals = pieces[::2], pieces[1::2]
         is_close = partial(math.isclose, rel_tol=relative, abs_tol=absolute)
-        if any(old != new for old, new in texts):
+        if any(old_text != new_text for old_text, new_text in texts):
             yield f"{path}: {recorded} was recorded, {actual} is found"
             return
-        for index, (old, new) in enumerate(decimals):
-            if not is_close(float(old), float(new)):
-                yield f"{path}: {old} was recorded, {new} is found ({index})"
+        for index, (old_text, new_text) in enumerate(decimals):
+            if not is_close(float(old_text), float(new_text)):
+                yield f"{path}: {old_text} was recorded, {new_text} is found ({index})"
     elif isinstance(recorded, float) and isinstance(actual, float):
         is_same = math.isclose(recorded, actual, rel_tol=relative, abs_tol=absolute)
         if not is_same and not (math.isnan(recorded) and math.isnan(actual)):

@@ -145,8 +145,8 @@ def test_a_table_has_a_row_for_each_method() -> None:
         "top5": top1,
         "seconds": 12.3,
     }
-    *_, last = comparison.table([row]).splitlines()
-    assert last == (
+    *_, last_line = comparison.table([row]).splitlines()
+    assert last_line == (
         "| nice | 4; 3 | 0.250 ± 0.020; 0.250 | 0.250 ± 0.020; 0.250 "
         "| +0.000 [-0.100, +0.100] | – | 12 |"
     )

@@ -102,9 +102,9 @@ def test_a_missing_number_fails_with_any_libraries(environment) -> None:
 
 def test_a_new_number_must_be_pinned_with_the_same_libraries() -> None:
     old_results = results(LIBRARIES, accuracy=ACCURACY)
-    new = {"accuracy": ACCURACY, "auc": ACCURACY}
-    assert len(compare(old_results, results(LIBRARIES, **new)).failures) == 1
-    assert compare(old_results, results(OTHER_TORCH, **new)).failures == []
+    new_numbers = {"accuracy": ACCURACY, "auc": ACCURACY}
+    assert len(compare(old_results, results(LIBRARIES, **new_numbers)).failures) == 1
+    assert compare(old_results, results(OTHER_TORCH, **new_numbers)).failures == []
 
 
 def test_results_are_compared_with_the_nearest_environment() -> None:

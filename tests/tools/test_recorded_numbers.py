@@ -22,13 +22,13 @@ ROWS: dict[str, Any] = {
 }
 
 
-def change(place: str, old_text: str, new_text: str) -> list[str]:
+def change(name: str, old_text: str, new_text: str) -> list[str]:
     """Change a text, and give the differences that are noticed."""
     text = yaml.safe_dump(ROWS)
     assert text.count(old_text) == 1
     changed = yaml.safe_load(text.replace(old_text, new_text))
     lines = list(list_differences(ROWS, changed, 2e-3, 0))
-    assert all(line.startswith(place) for line in lines)
+    assert all(line.startswith(name) for line in lines)
     return lines
 
 
@@ -62,8 +62,8 @@ def test_a_change_of_a_name_or_a_number_of_rows_is_noticed() -> None:
         "metrics / all, map: is missing, 0.9062, 64 was recorded",
         "metrics / all, mrr: 0.9062, 64 is new",
     ]
-    without = {**ROWS, "answers": []}
-    assert len(list(list_differences(ROWS, without, 2e-3, 0))) == 1
+    fewer_rows = {**ROWS, "answers": []}
+    assert len(list(list_differences(ROWS, fewer_rows, 2e-3, 0))) == 1
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,6 @@ def test_more_digits_are_compared_more_exactly(tmp_path: Path) -> None:
     recorded(digits=4, value=0.12346)
     recorded(digits=7, rounding=1e-5, value=0.12346)
 
-    found = "value: 0.1234567 was recorded, 0.12346 is found"
-    with pytest.raises(AssertionError, match=found):
+    message = "value: 0.1234567 was recorded, 0.12346 is found"
+    with pytest.raises(AssertionError, match=message):
         recorded(digits=7, value=0.12346)

@@ -70,7 +70,7 @@ class WarmProcess:
     ) -> None:
         self.folder = folder
         self.process = context.Process(
-            target=run, args=(argv, environment, str(cwd), str(folder))
+            target=run_program, args=(argv, environment, str(cwd), str(folder))
         )
         self.process.start()
         self.pid: int = self.process.pid
@@ -108,7 +108,9 @@ def stop_ignoring_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def run(argv: list[str], environment: dict[str, str], cwd: str, folder: str) -> None:
+def run_program(
+    argv: list[str], environment: dict[str, str], cwd: str, folder: str
+) -> None:
     """Run `python -m brainhive_cli ARGV` in this process, in a new session."""
     os.setsid()
     for name, descriptor in (("stdout", 1), ("stderr", 2)):

@@ -62,18 +62,18 @@ def test_a_wide_table_is_written_row_by_row_with_headings(
         ("name", "path", "value", "n"),
         (("a", "x" * 30, 1, 20), ("b", "y", 2, None)),
     )
-    shown = {}
+    texts = {}
     for width in ("60", "40"):
         monkeypatch.setenv("COLUMNS", width)
         console.show_table(Table("Title", columns, rows))
-        shown[width] = capsys.readouterr().out.splitlines()
-    assert shown["60"][1].split() == list(columns) and shown["60"][3].split() == [
+        texts[width] = capsys.readouterr().out.splitlines()
+    assert texts["60"][1].split() == list(columns) and texts["60"][3].split() == [
         "a",
         "x" * 30,
         "1",
         "20",
     ]
-    listed = [
+    expected_lines = [
         "Title",
         "a",
         f"    path {'x' * 30}",
@@ -82,7 +82,7 @@ def test_a_wide_table_is_written_row_by_row_with_headings(
         "    path y · value 2",
         "",
     ]
-    assert shown["40"] == listed
+    assert texts["40"] == expected_lines
 
 
 def test_only_the_first_process_talks(
@@ -150,8 +150,10 @@ def test_a_progress_bar_stays_below_messages_and_vanishes(
     with console.progress("training [cells]", 12) as bar:
         bar.advance(5)
         console.warn("careful")
-        shown = terminal.draw()
-    assert "training [cells]" in shown and "5 of 12" in shown and "careful" not in shown
+        screen = terminal.draw()
+    assert (
+        "training [cells]" in screen and "5 of 12" in screen and "careful" not in screen
+    )
     assert "warning: careful" in terminal.getvalue()
     # erased, cursor back
     assert terminal.getvalue().rstrip("\r").endswith("\x1b[2K\x1b[?25h")
@@ -177,11 +179,11 @@ def test_a_slow_command_shows_a_line_before_it_imports_torch(
     code += "    time.sleep(2); assert not {'torch', 'numpy'} & sys.modules.keys()"
     for name in ("RANK", "PYTHONWARNINGS"):
         monkeypatch.delenv(name, raising=False)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", f"import sys; {code}"], capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    assert "embed: starting" in done.stderr
+    assert process.returncode == 0, process.stderr
+    assert "embed: starting" in process.stderr
 
 
 def test_a_line_of_progress_says_count_pace_and_time_left(
@@ -222,22 +224,22 @@ def test_control_characters_in_names_cannot_start_a_line(
     )
     console.show_error(BrainhiveError(f"no {name}", f"rename {name}"))
     console.say(f"stream {name}", "connected")
-    told = [
+    messages = [
         f"error: no {escaped}",
         f"  try: rename {escaped}",
         f"stream {escaped}",
         "connected",
     ]
-    assert capsys.readouterr().err.splitlines() == told
+    assert capsys.readouterr().err.splitlines() == messages
 
     console.show_text(name)
     for is_list in (False, True):
         console.show_table(
             Table(name, (name, "b"), ((name, "x" * 200),), note=name, is_list=is_list)
         )
-    shown = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        not re.search(r"^\s*error", shown, re.MULTILINE) and shown.count(escaped) >= 5
+        not re.search(r"^\s*error", output, re.MULTILINE) and output.count(escaped) >= 5
     )
 
 
@@ -419,9 +421,9 @@ def test_libraries_are_as_loud_as_before(monkeypatch: pytest.MonkeyPatch) -> Non
 
     for name, has_bar in (("diffusers", True), ("transformers", False)):
         monkeypatch.setitem(sys.modules, f"{name}.utils.logging", library(has_bar))
-    off = ["set_verbosity_error", "disable_progress_bar"]
+    quiet_calls = ["set_verbosity_error", "disable_progress_bar"]
     with console.mute_libraries():
-        assert calls == off * 2
+        assert calls == quiet_calls * 2
     assert calls[4:] == [7, "enable_progress_bar", 7]
 
 
@@ -430,17 +432,18 @@ def test_a_page_without_a_browser_is_named(
 ) -> None:
     for name in console.DISPLAYS:
         monkeypatch.delenv(name, raising=False)
-    opened = list[str]()
+    opened_urls = list[str]()
     monkeypatch.setattr(
-        "webbrowser.open", lambda address: opened.append(address) or len(opened) > 1
+        "webbrowser.open",
+        lambda address: opened_urls.append(address) or len(opened_urls) > 1,
     )
     console.open_browser("http://a")
-    assert opened == [] and "http://a" in capsys.readouterr().err
+    assert opened_urls == [] and "http://a" in capsys.readouterr().err
     monkeypatch.setenv("DISPLAY", ":0")
     console.open_browser("http://b")
-    assert opened == ["http://b"] and "http://b" in capsys.readouterr().err
+    assert opened_urls == ["http://b"] and "http://b" in capsys.readouterr().err
     console.open_browser("http://c")
-    assert opened[1:] == ["http://c"] and capsys.readouterr().err == ""
+    assert opened_urls[1:] == ["http://c"] and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("columns", "is_list"), [(3, False), (4, True)])
@@ -463,7 +466,7 @@ def test_folded_cells_and_notes_keep_numbers_with_their_units(
     for columns in range(16, 60):
         monkeypatch.setenv("COLUMNS", str(columns))
         console.show_table(Table("T", ["result"], [[text]], note=text))
-        out = capsys.readouterr().out
+        output = capsys.readouterr().out
         for partial_text in ("12.5 %", "95 % CI", "16 %", "p = 0.0004", "250 Hz"):
-            assert out.count(partial_text) == 2
-        assert "\u00a0" not in out
+            assert output.count(partial_text) == 2
+        assert "\u00a0" not in output

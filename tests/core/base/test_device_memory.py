@@ -48,7 +48,7 @@ def test_without_a_proc_file_the_peak_is_of_the_whole_process(
     monkeypatch: pytest.MonkeyPatch, system: str, unit: int
 ) -> None:
     usage = SimpleNamespace(ru_maxrss=5000)
-    monkeypatch.setattr(device_memory.resource, "getrusage", lambda who: usage)
+    monkeypatch.setattr(device_memory.resource, "getrusage", lambda process_kind: usage)
     monkeypatch.setattr(device_memory.sys, "platform", system)
     monkeypatch.setattr(Path, "read_text", lambda path: "VmRSS: 3 kB")
     assert read_peak_bytes(CPU) == 5000 * unit
@@ -67,10 +67,10 @@ def test_memory_of_a_gpu_counts_where_it_is_less(
         assert count_free_bytes(CUDA) == free and count_free_bytes(CPU) == 100
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
     assert read_peak_bytes(CUDA) == 7
-    asked = list[torch.device]()
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", asked.append)
+    devices = list[torch.device]()
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", devices.append)
     reset_peak(CUDA)
-    assert asked == [CUDA]
+    assert devices == [CUDA]
     tensor = torch.ones(2)
     assert copy_to_device(tensor, CPU) is tensor
 

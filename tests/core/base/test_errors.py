@@ -113,7 +113,7 @@ def test_a_library_is_quoted_by_its_first_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "known", "text"),
+    ("name", "known_names", "text"),
     [
         ("lrr", ["lr", "epochs"], "lr"),
         ("EPOCHS", ["lr", "epochs"], "epochs"),
@@ -126,10 +126,12 @@ def test_a_library_is_quoted_by_its_first_line() -> None:
     ],
 )
 def test_the_nearest_known_name_is_guessed(
-    name: str, known: list[str], text: str
+    name: str, known_names: list[str], text: str
 ) -> None:
-    assert guess(name, known) == (f"did you mean {text}? " if text else "")
-    assert guess(name, known, "x.") == (f"did you mean x.{text}? " if text else "")
+    assert guess(name, known_names) == (f"did you mean {text}? " if text else "")
+    assert guess(name, known_names, "x.") == (
+        f"did you mean x.{text}? " if text else ""
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,10 +165,11 @@ def test_channels_are_found_by_name_and_then_without_case() -> None:
 @pytest.fixture
 def usual_handlers() -> Iterator[None]:
     """Handlers as of a command in a terminal, whatever runs the tests."""
-    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
-    usual |= dict.fromkeys((signal.SIGTERM, signal.SIGUSR1), signal.SIG_DFL)
+    default_handlers: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
+    default_handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGUSR1), signal.SIG_DFL)
     initial_signals_by_name = {
-        number: signal.signal(number, usual[number]) for number in usual
+        number: signal.signal(number, default_handlers[number])
+        for number in default_handlers
     }
     yield
     for number, handler in initial_signals_by_name.items():

@@ -31,13 +31,13 @@ def test_an_order_is_that_of_numpys_older_generator() -> None:
 
 
 def test_torch_draws_the_same_after_the_same_seed() -> None:
-    drawn = []
+    draws = []
     for seed in (3, 3, 4):
         seed_torch(seed, torch.device("cpu"))
-        drawn.append(torch.rand(3).tolist())
-    assert drawn[0] == drawn[1] != drawn[2]
+        draws.append(torch.rand(3).tolist())
+    assert draws[0] == draws[1] != draws[2]
     torch.manual_seed(3)
-    assert torch.rand(3).tolist() == drawn[0]
+    assert torch.rand(3).tolist() == draws[0]
 
 
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 5.0])

@@ -44,19 +44,19 @@ PACKERS: dict[str, Callable[[Path, list[str]], Path]] = {
 @pytest.mark.parametrize("ending", PACKERS)
 def test_an_archive_is_unpacked_once(tmp_path: Path, ending: str) -> None:
     path = PACKERS[ending](tmp_path / f"a{ending}", ["./x", "d/y", "d/zz"])
-    into = tmp_path / "into"
-    assert archives.unpack(path, into) == 3
-    files = {file.name: file for file in into.rglob("*") if file.is_file()}
+    target_folder = tmp_path / "into"
+    assert archives.unpack(path, target_folder) == 3
+    files = {file.name: file for file in target_folder.rglob("*") if file.is_file()}
     assert (files["x"].read_text(), files["y"].read_text()) == ("./x", "d/y")
     # a file with its content stays, another one is written again, whatever its size
     files["y"].write_text("abc")
-    (into / "x").unlink()
+    (target_folder / "x").unlink()
     unchanged = files["zz"].stat()
-    assert archives.unpack(path, into) == 2
+    assert archives.unpack(path, target_folder) == 2
     assert files["y"].read_text() == "d/y" and files["zz"].read_text() == "d/zz"
     assert files["zz"].stat().st_mtime_ns == unchanged.st_mtime_ns
     with pytest.raises(BrainhiveError, match="writes itself"):
-        archives.unpack(path, into, reserved="zz")
+        archives.unpack(path, target_folder, reserved="zz")
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar"])
@@ -75,8 +75,10 @@ def test_links_and_folders_of_a_zip_are_left_out(tmp_path: Path) -> None:
             archive.writestr(info, "x")
         archive.mkdir("folder")
     with archives.open_members(tmp_path / "a.zip") as members:
-        found = [(name, size, opened().read()) for name, size, opened in members]
-    assert found == [("file", 1, b"x"), ("plain", 1, b"x")]
+        members_read = [
+            (name, size, open_member().read()) for name, size, open_member in members
+        ]
+    assert members_read == [("file", 1, b"x"), ("plain", 1, b"x")]
 
 
 def test_files_without_a_folder_get_one_of_their_archive(tmp_path: Path) -> None:

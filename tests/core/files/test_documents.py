@@ -20,8 +20,8 @@ from brainhive_cli.core.files.documents import (
 )
 
 LAUGHS = "a: &a [1, 1]\n" + "".join(
-    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
-    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{name}: &{name} [{', '.join([f'*{key}'] * 9)}]\n"
+    for key, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
 """A list of 9 lists of 9 lists …: 300 characters that stand for gigabytes."""
 
@@ -36,7 +36,7 @@ class Sizes:
     by_name: dict[str, tuple[int, ...]]
 
 
-def written(folder: Path, text: str | bytes, suffix: str = ".json") -> Path:
+def write_document(folder: Path, text: str | bytes, suffix: str = ".json") -> Path:
     path = folder / f"document{suffix}"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
@@ -44,17 +44,17 @@ def written(folder: Path, text: str | bytes, suffix: str = ".json") -> Path:
 
 def test_a_document_is_read_as_what_it_is_said_to_hold(tmp_path: Path) -> None:
     assert documents.read(
-        written(tmp_path, '{"r": 4, "lora_alpha": 2, "more": [1]}'), Lora
+        write_document(tmp_path, '{"r": 4, "lora_alpha": 2, "more": [1]}'), Lora
     ) == Lora(r=4, lora_alpha=2)
     assert documents.read(
-        written(tmp_path, '{"by_name": {"a": [1, 2]}}'), Sizes
+        write_document(tmp_path, '{"by_name": {"a": [1, 2]}}'), Sizes
     ) == Sizes({"a": (1, 2)})
-    plain = {
+    fields = {
         "a": [1, 2.5, None, True, "ö😀"],
         "b": {"c": 1e999, "model_max_length": 10**30},
     }
-    assert documents.read(written(tmp_path, json.dumps(plain))) == plain
-    assert documents.read(written(tmp_path, b"\xef\xbb\xbf{}")) == {}
+    assert documents.read(write_document(tmp_path, json.dumps(fields))) == fields
+    assert documents.read(write_document(tmp_path, b"\xef\xbb\xbf{}")) == {}
 
 
 def test_yaml_keeps_dates_as_text_and_resolves_anchors(
@@ -67,14 +67,14 @@ def test_yaml_keeps_dates_as_text_and_resolves_anchors(
         "c: {<<: *a, d: x}\n"
         "e: *a\n"
     )
-    found = documents.read(written(tmp_path, text, ".yaml"))
-    a = {"b": [1, False, None]}
-    assert found == {
+    document = documents.read(write_document(tmp_path, text, ".yaml"))
+    mapping = {"b": [1, False, None]}
+    assert document == {
         "since": "2026-01-01",
         "lr": 1e-4,
-        "a": a,
-        "c": {**a, "d": "x"},
-        "e": a,
+        "a": mapping,
+        "c": {**mapping, "d": "x"},
+        "e": mapping,
     }
 
 
@@ -84,7 +84,7 @@ def test_whatever_is_wrong_with_json_is_one_error_with_its_path(tmp_path: Path) 
         ("[1, 2]", "valid dictionary"),
         ("[" * 100_000, "recursion limit"),
     ):
-        path = written(tmp_path, text)
+        path = write_document(tmp_path, text)
         with pytest.raises(BrainhiveError, match=reason) as caught:
             documents.read(path)
         assert (
@@ -104,7 +104,7 @@ def test_whatever_is_wrong_with_yaml_is_one_error_with_its_path(tmp_path: Path) 
         ),
         (LAUGHS, "aliases repeat"),
     ):
-        path = written(tmp_path, text, ".yaml")
+        path = write_document(tmp_path, text, ".yaml")
         with pytest.raises(RecipeError, match=reason) as caught:
             documents.read(path, error=RecipeError)
         assert (
@@ -120,20 +120,20 @@ def test_absent_huge_and_irregular_files_are_not_read(
             documents.read(path)
         assert str(path) in caught.value.message
     with pytest.raises(BrainhiveError, match=r"\b9\b.*\b8\b"):
-        documents.read(written(tmp_path, '{"a": 12}'), max_bytes=8)
+        documents.read(write_document(tmp_path, '{"a": 12}'), max_bytes=8)
 
 
 def test_a_document_that_differs_from_its_digest_is_refused(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "cell/model").mkdir(parents=True)
-    path = written(tmp_path / "cell/model", '{"a": 1}')
+    path = write_document(tmp_path / "cell/model", '{"a": 1}')
     write_digests(
         tmp_path,
         {name: digest_file(tmp_path / name) for name in list_documents(tmp_path)},
     )
     assert documents.read(path) == {"a": 1}
-    written(tmp_path / "cell/model", '{"a": 2}')
+    write_document(tmp_path / "cell/model", '{"a": 2}')
     assert documents.read(path) == {"a": 2}  # the list is not that of a run
     (tmp_path / "recipe.yaml").touch()
     with pytest.raises(BrainhiveError, match="SHA256SUMS"):
@@ -174,9 +174,9 @@ class Odd(BaseModel):
 
 
 def test_checks_of_our_own_are_named_by_the_file() -> None:
-    for way, hint in (("left", "left"), ("none", "do")):
+    for choice, hint in (("left", "left"), ("none", "do")):
         with pytest.raises(MissingData) as caught:
-            documents.check({"way": way}, "here", Odd, "do", MissingData)
+            documents.check({"way": choice}, "here", Odd, "do", MissingData)
         assert caught.value.message == "here: no such way" and caught.value.hint == hint
     # missing data stays what it is
     with pytest.raises(MissingData) as caught:
@@ -185,18 +185,18 @@ def test_checks_of_our_own_are_named_by_the_file() -> None:
 
 
 def test_json_may_hold_nan_where_that_is_said(tmp_path: Path) -> None:
-    path = written(tmp_path, '{"a": NaN}')
+    path = write_document(tmp_path, '{"a": NaN}')
     with pytest.raises(BrainhiveError):
         documents.read(path)
-    found = documents.read(path, has_nan=True)
-    assert found["a"] != found["a"]
+    document = documents.read(path, has_nan=True)
+    assert document["a"] != document["a"]
     # a YAML file of another name
-    other = written(tmp_path, "a: 1", ".txt")
-    assert documents.read(other, is_yaml=True) == {"a": 1}
+    other_path = write_document(tmp_path, "a: 1", ".txt")
+    assert documents.read(other_path, is_yaml=True) == {"a": 1}
     with pytest.raises(BrainhiveError):
-        documents.read(other)
+        documents.read(other_path)
     with pytest.raises(RecipeError):
-        documents.read(written(tmp_path, b'{"a": "\xff"}'), error=RecipeError)
+        documents.read(write_document(tmp_path, b'{"a": "\xff"}'), error=RecipeError)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_a_list_governs_documents_up_to_five_folders_below(
 ) -> None:
     folder = tmp_path.joinpath(*"abcdef"[:depth])
     folder.mkdir(parents=True)
-    path = written(folder, "{}")
+    path = write_document(folder, "{}")
     (tmp_path / "metrics.json").touch()
     name = path.relative_to(tmp_path).as_posix()
     write_digests(tmp_path, {name: "0" * 64})

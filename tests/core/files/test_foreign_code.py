@@ -33,7 +33,7 @@ def helper():
 
 
 @pytest.fixture
-def own(
+def own_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: None
 ) -> Iterator[ModuleType]:
     """A module of a user, which was imported."""
@@ -55,26 +55,26 @@ def caught(call: object, *arguments: object) -> BaseException:
     return raised.value
 
 
-@pytest.mark.parametrize("before", [None, "0", "1"])
+@pytest.mark.parametrize("variable", [None, "0", "1"])
 @pytest.mark.parametrize("is_allowed", [False, True])
 def test_code_is_permitted_for_the_length_of_a_command(
-    monkeypatch: pytest.MonkeyPatch, before: str | None, is_allowed: bool
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, is_allowed: bool
 ) -> None:
     monkeypatch.delenv(ALLOW_VARIABLE, raising=False)
-    if before is not None:
-        monkeypatch.setenv(ALLOW_VARIABLE, before)
+    if variable is not None:
+        monkeypatch.setenv(ALLOW_VARIABLE, variable)
     with allow_code(is_allowed):
-        if is_allowed or before == "1":
+        if is_allowed or variable == "1":
             require_permission("x", "the net")
         else:
             with pytest.raises(RecipeError):
                 require_permission("x", "the net")
         # code of this package needs no permission
         require_permission(next(iter(foreign_code.OWN_CODE)), "the example")
-    assert os.environ.get(ALLOW_VARIABLE) == before
+    assert os.environ.get(ALLOW_VARIABLE) == variable
 
 
-def test_only_import_paths_that_import_are_taken(own: ModuleType) -> None:
+def test_only_import_paths_that_import_are_taken(own_module: ModuleType) -> None:
     for path in ("a b", "../x", "own_net.", "1a", "own_net.broken"):
         with pytest.raises(RecipeError):
             import_module(path, path, "the net", "its contract")
@@ -86,31 +86,33 @@ def test_only_import_paths_that_import_are_taken(own: ModuleType) -> None:
     assert list(foreign_code._imported) == ["own_net.net"]
 
 
-def test_an_error_in_code_of_a_user_is_named_by_its_line(own: ModuleType) -> None:
-    error = describe_user_error(caught(own.helper))
+def test_an_error_in_code_of_a_user_is_named_by_its_line(
+    own_module: ModuleType,
+) -> None:
+    error = describe_user_error(caught(own_module.helper))
     assert error is not None and error.message == (
         "the net, line 6 in fail: ValueError: wrong"
     )
     # a module beside it goes by its own name
-    other = __import__("own_net.other").other
-    error = describe_user_error(caught(other.Net().fail))
+    other_function = __import__("own_net.other").other
+    error = describe_user_error(caught(other_function.Net().fail))
     assert error is not None and error.message.startswith("own_net.other, line 6")
 
 
 def test_an_object_that_is_called_wrongly_is_named_by_its_class(
-    own: ModuleType,
+    own_module: ModuleType,
 ) -> None:
-    net = own.Net()
+    net = own_module.Net()
     error = describe_user_error(caught(lambda: net.absent))
     assert error is not None and error.message.startswith("the net, Net in line 1: ")
     assert describe_user_error(caught(lambda: 1 / 0)) is None
     assert name_object(net, "the net") == "the net, Net in line 1"
-    assert name_object(own, "the net") == "the net"
+    assert name_object(own_module, "the net") == "the net"
     assert name_object([], "the list") == "the list list"
 
 
 def test_errors_after_imported_code_name_it_as_a_possible_cause(
-    own: ModuleType, monkeypatch: pytest.MonkeyPatch
+    own_module: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = caught(foreign_code.import_module, None, "x", "y", "z")
     suspected_error = describe_suspected_error(ours)

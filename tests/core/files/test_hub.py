@@ -75,10 +75,10 @@ def test_a_digest_is_cached_until_the_file_changes(
 ) -> None:
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
     monkeypatch.setattr(hub, "MIN_KEPT_DIGEST_BYTES", 1)
-    read, digest_file = list[Path](), documents.digest_file
+    read_paths, digest_file = list[Path](), documents.digest_file
 
     def count(path: Path) -> str:
-        read.append(path)
+        read_paths.append(path)
         return digest_file(path)
 
     monkeypatch.setattr(documents, "digest_file", count)
@@ -86,7 +86,7 @@ def test_a_digest_is_cached_until_the_file_changes(
     for content in ("weights", "other weights"):
         file.write_text(content)
         assert {hub.digest_cached_file(file) for _ in range(3)} == {digest_file(file)}
-    assert read == [file, file]
+    assert read_paths == [file, file]
 
 
 COMMIT = "0123456789" * 4
@@ -240,16 +240,16 @@ def test_offline_only_the_cache_is_read(
     monkeypatch: pytest.MonkeyPatch, is_offline: bool
 ) -> None:
     """Also by clients that ask for the files of a commit all the same (1.33)."""
-    asked = []
+    requests = []
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download",
         lambda *_, **options: (
-            asked.append(options.get("local_files_only", False)) or []
+            requests.append(options.get("local_files_only", False)) or []
         ),
     )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
     hub.Repository.parse(f"owner/name@{COMMIT}").snapshot()
-    assert set(asked) == {is_offline}
+    assert set(requests) == {is_offline}
 
 
 def test_only_the_server_of_the_hub_receives_the_token(
@@ -324,29 +324,33 @@ def test_an_error_of_the_program_is_no_failure_of_the_hub(
     assert caught.value.filename == "mine"
 
 
-def listed(name: str, size: int | None, will_download: bool = True) -> Any:
+def list_row(name: str, size: int | None, will_download: bool = True) -> Any:
     """A file that the hub would send."""
     return SimpleNamespace(filename=name, file_size=size, will_download=will_download)
 
 
 def test_what_the_hub_would_send_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     files = [
-        listed("a/config.json", 5),
-        listed("a/x.bin", 7),
-        listed("a/y.bin", 11, False),
-        listed("a/z.pth", 100),
-        listed("a/other.json", 1000),
+        list_row("a/config.json", 5),
+        list_row("a/x.bin", 7),
+        list_row("a/y.bin", 11, False),
+        list_row("a/z.pth", 100),
+        list_row("a/other.json", 1000),
     ]
     monkeypatch.setattr(hub.Repository, "snapshot", lambda *_, **options: files)
     monkeypatch.setattr(hub, "find_weights", lambda *_: [])
     weights = ("*.safetensors", "*.bin", "*.pth")
 
-    found = hub.find_input(
+    input_row = hub.find_input(
         "hub:owner/name/a@v1", ["config.json"], weights, ["other.json"]
     )
 
-    assert found.size == 12 and found.error is None and found.name == "owner/name/a@v1"
-    assert found.line.split()[:3] == ["hf", "download", "owner/name"]
+    assert (
+        input_row.size == 12
+        and input_row.error is None
+        and input_row.name == "owner/name/a@v1"
+    )
+    assert input_row.line.split()[:3] == ["hf", "download", "owner/name"]
     for name in (
         "a/config.json",
         "a/other.json",
@@ -354,14 +358,17 @@ def test_what_the_hub_would_send_is_counted(monkeypatch: pytest.MonkeyPatch) -> 
         "a/y.bin",
         "--revision=v1",
     ):
-        assert name in found.line
-    assert "pth" not in found.line
+        assert name in input_row.line
+    assert "pth" not in input_row.line
     absent = hub.find_input("hub:owner/name/a", ["config.json"], ["*.safetensors"])
     assert absent.is_missing and "a/*.safetensors" in str(absent.error)
-    files[:] = [listed("a/x.bin", 7, False)]
+    files[:] = [list_row("a/x.bin", 7, False)]
     assert hub.find_input("hub:owner/name/a", [], weights).line == ""
-    assert hub._count_bytes([listed("a", None), listed("b", -5), listed("c", 3)]) == 3
-    assert hub._count_bytes([listed("a", 2**70)]) == sys.maxsize
+    assert (
+        hub._count_bytes([list_row("a", None), list_row("b", -5), list_row("c", 3)])
+        == 3
+    )
+    assert hub._count_bytes([list_row("a", 2**70)]) == sys.maxsize
 
 
 def test_weights_that_are_here_need_nothing(
@@ -382,9 +389,12 @@ def test_weights_that_are_here_need_nothing(
     own_input = hub.find_input(str(tmp_path / "own"), ["config.json"])
     assert str(own_input.error).endswith(f"has no {hub.WEIGHT_PATTERNS[0]}")
     # the hub cannot be reached
-    away = hub.find_input("hub:owner/absent@v1", ["a.json"])
-    assert isinstance(away.error, hub.Unreachable) and away.size is None
-    assert "a.json" in away.error.hint and "--revision=v1" in away.error.hint
+    absent_input = hub.find_input("hub:owner/absent@v1", ["a.json"])
+    assert isinstance(absent_input.error, hub.Unreachable) and absent_input.size is None
+    assert (
+        "a.json" in absent_input.error.hint
+        and "--revision=v1" in absent_input.error.hint
+    )
 
 
 def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def holds_a_row(shelf: str, kind: str) -> None:
     )
     family = in_room or parts.load(shelf, row.family).Config
 
-    known = {*family.model_fields, *family.__class_vars__, *dir(family)}
-    assert [name for name in row.model_extra if name not in known] == []
+    known_keys = {*family.model_fields, *family.__class_vars__, *dir(family)}
+    assert [name for name in row.model_extra if name not in known_keys] == []
     assert issubclass(row_part.Config, family) and row_part.Config().kind == kind
     assert row_part.Config() == parts.resolve(shelf, kind)  # the same class each time
     # which may need a key

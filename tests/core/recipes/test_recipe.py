@@ -39,7 +39,7 @@ def resolve(*overrides: str, recipe: str | Path | None = None, **flags: Any) -> 
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Path:
+def write_recipe(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
     path.write_text(
         "train: {epochs: 3, lr: 0.1, batch_size: 8}\n"
@@ -48,10 +48,10 @@ def written(tmp_path: Path) -> Path:
     return path
 
 
-def test_overrides_win_over_flags_and_flags_over_the_recipe(written: Path) -> None:
+def test_overrides_win_over_flags_and_flags_over_the_recipe(write_recipe: Path) -> None:
     train = resolve(
         "train.lr=0.3",
-        recipe=written,
+        recipe=write_recipe,
         train__batch_size=16,
         train__lr=0.2,
         train__epochs=None,
@@ -89,12 +89,12 @@ WRONG = (
 
 
 def test_an_invalid_value_is_shown_with_its_key_in_one_line() -> None:
-    for override, shown in WRONG:
+    for override, message in WRONG:
         with pytest.raises(RecipeError) as caught:
             resolve(override)
-        assert shown in caught.value.message and "\n" not in caught.value.in_one_line, (
-            override[:50]
-        )
+        assert (
+            message in caught.value.message and "\n" not in caught.value.in_one_line
+        ), override[:50]
         assert len(caught.value.in_one_line) < 1000
 
 
@@ -129,16 +129,16 @@ def test_lists_take_commas_or_brackets_and_no_is_a_precision() -> None:
 
 
 def test_only_a_change_of_kind_drops_the_settings_of_a_part(
-    written: Path,
+    write_recipe: Path,
 ) -> None:
-    assert resolve(recipe=written, backbone__kind="nice").backbone.dropout == 0.4
+    assert resolve(recipe=write_recipe, backbone__kind="nice").backbone.dropout == 0.4
     assert (
         resolve(
-            "backbone.dropout=0.1", recipe=written, backbone__kind="nice"
+            "backbone.dropout=0.1", recipe=write_recipe, backbone__kind="nice"
         ).backbone.dropout
         == 0.1
     )
-    other_backbone = resolve(recipe=written, backbone__kind="brain_mlp").backbone
+    other_backbone = resolve(recipe=write_recipe, backbone__kind="brain_mlp").backbone
     assert other_backbone == type(other_backbone)()
     dataset = resolve("dataset.noise=2", dataset="demo").dataset
     assert (dataset.kind, dataset.noise) == ("demo", 2.0)
@@ -150,30 +150,32 @@ def test_only_a_change_of_kind_drops_the_settings_of_a_part(
 
 def test_the_fingerprint_ignores_only_settings_of_execution() -> None:
     recipe = resolve()
-    same = [
+    neutral_overrides = [
         "run.processes=2",
         "run.device=cpu",
         "run.mixed_precision=bf16",
         "run.workers=0",
     ]
-    same += [
+    neutral_overrides += [
         "run.trackers=tensorboard,wandb",
         "published={source: a paper, values: {top1: 0.5}}",
     ]
-    same += ["paths.runs=elsewhere"]
-    assert {resolve(override).fingerprint() for override in same} == {
+    neutral_overrides += ["paths.runs=elsewhere"]
+    assert {resolve(override).fingerprint() for override in neutral_overrides} == {
         recipe.fingerprint()
     }
-    others = [f"{key}={value}" for key, value in {"seeds": 1, "train.lr": 0.1}.items()]
-    others += [
+    changing_overrides = [
+        f"{key}={value}" for key, value in {"seeds": 1, "train.lr": 0.1}.items()
+    ]
+    changing_overrides += [
         "backbone.dropout=0.5",
         "backbone.kind=nice",
         "dataset.root=/elsewhere",
         "signal.scale=2",
     ]
     assert len(
-        {recipe.fingerprint(), *(resolve(o).fingerprint() for o in others)}
-    ) == 1 + len(others)
+        {recipe.fingerprint(), *(resolve(o).fingerprint() for o in changing_overrides)}
+    ) == 1 + len(changing_overrides)
 
 
 def test_a_fingerprint_depends_only_on_changed_defaults(
@@ -186,7 +188,7 @@ def test_a_fingerprint_depends_only_on_changed_defaults(
 
     # as if a later version had one key more, and one with another default
     class Later(Recipe):
-        later: int = 7
+        added: int = 7
 
     def fingerprint(*overrides: str) -> str:
         return Later.resolve("train-align", None, {}, overrides).fingerprint()
@@ -216,11 +218,15 @@ def test_a_fingerprint_is_of_contents_whatever_their_path() -> None:
         recipe = resolve(*overrides)
         return recipe.model_copy(update={"digests": digests}).fingerprint()
 
-    here, there = "dataset.root=/here", "dataset.root=/there"
-    resulting_fingerprint = fingerprint({"/here": "1"}, here)
-    assert resulting_fingerprint == fingerprint({"/there": "1"}, there)
-    assert resulting_fingerprint != fingerprint({"/here": "2"}, here)
-    assert resulting_fingerprint != fingerprint({}, here) != fingerprint({}, there)
+    local_root, other_root = "dataset.root=/here", "dataset.root=/there"
+    resulting_fingerprint = fingerprint({"/here": "1"}, local_root)
+    assert resulting_fingerprint == fingerprint({"/there": "1"}, other_root)
+    assert resulting_fingerprint != fingerprint({"/here": "2"}, local_root)
+    assert (
+        resulting_fingerprint
+        != fingerprint({}, local_root)
+        != fingerprint({}, other_root)
+    )
     # what no key names counts, too; stores by their names
     file, other_fingerprint = fingerprint({"file a": "1"}), fingerprint({"file b": "1"})
     assert (
@@ -251,12 +257,12 @@ def test_defaults_written_out_have_the_fingerprint_of_defaults(tmp_path: Path) -
     assert resolve(recipe=path).model_copy(update={"recipe_name": ""}) == Recipe()
 
 
-def test_the_resolved_recipe_runs_as_it_is(tmp_path: Path, written: Path) -> None:
+def test_the_resolved_recipe_runs_as_it_is(tmp_path: Path, write_recipe: Path) -> None:
     recipe = resolve(
         "signal.window_ms=[0, 500]",
         "encoders=vae,hub:a/b",
         "run.mixed_precision=no",
-        recipe=written,
+        recipe=write_recipe,
     )
     path = tmp_path / "resolved.yaml"
     path.write_text(recipe.to_yaml())
@@ -473,8 +479,8 @@ def test_a_pattern_lies_below_its_root(pattern: str, is_valid: bool) -> None:
 
 def test_one_run_is_taken_out_of_its_list() -> None:
     adapter = TypeAdapter(OneRun)
-    for value, run in ((["a"], "a"), ("a", "a"), (None, None)):
-        assert adapter.validate_python(value) == run
+    for value, run_name in ((["a"], "a"), ("a", "a"), (None, None)):
+        assert adapter.validate_python(value) == run_name
     with pytest.raises(RecipeError):
         adapter.validate_python(["a", "b"])
 
@@ -498,26 +504,26 @@ def test_unknown_names_are_refused_with_a_guess() -> None:
     assert "'rad'" in caught.value.message and "red" in caught.value.hint
 
 
-def put(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+def set_key(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     Recipe.set_key(fields, key, value)
     return fields
 
 
 def test_a_dotted_key_is_set_in_sections_parts_and_lists() -> None:
-    assert put({}, "a.b.c", 1) == {"a": {"b": {"c": 1}}}
-    assert put({"a": {"b": 3}}, "a.c", 1) == {"a": {"b": 3, "c": 1}}
-    assert put({"a": "kind"}, "a.c", 1) == {"a": {"kind": "kind", "c": 1}}
-    assert put({"a": 7}, "a.c", 1) == {"a": {"c": 1}}
+    assert set_key({}, "a.b.c", 1) == {"a": {"b": {"c": 1}}}
+    assert set_key({"a": {"b": 3}}, "a.c", 1) == {"a": {"b": 3, "c": 1}}
+    assert set_key({"a": "kind"}, "a.c", 1) == {"a": {"kind": "kind", "c": 1}}
+    assert set_key({"a": 7}, "a.c", 1) == {"a": {"c": 1}}
     lists = {"a": [{"b": 1}, "kind"]}
-    assert put(lists, "a.1.c", 2)["a"] == [{"b": 1}, {"kind": "kind", "c": 2}]
-    assert put(lists, "a.0", 5)["a"][0] == 5
+    assert set_key(lists, "a.1.c", 2)["a"] == [{"b": 1}, {"kind": "kind", "c": 2}]
+    assert set_key(lists, "a.0", 5)["a"][0] == 5
     for key in ("a.2", "a.x", "a.2.c", "a.-1"):
         with pytest.raises(RecipeError):
-            put({"a": [1, 2]}, key, 0)
+            set_key({"a": [1, 2]}, key, 0)
     # knobs of another kind go, those of the same stay
     net = {"kind": "my_net", "depth": 2}
-    assert put({"a": dict(net)}, "a.kind", "other") == {"a": {"kind": "other"}}
-    assert put({"a": dict(net)}, "a.kind", "my-net")["a"]["depth"] == 2
+    assert set_key({"a": dict(net)}, "a.kind", "other") == {"a": {"kind": "other"}}
+    assert set_key({"a": dict(net)}, "a.kind", "my-net")["a"]["depth"] == 2
 
 
 def test_a_key_of_a_mapping_keeps_the_others_of_its_default() -> None:
@@ -528,9 +534,9 @@ def test_a_key_of_a_mapping_keeps_the_others_of_its_default() -> None:
     Own.set_key(fields, "sizes.b", 3)
     assert fields == {"sizes": {"a": 1, "b": 3}}
     assert Own.model_fields["sizes"].default == {"a": 1, "b": 2}
-    other: dict[str, Any] = {}
-    Own.set_key(other, "sizes", {"c": 3})
-    assert other == {"sizes": {"c": 3}}
+    other_default: dict[str, Any] = {}
+    Own.set_key(other_default, "sizes", {"c": 3})
+    assert other_default == {"sizes": {"c": 3}}
 
 
 def test_contents_and_names_of_stores_are_part_of_a_fingerprint() -> None:
@@ -608,9 +614,13 @@ def test_commands_that_read_files_share_no_work() -> None:
         pass
 
     assert OfFiles().run.device == "cpu"
-    for run in ({"processes": 2}, {"mixed_precision": "bf16"}, {"trackers": "wandb"}):
+    for options in (
+        {"processes": 2},
+        {"mixed_precision": "bf16"},
+        {"trackers": "wandb"},
+    ):
         with pytest.raises(RecipeError):
-            core_recipe.validate(OfFiles, {"run": run})
+            core_recipe.validate(OfFiles, {"run": options})
     with pytest.raises(RecipeError):
         core_recipe.validate(core_recipe.Recipe, {"run": {"trackers": "wandb"}})
 

@@ -75,8 +75,8 @@ def test_an_answer_under_a_condition_claims_no_difference(
 
 
 def test_an_answer_says_scope_condition_and_wider_claim() -> None:
-    bare = answer(0.01, 0.99)
-    assert bare.words == "above chance"
+    answer_text = answer(0.01, 0.99)
+    assert answer_text.words == "above chance"
     whole_answer = answer(
         0.01, 0.99, scope="2 concepts", condition="so", wider="no more"
     )
@@ -84,11 +84,11 @@ def test_an_answer_says_scope_condition_and_wider_claim() -> None:
     assert whole_answer.sentence.startswith(
         "which picture: above chance for 2 concepts"
     )
-    assert whole_answer.sentence.endswith("; no more") and not bare.sentence.endswith(
-        "; "
-    )
+    assert whole_answer.sentence.endswith(
+        "; no more"
+    ) and not answer_text.sentence.endswith("; ")
     for number in ("0.02", "40", "8"):
-        assert number in bare.sentence
+        assert number in answer_text.sentence
     # without a test only its absence is said
     untested = answer(None, None, scope="2 concepts", wider="no more", test="few")
     assert untested.words == "not testable: few"
@@ -154,20 +154,23 @@ def test_nested_values_get_dotted_keys() -> None:
 
 
 def test_set_ups_are_joined_by_what_all_know() -> None:
-    first = {"rate_hz": 100.0, "unit": "µV", "cites.data": ["x", "y"], "extra": 1}
+    first_facts = {"rate_hz": 100.0, "unit": "µV", "cites.data": ["x", "y"], "extra": 1}
     second = {"rate_hz": 250.0, "unit": "µV", "cites.data": ["y", "z"]}
-    assert merge_set_ups([first, second]) == {
+    assert merge_set_ups([first_facts, second]) == {
         "rate_hz": "100 Hz or 250 Hz",
         "unit": "µV",
         "cites.data": ["x", "y", "z"],
     }
-    assert merge_set_ups([first]) == first and merge_set_ups([]) == {}
+    assert merge_set_ups([first_facts]) == first_facts and merge_set_ups([]) == {}
     # three of which two are equal
-    assert merge_set_ups([first, second, first])["rate_hz"] == "100 Hz or 250 Hz"
+    assert (
+        merge_set_ups([first_facts, second, first_facts])["rate_hz"]
+        == "100 Hz or 250 Hz"
+    )
 
 
 @pytest.mark.parametrize(
-    ("fields", "there", "said"),
+    ("fields", "other_fields", "differences"),
     [
         ({"train.lr": 1.0}, {"train.lr": 0.5}, ["train.lr 1, not 0.5"]),
         ({"train.lr": 1.0}, {"train.lr": 1.0}, []),
@@ -212,15 +215,18 @@ def test_set_ups_are_joined_by_what_all_know() -> None:
     ],
 )
 def test_set_ups_differ_in_what_both_know(
-    fields: dict[str, Any], there: dict[str, Any], said: list[str]
+    fields: dict[str, Any], other_fields: dict[str, Any], differences: list[str]
 ) -> None:
-    assert list_differences(fields, there) == said
+    assert list_differences(fields, other_fields) == differences
 
 
 def test_only_the_named_keys_of_set_ups_are_compared() -> None:
-    here, there = {"a.x": 1, "b.x": 1, "c": 2}, {"a.x": 2, "b.x": 2, "c": 3}
-    assert list_differences(here, there, ["a", "c"]) == ["a.x 1, not 2", "c 2, not 3"]
-    assert list_differences(here, there, []) == []
+    left_facts, right_facts = {"a.x": 1, "b.x": 1, "c": 2}, {"a.x": 2, "b.x": 2, "c": 3}
+    assert list_differences(left_facts, right_facts, ["a", "c"]) == [
+        "a.x 1, not 2",
+        "c 2, not 3",
+    ]
+    assert list_differences(left_facts, right_facts, []) == []
 
 
 SIGNALS: dict[str, Any] = {
@@ -251,8 +257,8 @@ SIGNALS: dict[str, Any] = {
 def test_signals_are_described_by_what_is_known(
     changes: dict[str, Any], arguments: list[str]
 ) -> None:
-    known = changes or SIGNALS
-    assert describe_signals(known) == arguments
+    known_facts = changes or SIGNALS
+    assert describe_signals(known_facts) == arguments
 
 
 @pytest.mark.parametrize(

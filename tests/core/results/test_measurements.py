@@ -95,7 +95,7 @@ def test_another_schema_is_refused_in_one_line() -> None:
 
 
 def test_beside_the_interval_stands_the_one_for_the_others() -> None:
-    for metrics, heading, beside in (
+    for metrics, heading, column in (
         ([TOP1], "these subjects", "0.20–0.23"),
         ([OF_FEW], "people in general", "0.10–0.25"),
         # too wide to say anything
@@ -104,7 +104,7 @@ def test_beside_the_interval_stands_the_one_for_the_others() -> None:
     ):
         assert (
             second_interval_heading(metrics) == heading
-            and metrics[0].second_interval_text(2) == beside
+            and metrics[0].second_interval_text(2) == column
         )
 
 
@@ -152,14 +152,20 @@ def test_a_metric_is_plain_for_json() -> None:
 
 
 def test_intervals_and_agreement_have_their_own_columns() -> None:
-    first, second = replace(
+    first_metrics, second = replace(
         MADE, scopes={"all": index_by_name([TOP1, metric("ssim", people=None)])}
     ).rows()
-    assert list(first)[:3] == ["scope", "metric", "value"] and "name" not in first
-    assert (first["scope"], first["metric"]) == ("all", "top1")
-    assert (first["people_low"], first["people_high"]) == (0.1, 0.25)
-    assert (first["these_subjects_low"], first["these_subjects_high"]) == (0.2, 0.225)
-    assert first["agreement"] is None and second["agreement"] == 0.112
+    assert (
+        list(first_metrics)[:3] == ["scope", "metric", "value"]
+        and "name" not in first_metrics
+    )
+    assert (first_metrics["scope"], first_metrics["metric"]) == ("all", "top1")
+    assert (first_metrics["people_low"], first_metrics["people_high"]) == (0.1, 0.25)
+    assert (
+        first_metrics["these_subjects_low"],
+        first_metrics["these_subjects_high"],
+    ) == (0.2, 0.225)
+    assert first_metrics["agreement"] is None and second["agreement"] == 0.112
     assert second["people_low"] is second["people_high"] is None
 
 
@@ -169,11 +175,11 @@ def test_two_measurements_are_put_together() -> None:
         {"fid": "b", "kid": "c"},
         items={"x": {"y": [1]}},
     )
-    both = MADE | other_measurements
-    assert both.scopes == {**MADE.scopes, **other_measurements.scopes}
-    assert both.missing == {"fid": "b", "kid": "c"} and both.facts == MADE.facts
-    assert both.items == {**MADE.items, "x": {"y": [1]}}
-    assert both.with_facts(mode="inter").facts == Facts(
+    joined = MADE | other_measurements
+    assert joined.scopes == {**MADE.scopes, **other_measurements.scopes}
+    assert joined.missing == {"fid": "b", "kid": "c"} and joined.facts == MADE.facts
+    assert joined.items == {**MADE.items, "x": {"y": [1]}}
+    assert joined.with_facts(mode="inter").facts == Facts(
         caveats=["simulated"], mode="inter"
     )
     assert Measurements().overall == {}
@@ -214,8 +220,8 @@ def test_a_damaged_document_of_metrics_is_refused(change: dict[str, object]) -> 
 
 def test_sources_are_scopes() -> None:
     facts = Facts(sources=["all"])
-    made = replace(MADE, facts=facts)
-    assert Measurements.from_document(made.as_dict(), "run").facts == facts
+    simulated = replace(MADE, facts=facts)
+    assert Measurements.from_document(simulated.as_dict(), "run").facts == facts
 
 
 def test_rows_are_told_apart_by_caveats_that_not_all_have() -> None:
@@ -234,13 +240,13 @@ def test_rows_are_told_apart_by_caveats_that_not_all_have() -> None:
 
 
 def test_a_worse_caveat_stands_for_those_it_holds() -> None:
-    listed = [UNKNOWN_PICTURES, UNKNOWN_SELECTION, SIMULATED]
-    assert merge_caveats([*listed, UNKNOWN_HISTORY]) == [SIMULATED, UNKNOWN_HISTORY]
-    assert set(merge_caveats(listed)) == set(listed)
+    caveats = [UNKNOWN_PICTURES, UNKNOWN_SELECTION, SIMULATED]
+    assert merge_caveats([*caveats, UNKNOWN_HISTORY]) == [SIMULATED, UNKNOWN_HISTORY]
+    assert set(merge_caveats(caveats)) == set(caveats)
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "less", "share"),
+    ("name", "text", "is_lower_better", "share"),
     [
         ("top1", "top-1", False, True),
         ("two_way_clip", "two-way (clip)", False, True),
@@ -255,15 +261,15 @@ def test_a_worse_caveat_stands_for_those_it_holds() -> None:
     ],
 )
 def test_names_of_metrics_say_how_they_are_read(
-    name: str, text: str | None, less: bool, share: bool
+    name: str, text: str | None, is_lower_better: bool, share: bool
 ) -> None:
     assert text is None or metric_title(name) == text
-    assert lower_is_better(name) is less and is_share(name) is share
-    assert with_arrow(name) == metric_title(name) + " ↓" * less
+    assert lower_is_better(name) is is_lower_better and is_share(name) is share
+    assert with_arrow(name) == metric_title(name) + " ↓" * is_lower_better
 
 
 @pytest.mark.parametrize(
-    ("names", "chosen"),
+    ("names", "chosen_names"),
     [
         (["top5", "mrr", "validation_loss", "top1"], ["top1", "top5"]),
         (["ssim", "two_way_clip", "pixcorr"], ["two_way_clip", "ssim"]),
@@ -275,9 +281,9 @@ def test_names_of_metrics_say_how_they_are_read(
     ],
 )
 def test_a_run_is_summarised_by_two_metrics_at_most(
-    names: list[str], chosen: list[str]
+    names: list[str], chosen_names: list[str]
 ) -> None:
-    assert choose_headlines(names) == chosen
+    assert choose_headlines(names) == chosen_names
 
 
 def test_metrics_that_agree_with_people_come_first() -> None:

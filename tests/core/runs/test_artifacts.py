@@ -26,7 +26,7 @@ from brainhive_cli.core.runs.artifacts import Media
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
+def run_folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path)
 
 
@@ -63,23 +63,25 @@ def one_of_each(file: str) -> list[Artifact]:
     ]
 
 
-def test_artifacts_are_read_as_they_were_written(run: RunFolder) -> None:
-    file = artifacts.save_picture(run, "gallery/cat", Image.new("RGB", (8, 8)))
+def test_artifacts_are_read_as_they_were_written(run_folder: RunFolder) -> None:
+    file = artifacts.save_picture(run_folder, "gallery/cat", Image.new("RGB", (8, 8)))
     shown_one = one_of_each(file)
-    artifacts.write(run, shown_one)
-    found = artifacts.read(run)
-    assert [type(each) for each in found] == [type(each) for each in shown_one]
-    assert [artifacts._plain(vars(each)["title"]) for each in found] == [
-        each.title for each in shown_one
+    artifacts.write(run_folder, shown_one)
+    loaded = artifacts.read(run_folder)
+    assert [type(artifact) for artifact in loaded] == [
+        type(artifact) for artifact in shown_one
     ]
-    assert found[0].lines[0].values == [0.5, 0.25] and found[3].rows[0].tiles[
+    assert [artifacts._plain(vars(artifact)["title"]) for artifact in loaded] == [
+        artifact.title for artifact in shown_one
+    ]
+    assert loaded[0].lines[0].values == [0.5, 0.25] and loaded[3].rows[0].tiles[
         1
     ].metrics == {"ssim": 0.5}
-    assert list(artifacts.list_files(found[3])) == [file, file]
+    assert list(artifacts.list_files(loaded[3])) == [file, file]
 
 
 def test_a_bad_list_of_artifacts_is_reported_in_one_line(
-    run: RunFolder,
+    run_folder: RunFolder,
 ) -> None:
     media = {"kind": "media", "title": "x", "file": "../secret.png"}
     for document, says in (
@@ -87,9 +89,9 @@ def test_a_bad_list_of_artifacts_is_reported_in_one_line(
         ({"schema": 2, "artifacts": []}, "schema 2"),
         ({"schema": 3, "artifacts": [{"kind": "poem"}]}, "artifacts: 0"),
     ):
-        run.write_json(artifacts.ARTIFACTS_FILE, document)
+        run_folder.write_json(artifacts.ARTIFACTS_FILE, document)
         with pytest.raises(BrainhiveError, match=says):
-            artifacts.read(run)
+            artifacts.read(run_folder)
 
 
 def metric(value: float, low: float | None) -> Metric:
@@ -129,30 +131,34 @@ def test_shapes_that_fit_are_taken() -> None:
     Sheet("x", ["a", "b"], [SheetRow("q", [SheetTile("f")])])
 
 
-def test_files_of_tiles_and_clips_have_their_posters(run: RunFolder) -> None:
+def test_files_of_tiles_and_clips_have_their_posters(run_folder: RunFolder) -> None:
     tiles = [SheetTile("a.mp4", poster="a.png"), SheetTile("")]
     sheet, media = Sheet("x", ["1", "2"], [SheetRow("q", tiles)]), Media("x", "b", "c")
     assert list(artifacts.list_files(sheet)) == ["a.mp4", "a.png"]
     assert list(artifacts.list_files(media)) == ["b", "c"]
     assert list(artifacts.list_files(Table("x", ["a"], []))) == []
-    assert artifacts.read(run) == []
+    assert artifacts.read(run_folder) == []
     with pytest.raises(BrainhiveError):
-        artifacts.write(run, iter([media]))
-    assert not (run.path / artifacts.ARTIFACTS_FILE).exists()
+        artifacts.write(run_folder, iter([media]))
+    assert not (run_folder.path / artifacts.ARTIFACTS_FILE).exists()
 
 
-def test_numbers_are_rounded_and_finite_and_tables_read_back(run: RunFolder) -> None:
+def test_numbers_are_rounded_and_finite_and_tables_read_back(
+    run_folder: RunFolder,
+) -> None:
     table = Table("t", ["a", "b"], [[0.123456, 12345]], is_list=True, is_copied=True)
     curve = Curve("c", "t", [1.0, 2.0], [CurveLine("a", [float("nan"), float("inf")])])
-    artifacts.write(run, iter([table, curve]))
-    found, other = artifacts.read(run)
-    assert found == Table("t", ["a", "b"], [[0.1235, 12345]])
-    assert other.lines[0].values == [None, None]  # type: ignore[union-attr]
-    assert artifacts.read_tables(run) == (found,)
-    assert "\n" not in (run.path / artifacts.ARTIFACTS_FILE).read_text().strip()
+    artifacts.write(run_folder, iter([table, curve]))
+    loaded, other_artifact = artifacts.read(run_folder)
+    assert loaded == Table("t", ["a", "b"], [[0.1235, 12345]])
+    assert other_artifact.lines[0].values == [None, None]  # type: ignore[union-attr]
+    assert artifacts.read_tables(run_folder) == (loaded,)
+    assert "\n" not in (run_folder.path / artifacts.ARTIFACTS_FILE).read_text().strip()
 
 
-def test_a_link_out_of_the_run_is_no_artifact(run: RunFolder, tmp_path: Path) -> None:
+def test_a_link_out_of_the_run_is_no_artifact(
+    run_folder: RunFolder, tmp_path: Path
+) -> None:
     (tmp_path / "run").mkdir()
     inner = RunFolder(tmp_path / "run")
     (tmp_path / "secret.png").touch()
@@ -170,9 +176,9 @@ def test_a_link_out_of_the_run_is_no_artifact(run: RunFolder, tmp_path: Path) ->
     ("size", "saved"), [((256, 64), (128, 32)), ((10, 20), (10, 20))]
 )
 def test_a_saved_picture_is_small_and_never_enlarged(
-    run: RunFolder, size: tuple[int, int], saved: tuple[int, int]
+    run_folder: RunFolder, size: tuple[int, int], saved: tuple[int, int]
 ) -> None:
-    file = artifacts.save_picture(run, "a/b", Image.new("RGBA", size))
+    file = artifacts.save_picture(run_folder, "a/b", Image.new("RGBA", size))
     assert file == "artifacts/a/b.webp"
-    with Image.open(run.path / file) as picture:
+    with Image.open(run_folder.path / file) as picture:
         assert picture.size == saved and picture.mode == "RGB"

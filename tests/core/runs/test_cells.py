@@ -54,7 +54,9 @@ def run(home: Path) -> RunFolder:
     return folder
 
 
-def opened(again: bool = False, launch: Launch = ALONE, **fields: Any) -> RunFolder:
+def open_run_folder(
+    again: bool = False, launch: Launch = ALONE, **fields: Any
+) -> RunFolder:
     return start_run(NamedRun("embed"), launch, again, **fields)
 
 
@@ -85,11 +87,11 @@ def test_each_free_cell_is_claimed_until_its_file_is_there(tmp_path: Path) -> No
 
 
 def test_a_cell_is_finished_as_its_caller_says(tmp_path: Path) -> None:
-    files, done = {name: tmp_path / name for name in "abc"}, {"b"}
-    with share_cells(files, ALONE, is_finished=done.__contains__) as free:
+    files, finished_files = {name: tmp_path / name for name in "abc"}, {"b"}
+    with share_cells(files, ALONE, is_finished=finished_files.__contains__) as free:
         for name in free:
-            done.add(name)
-    assert done == set("abc") and not list(tmp_path.iterdir())
+            finished_files.add(name)
+    assert finished_files == set("abc") and not list(tmp_path.iterdir())
 
 
 def test_a_cell_whose_block_fails_is_free_at_once(tmp_path: Path) -> None:
@@ -220,10 +222,10 @@ def test_the_log_says_from_whom_a_cell_was_taken(
 def test_cells_without_a_file_are_measured(run: RunFolder) -> None:
     files = {name: f"cells/{name}.safetensors" for name in "abc"}
     run.write_text(files["b"], "x")
-    measured = list[str]()
+    measured_cells = list[str]()
 
     def measure(name: str, launch: Launch) -> dict[str, Any]:
-        measured.append(name)
+        measured_cells.append(name)
         if name == "a":
             run.write_text(files["c"], "by another worker")
         return {"value": np.ones(2)}
@@ -234,19 +236,19 @@ def test_cells_without_a_file_are_measured(run: RunFolder) -> None:
         False,
         None,
     )
-    assert measured == ["a"] and (run.path / files["a"]).is_file()
+    assert measured_cells == ["a"] and (run.path / files["a"]).is_file()
     (run.path / files["a"]).unlink()
     assert compute_stages([(opened_run, stage)]) == (True, None)
     assert compute_stages([(opened_run, stage)]) == (True, None)
-    assert measured == ["a", "a"]
+    assert measured_cells == ["a", "a"]
 
 
 def test_the_announcement_counts_what_is_left(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said, runs = list[Any](), home / "runs"
+    messages, runs = list[Any](), home / "runs"
     monkeypatch.setattr(
-        cells.console, "announce", lambda *arguments: said.append(arguments)
+        cells.console, "announce", lambda *arguments: messages.append(arguments)
     )
     work = Work("demo", 10, "epochs")
     announce(work, "embed", runs, ALONE, 0.31)
@@ -255,7 +257,7 @@ def test_the_announcement_counts_what_is_left(
     announce(work, "embed", runs, ALONE)
     announce(work, "embed", runs, Launch(1, 2, "cpu"))
     announce(work, "embed", runs, Launch(0, 2, "cpu"))
-    assert said == [
+    assert messages == [
         ("3 epochs", None, 3),
         ("1 epochs", 5.0, 1),
         ("10 epochs", 5.0, 10),
@@ -272,74 +274,74 @@ def test_one_worker_finishes_a_run(run: RunFolder) -> None:
 
 
 def test_a_run_is_numbered_after_the_newest_of_its_recipe(home: Path) -> None:
-    first = opened()
-    assert opened().path == first.path
-    second = opened(again=True)
-    assert second.path == first.path.with_name(f"{first.path.name}-2")
+    first_folder = open_run_folder()
+    assert open_run_folder().path == first_folder.path
+    second = open_run_folder(again=True)
+    assert second.path == first_folder.path.with_name(f"{first_folder.path.name}-2")
     # without again the newest of them is continued, and found
-    assert opened().path == second.path
+    assert open_run_folder().path == second.path
     with pytest.raises(Unfinished):
-        opened(launch=READ_ONLY)
+        open_run_folder(launch=READ_ONLY)
     second.finish(Measurements())
-    assert opened(launch=READ_ONLY).path == second.path
+    assert open_run_folder(launch=READ_ONLY).path == second.path
 
 
 def test_a_finished_run_notes_who_asks_for_it(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened().finish(Measurements())
+    open_run_folder().finish(Measurements())
     capsys.readouterr()
     names = list[str]()
-    run = opened(finished_names=names)
-    assert names == [run.path.name] and capsys.readouterr().err == ""
+    run_folder = open_run_folder(finished_names=names)
+    assert names == [run_folder.path.name] and capsys.readouterr().err == ""
     recipe = Recipe(recipe_name="papers/x")
     start_run(NamedRun("embed", recipe), ALONE)
-    assert run.read_found().recipe_names == ["", "papers/x"]
-    assert capsys.readouterr().err.count(run.path.name) == 1
+    assert run_folder.read_found().recipe_names == ["", "papers/x"]
+    assert capsys.readouterr().err.count(run_folder.path.name) == 1
 
 
 def test_digests_are_part_of_an_opened_run(home: Path) -> None:
-    run = opened(digests={"b": "2", "a": "1"})
-    assert list(run.recipe()["digests"].items()) == [("a", "1"), ("b", "2")]
-    assert run.path != opened().path
-    environment = run.read_json("environment.json")
+    run_folder = open_run_folder(digests={"b": "2", "a": "1"})
+    assert list(run_folder.recipe()["digests"].items()) == [("a", "1"), ("b", "2")]
+    assert run_folder.path != open_run_folder().path
+    environment = run_folder.read_json("environment.json")
     assert environment["processes"] == 1 and "started" in environment
 
 
 def test_claims_of_dead_workers_go_and_living_ones_are_counted(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = opened()
-    path = run.path
+    run_folder = open_run_folder()
+    path = run_folder.path
     (path / "recipe.yaml").write_text("changed: 1\n")
-    del run
+    del run_folder
     workers = path / WORKERS_FOLDER
     claim_of_another(workers / "dead", age_s=1000)
     living = claim_of_another(workers / "living")
     capsys.readouterr()
 
-    run = opened()
+    run_folder = open_run_folder()
 
     assert living.exists() and not (workers / "dead").exists()
     assert "with 1 other worker\n" in capsys.readouterr().err
     # another worker's recipe and environment stay
     assert (path / "recipe.yaml").read_text() == "changed: 1\n"
     claim_of_another(workers / "second")
-    del run
-    run = opened()
+    del run_folder
+    run_folder = open_run_folder()
     assert "with 2 other workers\n" in capsys.readouterr().err
     living.unlink()
     (workers / "second").unlink()
-    del run
-    run = opened()
-    assert run.recipe(Recipe) == Recipe()
+    del run_folder
+    run_folder = open_run_folder()
+    assert run_folder.recipe(Recipe) == Recipe()
 
 
 def test_a_run_is_in_use_while_its_worker_lives(home: Path) -> None:
-    run = opened()
-    assert is_in_use(run) and is_untouched(run)
-    run.finish(Measurements())
-    assert not is_in_use(run) and not is_untouched(run)
+    run_folder = open_run_folder()
+    assert is_in_use(run_folder) and is_untouched(run_folder)
+    run_folder.finish(Measurements())
+    assert not is_in_use(run_folder) and not is_untouched(run_folder)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +358,7 @@ def test_a_run_is_in_use_while_its_worker_lives(home: Path) -> None:
 def test_a_run_for_which_nothing_was_done_is_removed(
     home: Path, change: Callable[[RunFolder], Any], is_kept: bool
 ) -> None:
-    run = opened()
+    run = open_run_folder()
     change(run)
     remove_unused(home / "runs")
     assert run.path.exists() is is_kept
@@ -366,7 +368,10 @@ def test_a_run_for_which_nothing_was_done_is_removed(
 
 
 def test_runs_of_other_workers_are_not_removed(home: Path) -> None:
-    run, other_run_folder = opened(), RunFolder(home / "runs/embed/other")
+    run_folder, other_run_folder = (
+        open_run_folder(),
+        RunFolder(home / "runs/embed/other"),
+    )
     claim_of_another(other_run_folder.path / WORKERS_FOLDER / "x")
     remove_unused(home / "runs")
-    assert not run.path.exists() and other_run_folder.path.exists()
+    assert not run_folder.path.exists() and other_run_folder.path.exists()

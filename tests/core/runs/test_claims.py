@@ -223,7 +223,7 @@ def test_an_empty_claim_of_a_dead_process_has_no_name(tmp_path: Path) -> None:
     assert claim is not None and claim.taken_from not in ("", None)
     assert list(tmp_path.iterdir()) == [path]
     claim.release()
-    beside = Claim.for_path(tmp_path / "model", wait=True)
+    other_claim = Claim.for_path(tmp_path / "model", wait=True)
     assert list(tmp_path.iterdir()) == [tmp_path / ".model.claim"]
-    beside.release()
+    other_claim.release()
     assert list(tmp_path.iterdir()) == []

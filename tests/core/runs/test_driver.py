@@ -41,7 +41,7 @@ class Counting(RunJob):
     stores: dict[str, str] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
     error: MissingData | None = None
-    others: Sequence[RunJob] = ()
+    other_jobs: Sequence[RunJob] = ()
     parts: Mapping[str, RunJob] = field(default_factory=dict)
     lacks: list[str] = field(default_factory=list)
     command: str = "embed"
@@ -111,7 +111,7 @@ def job(home: Path) -> Counting:
 
 
 def test_a_run_is_checked_made_and_found(job: Counting) -> None:
-    made = driver.run(job, ALONE)
+    first_result = driver.run(job, ALONE)
     # what was made is checked, too
     assert job.steps == [
         "check",
@@ -122,16 +122,20 @@ def test_a_run_is_checked_made_and_found(job: Counting) -> None:
         "after the cells",
         "summarise 0 0",
     ]
-    assert made.work == Work("tiny", 2, "cells")
-    assert (made.folder / "a.safetensors").is_file()
-    assert made.metrics.scopes["all"]["top1"].value == 0.5
+    assert first_result.work == Work("tiny", 2, "cells")
+    assert (first_result.folder / "a.safetensors").is_file()
+    assert first_result.metrics.scopes["all"]["top1"].value == 0.5
 
     # a finished run is only read
     job.steps.clear()
-    found = driver.run(job, ALONE)
-    assert (found.folder, job.steps, found.work) == (made.folder, [], None)
-    assert driver.run(job, READ_ONLY).folder == made.folder
-    assert driver.run(job, ALONE, force=True).folder != made.folder
+    second_result = driver.run(job, ALONE)
+    assert (second_result.folder, job.steps, second_result.work) == (
+        first_result.folder,
+        [],
+        None,
+    )
+    assert driver.run(job, READ_ONLY).folder == first_result.folder
+    assert driver.run(job, ALONE, force=True).folder != first_result.folder
 
 
 def test_cells_of_several_runs_are_one_queue(
@@ -141,7 +145,7 @@ def test_cells_of_several_runs_are_one_queue(
     first_counting = Counting(Recipe(), stores={"signals": "1"}, steps=steps)
     second = Counting(Recipe(), ("b", "c"), {"signals": "2"}, steps)
     third = Counting(Recipe(), ("d",), {"signals": "3"}, steps)
-    found = driver.run(third, ALONE)
+    third_result = driver.run(third, ALONE)
     steps.clear()
 
     results = driver.run_together({"x": first_counting, "y": second, "z": third}, ALONE)
@@ -157,7 +161,7 @@ def test_cells_of_several_runs_are_one_queue(
         "summarise 0 0",
         "summarise 0 0",
     ]
-    assert results["z"].folder == found.folder
+    assert results["z"].folder == third_result.folder
     for name, cells in (("x", "ab"), ("y", "bc")):
         files = results[name].folder.glob("?.safetensors")
         assert sorted(file.stem for file in files) == list(cells)
@@ -183,8 +187,8 @@ def test_what_is_missing_ends_it_before_anything_is_made(
 
     # a finished run needs none of it
     assert not job.is_finished
-    made = driver.run(job, ALONE)
-    assert driver.run(absent, ALONE).folder == made.folder
+    result = driver.run(job, ALONE)
+    assert driver.run(absent, ALONE).folder == result.folder
     assert job.is_finished and absent.is_finished
     assert not replace(job, command="train-align").is_finished
 
@@ -201,12 +205,12 @@ def test_an_interrupted_run_goes_on(job: Counting) -> None:
 
 
 def test_a_finished_run_is_made_up_for_what_it_lacks(job: Counting) -> None:
-    made = driver.run(job, ALONE)
+    result = driver.run(job, ALONE)
     job.steps.clear()
     outdated = replace(job, lacks=["a metric"])
     with pytest.raises(Unfinished):
         driver.run(outdated, READ_ONLY)
-    assert driver.run(outdated, ALONE).folder == made.folder
+    assert driver.run(outdated, ALONE).folder == result.folder
     assert job.steps == ["after the cells", "summarise 0 0"]
 
 
@@ -215,17 +219,17 @@ def test_runs_that_a_run_needs_are_made_first(
 ) -> None:
     other_counting = Counting(Recipe(), cells=["c"], stores={"signals": "2"})
     counting = Counting(Recipe(), cells=["d"], stores={"signals": "3"})
-    whole = replace(job, others=[other_counting], parts={"part": counting})
-    made = driver.run(whole, ALONE)
+    job_of_all = replace(job, others=[other_counting], parts={"part": counting})
+    result = driver.run(job_of_all, ALONE)
     assert "summarise 1 1" in job.steps
     # its time is not that of its own cells
-    assert made.work is None
+    assert result.work is None
     for steps in other_counting.steps, counting.steps:
         assert steps[-1] == "summarise 0 0"
 
     # one line says that they are finished, whoever asks
     capsys.readouterr()
-    driver.run(replace(whole, stores={"signals": "4"}), ALONE)
+    driver.run(replace(job_of_all, stores={"signals": "4"}), ALONE)
     assert capsys.readouterr().err.count("found finished runs") == 2
 
 
@@ -233,7 +237,7 @@ def test_trackers_get_the_metrics_of_a_finished_run(
     job: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    opened, events = list[Any](), list[Any]()
+    opened_trackers, events = list[Any](), list[Any]()
 
     class Tracker:
         def log(self, curves: dict[str, float], step: int) -> None:
@@ -243,13 +247,15 @@ def test_trackers_get_the_metrics_of_a_finished_run(
             events.append("finished")
 
     def open_tracker(*arguments: Any) -> Tracker:
-        opened.append(arguments[2])
+        opened_trackers.append(arguments[2])
         return Tracker()
 
     monkeypatch.setattr("brainhive_cli.core.runs.trackers._open", open_tracker)
     changed_recipe = job.recipe.run.model_copy(update={"trackers": ["wandb"]})
     driver.run(replace(job, recipe=TrackedRecipe(run=changed_recipe)), ALONE)
-    assert opened[0].startswith("counting") and "simulated" in opened[0]
+    assert (
+        opened_trackers[0].startswith("counting") and "simulated" in opened_trackers[0]
+    )
     assert events == [({"all/top1": 0.5}, 0), "finished"]
 
 
@@ -311,7 +317,9 @@ def test_a_check_lists_what_does_not_fit_and_what_is_compared(job: Counting) -> 
 
     for checked in Misfit(Recipe()), replace(job, others=[Misfit(Recipe())]):
         inputs = checked.list_inputs()
-        assert [one.name for one in inputs if one.is_missing] == ["rates differ"]
+        assert [input_row.name for input_row in inputs if input_row.is_missing] == [
+            "rates differ"
+        ]
     with pytest.raises(BrainhiveError, match="rates differ"):
         driver.run(Misfit(Recipe()), ALONE)
 
@@ -364,9 +372,9 @@ def test_one_process_summarises_and_no_checkpoint_is_left(
         Launch, "gather", lambda launch, item: [item] * launch.processes
     )
     trained = Trained(Recipe())
-    made = driver.run(trained, Launch(0, 2, "cpu"))
+    result = driver.run(trained, Launch(0, 2, "cpu"))
     assert "1 process" in trained.steps
-    assert not list(made.folder.glob("checkpoints/*"))
+    assert not list(result.folder.glob("checkpoints/*"))
 
 
 class LabelledRecipe(Recipe):
@@ -383,14 +391,14 @@ def label_job(job: Counting, label: str | None) -> Counting:
 def test_another_label_relabels_the_finished_run(
     job: Counting, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = driver.run(label_job(job, "ridge [bold]"), ALONE)
+    first_result = driver.run(label_job(job, "ridge [bold]"), ALONE)
     job.steps.clear()
     second = driver.run(label_job(job, "<b>Übung</b>"), ALONE)
-    assert (first.label, second.label) == ("ridge [bold]", "<b>Übung</b>")
-    assert second.folder == first.folder
+    assert (first_result.label, second.label) == ("ridge [bold]", "<b>Übung</b>")
+    assert second.folder == first_result.folder
     assert job.steps == []
     assert "ridge [bold]" in capsys.readouterr().err
-    assert "label" not in (first.folder / "recipe.yaml").read_text()
+    assert "label" not in (first_result.folder / "recipe.yaml").read_text()
 
     # without the flag the label stays, and an empty text removes it
     assert driver.run(label_job(job, None), ALONE).label == "<b>Übung</b>"

@@ -118,7 +118,7 @@ def test_the_main_process_writes_unless_it_only_reads() -> None:
 
 
 @pytest.fixture
-def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def finished_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record the steps of a process, which does not wait for the others."""
     steps = list[str]()
     monkeypatch.setattr(Launch, "gather", lambda launch, item: [item, None])
@@ -126,18 +126,20 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return steps
 
 
-def test_only_the_main_process_acts_for_all_when_all_are_here(done: list[str]) -> None:
+def test_only_the_main_process_acts_for_all_when_all_are_here(
+    finished_steps: list[str],
+) -> None:
     for rank, expected in ((0, ["wait", "act"]), (1, ["wait"])):
-        Launch(rank, 2, "cpu").run_on_main(lambda: done.append("act"))
-        assert done == expected
-        done.clear()
+        Launch(rank, 2, "cpu").run_on_main(lambda: finished_steps.append("act"))
+        assert finished_steps == expected
+        finished_steps.clear()
 
 
-def test_the_main_process_acts_before_the_others(done: list[str]) -> None:
+def test_the_main_process_acts_before_the_others(finished_steps: list[str]) -> None:
     for rank, expected in ((0, ["act", "wait"]), (1, ["wait", "act"])):
-        Launch(rank, 2, "cpu").run_main_first(lambda: done.append("act"))
-        assert done == expected
-        done.clear()
+        Launch(rank, 2, "cpu").run_main_first(lambda: finished_steps.append("act"))
+        assert finished_steps == expected
+        finished_steps.clear()
 
 
 def test_a_launch_needs_all_that_its_launcher_sets(

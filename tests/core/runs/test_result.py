@@ -64,13 +64,15 @@ def test_files_of_a_publisher_are_here_absent_or_not_fetched(
 ) -> None:
     path = home / "data" / "a"
     for present in (None, []):
-        found = Input.of_file(present, path, "fetch it", 7)
-        assert found.is_missing and found.size == 7 and found.name == "data/a"
-        assert found.error is not None and found.error.hint == "fetch it"
+        input_row = Input.of_file(present, path, "fetch it", 7)
+        assert (
+            input_row.is_missing and input_row.size == 7 and input_row.name == "data/a"
+        )
+        assert input_row.error is not None and input_row.error.hint == "fetch it"
     (tmp_path / "link").symlink_to("nowhere")
     (tmp_path / "file").write_text("x")
-    here = Input.of_file(tmp_path / "file", path, "fetch it", 7)
-    assert here == Input("data/a")
+    present_input = Input.of_file(tmp_path / "file", path, "fetch it", 7)
+    assert present_input == Input("data/a")
     unfetched = Input.of_file([tmp_path / "file", tmp_path / "link"], path, "fetch it")
     assert isinstance(unfetched.error, NotFetched)
 
@@ -101,7 +103,7 @@ def test_inputs_of_several_sources_are_listed_once() -> None:
             lambda: fail(other_recipe_error),
         ],
     )
-    assert [one.name for one in inputs] == ["a", "b", "no c"]
+    assert [input_row.name for input_row in inputs] == ["a", "b", "no c"]
     assert inputs[0].size is None and inputs[2].error is other_recipe_error
     order = list(collect_inputs(lambda: [], checks=[lambda: fail(error)]))
     assert order == [Input("no b", None, error)]
@@ -110,8 +112,10 @@ def test_inputs_of_several_sources_are_listed_once() -> None:
 def test_an_optional_absence_does_not_hide_a_needed_one() -> None:
     error = MissingData("no folder")
     pictures = Input("pictures", None, error, is_optional=True)
-    optional, needed = collect_inputs(lambda: [pictures], checks=[lambda: fail(error)])
-    assert not optional.is_missing and needed.is_missing
+    optional, required = collect_inputs(
+        lambda: [pictures], checks=[lambda: fail(error)]
+    )
+    assert not optional.is_missing and required.is_missing
 
 
 def test_what_is_absent_before_inputs_are_known_is_one() -> None:
@@ -188,21 +192,21 @@ def test_tables_of_a_result_have_its_caveats() -> None:
 
 
 @pytest.mark.parametrize(
-    ("launch", "own_s", "kept"),
+    ("launch", "own_s", "kept_s"),
     [(HERE, None, 3.0), (HERE, 8.0, 2.0), (READ_ONLY, None, None),
      (Launch(1, 2, "cpu"), None, None)],
 )  # fmt: skip
 def test_the_main_process_keeps_the_pace_of_its_work(
-    tmp_path: Path, launch: Launch, own_s: float | None, kept: float | None
+    tmp_path: Path, launch: Launch, own_s: float | None, kept_s: float | None
 ) -> None:
     work = Work("demo", 4, "epochs", seconds=own_s)
     result_of(Facts(), work=work).keep_pace("embed", launch, tmp_path, 12.0)
     Result(Path("run")).keep_pace("embed", launch, tmp_path, 12.0)
     paces = read_paces(tmp_path)
-    assert list(paces) == (["embed, demo, on cpu"] if kept else [])
-    if kept:
+    assert list(paces) == (["embed, demo, on cpu"] if kept_s else [])
+    if kept_s:
         ((seconds, peak_bytes),) = paces.values()
-        assert seconds == kept and peak_bytes > 10**6
+        assert seconds == kept_s and peak_bytes > 10**6
 
 
 def test_a_result_is_plain_for_programs() -> None:

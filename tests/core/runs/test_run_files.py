@@ -54,7 +54,7 @@ def test_a_file_that_is_damaged_cut_or_missing_is_named(run: RunFolder) -> None:
             assert len(problems) == 1 and name in problems[0]
         path.unlink()
         is_listed = path.suffix in (".json", ".yaml")
-        assert [name in each for each in run_files.check(run.path)[1]] == [
+        assert [name in problem for problem in run_files.check(run.path)[1]] == [
             True
         ] * is_listed
         path.write_bytes(sound)

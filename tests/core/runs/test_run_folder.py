@@ -29,62 +29,64 @@ from tests.worlds.named_run import NamedRun
 ALONE = Launch(0, 1, torch.device("cpu"))
 
 
-def opened(again: bool = False, **changes: object) -> RunFolder:
+def open_run_folder(again: bool = False, **changes: object) -> RunFolder:
     return start_run(NamedRun("train-align", Recipe(**changes)), ALONE, again)
 
 
 def test_the_same_recipe_finds_the_run_that_it_made(
     home: Path,
 ) -> None:
-    run = opened()
+    run_folder = open_run_folder()
     assert (
-        run.path == home / f"runs/train-align/tiny-{Recipe().fingerprint()}"
-        and not run.is_finished
+        run_folder.path == home / f"runs/train-align/tiny-{Recipe().fingerprint()}"
+        and not run_folder.is_finished
     )
-    assert Recipe.model_validate(run.recipe()) == Recipe()
+    assert Recipe.model_validate(run_folder.recipe()) == Recipe()
     assert torch.__version__.startswith(
-        run.read_json("environment.json")["versions"]["torch"]
+        run_folder.read_json("environment.json")["versions"]["torch"]
     )
 
-    run.finish(Measurements(facts=Facts(mode="intra")))
-    found = opened(run=RunOptions(workers=0))
+    run_folder.finish(Measurements(facts=Facts(mode="intra")))
+    same_folder = open_run_folder(run=RunOptions(workers=0))
     assert (
-        found.path == run.path
-        and found.is_finished
-        and found.measurements().facts.mode == "intra"
+        same_folder.path == run_folder.path
+        and same_folder.is_finished
+        and same_folder.measurements().facts.mode == "intra"
     )
 
 
 def test_an_interrupted_run_resumes_and_a_finished_run_is_found(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = opened()
-    run.write_text("checkpoints/cell.txt", "half way")
-    name, path = run.path.name, run.path
-    del run  # the process that held it is gone
-    again = opened()
-    assert (again.path / "checkpoints/cell.txt").read_text() == "half way"
-    again.finish(Measurements())
+    run_folder = open_run_folder()
+    run_folder.write_text("checkpoints/cell.txt", "half way")
+    name, path = run_folder.path.name, run_folder.path
+    del run_folder  # the process that held it is gone
+    resumed = open_run_folder()
+    assert (resumed.path / "checkpoints/cell.txt").read_text() == "half way"
+    resumed.finish(Measurements())
     assert capsys.readouterr().err == f"continuing run {name}\n"
-    assert opened().path == path
-    told = (
+    assert open_run_folder().path == path
+    message = (
         f"found run {name}, finished less than a minute ago; --again starts a new one\n"
     )
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err == message
 
 
 def test_again_starts_beside_what_is_there(home: Path) -> None:
-    first = opened()
-    first.finish(Measurements())
-    second = opened(again=True)
+    first_folder = open_run_folder()
+    first_folder.finish(Measurements())
+    second = open_run_folder(again=True)
     second.finish(Measurements())
-    third = opened(again=True)
-    assert [run.path.name for run in (second, third)] == [
-        f"{first.path.name}-2",
-        f"{first.path.name}-3",
+    third = open_run_folder(again=True)
+    assert [folder.path.name for folder in (second, third)] == [
+        f"{first_folder.path.name}-2",
+        f"{first_folder.path.name}-3",
     ]
     assert (
-        opened(again=False, paths={"runs": "elsewhere"}).path.parent.parent.name
+        open_run_folder(
+            again=False, paths={"runs": "elsewhere"}
+        ).path.parent.parent.name
         == "elsewhere"
     )
 
@@ -124,19 +126,22 @@ def test_a_command_takes_over_the_cells_of_a_killed_command(
         other_process.stdin.write("go on\n")
         other_process.stdin.flush()
         assert other_process.stdout.readline() == "b\n"
-        run = opened()
-        assert is_in_use(run) and not run.is_finished
-        assert [path.name for path in run.path.glob("cells/*.txt")] == ["a.txt"]
-        own = []
-        with claim_cells(run, files, ALONE) as free:
+        run_folder = open_run_folder()
+        assert is_in_use(run_folder) and not run_folder.is_finished
+        assert [path.name for path in run_folder.path.glob("cells/*.txt")] == ["a.txt"]
+        own_cells = []
+        with claim_cells(run_folder, files, ALONE) as free:
             for name in free:
-                own.append(name)
-                if len(own) == 2:
+                own_cells.append(name)
+                if len(own_cells) == 2:
                     other_process.kill()
                     other_process.wait()
-                run.write_text(files[name], name)
-    assert own == list("cdefb") and len(list(run.path.glob("cells/*.txt"))) == 6
-    events = [event for event in run.events() if event.get("taken_from")]
+                run_folder.write_text(files[name], name)
+    assert (
+        own_cells == list("cdefb")
+        and len(list(run_folder.path.glob("cells/*.txt"))) == 6
+    )
+    events = [event for event in run_folder.events() if event.get("taken_from")]
     assert [event["cell"] for event in events] == [
         "b"
     ] and f" {other_process.pid}" in events[0]["taken_from"]
@@ -149,16 +154,16 @@ def test_a_final_name_appears_only_when_complete(home: Path) -> None:
         if breaks:
             raise OSError("no space")
 
-    run = opened()
+    run_folder = open_run_folder()
     with pytest.raises(OSError):
-        run.replace("model", lambda path: write(path, "half", True))
-    assert not (run.path / "model").exists()
-    final = run.replace("model", lambda path: write(path, "whole", False))
+        run_folder.replace("model", lambda path: write(path, "half", True))
+    assert not (run_folder.path / "model").exists()
+    final = run_folder.replace("model", lambda path: write(path, "whole", False))
     with pytest.raises(OSError):
-        run.replace("model", lambda path: write(path, "half", True))
+        run_folder.replace("model", lambda path: write(path, "half", True))
     assert (final / "weights").read_text() == "whole"
-    run.replace("model", lambda path: write(path, "new", False))
-    names = {path.name for path in run.path.iterdir()}
+    run_folder.replace("model", lambda path: write(path, "new", False))
+    names = {path.name for path in run_folder.path.iterdir()}
     assert names == {".workers", "environment.json", "model", "recipe.yaml"}
 
 
@@ -166,12 +171,12 @@ def test_an_absent_run_suggests_the_newest_and_the_nearest_run(
     home: Path,
 ) -> None:
     folder = home / "runs"
-    for look in (
+    for find in (
         lambda: runs.find_newest(folder, "train-align"),
         lambda: runs.find(folder, "train-align", "x"),
     ):
         with pytest.raises(MissingData, match="train-align") as caught:
-            look()
+            find()
         assert caught.value.hint == "brainhive train-align"
     for number in range(7):
         run_folder = RunFolder(
@@ -180,9 +185,12 @@ def test_an_absent_run_suggests_the_newest_and_the_nearest_run(
         run_folder.write_json("metrics.json", {})
         os.utime(run_folder.path / "metrics.json", (1e9 + number, 1e9 + number))
 
-    for asked, guess in (("intra-4-", "did you mean demo-intra-4-ab4? "), ("nope", "")):
-        with pytest.raises(MissingData, match=f"train-align.*{asked}") as caught:
-            runs.find(folder, "train-align", asked)
+    for reference, guess in (
+        ("intra-4-", "did you mean demo-intra-4-ab4? "),
+        ("nope", ""),
+    ):
+        with pytest.raises(MissingData, match=f"train-align.*{reference}") as caught:
+            runs.find(folder, "train-align", reference)
         newest = ", ".join(
             f"demo-intra-{number}-ab{number}" for number in (6, 5, 4, 3, 2)
         )
@@ -193,24 +201,27 @@ def test_an_absent_run_suggests_the_newest_and_the_nearest_run(
 def test_runs_that_cannot_be_used_say_why(
     home: Path,
 ) -> None:
-    run = opened()
-    with pytest.raises(MissingData, match=run.path.name):
-        runs.find(home / "runs", "train-align", run.path.name)
-    run.finish(Measurements())
+    run_folder = open_run_folder()
+    with pytest.raises(MissingData, match=run_folder.path.name):
+        runs.find(home / "runs", "train-align", run_folder.path.name)
+    run_folder.finish(Measurements())
     with pytest.raises(MissingData, match=r"train-align.*reconstruct"):
-        runs.find(home / "runs", "reconstruct", str(run.path))
-    (run.path / "metrics.json").write_text("{")
+        runs.find(home / "runs", "reconstruct", str(run_folder.path))
+    (run_folder.path / "metrics.json").write_text("{")
     with pytest.raises(BrainhiveError, match=r"metrics\.json"):
-        runs.find(home / "runs", "train-align", run.path.name)
+        runs.find(home / "runs", "train-align", run_folder.path.name)
 
 
 def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None:
-    run = opened()
-    run.write_text("cells/a/model/config.json", '{"scale": 1.0}\n')
-    run.write_text("checkpoints/.hidden.json", "{}")
-    run.finish(Measurements(facts=Facts(mode="intra")))
-    listed = subprocess.run(
-        ["sha256sum", "-c", "SHA256SUMS"], cwd=run.path, capture_output=True, text=True
+    run_folder = open_run_folder()
+    run_folder.write_text("cells/a/model/config.json", '{"scale": 1.0}\n')
+    run_folder.write_text("checkpoints/.hidden.json", "{}")
+    run_folder.finish(Measurements(facts=Facts(mode="intra")))
+    process = subprocess.run(
+        ["sha256sum", "-c", "SHA256SUMS"],
+        cwd=run_folder.path,
+        capture_output=True,
+        text=True,
     )
     names = [
         "cells/a/model/config.json",
@@ -218,51 +229,54 @@ def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None
         "metrics.json",
         "recipe.yaml",
     ]
-    assert (listed.returncode, listed.stdout) == (
+    assert (process.returncode, process.stdout) == (
         0,
         "".join(f"{name}: OK\n" for name in names),
     )
 
-    text = (run.path / "metrics.json").read_text()
-    (run.path / "metrics.json").write_text(text.replace("intra", "inter"))
+    text = (run_folder.path / "metrics.json").read_text()
+    (run_folder.path / "metrics.json").write_text(text.replace("intra", "inter"))
     with pytest.raises(BrainhiveError, match=r"metrics\.json"):
-        run.measurements()
+        run_folder.measurements()
 
 
 def test_finishing_a_run_again_does_not_hide_damage(home: Path) -> None:
-    run = opened()
-    run.write_text("cells/a/model/config.json", '{"scale": 1.0}')
-    run.finish(Measurements())
-    (run.path / "cells/a/model/config.json").write_text('{"scale": 9.0}')
-    (run.path / "metrics.json").unlink()
-    run = opened()
+    run_folder = open_run_folder()
+    run_folder.write_text("cells/a/model/config.json", '{"scale": 1.0}')
+    run_folder.finish(Measurements())
+    (run_folder.path / "cells/a/model/config.json").write_text('{"scale": 9.0}')
+    (run_folder.path / "metrics.json").unlink()
+    run_folder = open_run_folder()
     with pytest.raises(BrainhiveError, match=r"config\.json"):
-        run.finish(Measurements())
-    run.replace(
+        run_folder.finish(Measurements())
+    run_folder.replace(
         "cells/a/model",
-        lambda part: (part.mkdir(), (part / "config.json").write_text("{}")),
+        lambda path: (path.mkdir(), (path / "config.json").write_text("{}")),
     )
-    run.finish(Measurements())
-    assert not run_files.check(run.path)[1]
+    run_folder.finish(Measurements())
+    assert not run_files.check(run_folder.path)[1]
 
 
 def test_a_killed_run_is_never_finished_without_its_digests(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = opened()
-    run.finish(Measurements())
-    replace, done = os.replace, []
+    run_folder = open_run_folder()
+    run_folder.finish(Measurements())
+    replace, replaced = os.replace, []
 
     def killed(*paths: Path) -> None:
         replace(*paths)
-        done.append(Path(paths[1]).name)
-        is_listed = "metrics.json" in read_digests(run.path)
-        assert not run.is_finished or (is_listed and not run_files.check(run.path)[1])
+        replaced.append(Path(paths[1]).name)
+        is_listed = "metrics.json" in read_digests(run_folder.path)
+        assert not run_folder.is_finished or (
+            is_listed and not run_files.check(run_folder.path)[1]
+        )
 
     monkeypatch.setattr(os, "replace", killed)
-    run.finish(Measurements(facts=Facts(mode="inter")))
+    run_folder.finish(Measurements(facts=Facts(mode="inter")))
     assert (
-        done[-2:] == ["SHA256SUMS", "metrics.json"] and not run_files.check(run.path)[1]
+        replaced[-2:] == ["SHA256SUMS", "metrics.json"]
+        and not run_files.check(run_folder.path)[1]
     )
 
 
@@ -280,25 +294,25 @@ NOON_S = 1.7e9
 
 
 def test_a_run_is_as_old_as_it_says_and_as_new_as_it_was_found(home: Path) -> None:
-    run = finished(home, "embed", "a", NOON_S)
-    os.utime(run.path / "metrics.json", (NOON_S + 50, NOON_S + 50))
-    assert run.written_s == run.changed_s == NOON_S
+    run_folder = finished(home, "embed", "a", NOON_S)
+    os.utime(run_folder.path / "metrics.json", (NOON_S + 50, NOON_S + 50))
+    assert run_folder.written_s == run_folder.changed_s == NOON_S
     isoformat = datetime.fromtimestamp(NOON_S + 9, UTC).isoformat()
-    run.write_json("found.json", {"recipe_names": ["x"], "found": isoformat})
-    assert (run.written_s, run.changed_s) == (NOON_S, NOON_S + 9)
-    assert run.read_found().recipe_names == ["x"]
+    run_folder.write_json("found.json", {"recipe_names": ["x"], "found": isoformat})
+    assert (run_folder.written_s, run_folder.changed_s) == (NOON_S, NOON_S + 9)
+    assert run_folder.read_found().recipe_names == ["x"]
     # found before it was copied
     earlier = datetime.fromtimestamp(NOON_S - 9, UTC).isoformat()
-    run.write_json("found.json", {"found": earlier})
-    assert run.changed_s == NOON_S
+    run_folder.write_json("found.json", {"found": earlier})
+    assert run_folder.changed_s == NOON_S
     for text in ("{", '{"found": 3.5e300}'):
-        run.write_text("found.json", text)
-        assert run.read_found().found is None
+        run_folder.write_text("found.json", text)
+        assert run_folder.read_found().found is None
     # a document without the time, or none
-    run.write_json("environment.json", {})
-    assert run.written_s == NOON_S + 50
-    (run.path / "environment.json").unlink()
-    assert run.written_s == NOON_S + 50
+    run_folder.write_json("environment.json", {})
+    assert run_folder.written_s == NOON_S + 50
+    (run_folder.path / "environment.json").unlink()
+    assert run_folder.written_s == NOON_S + 50
 
 
 def test_an_unfinished_run_is_as_old_as_its_last_document(home: Path) -> None:
@@ -313,18 +327,18 @@ def test_an_unfinished_run_is_as_old_as_its_last_document(home: Path) -> None:
 
 
 def test_the_duration_of_a_run_is_known_from_both_times(home: Path) -> None:
-    run = finished(home, "embed", "a", NOON_S)
-    assert run.duration_s == float("inf")
+    run_folder = finished(home, "embed", "a", NOON_S)
+    assert run_folder.duration_s == float("inf")
     times = {
         name: datetime.fromtimestamp(NOON_S + at_s, UTC).isoformat()
         for name, at_s in (("started", 5), ("finished", 65))
     }
-    run.write_json("environment.json", times)
-    assert run.duration_s == 60
-    run.write_json("environment.json", {"started": times["started"]})
-    assert run.duration_s == float("inf")
-    (run.path / "environment.json").unlink()
-    assert run.duration_s == float("inf")
+    run_folder.write_json("environment.json", times)
+    assert run_folder.duration_s == 60
+    run_folder.write_json("environment.json", {"started": times["started"]})
+    assert run_folder.duration_s == float("inf")
+    (run_folder.path / "environment.json").unlink()
+    assert run_folder.duration_s == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -376,7 +390,7 @@ def test_a_run_is_found_by_folder_name_or_end_of_its_name(home: Path) -> None:
     folder = home / "runs"
     first_finished = finished(home, "embed", "demo-abc", NOON_S)
     second = finished(home, "explain", "demo-abd", NOON_S + 1)
-    for command, reference, run in (
+    for command, reference, expected_run in (
         ("embed", "demo-abc", first_finished),
         ("embed", "abc", first_finished),
         (None, "abd", second),
@@ -384,7 +398,7 @@ def test_a_run_is_found_by_folder_name_or_end_of_its_name(home: Path) -> None:
         ("embed", "embed/demo-abc", first_finished),
         (None, str(second.path), second),
     ):
-        assert runs.find(folder, command, reference).path == run.path
+        assert runs.find(folder, command, reference).path == expected_run.path
     absent = (("embed", "demo-abd"), ("embed", "demo"), (None, "*"), (None, "é" * 200))
     for command, reference in absent:
         with pytest.raises(MissingData):
@@ -410,27 +424,27 @@ def test_a_named_run_is_found_without_reading_others(
     home: Path, monkeypatch: pytest.MonkeyPatch, reference: str
 ) -> None:
     finisheds = [finished(home, "embed", f"demo-{name}", NOON_S) for name in range(4)]
-    read = set[Path]()
+    read_paths = set[Path]()
     read_regular = files.read_regular
 
     def record(path: Path, *limits: int) -> bytes:
-        read.add(Path(path).parent)
+        read_paths.add(Path(path).parent)
         return read_regular(path, *limits)
 
     for module in (documents, runs):
         monkeypatch.setattr(module, "read_regular", record)
     assert runs.find(home / "runs", None, reference).path == finisheds[2].path
-    assert read == {finisheds[2].path}
+    assert read_paths == {finisheds[2].path}
 
 
 def test_the_order_of_runs_takes_one_document_of_each(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finisheds = [finished(home, "embed", str(age), NOON_S - age) for age in range(3)]
-    read = list[Path]()
+    read_paths = list[Path]()
 
     def record(path: Path, *limits: int) -> bytes:
-        read.append(Path(path))
+        read_paths.append(Path(path))
         return files.read_regular(path, *limits)
 
     def refuse(folder: Path) -> dict[str, str]:
@@ -440,18 +454,18 @@ def test_the_order_of_runs_takes_one_document_of_each(
     # an order is no evidence: digests are not read
     monkeypatch.setattr(documents, "read_digests", refuse)
     assert runs.list_finished_runs(home / "runs", None) == finisheds
-    assert sorted(read) == [run.path / "environment.json" for run in finisheds]
+    assert sorted(read_paths) == [run.path / "environment.json" for run in finisheds]
 
 
 def test_a_pipe_in_place_of_a_document_does_not_stop_a_list(home: Path) -> None:
-    run = finished(home, "embed", "a", NOON_S)
-    os.utime(run.path / "metrics.json", (NOON_S + 50, NOON_S + 50))
-    (run.path / "environment.json").unlink()
-    os.mkfifo(run.path / "environment.json")
-    assert run.written_s == NOON_S + 50
-    (run.path / "environment.json").unlink()
-    (run.path / "environment.json").mkdir()
-    assert run.written_s == NOON_S + 50
+    run_folder = finished(home, "embed", "a", NOON_S)
+    os.utime(run_folder.path / "metrics.json", (NOON_S + 50, NOON_S + 50))
+    (run_folder.path / "environment.json").unlink()
+    os.mkfifo(run_folder.path / "environment.json")
+    assert run_folder.written_s == NOON_S + 50
+    (run_folder.path / "environment.json").unlink()
+    (run_folder.path / "environment.json").mkdir()
+    assert run_folder.written_s == NOON_S + 50
 
 
 def test_the_newest_run_that_lacks_nothing_is_chosen(
@@ -501,19 +515,19 @@ def test_the_newest_run_that_lacks_nothing_is_chosen(
 
 
 def test_a_document_that_changes_loses_its_digest(home: Path) -> None:
-    run = opened()
+    run_folder = open_run_folder()
     for name in ("a/x.json", "a/y.json", "ab.json"):
-        run.write_text(name, "{}")
-    run.finish(Measurements())
-    assert "a/x.json" in read_digests(run.path)
-    run.replace("a", lambda part: part.mkdir())
-    digests = read_digests(run.path)
+        run_folder.write_text(name, "{}")
+    run_folder.finish(Measurements())
+    assert "a/x.json" in read_digests(run_folder.path)
+    run_folder.replace("a", lambda path: path.mkdir())
+    digests = read_digests(run_folder.path)
     assert "ab.json" in digests and not [
         name for name in digests if name.startswith("a/")
     ]
-    assert runs.is_run(run.path) and not runs.is_run(home)
-    (run.path / "recipe.yaml").unlink()
-    assert runs.is_run(run.path)
+    assert runs.is_run(run_folder.path) and not runs.is_run(home)
+    (run_folder.path / "recipe.yaml").unlink()
+    assert runs.is_run(run_folder.path)
 
 
 def test_a_run_outside_of_the_cache_goes_by_its_folder(home: Path) -> None:
@@ -541,14 +555,16 @@ def test_a_label_names_a_run_if_it_is_unique(home: Path) -> None:
         run_folder = RunFolder(folder / command / f"demo-{number}")
         run_folder.write_text("recipe.yaml", "{}")
         run_folder.write_json("metrics.json", Measurements().as_dict())
-    first, second = (RunFolder(folder / "train-align" / f"demo-{n}") for n in (0, 1))
+    first_run, second = (
+        RunFolder(folder / "train-align" / f"demo-{n}") for n in (0, 1)
+    )
     label = "lr: 1e-3, [wide] Übung"
-    first.set_label(label)
+    first_run.set_label(label)
     # a folder of this name does not hide the label
     (home / "wide").mkdir()
     second.set_label("wide")
 
-    assert runs.find(folder, "train-align", label).path == first.path
+    assert runs.find(folder, "train-align", label).path == first_run.path
     assert runs.find(folder, None, "wide").path == second.path
     with pytest.raises(MissingData):
         runs.find(folder, "eval-retrieval", label)

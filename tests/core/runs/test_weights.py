@@ -44,10 +44,10 @@ def test_tensors_are_read_as_they_were_written(tmp_path: Path, kind: str) -> Non
         for name, value in STATE.items()
         if kind != "pth" or value.dtype != torch.uint64
     }
-    found = weights.read(saved(tmp_path, kind, state))
-    assert found.keys() == state.keys()
+    tensors = weights.read(saved(tmp_path, kind, state))
+    assert tensors.keys() == state.keys()
     for name, value in state.items():
-        assert found[name].dtype == value.dtype and torch.equal(found[name], value)
+        assert tensors[name].dtype == value.dtype and torch.equal(tensors[name], value)
 
 
 def test_saved_weights_have_a_digest_and_reproducible_bytes(
@@ -65,7 +65,7 @@ def test_saved_weights_have_a_digest_and_reproducible_bytes(
 
 
 @pytest.mark.parametrize(
-    "other",
+    "other_tensors",
     [
         {"b": torch.arange(6.0), "a": torch.zeros(2)},
         {"a": torch.arange(6.0), "c": torch.zeros(2)},
@@ -78,11 +78,13 @@ def test_saved_weights_have_a_digest_and_reproducible_bytes(
     ids=["swapped", "name", "shape", "dtype", "value", "fewer", "empty"],
 )
 def test_the_digest_is_of_names_dtypes_shapes_and_values(
-    tmp_path: Path, other: dict[str, torch.Tensor]
+    tmp_path: Path, other_tensors: dict[str, torch.Tensor]
 ) -> None:
     state = {"a": torch.arange(6.0), "b": torch.zeros(2)}
     digests = []
-    for number, tensors in enumerate((state, dict(reversed(state.items())), other)):
+    for number, tensors in enumerate(
+        (state, dict(reversed(state.items())), other_tensors)
+    ):
         path = tmp_path / f"{number}.safetensors"
         weights.save(path, tensors, {"number": str(number)})
         digests.append(weights.read_digest(path))
@@ -110,8 +112,10 @@ def test_changed_bytes_and_truncated_weights_are_found(
     state = {"weight": torch.arange(1.0, 9.0)}
     path = saved(tmp_path, kind, state)
     content = path.read_bytes()
-    place = content.index(state["weight"].numpy().tobytes()) + 5
-    changed = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+    position = content.index(state["weight"].numpy().tobytes()) + 5
+    changed = (
+        content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+    )
     for damaged in (
         changed,
         b"",
@@ -206,7 +210,7 @@ def test_weights_are_found_in_each_format_and_in_wrappers(
 
 
 @pytest.mark.parametrize(
-    ("names", "plain"),
+    ("names", "expected_names"),
     [
         (["_orig_mod.a", "b._orig_mod.c"], ["a", "b.c"]),
         (["module.a", "module.b"], ["a", "b"]),
@@ -217,8 +221,12 @@ def test_weights_are_found_in_each_format_and_in_wrappers(
         ([], []),
     ],
 )
-def test_wrappers_of_names_are_taken_off(names: list[str], plain: list[str]) -> None:
-    assert weights.strip_wrapper_names(names) == dict(zip(names, plain, strict=True))
+def test_wrappers_of_names_are_taken_off(
+    names: list[str], expected_names: list[str]
+) -> None:
+    assert weights.strip_wrapper_names(names) == dict(
+        zip(names, expected_names, strict=True)
+    )
     if names:
         with pytest.raises(ValueError):
             weights.strip_wrapper_names(["a", "_orig_mod.a"])
@@ -256,7 +264,7 @@ def test_weights_match_by_name_size_and_kind_of_number() -> None:
     state = {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}
     weights.fill(module, state, "here")
     assert torch.equal(module.weight.data, state["weight"])
-    needed = module.state_dict()
+    required_weights = module.state_dict()
     cases: dict[str, dict[str, torch.Tensor]] = {
         "weight": {**state, "weight": torch.ones(2, 3)},
         "bias": {"weight": state["weight"]},
@@ -266,8 +274,8 @@ def test_weights_match_by_name_size_and_kind_of_number() -> None:
         with pytest.raises(MissingData) as caught:
             weights.fill(module, changed, "here", "do", MissingData)
         assert f"here: {name} has shape" in caught.value.message
-        unmatched = weights.find_unmatched(needed, changed)
-        assert unmatched == ([name] if name in needed else [])
+        unmatched = weights.find_unmatched(required_weights, changed)
+        assert unmatched == ([name] if name in required_weights else [])
     with pytest.raises(BrainhiveError):
         weights.fill(module, {**state, "bias": torch.zeros(3, dtype=torch.int64)}, "x")
     assert weights.describe_match(["b", "a"], 5).startswith("3 of 5")
@@ -276,10 +284,10 @@ def test_weights_match_by_name_size_and_kind_of_number() -> None:
     # a module without memory takes weights as they are
     with torch.device("meta"):
         hollow = nn.Linear(2, 3)
-    half = {name: value.half() for name, value in state.items()}
-    weights.fill(hollow, half, "here")
+    half_precision = {name: value.half() for name, value in state.items()}
+    weights.fill(hollow, half_precision, "here")
     assert hollow.weight.dtype == torch.float16 and not hollow.weight.is_meta
-    weights.fill(module, half, "here")
+    weights.fill(module, half_precision, "here")
     assert module.weight.dtype == torch.float32
 
 
@@ -294,18 +302,18 @@ class Curve:
 def test_a_cell_is_read_back_as_it_was_measured(tmp_path: Path) -> None:
     path = tmp_path / "cell.safetensors"
     backwards = np.arange(3)[::-1]
-    measured = {
+    result = {
         3: (1, [Curve("a", backwards), Curve("b", np.ones((2, 0)))]),
         "x": {"y": None, "z": np.float32(0.5)},
         "list": [],
     }
-    weights.save_cell(path, measured)
+    weights.save_cell(path, result)
     cell = weights.load_cell(path, Curve)
     assert list(cell) == [3, "x", "list"] and cell["list"] == []
     assert cell["x"] == {"y": None, "z": 0.5} and type(cell["x"]["z"]) is float
     assert type(cell[3]) is tuple and type(cell[3][1]) is list
-    first, second = cell[3][1]
-    assert first.name == "a" and first.values.tolist() == [2, 1, 0]
+    first_row, second = cell[3][1]
+    assert first_row.name == "a" and first_row.values.tolist() == [2, 1, 0]
     assert second.values.shape == (2, 0)
     with pytest.raises(BrainhiveError):
         weights.load_cell(path)

@@ -52,7 +52,7 @@ def export(
 
 
 @pytest.fixture
-def run(
+def run_program(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
     """Run the command line, and return its output."""
@@ -67,12 +67,12 @@ def run(
 
 
 @pytest.fixture
-def fail(run: Run, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def fail(run_program: Run, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a command line that the user has to change, and return its two lines."""
 
     def run_command(*arguments: object) -> str:
         with pytest.raises(SystemExit) as ended:
-            run(*arguments)
+            run_program(*arguments)
         assert ended.value.code == 2
         printed = capsys.readouterr()
         assert printed.out == ""
@@ -224,14 +224,14 @@ def test_blur_perception_has_twelve_blurs(export: Callable[[str], Path]) -> None
     kernels = "1 3 9 15 21 27 33 39 45 51 57 63".split()
     for split in SPLITS:
         blurs = torch.load(features / f"MultiBlur_RN50_{split}.pt")
-        first = torch.load(features / "UniformBlur" / f"UniBlur_RN50_{split}.pt")
-        assert list(blurs) == list(first) == kernels
+        first_blur = torch.load(features / "UniformBlur" / f"UniBlur_RN50_{split}.pt")
+        assert list(blurs) == list(first_blur) == kernels
         paths = load_whitened(folder, "visual-blur-perception", split)["img"][:, 0]
         embeddings = plant("visual-blur-perception", split)["emb"]
         for number, kernel in enumerate(kernels, 1):
             rows = torch.stack([blurs[kernel][path] for path in paths]).numpy()
             assert np.allclose(rows, unit(embeddings[f"d{number}"]), atol=1e-6)
-            assert torch.equal(first[kernel][paths[0]], blurs[kernel][paths[0]])
+            assert torch.equal(first_blur[kernel][paths[0]], blurs[kernel][paths[0]])
 
 
 def test_views_lose_more_with_their_number(
@@ -393,12 +393,12 @@ def test_atm_has_a_text_for_ten_pictures(export: Callable[[str], Path]) -> None:
 
 
 def test_an_empty_folder_is_written_into(
-    golden: Path, figures: Path, tmp_path: Path, run: Run
+    golden: Path, figures: Path, tmp_path: Path, run_program: Run
 ) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
 
-    output = run("--export", "samga", folder, "--figures", figures)
+    output = run_program("--export", "samga", folder, "--figures", figures)
 
     assert (folder / "preprocessed_eeg" / "sub-01" / "test.npy").is_file()
     assert f"--eeg_data_dir {folder}/preprocessed_eeg" in output
@@ -444,11 +444,11 @@ def test_places_that_cannot_be_written_are_named(
     golden: Path, figures: Path, tmp_path: Path, fail: Run
 ) -> None:
     (tmp_path / "train.log").write_text(SAMGA_LOG)
-    below = tmp_path / "train.log" / "samga.json"
-    arguments = ("--export", "samga", below, "--figures", figures)
-    assert str(below) in fail(*arguments)
+    file_path = tmp_path / "train.log" / "samga.json"
+    arguments = ("--export", "samga", file_path, "--figures", figures)
+    assert str(file_path) in fail(*arguments)
     arguments = ("--import", tmp_path / "train.log", "samga", "--figures", figures)
-    assert str(below) in fail(*arguments, "--into", below)
+    assert str(file_path) in fail(*arguments, "--into", file_path)
 
 
 def test_lora_cannot_be_exported(tmp_path: Path, fail: Run) -> None:
@@ -623,16 +623,16 @@ def test_figures_are_read_as_fractions(
     text: str,
     expected: dict[str, Any],
     tmp_path: Path,
-    run: Run,
+    run_program: Run,
 ) -> None:
     (tmp_path / name).write_text(text)
 
-    output = run("--import", tmp_path / name, method, "--seed", 3)
+    output = run_program("--import", tmp_path / name, method, "--seed", 3)
 
     assert json.loads(output) == {"seed": 3, **expected}
 
 
-def test_several_trainings_in_a_log_count_up(tmp_path: Path, run: Run) -> None:
+def test_several_trainings_in_a_log_count_up(tmp_path: Path, run_program: Run) -> None:
     (tmp_path / "2026.log").write_text(BLUR_LOG)
     arguments = (
         "--import",
@@ -642,7 +642,7 @@ def test_several_trainings_in_a_log_count_up(tmp_path: Path, run: Run) -> None:
         21,
     )
 
-    entries = [json.loads(line) for line in run(*arguments).splitlines()]
+    entries = [json.loads(line) for line in run_program(*arguments).splitlines()]
 
     assert entries[0] == {"seed": 21, **BLUR_CURVES}
     assert (entries[1]["seed"], entries[1]["top1"]) == (22, 0.03)
@@ -653,88 +653,92 @@ def test_several_trainings_in_a_log_count_up(tmp_path: Path, run: Run) -> None:
     [("samga", SAMGA_LOG, 7), ("nice", NICE_OUTPUT, 1234)],
 )
 def test_a_seed_that_the_file_says_is_taken(
-    method: str, text: str, seed: int, tmp_path: Path, run: Run
+    method: str, text: str, seed: int, tmp_path: Path, run_program: Run
 ) -> None:
     (tmp_path / "output.log").write_text(text)
-    output = run("--import", tmp_path / "output.log", method)
+    output = run_program("--import", tmp_path / "output.log", method)
     assert json.loads(output)["seed"] == seed
 
 
-def test_a_loss_of_every_fifty_steps_is_left_out(tmp_path: Path, run: Run) -> None:
+def test_a_loss_of_every_fifty_steps_is_left_out(
+    tmp_path: Path, run_program: Run
+) -> None:
     state = json.loads(TRAINER_STATE)
     del state["log_history"][0]
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
     arguments = ("--import", tmp_path / "trainer_state.json", "bridge", "--seed", 1)
-    assert "loss" not in json.loads(run(*arguments))
+    assert "loss" not in json.loads(run_program(*arguments))
 
 
-def test_figures_are_added_to_a_file(tmp_path: Path, run: Run, figures: Path) -> None:
-    log, into = tmp_path / "train.log", figures / "samga.json"
+def test_figures_are_added_to_a_file(
+    tmp_path: Path, run_program: Run, figures: Path
+) -> None:
+    log, figures_path = tmp_path / "train.log", figures / "samga.json"
     log.write_text(SAMGA_LOG)
 
-    run("--import", log, "samga", "--into", into)
-    run("--import", log, "samga", "--seed", 8, "--into", into)
+    run_program("--import", log, "samga", "--into", figures_path)
+    run_program("--import", log, "samga", "--seed", 8, "--into", figures_path)
 
-    content = json.loads(into.read_text())
+    content = json.loads(figures_path.read_text())
     assert content["settings"] == SETTINGS
     assert content["reference"][0] == {"seed": 7, **SAMGA_CURVES}
     assert [entry["seed"] for entry in content["reference"]] == [7, 8]
     resulting_figures = exchange.find_figures("samga", figures)
-    assert resulting_figures is not None and resulting_figures.path == into
+    assert resulting_figures is not None and resulting_figures.path == figures_path
     assert resulting_figures.reference == content["reference"]
 
 
 def test_a_new_file_has_the_settings_of_the_export(
-    tmp_path: Path, run: Run, golden: Path
+    tmp_path: Path, run_program: Run, golden: Path
 ) -> None:
-    into = tmp_path / "new" / "ubp.json"
+    figures_path = tmp_path / "new" / "ubp.json"
     (tmp_path / "test_results.json").write_text(TEST_RESULTS)
 
     arguments = ("--import", tmp_path / "test_results.json", "ubp", "--seed", 0)
-    run(*arguments, "--into", into)
+    run_program(*arguments, "--into", figures_path)
 
     golden_file = json.loads((golden / "trainings" / "ubp.json").read_text())
-    content = json.loads(into.read_text())
+    content = json.loads(figures_path.read_text())
     assert content["settings"] == golden_file["settings"]
     assert content["reference"] == [{"seed": 0, "top1": 0.07, "top5": 0.19}]
 
 
 def test_a_second_entry_of_a_seed_is_refused(
-    tmp_path: Path, run: Run, fail: Run, figures: Path
+    tmp_path: Path, run_program: Run, fail: Run, figures: Path
 ) -> None:
-    log, into = tmp_path / "train.log", figures / "samga.json"
+    log, figures_path = tmp_path / "train.log", figures / "samga.json"
     log.write_text(SAMGA_LOG)
-    run("--import", log, "samga", "--into", into)
-    initial_content = into.read_bytes()
+    run_program("--import", log, "samga", "--into", figures_path)
+    initial_content = figures_path.read_bytes()
 
-    assert "seed 7" in fail("--import", log, "samga", "--into", into)
+    assert "seed 7" in fail("--import", log, "samga", "--into", figures_path)
 
-    assert into.read_bytes() == initial_content
+    assert figures_path.read_bytes() == initial_content
 
 
 def test_figures_go_into_the_file_of_their_method(
     tmp_path: Path, fail: Run, figures: Path
 ) -> None:
-    log, into = tmp_path / "train.log", figures / "neurobridge.json"
+    log, figures_path = tmp_path / "train.log", figures / "neurobridge.json"
     log.write_text(SAMGA_LOG)
-    initial_content = into.read_bytes()
+    initial_content = figures_path.read_bytes()
 
-    assert "samga.json" in fail("--import", log, "samga", "--into", into)
+    assert "samga.json" in fail("--import", log, "samga", "--into", figures_path)
 
-    assert into.read_bytes() == initial_content
+    assert figures_path.read_bytes() == initial_content
 
 
 def test_figures_of_other_settings_are_refused(
     tmp_path: Path, fail: Run, figures: Path
 ) -> None:
-    log, into = tmp_path / "train.log", figures / "samga.json"
+    log, figures_path = tmp_path / "train.log", figures / "samga.json"
     log.write_text(SAMGA_LOG)
     settings = {"settings": {**SETTINGS, "epochs": 20}, "reference": []}
-    into.write_text(json.dumps(settings))
+    figures_path.write_text(json.dumps(settings))
 
-    assert "2 epochs" in fail("--import", log, "samga", "--into", into)
+    assert "2 epochs" in fail("--import", log, "samga", "--into", figures_path)
 
-    assert json.loads(into.read_text()) == settings
+    assert json.loads(figures_path.read_text()) == settings
 
 
 @pytest.mark.parametrize(
@@ -743,13 +747,13 @@ def test_figures_of_other_settings_are_refused(
 def test_a_damaged_file_is_not_added_to(
     damaged: str, tmp_path: Path, fail: Run, figures: Path
 ) -> None:
-    log, into = tmp_path / "train.log", figures / "samga.json"
+    log, figures_path = tmp_path / "train.log", figures / "samga.json"
     log.write_text(SAMGA_LOG)
-    into.write_text(damaged)
+    figures_path.write_text(damaged)
 
-    assert "samga.json" in fail("--import", log, "samga", "--into", into)
+    assert "samga.json" in fail("--import", log, "samga", "--into", figures_path)
 
-    assert into.read_text() == damaged
+    assert figures_path.read_text() == damaged
 
 
 @pytest.mark.parametrize(
@@ -783,10 +787,10 @@ def test_damaged_and_unknown_files_are_refused(
     method: str, name: str, content: bytes, tmp_path: Path, fail: Run
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    into = tmp_path / f"{method}.json"
+    figures_path = tmp_path / f"{method}.json"
 
     arguments = ("--import", tmp_path / name, method, "--seed", 1)
-    assert name in fail(*arguments, "--into", into)
+    assert name in fail(*arguments, "--into", figures_path)
 
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -845,7 +849,7 @@ def test_all_channels_are_learned_from_where_the_settings_say_it(
             tmp_path, "nice", {**settings, "channels": channels}, [1]
         )
 
-    posterior, everything = commands
+    posterior, all_channels = commands
     assert not any(text.startswith("signal.channels") for text in posterior)
     regions = "[frontal, central, temporal, parietal, occipital]"
-    assert f"signal.channels={regions}" in everything
+    assert f"signal.channels={regions}" in all_channels

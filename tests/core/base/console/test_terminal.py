@@ -14,7 +14,9 @@ from brainhive_cli.core.base.errors import install_line
 BRAINHIVE = f"{sys.executable} -m brainhive_cli"
 
 
-def run(line: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_command_line(
+    line: str, home: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a line of a shell, in which `brainhive` is this one."""
     variables = {**os.environ, "BRAINHIVE_HOME": str(home), **environment}
     script = line.replace("brainhive", BRAINHIVE)
@@ -35,10 +37,12 @@ def test_every_terminal_gets_an_exit_code_and_no_traceback(tmp_path: Path) -> No
         ("brainhive recipes > /dev/full", 1, {}),
         ("brainhive recipes é–x", 2, {"PYTHONIOENCODING": "ascii"}),
     ):
-        done = run(line, tmp_path, **variables)
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr and "this is a bug" not in done.stderr
-        assert done.stderr.count("error: ") == (code > 0)
+        process = run_command_line(line, tmp_path, **variables)
+        assert process.returncode == code, process.stderr
+        assert (
+            "Traceback" not in process.stderr and "this is a bug" not in process.stderr
+        )
+        assert process.stderr.count("error: ") == (code > 0)
 
 
 def test_figures_are_drawn_whatever_backend_a_notebook_has_set(tmp_path: Path) -> None:
@@ -52,7 +56,7 @@ def draw(prog_name):
 brainhive_cli.app.app = draw
 brainhive_cli.__main__.main()
 """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
@@ -60,7 +64,7 @@ brainhive_cli.__main__.main()
         cwd=tmp_path,
         env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.none"},
     )
-    assert done.stdout.split() == ["agg", "FALSE"], done.stderr
+    assert process.stdout.split() == ["agg", "FALSE"], process.stderr
 
 
 def test_a_broken_installation_is_named_and_traced_with_debug(
@@ -75,10 +79,10 @@ brainhive_cli.__main__.main()
 """
     for flags in ((), ("--debug",)):
         line = [sys.executable, "-c", program, *flags]
-        done = subprocess.run(
+        process = subprocess.run(
             line, capture_output=True, text=True, timeout=60, cwd=tmp_path
         )
-        assert done.returncode == 1
-        assert "error: ModuleNotFoundError: import of typer halted" in done.stderr
-        assert f"try: {install_line()} --force-reinstall; --debug " in done.stderr
-        assert ("Traceback" in done.stderr) == bool(flags)
+        assert process.returncode == 1
+        assert "error: ModuleNotFoundError: import of typer halted" in process.stderr
+        assert f"try: {install_line()} --force-reinstall; --debug " in process.stderr
+        assert ("Traceback" in process.stderr) == bool(flags)

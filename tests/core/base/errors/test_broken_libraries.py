@@ -25,9 +25,9 @@ def install(folder: Path, name: str, version: str, source: str) -> None:
     """Write a package with its metadata, as pip leaves them."""
     (folder / name).mkdir(parents=True)
     (folder / name / "__init__.py").write_text(source)
-    stated = folder / f"{name}-{version}.dist-info"
-    stated.mkdir()
-    (stated / "METADATA").write_text(
+    metadata_folder = folder / f"{name}-{version}.dist-info"
+    metadata_folder.mkdir()
+    (metadata_folder / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     )
 

@@ -32,7 +32,7 @@ def test_lack_of_memory_is_a_device_error_with_advice() -> None:
 
 
 def test_an_error_of_the_system_names_the_file_and_its_way_out() -> None:
-    for number, way in (
+    for number, hint in (
         (errno.ENOENT, "it exists"),
         (errno.ENOSPC, "free space"),
         (errno.EACCES, "permissions"),
@@ -40,7 +40,7 @@ def test_an_error_of_the_system_names_the_file_and_its_way_out() -> None:
         described = describe_error(OSError(number, os.strerror(number), "a/file"))
         assert (
             described.message == f"a/file: {os.strerror(number)}"
-            and way in described.hint
+            and hint in described.hint
         )
 
 

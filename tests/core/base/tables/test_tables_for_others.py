@@ -17,7 +17,7 @@ TURNING = ["\u202e", "\u202a", "\u2066", "\u2069", "\u200e", "\u200f", "\u061c"]
 UNSEEN = ["\u200b", "\u200d", "\u2060", "\ufeff", "\xad", "\U000e0041"]
 
 
-def read(text: str) -> list[list[str]]:
+def read_rows(text: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text)))
 
 
@@ -25,13 +25,13 @@ def read(text: str) -> list[list[str]]:
 def test_no_text_of_a_spreadsheet_is_a_formula(first_text: str) -> None:
     """Issue 86: labels and ids that begin with = + - @ ran when a table was opened."""
     label = f'{first_text}cmd|" /C calc"!A0'
-    rows = read(write_csv([label, "b"], [{label: label, "b": f"a;{first_text}x"}]))
+    rows = read_rows(write_csv([label, "b"], [{label: label, "b": f"a;{first_text}x"}]))
     assert rows == [[f"'{label}", "b"], [f"'{label}", f"a;'{first_text}x"]]
 
 
 @pytest.mark.parametrize("first_text", ["\t", "\r", "\n", "\r\n\t"])
 def test_blanks_before_a_formula_hide_none(first_text: str) -> None:
-    rows = read(write_csv(["a"], [{"a": f"{first_text}=1+1"}]))
+    rows = read_rows(write_csv(["a"], [{"a": f"{first_text}=1+1"}]))
     assert len(rows) == 2 and rows[1][0][0] == "\\"
 
 
@@ -49,7 +49,7 @@ def test_blanks_before_a_formula_hide_none(first_text: str) -> None:
     ],
 )
 def test_numbers_and_other_texts_stay_as_they_are(value: Any, text: str) -> None:
-    assert read(write_csv(["a", "b"], [{"a": value, "b": "x"}]))[1] == [text, "x"]
+    assert read_rows(write_csv(["a", "b"], [{"a": value, "b": "x"}]))[1] == [text, "x"]
 
 
 @pytest.mark.parametrize("code", STEERING + TURNING + UNSEEN)
@@ -73,10 +73,10 @@ def test_no_name_is_markup_of_markdown() -> None:
         name, ["", name], [[name, TableCell(name, name, is_best=True)]], note=name
     )
     escaped = r"\[a\](b)\`c\`\<img src=d\>!\[e\](f)\|\\n\&lt;\*g\*" + "\\\\"
-    head, _, row, *_, last = write_table(table, "md").strip().split("\n")
+    head, _, row, *_, last_line = write_table(table, "md").strip().split("\n")
     assert head == f"| | {escaped} |"
     assert row == f"| {escaped} | **{escaped}** ({escaped}) |"
-    assert last == f"{escaped}. {escaped}"
+    assert last_line == f"{escaped}. {escaped}"
 
 
 def test_no_name_is_a_command_of_latex() -> None:

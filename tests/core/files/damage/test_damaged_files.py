@@ -53,7 +53,7 @@ class Reader:
 
     name: str
     write: Callable[[Path], Any]
-    read: Callable[[Path], Any]
+    read_file: Callable[[Path], Any]
     has_digest: bool = False
 
 
@@ -64,9 +64,9 @@ def content(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return (value.shape, str(value.dtype), value.tobytes())
     if isinstance(value, dict):
-        return {key: content(each) for key, each in value.items()}
+        return {key: content(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [content(each) for each in value]
+        return [content(item) for item in value]
     return value
 
 
@@ -79,7 +79,12 @@ def targets(path: Path) -> None:
         "weights": {},
     }
     StorePlan(
-        path, IDS, [each.split("/")[1] for each in IDS], (8,), "float32", attributes
+        path,
+        IDS,
+        [image_id.split("/")[1] for image_id in IDS],
+        (8,),
+        "float32",
+        attributes,
     ).create()
     writer = TargetWriter(path)
     writer.write(writer.pending_rows, VALUES)
@@ -122,7 +127,7 @@ def read_signals(path: Path) -> Any:
     )
 
 
-def run(path: Path) -> None:
+def run_command_line(path: Path) -> None:
     folder = RunFolder(path.parent)
     folder.write_text("recipe.yaml", "seed: 1\n")
     folder.finish(Measurements(facts=Facts(mode="intra")))
@@ -172,7 +177,7 @@ READERS = [
     ),
     Reader(
         "metrics.json",
-        run,
+        run_command_line,
         lambda path: RunFolder(path.parent).measurements().as_dict(),
         has_digest=True,
     ),
@@ -235,13 +240,16 @@ def test_a_damaged_file_is_one_clear_error_or_reads_as_before(tmp_path: Path) ->
             path = tmp_path / str(seed) / str(turn) / reader.name
             path.parent.mkdir(parents=True)
             reader.write(path)
-            before = reader.read(path)
+            original = reader.read(path)
             damage(path, how, seed)
             try:
-                after = reader.read(path)
+                content_now = reader.read(path)
             except BrainhiveError as error:
                 assert error.exit_code in (1, 2, 3) and error.hint
                 assert str(tmp_path) in error.message and "\n" not in error.message
                 assert not {"this is a bug", "free space"} & set(error.hint.split("; "))
             else:
-                assert after == before or not reader.has_digest, (reader.name, how)
+                assert content_now == original or not reader.has_digest, (
+                    reader.name,
+                    how,
+                )

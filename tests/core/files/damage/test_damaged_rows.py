@@ -29,7 +29,7 @@ SIGNALS = (
 
 
 @pytest.fixture
-def own(
+def own_reader(
     world: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A copy of the world with its first subject and its run, to damage."""
@@ -62,10 +62,10 @@ def zero(path: Path, name: str) -> range:
 
 
 def refused(
-    run: Callable[[], object], path: Path, name: str, rows: range, hint: str
+    call: Callable[[], object], path: Path, name: str, rows: range, hint: str
 ) -> None:
     with pytest.raises(BrainhiveError) as caught:
-        run()
+        call()
     message = (
         re.escape(f"{path} is damaged: row ")
         + r"(\d+)"
@@ -84,8 +84,10 @@ def signals_of(home: Path) -> Path:
     return build_store_path(home / "signals", DATASET, "default", 1)
 
 
-def test_training_refuses_targets(own, run_command, align_overrides, monkeypatch):
-    path = store_of(own, "train")
+def test_training_refuses_targets(
+    own_reader, run_command, align_overrides, monkeypatch
+):
+    path = store_of(own_reader, "train")
     rows = zero(path, "embedding")
     # so that they are gathered from the file
     monkeypatch.setattr(targets, "count_free_bytes", lambda device: 0)
@@ -102,11 +104,11 @@ def test_training_refuses_targets(own, run_command, align_overrides, monkeypatch
 
 
 def test_training_and_retrieval_refuse_signals(
-    own, run_command, align_overrides, trained_run, monkeypatch
+    own_reader, run_command, align_overrides, trained_run, monkeypatch
 ):
     # so that they are read from the file
     monkeypatch.setattr(training_data, "count_free_bytes", lambda device: 0)
-    path = signals_of(own)
+    path = signals_of(own_reader)
     rows = zero(path, "train/signal")
     settings = (
         *align_overrides,
@@ -127,7 +129,7 @@ def test_training_and_retrieval_refuse_signals(
         f"run={trained_run}",
         "subjects=1",
         "sheet_rows=0",
-        f"paths.runs={own / 'runs'}",
+        f"paths.runs={own_reader / 'runs'}",
     )
     refused(
         lambda: run_command("eval-retrieval", *arguments),

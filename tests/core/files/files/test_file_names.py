@@ -38,12 +38,12 @@ def test_what_gets_a_final_name_is_on_the_disk_before(
     monkeypatch.setattr(
         os, "replace", lambda *paths: (calls.append("named"), replaced(*paths))
     )
-    (part := tmp_path / "a.part").write_text("x")
+    (partial_file := tmp_path / "a.part").write_text("x")
     (folder := tmp_path / "b.part").mkdir()
     for name in ("1", "2"):
         (folder / name).write_text(name)
-    inodes = [path.stat().st_ino for path in (part, folder / "1", folder / "2")]
-    publish(part, tmp_path / "a")
+    inodes = [path.stat().st_ino for path in (partial_file, folder / "1", folder / "2")]
+    publish(partial_file, tmp_path / "a")
     publish(folder, tmp_path / "b")
     assert calls[:2] == [inodes[0], "named"]
     assert set(calls[2:4]) == set(inodes[1:]) and calls[4:] == ["named"]

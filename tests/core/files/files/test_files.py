@@ -64,14 +64,14 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 def test_no_reader_waits_for_a_pipe_or_reads_a_device(tmp_path: Path) -> None:
     """Each would hang, or fill the memory; clips, sidecars and designs did."""
-    for name, read in READERS.items():
+    for name, read_file in READERS.items():
         os.mkfifo(tmp_path / name)
         with pytest.raises((BrainhiveError, UnfitFile)):
-            read(tmp_path / name)
+            read_file(tmp_path / name)
         (tmp_path / name).unlink()
         (tmp_path / name).symlink_to("/dev/zero")
         with pytest.raises((BrainhiveError, UnfitFile)):
-            read(tmp_path / name)
+            read_file(tmp_path / name)
 
 
 FETCHED_READERS: dict[str, Callable[[Path], Any]] = {
@@ -89,25 +89,27 @@ POINTERS = {
 }
 
 
-@pytest.mark.parametrize("way", POINTERS)
+@pytest.mark.parametrize("form", POINTERS)
 def test_files_without_content_are_counted_with_a_fetch_command(
-    tmp_path: Path, way: str
+    tmp_path: Path, form: str
 ) -> None:
     """Links of DataLad, and the small files that Git LFS and git-annex leave."""
-    for name, read in FETCHED_READERS.items():
+    for name, read_file in FETCHED_READERS.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         for absent in (path, path.with_name(f"other_{path.name}")):
-            if (text := POINTERS[way]) is None:
+            if (text := POINTERS[form]) is None:
                 absent.symlink_to("../.git/annex/objects/0k/MD5E-s1--1d8/MD5E-s1--1d8")
             else:
                 absent.write_text(text)
         with pytest.raises(NotFetched) as caught:
-            read(path)
+            read_file(path)
         assert path.name in caught.value.message and "2 of 2" in caught.value.message
-        assert way in caught.value.hint
-        listed = Input.of_file([path], path, "fetch it")
-        assert listed.is_missing and way in str(listed.error and listed.error.hint)
+        assert form in caught.value.hint
+        input_row = Input.of_file([path], path, "fetch it")
+        assert input_row.is_missing and form in str(
+            input_row.error and input_row.error.hint
+        )
         for absent in path.parent.iterdir():
             absent.is_dir() or absent.unlink()
 
@@ -278,8 +280,8 @@ def test_a_walk_lists_folders_that_it_does_not_enter(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("")
 
-    def walk(*where: Any, **fields: Any) -> list[str]:
-        return [path for path, _ in files.walk(tmp_path, *where, **fields)]
+    def walk(*arguments: Any, **fields: Any) -> list[str]:
+        return [path for path, _ in files.walk(tmp_path, *arguments, **fields)]
 
     assert walk() == ["a", "a/2", "b", "b/in", "b/in/1"]
     assert walk(enters=lambda name: name != "b") == ["a", "a/2", "b"]
@@ -380,13 +382,13 @@ def test_leftovers_of_dead_processes_and_old_ones_of_others_go(
 ) -> None:
     machine, dead = files._hash_machine(), 2**22 + 5
     assert len(machine) == 8 and not files.is_running(dead)
-    other = "00000000"
+    other_host = "00000000"
     parts = {
         "dead": part_of(tmp_path, machine, dead, ".h5"),
         "alive": part_of(tmp_path, machine, os.getppid()),
-        "new elsewhere": part_of(tmp_path, other, 5),
-        "old elsewhere": part_of(tmp_path, other, 6),
-        "touched elsewhere": part_of(tmp_path, other, 7),
+        "new elsewhere": part_of(tmp_path, other_host, 5),
+        "old elsewhere": part_of(tmp_path, other_host, 6),
+        "touched elsewhere": part_of(tmp_path, other_host, 7),
     }
     nobody = tmp_path / ".a.part"
     nobody.write_text("x")
@@ -446,18 +448,18 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
 def test_room_is_required_before_the_first_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = list[Path]()
+    checked_folders = list[Path]()
 
     def usage(path: Path) -> Any:
-        asked.append(path)
+        checked_folders.append(path)
         return SimpleNamespace(free=1000)
 
     monkeypatch.setattr("shutil.disk_usage", usage)
-    new = tmp_path / "a/b"
-    assert files.require_free_space(new, 1000, "the store", "make room") == 1000
+    new_folder = tmp_path / "a/b"
+    assert files.require_free_space(new_folder, 1000, "the store", "make room") == 1000
     with pytest.raises(BrainhiveError) as caught:
-        files.require_free_space(new, 1001, "the store", "make room")
-    assert caught.value.hint == "make room" and asked == [tmp_path] * 2
+        files.require_free_space(new_folder, 1001, "the store", "make room")
+    assert caught.value.hint == "make room" and checked_folders == [tmp_path] * 2
 
 
 def test_a_home_of_an_unknown_user_is_refused(monkeypatch):

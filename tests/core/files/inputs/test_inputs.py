@@ -13,14 +13,14 @@ def absent(name: str, text: str = FETCH, **fields: object) -> Input:
 
 
 def test_each_input_has_one_of_five_states() -> None:
-    for one, state, is_missing in (
+    for input_row, state, is_missing in (
         (Input("a"), "here", False),
         (Input("a", 3), "to download", False),
         (absent("a"), "missing", True),
         (absent("a", is_optional=True), "missing (optional)", False),
         (absent("a", note="for embed"), "for embed", False),
     ):
-        assert one.state.startswith(state) and one.is_missing == is_missing
+        assert input_row.state.startswith(state) and input_row.is_missing == is_missing
     assert absent("a").as_dict()["line"] == FETCH
 
 

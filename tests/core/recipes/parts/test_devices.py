@@ -315,7 +315,7 @@ def test_commands_run_there_from_pictures_to_metrics(
         "prior={kind: fusion_prior, hidden_size: 32, intermediate_size: 64}",
         "resolution_px=32",
     )
-    few = (
+    few_overrides = (
         "run.workers=0",
         "sample_items=2",
         "train.steps=2",
@@ -325,7 +325,13 @@ def test_commands_run_there_from_pictures_to_metrics(
     run_command("embed", DEMO, colours, "run.workers=0")
     run_command("embed", folder, colours, "run.workers=0")
     run_command(
-        "train-prior", folder, colours, sdxl, *small, *few, f"similarity=[{COLOURS!r}]"
+        "train-prior",
+        folder,
+        colours,
+        sdxl,
+        *small,
+        *few_overrides,
+        f"similarity=[{COLOURS!r}]",
     )
     cell = ("subjects=1", "train.epochs=2", "train.selection=test", f"prior={prior}")
     run_folder = run_command("train-align", *ALIGN_OVERRIDES, *cell).folder

@@ -53,8 +53,10 @@ def test_sizes_that_differ_from_those_of_the_prior_are_refused(
 def test_a_key_that_does_nothing_with_these_recordings_is_said(
     run_command, align_overrides, world, tmp_path, capsys
 ):
-    more = ("subjects=1", "train.epochs=1", "signal.normalise=channel")
-    run_command("train-align", *align_overrides, f"paths.runs={tmp_path}", *more)
+    extra_overrides = ("subjects=1", "train.epochs=1", "signal.normalise=channel")
+    run_command(
+        "train-align", *align_overrides, f"paths.runs={tmp_path}", *extra_overrides
+    )
     assert (
         "signal.scale=0.2 has no effect with signal.normalise=channel"
         in capsys.readouterr().err
@@ -65,5 +67,5 @@ def test_a_check_says_which_part_of_the_recordings_is_not_there(align_overrides,
     recipe = train_align.Recipe.resolve(
         "train-align", None, {}, [*align_overrides, "signal.window_ms=[0, 5000]"]
     )
-    (told,) = describe_missing(list_inputs(train_align, recipe))
-    assert told.startswith("the window [0.0, 5000.0] ms reaches beyond")
+    (message,) = describe_missing(list_inputs(train_align, recipe))
+    assert message.startswith("the window [0.0, 5000.0] ms reaches beyond")

@@ -22,10 +22,12 @@ from brainhive_cli.reports.sentences.sentences import MEANINGS, explain_caveats
 
 
 def test_a_title_and_a_protocol_name_caveats_in_order() -> None:
-    both = [SELECTED_ON_TEST, SIMULATED]
+    caveats = [SELECTED_ON_TEST, SIMULATED]
 
-    assert extend_title("Retrieval", both) == "Retrieval (simulated, selected on test)"
-    assert extend_protocol("intra", both) == "intra, simulated, selected on test"
+    assert (
+        extend_title("Retrieval", caveats) == "Retrieval (simulated, selected on test)"
+    )
+    assert extend_protocol("intra", caveats) == "intra, simulated, selected on test"
     assert (
         extend_title("Retrieval", []) == extend_protocol("Retrieval", []) == "Retrieval"
     )
@@ -36,9 +38,9 @@ def test_a_caveat_that_another_includes_is_left_out() -> None:
 
 
 def test_the_caveats_of_a_metric_are_data() -> None:
-    plain = ("top1", 0.5, 10, 5, 0.2, None, None, (1,))
+    fields = ("top1", 0.5, 10, 5, 0.2, None, None, (1,))
     metric = Metric(
-        *plain,
+        *fields,
         "intra, a data set that is called simulated",
         "test",
         "none",
@@ -64,13 +66,13 @@ def test_every_caveat_of_a_result_is_explained_behind_the_sign() -> None:
 
 def test_one_sign_means_one_caveat() -> None:
     """Issue 84, row E: simulated and selected on test had the same dagger."""
-    both = [SELECTED_ON_TEST, SIMULATED]
+    caveats = [SELECTED_ON_TEST, SIMULATED]
 
     assert len(set(CAVEATS.values())) == len(CAVEATS)
-    assert mark("0.5", both) == "0.5†‡" and mark("0.5", []) == "0.5"
-    assert list_footnotes(both) == "† simulated; ‡ selected on test"
-    assert add_footnotes("Intra, simulated.", both[1:]) == (
+    assert mark("0.5", caveats) == "0.5†‡" and mark("0.5", []) == "0.5"
+    assert list_footnotes(caveats) == "† simulated; ‡ selected on test"
+    assert add_footnotes("Intra, simulated.", caveats[1:]) == (
         "Intra, simulated. † simulated"
     )
-    noted = add_footnotes("N 40.", both)
-    assert add_footnotes(noted, both) == noted
+    noted = add_footnotes("N 40.", caveats)
+    assert add_footnotes(noted, caveats) == noted

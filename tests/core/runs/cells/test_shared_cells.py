@@ -71,22 +71,25 @@ def test_workers_repeat_only_the_cells_of_killed_workers(
 
     shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
     workers = [brainhive(*shared, wait=False) for _ in range(2)]
-    run = tmp_path / "shared/train-align" / first_run_folder.name
-    wait_for(lambda: len(epochs_of(run)) > 10, *workers)
+    run_folder = tmp_path / "shared/train-align" / first_run_folder.name
+    wait_for(lambda: len(epochs_of(run_folder)) > 10, *workers)
     workers[0].send_signal(signal.SIGKILL)
     ends = [worker.communicate(timeout=120) for worker in workers]
 
     assert workers[1].returncode == 0, ends
-    assert results_of(run) == results_of(first_run_folder)
+    assert results_of(run_folder) == results_of(first_run_folder)
     counts, cells = (
-        epochs_of(run),
-        {event["cell"] for event in RunFolder(run).events() if "by" in event},
+        epochs_of(run_folder),
+        {event["cell"] for event in RunFolder(run_folder).events() if "by" in event},
     )
     assert (
         len(cells) <= 1
         and {cell for (cell, _), count in counts.items() if count > 1} <= cells
     )
-    assert len(counts) == 4 * 16 and not [*run.rglob(".*.cell"), *run.rglob(".*part*")]
+    assert len(counts) == 4 * 16 and not [
+        *run_folder.rglob(".*.cell"),
+        *run_folder.rglob(".*part*"),
+    ]
 
 
 def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
@@ -96,18 +99,20 @@ def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
     first_run_folder = run_command(*line, f"paths.runs={tmp_path / 'alone'}").folder
 
     shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
-    run = tmp_path / "shared/train-align" / first_run_folder.name
+    run_folder = tmp_path / "shared/train-align" / first_run_folder.name
     worker = brainhive(*shared, wait=False)
-    wait_for(lambda: len(epochs_of(run)) > 3, worker)
+    wait_for(lambda: len(epochs_of(run_folder)) > 3, worker)
     worker.send_signal(signal.SIGUSR1)
     _, errors = worker.communicate(timeout=60)
 
     assert worker.returncode == 75 and "try: " in errors
-    assert list(run.glob("checkpoints/*.pt")) and not list(run.rglob(".*.cell"))
-    begun = len(epochs_of(run))
-    assert begun < 40 and run_command(*shared).folder == run
-    assert results_of(run) == results_of(first_run_folder) and set(
-        epochs_of(run).values()
+    assert list(run_folder.glob("checkpoints/*.pt")) and not list(
+        run_folder.rglob(".*.cell")
+    )
+    begun = len(epochs_of(run_folder))
+    assert begun < 40 and run_command(*shared).folder == run_folder
+    assert results_of(run_folder) == results_of(first_run_folder) and set(
+        epochs_of(run_folder).values()
     ) == {1}
 
 

@@ -20,7 +20,7 @@ MINDEYE2 = (
 
 
 @pytest.fixture(autouse=True)
-def nothing(home: Path, image_networks_absent: Path) -> Path:
+def empty_home(home: Path, image_networks_absent: Path) -> Path:
     """A home without files, and empty caches of weights."""
     return home
 
@@ -93,12 +93,12 @@ def test_all_that_is_missing_is_named() -> None:
 
 
 def test_what_is_present_is_no_longer_missing(
-    nothing: Path, hub_cache: Callable[..., Path]
+    empty_home: Path, hub_cache: Callable[..., Path]
 ) -> None:
     initial_missing = missing(inputs_of("train-align", "papers/neurons-brain"))
-    (nothing / "data/cc2017").mkdir(parents=True)
+    (empty_home / "data/cc2017").mkdir(parents=True)
     torch.save(
-        {"proj": torch.zeros(2, 2)}, nothing / "data/cc2017/coco_tokens_avg_proj.pth"
+        {"proj": torch.zeros(2, 2)}, empty_home / "data/cc2017/coco_tokens_avg_proj.pth"
     )
     weights = (
         hub_cache("pscotti/mindeyev2", "dataset") / MINDEYE2.partition("mindeyev2/")[2]

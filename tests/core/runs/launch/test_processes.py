@@ -86,7 +86,8 @@ def test_cells_are_shared_whole(world, align_overrides, tmp_path, run_command):
         mine, theirs = weights(first_result.folder, cell), weights(two.path, cell)
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
     documents = [
-        run.measurements().as_dict() for run in (two, RunFolder(first_result.folder))
+        folder.measurements().as_dict()
+        for folder in (two, RunFolder(first_result.folder))
     ]
     took = [
         cell.pop("took")
@@ -120,12 +121,13 @@ def test_one_cell_is_trained_in_parallel_as_by_one_process(
         max(float((mine[key] - theirs[key]).abs().max()) for key in mine)
         < SUMMED_OTHERWISE
     )
-    ours, other = (
-        made.scopes[cell]["top1"] for made in (first_result.metrics, two.measurements())
+    ours, other_weights = (
+        metrics.scopes[cell]["top1"]
+        for metrics in (first_result.metrics, two.measurements())
     )
     # one near tie may flip
-    assert other.value == pytest.approx(ours.value, abs=1 / ours.n)
-    assert (other.n, other.pool) == (ours.n, ours.pool)
+    assert other_weights.value == pytest.approx(ours.value, abs=1 / ours.n)
+    assert (other_weights.n, other_weights.pool) == (ours.n, ours.pool)
     # else one process is compared with itself
     assert two.read_json("environment.json")["processes"] == 2
 
@@ -157,12 +159,12 @@ def test_the_killed_process_is_reported_as_the_cause(
         "--allow-code",
         *TWO,
     )
-    error, way = ended.stderr.splitlines()[-2:]
+    error, hint = ended.stderr.splitlines()[-2:]
     assert ended.returncode == 5 and "error" not in "".join(
         ended.stderr.splitlines()[:-2]
     )
     assert error.startswith("error: process 1 of the launch was killed (SIGKILL)")
-    assert way.startswith("  try: a smaller train.batch_size; ")
+    assert hint.startswith("  try: a smaller train.batch_size; ")
 
 
 @pytest.mark.nightly

@@ -17,10 +17,10 @@ def test_time_and_memory_are_estimated_from_earlier_work(
         Work("demo, nice", 50, "epochs").remember(
             tmp_path, KEY, seconds, int(3e7 * seconds)
         )
-    shown = WORK.estimate(tmp_path, KEY)
+    estimate = WORK.estimate(tmp_path, KEY)
     for fact in ("7 min", "200 epochs", "2 s"):
-        assert fact in shown["time"]
-    assert "3.0 GB" in shown["memory"]
+        assert fact in estimate["time"]
+    assert "3.0 GB" in estimate["memory"]
     other_work = Work("demo, atm", 1, "epochs")
     assert list(
         other_work.estimate(tmp_path, other_work.key("train-align", "cpu"))

@@ -23,9 +23,9 @@ def moving(
     """A home with a prior, a generator and pictures of its own; and its commands, run
     wherever it lies.
     """
-    old = tmp_path / "old"
+    old_home = tmp_path / "old"
     for source, name in ((prior, "models/prior"), (generator, "models/generator")):
-        shutil.copytree(source, old / name)
+        shutil.copytree(source, old_home / name)
     monkeypatch.chdir(tmp_path)  # home is not where commands are run
 
     def commands(home: Path) -> dict[str, tuple[str, ...]]:
@@ -49,28 +49,30 @@ def moving(
             "reconstruct": (f"prior={home}/models/prior", *drawing),
         }
 
-    return old, commands
+    return old_home, commands
 
 
 def test_a_moved_home_has_finished_what_it_had_finished(
     run_command, moving, tmp_path: Path
 ):
-    old, commands = moving
+    old_home, commands = moving
     run_folders_by_name = {
         command: run_command(command, *given_command).folder
-        for command, given_command in commands(old).items()
+        for command, given_command in commands(old_home).items()
     }
 
-    new = old.rename(tmp_path / "new")
+    new_home = old_home.rename(tmp_path / "new")
     second_run_folders_by_name = {
         command: run_command(command, *given_command).folder
-        for command, given_command in commands(new).items()
+        for command, given_command in commands(new_home).items()
     }
 
     for command, folder in run_folders_by_name.items():
-        assert second_run_folders_by_name[command] == new / folder.relative_to(old)
+        assert second_run_folders_by_name[command] == new_home / folder.relative_to(
+            old_home
+        )
         if command != "embed":
-            assert len(list((new / "runs" / command).iterdir())) == 1
-    documents = [*new.glob("runs/**/*.yaml"), *new.glob("runs/**/*.json")]
+            assert len(list((new_home / "runs" / command).iterdir())) == 1
+    documents = [*new_home.glob("runs/**/*.yaml"), *new_home.glob("runs/**/*.json")]
     stored = [file for file in documents if file.name != "environment.json"]
-    assert stored and not [file for file in stored if str(old) in file.read_text()]
+    assert stored and not [file for file in stored if str(old_home) in file.read_text()]

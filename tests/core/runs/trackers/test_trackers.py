@@ -34,13 +34,15 @@ def test_tensorboard_gets_the_log_a_run_for_each_cell(
         for line in (result.folder / "log.jsonl").read_text().splitlines()
     ]
     for cell in ("sub-01_seed-1", "sub-02_seed-1"):
-        shown = result.folder / "tensorboard" / f"{cell} (trained on simulated signals)"
-        curves = accumulator.EventAccumulator(str(shown)).Reload()
+        log_folder = (
+            result.folder / "tensorboard" / f"{cell} (trained on simulated signals)"
+        )
+        curves = accumulator.EventAccumulator(str(log_folder)).Reload()
         for name in ("loss", "validation_top1"):
-            told = [(each["epoch"], each[name]) for each in log if each["cell"] == cell]
-            drawn = [(point.step, point.value) for point in curves.Scalars(name)]
-            assert len(told) == 3 and drawn == [
-                (epoch, pytest.approx(value)) for epoch, value in told
+            logged = [(row["epoch"], row[name]) for row in log if row["cell"] == cell]
+            points = [(point.step, point.value) for point in curves.Scalars(name)]
+            assert len(logged) == 3 and points == [
+                (epoch, pytest.approx(value)) for epoch, value in logged
             ]
     assert "epoch" not in curves.Tags()["scalars"]
 

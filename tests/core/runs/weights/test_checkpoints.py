@@ -37,8 +37,8 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 
 
 def step_of(checkpoint: Checkpoint) -> int | None:
-    found = checkpoint.load(ALONE)
-    return found and found["step"]
+    state = checkpoint.load(ALONE)
+    return state and state["step"]
 
 
 def test_the_newest_is_loaded_and_the_one_before_is_kept(
@@ -82,8 +82,8 @@ def test_a_reader_leaves_the_first_look_to_the_main_process(
     waited = list[int]()
     monkeypatch.setattr(Launch, "barrier", lambda launch: waited.append(launch.rank))
     for rank in (0, 1):
-        found = checkpoint.load(Launch(rank, 2, torch.device("cpu")))
-        assert found is not None and found["step"] == 3
+        state = checkpoint.load(Launch(rank, 2, torch.device("cpu")))
+        assert state is not None and state["step"] == 3
     assert waited == [0, 1]
 
 
