@@ -66,15 +66,15 @@ def test_an_example_runs_on_runs_and_stores(
 def test_an_example_runs_on_arrays(home: Path, name: str) -> None:
     random = np.random.default_rng(0)
     labels = ["cat", "dog", "owl"] * 12
-    shown = [f"{label}/{number}.png" for number, label in enumerate(labels)]
-    for file in shown:
+    picture_names = [f"{label}/{number}.png" for number, label in enumerate(labels)]
+    for file in picture_names:
         path = home / "pictures" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 255, (32, 32, 3), np.uint8)).save(path)
     variables = {
         "api": api,
         "X": random.normal(size=(len(labels), 4, 20)),
-        "shown": shown,
+        "shown": picture_names,
         "labels": labels,
         "runs": np.arange(len(labels)) // 12,
         "channels": ["Pz", "Oz", "O1", "O2"],

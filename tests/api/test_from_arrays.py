@@ -35,7 +35,7 @@ def read_colours(paths):
 
 
 @pytest.fixture
-def shown(home, monkeypatch):
+def pictures_shown(home, monkeypatch):
     """Names of the shown pictures, from a folder without splits."""
     monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "1")
     root = paint_pictures(home / "pictures", 30, 1)
@@ -43,13 +43,15 @@ def shown(home, monkeypatch):
     return np.random.default_rng(0).permutation(names * 4).tolist()
 
 
-def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> None:
-    colours = read_colours([home / "pictures" / name for name in shown])
+def test_arrays_epochs_and_xarray_are_one_store_and_one_result(
+    home, pictures_shown
+) -> None:
+    colours = read_colours([home / "pictures" / name for name in pictures_shown])
     signal = simulate(2 * colours, len(NAMES), len(TIMES_S))
-    session = ["b" if row % 2 else "a" for row in range(len(shown))]
+    session = ["b" if row % 2 else "a" for row in range(len(pictures_shown))]
     options = {"encoders": [COLOURS], "session": session, "test_share": 0.3}
     options["onset_s"] = "in order"
-    trained, evaluated = api.fit(signal, shown, "pictures", **options, **AXES)
+    trained, evaluated = api.fit(signal, pictures_shown, "pictures", **options, **AXES)
     top1 = {
         row["scope"]: row
         for row in evaluated.metrics()
@@ -68,16 +70,20 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
     array = xarray.DataArray(
         signal.transpose(2, 0, 1),
         dims=("time", "trials", "channel"),
-        coords={"time": TIMES_S, "channel": list(NAMES), "stimulus": ("trials", shown)},
+        coords={
+            "time": TIMES_S,
+            "channel": list(NAMES),
+            "stimulus": ("trials", pictures_shown),
+        },
         attrs={"unit": "uV"},
     )
     expected = api.open_signals("pictures", 1)
-    for trials, pictures in ((epochs, shown), (array, "stimulus")):
+    for trials, pictures in ((epochs, pictures_shown), (array, "stimulus")):
         steps = {"whitened": False, "averaged": False, "onset_s": "in order"}
         stored = api.store_trials(
             trials, pictures, dataset, session=session, name="other", **steps
         )
-        assert (len(stored.image_ids), stored.caveats) == (len(shown), [])
+        assert (len(stored.image_ids), stored.caveats) == (len(pictures_shown), [])
         other_signals = api.open_signals("pictures", 1, "other")
         for split, recording in expected.splits.items():
             np.testing.assert_allclose(
@@ -92,9 +98,9 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
             assert list(other_signals[split].image_ids) == list(recording.image_ids)
 
     # epochs with known pictures, and an array of the model's size without axes
-    ranked = api.decode(trained, epochs, pictures=shown)
+    ranked = api.decode(trained, epochs, pictures=pictures_shown)
     assert len(ranked.ranks) == len(ranked.index) == len(ranked.image_ids)
-    ranked_pictures = {shown[row].removesuffix(".png") for row in ranked.index}
+    ranked_pictures = {pictures_shown[row].removesuffix(".png") for row in ranked.index}
     assert ranked_pictures == set(ranked.gallery)
     unranked = api.decode(str(trained.path), signal)
     np.testing.assert_allclose(
@@ -297,11 +303,11 @@ def test_categories_with_few_trials_get_as_many_folds(home) -> None:
 
 
 @pytest.mark.parametrize(
-    ("onset_s", "side", "has_caveat"),
+    ("onset_s", "compared_side", "has_caveat"),
     [(None, "conditional", True), ("in order", "above chance", False)],
 )
 def test_rows_of_unknown_order_are_claimed_under_a_condition(
-    home, onset_s, side, has_caveat
+    home, onset_s, compared_side, has_caveat
 ) -> None:
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1], 30))
     signal = simulate(2 * np.eye(2)[labels], 4, 3)
@@ -311,18 +317,18 @@ def test_rows_of_unknown_order_are_claimed_under_a_condition(
     _, evaluated = api.fit(signal, categories, **axes)
 
     facts = evaluated.measurements.facts
-    assert facts.answers[0].side == side
+    assert facts.answers[0].side == compared_side
     assert facts.verdict.startswith("above chance")
     assert (ORDER_UNKNOWN in facts.caveats) == has_caveat
     assert ("only if" in str(evaluated)) == has_caveat
 
 
-@pytest.mark.parametrize("by", ["name", "values"])
-def test_a_channel_of_triggers_is_refused(home, by) -> None:
+@pytest.mark.parametrize("channel_name", ["name", "values"])
+def test_a_channel_of_triggers_is_refused(home, channel_name) -> None:
     labels = np.tile([0, 1], 20)
     signal = simulate(np.eye(2)[labels], 4, 3)
     signal[:, 3] = 1 + labels[:, None]
-    name = "STI 014" if by == "name" else "A4"
+    name = "STI 014" if channel_name == "name" else "A4"
     axes = AXES | {"channels": ["Oz", "Pz", "Cz", name], "times_s": TIMES_S[:3]}
 
     with pytest.raises(BrainhiveError, match=name):
@@ -385,9 +391,10 @@ def test_responses_to_the_next_label_are_no_decoding_of_this_one(home, design) -
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("axes", "side"), [({"onset_s": "in order"}, "not testable"), ({}, "conditional")]
+    ("axes", "compared_side"),
+    [({"onset_s": "in order"}, "not testable"), ({}, "conditional")],
 )
-def test_rows_in_order_tell_labels_in_blocks(home, axes, side) -> None:
+def test_rows_in_order_tell_labels_in_blocks(home, axes, compared_side) -> None:
     """A slow drift predicts them, too, which rows of unknown order cannot show."""
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), 10)[None].repeat(5, 0)
@@ -401,7 +408,7 @@ def test_rows_in_order_tell_labels_in_blocks(home, axes, side) -> None:
     # predictions have the same caveats as the evaluation
     decoded = trained.predictions(cell=trained.cells[0].name)
     assert decoded.caveats == list(top1.caveats)
-    assert top1.value > 0.6 and answer.side == side
+    assert top1.value > 0.6 and answer.side == compared_side
     assert ("order of trials unknown" in top1.caveats) == (not axes)
     assert ("signal or time" in top1.caveats) == bool(axes)
 

@@ -30,7 +30,7 @@ def brainhive(*arguments: str) -> Any:
 def test_with_json_an_error_is_a_document_on_stdout(
     home: Path,
 ) -> None:
-    for arguments, code, told, hint in (
+    for arguments, code, message, hint in (
         (["embed", "no.such.key=1"], 2, "key 'no'", "encoders"),
         (["embed", "--datset", "x"], 2, "--datset", "brainhive help embed"),
         (["embedd"], 2, "embedd", "brainhive help"),
@@ -45,8 +45,8 @@ def test_with_json_an_error_is_a_document_on_stdout(
         document = json.loads(process.stdout)
         assert document.keys() == {"error", "hint", "exit_code"}
         assert process.exit_code == document["exit_code"] == code
-        assert told in document["error"] and hint in document["hint"]
-        assert told in process.stderr
+        assert message in document["error"] and hint in document["hint"]
+        assert message in process.stderr
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
@@ -99,11 +99,11 @@ def test_a_reader_that_goes_away_is_no_error(
 ) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    with open(writing, "w", buffering=1) as closed:
+    with open(writing, "w", buffering=1) as closed_pipe:
         monkeypatch.setattr(
             doctor,
             "run",
-            lambda *_: monkeypatch.setattr(sys, "stdout", closed) or RESULT,
+            lambda *_: monkeypatch.setattr(sys, "stdout", closed_pipe) or RESULT,
         )
         process = brainhive("doctor")
     assert process.exit_code == 1 and process.stderr == ""
@@ -117,8 +117,8 @@ def test_every_command_takes_a_run_with_and_without_its_flag(
         ["explain"],
         ["reconstruct", "--prior", "identity"],
     ):
-        for run in (["nothing"], ["--run", "nothing"]):
-            process = brainhive(*arguments, *run)
+        for run_arguments in (["nothing"], ["--run", "nothing"]):
+            process = brainhive(*arguments, *run_arguments)
             assert (
                 process.exit_code == 3
                 and "no train-align run 'nothing'" in process.stderr

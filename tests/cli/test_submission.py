@@ -95,10 +95,10 @@ def run_task(folder: Path, job: int, number: int, step: str = "train-align") -> 
     variables = {"SLURM_ARRAY_JOB_ID": str(job), "SLURM_ARRAY_TASK_ID": str(number)}
     with open(folder / f"logs/{job}_{number}.txt", "a") as log:
         script = ["bash", str(folder / f"{step}.sh")]
-        done = subprocess.run(
+        process = subprocess.run(
             script, env={**os.environ, **variables}, stdout=log, stderr=log, check=False
         )
-    return done.returncode
+    return process.returncode
 
 
 def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeypatch):
@@ -106,16 +106,16 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
     result = call(*line, *PLAN, "--submit", "--check")
 
     assert result.exit_code == 0, result.output
-    script, _, after = result.stdout.rpartition("#")
-    assert after.strip() and "hf download" not in after
-    wanted = (
+    script, _, remaining_text = result.stdout.rpartition("#")
+    assert remaining_text.strip() and "hf download" not in remaining_text
+    expected_lines = (
         "--array=0-1",
         "--partition=gpu,long",
         "--mem=32G",
         "--time=1-02:00:00",
         "--requeue",
     )
-    assert all(f"#SBATCH {option}\n" in script for option in wanted)
+    assert all(f"#SBATCH {option}\n" in script for option in expected_lines)
     assert "--gpus-per-node" not in script and "HF_HUB_OFFLINE=1" in script
     assert (
         subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode
@@ -173,8 +173,8 @@ def test_a_line_is_submitted_once_and_then_found_finished(line, queue, tmp_path)
         and len(calls(queue)) == 1
     )
     # a finished line that would read other signals
-    others = f"paths.signals={tmp_path / 'others'}"
-    assert "job 12" in call(*line, "--submit", others).stderr
+    other_store = f"paths.signals={tmp_path / 'others'}"
+    assert "job 12" in call(*line, "--submit", other_store).stderr
 
 
 def test_a_script_that_a_file_names_needs_permission(
@@ -335,12 +335,14 @@ def test_a_scheduler_that_is_absent_or_refuses_is_named(
 
 
 def test_missing_inputs_end_a_submission_before_the_scheduler(line, queue, tmp_path):
-    for argument, code, what in (
+    for argument, code, problem in (
         (f"paths.embeddings={tmp_path}", 3, "no train embeddings"),
         ("--again", 2, "--again"),
     ):
         result = call(*line, argument, "--submit")
-        assert result.exit_code == code and what in result.stderr and not calls(queue)
+        assert (
+            result.exit_code == code and problem in result.stderr and not calls(queue)
+        )
 
 
 def test_a_folder_with_a_backslash_is_refused(line, tmp_path, monkeypatch):

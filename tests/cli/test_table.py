@@ -10,9 +10,9 @@ from brainhive_cli.app import app
 
 
 def completed(line: str, shell: str = "bash") -> list[str]:
-    words = line.split(" ")
+    typed_words = line.split(" ")
     asked: dict[str, dict[str, str]] = {
-        "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
+        "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(typed_words) - 1)},
         "zsh": {"_TYPER_COMPLETE_ARGS": line},
         "fish": {
             "_TYPER_COMPLETE_ARGS": line,

@@ -113,8 +113,8 @@ def audit_findings(folder: Path) -> dict[str, float | None]:
 
 def lenient_ties(folder: Path) -> None:
     """Write equal similarities, and a claim that counts ties as hits."""
-    ones = np.ones((N, D), np.float32)
-    values = scale_to_unit(ones) @ scale_to_unit(ones).T
+    one_vectors = np.ones((N, D), np.float32)
+    values = scale_to_unit(one_vectors) @ scale_to_unit(one_vectors).T
     best = (values > np.diag(values)[:, None]).sum(1) == 0
     write_result(folder, {"top1": 100 * float(best.mean())}, similarity=values)
 
@@ -230,8 +230,8 @@ def trials_as_independent(folder: Path) -> None:
         @ scale_to_unit(gallery).T
     )
     share = score_top_k(values, 1, target) / 100
-    half = 1.96 * (share * (1 - share) / 2000) ** 0.5
-    claims = {"top1": share, "ci": [share - half, share + half]}
+    half_width = 1.96 * (share * (1 - share) / 2000) ** 0.5
+    claims = {"top1": share, "ci": [share - half_width, share + half_width]}
     write_result(folder, claims, None, similarity=values, target=target)
 
 

@@ -59,7 +59,7 @@ def study():
 
 
 @pytest.fixture(scope="module")
-def measured(folder):
+def measure_folder(folder):
     return folder.measurements()
 
 
@@ -68,14 +68,14 @@ def invoke(*arguments):
     return CliRunner().invoke(app, ["calibrate", *arguments])
 
 
-def test_every_arm_is_measured_after_every_amount(measured):
-    amounts = [amount.name for amount in measured.facts.amounts]
-    assert amounts == ["10 pictures", "everything"] and not measured.missing
+def test_every_arm_is_measured_after_every_amount(measure_folder):
+    amounts = [amount.name for amount in measure_folder.facts.amounts]
+    assert amounts == ["10 pictures", "everything"] and not measure_folder.missing
     arms = [*ARMS[1:], *ALIGNMENTS]
     names = {ZERO_SHOT, *(f"{arm} · {amount}" for arm in arms for amount in amounts)}
-    assert names <= measured.scopes.keys()
+    assert names <= measure_folder.scopes.keys()
     for name in names:
-        metrics = measured.scopes[name]
+        metrics = measure_folder.scopes[name]
         assert list(metrics) == ["top1", "top5", "mrr"]
         top1 = metrics["top1"]
         assert (top1.n, top1.pool) == (PEOPLE * TESTED, TESTED)
@@ -88,40 +88,44 @@ def test_every_arm_is_measured_after_every_amount(measured):
         assert top1.split == "test" and top1.selected is False
     # permuted labels are at chance, and the right labels are above chance
     for amount in amounts:
-        for metric in measured.scopes[f"{PERMUTED_SCRATCH} · {amount}"].values():
+        for metric in measure_folder.scopes[f"{PERMUTED_SCRATCH} · {amount}"].values():
             assert metric.low <= metric.chance <= metric.high
-    top5 = measured.scopes["scratch · everything"]["top5"]
+    top5 = measure_folder.scopes["scratch · everything"]["top5"]
     assert top5.low > top5.chance
     # the two other people choose the strength of transfer
-    for choice in measured.facts.strength.values():
+    for choice in measure_folder.facts.strength.values():
         assert (choice.chosen_by, choice.people) == ("people", 2)
         assert set(choice.mrr["everything"]) == {"zero-shot", "1", "0.1"}
 
 
-def test_the_headline_is_transfer_and_each_person_is_told(measured):
-    whole_top1 = measured.scopes["transfer · everything"]["top1"]
-    overall = measured.overall["top1"]
+def test_the_headline_is_transfer_and_each_person_is_told(measure_folder):
+    whole_top1 = measure_folder.scopes["transfer · everything"]["top1"]
+    overall = measure_folder.overall["top1"]
     assert (overall.value, overall.low) == (whole_top1.value, whole_top1.low)
-    people = [measured.scopes[f"sub-{subject:02d}"]["top1"] for subject in (1, 2, 3)]
+    people = [
+        measure_folder.scopes[f"sub-{subject:02d}"]["top1"] for subject in (1, 2, 3)
+    ]
     assert np.mean([person.value for person in people]) == pytest.approx(
         whole_top1.value
     )
-    gain = measured.scopes["transfer over zero-shot · everything"]["top1_gain"]
-    zero_shot = measured.scopes[ZERO_SHOT]["top1"]
+    gain = measure_folder.scopes["transfer over zero-shot · everything"]["top1_gain"]
+    zero_shot = measure_folder.scopes[ZERO_SHOT]["top1"]
     assert gain.value == pytest.approx(whole_top1.value - zero_shot.value)
     assert gain.chance == 0 and gain.low < gain.value < gain.high
-    finding = state_finding(measured)
+    finding = state_finding(measure_folder)
     assert "simulated EEG" in finding and "3 new people" in finding
 
 
 @pytest.mark.nightly
 def test_a_page_has_the_finding_and_a_line_for_each_person(
-    folder, measured, run_command, tmp_path
+    folder, measure_folder, run_command, tmp_path
 ):
     page = tmp_path / "page.html"
     run_command("report", f"runs={[str(folder.path)]}", f"to={page}")
     beginning, _, body = page.read_text().partition('<div class="body">')
-    assert state_finding(measured) in html.unescape(beginning).replace("\xa0", " ")
+    assert state_finding(measure_folder) in html.unescape(beginning).replace(
+        "\xa0", " "
+    )
     assert "3 subjects" in beginning
     # both figures are above the body
     assert beginning.count("<svg") == 2

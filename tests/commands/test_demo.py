@@ -52,12 +52,12 @@ def recipe() -> demo.Recipe:
 
 
 @pytest.fixture(scope="module")
-def shown(home: Path, recipe: demo.Recipe) -> Result:
+def run_demo(home: Path, recipe: demo.Recipe) -> Result:
     return demo.run(recipe, HERE)
 
 
-def test_it_ends_with_a_page_that_needs_no_other_file(shown, home):
-    page = (home / shown.files["page"]).read_text()
+def test_it_ends_with_a_page_that_needs_no_other_file(run_demo, home):
+    page = (home / run_demo.files["page"]).read_text()
     assert "http" not in page.replace("http-equiv", "") and len(page) < 2**22
     assert page.count("<img") > 20 and page.count("<svg") >= 4
     title = page.partition("<h1>")[2].partition("</h1>")[0]
@@ -67,8 +67,8 @@ def test_it_ends_with_a_page_that_needs_no_other_file(shown, home):
         assert f"brainhive {command}" in page
 
 
-def test_the_checklist_marks_simulated_signals(shown, home):
-    folder = RunFolder(home / shown.folder)
+def test_the_checklist_marks_simulated_signals(run_demo, home):
+    folder = RunFolder(home / run_demo.folder)
     (filled,) = fill_checklists([ShownRun("demo", folder)])
     answers = {row["item"]: (row["answer"], row["status"]) for row in filled.rows}
     simulated = "from simulated signals"
@@ -81,17 +81,17 @@ def test_the_checklist_marks_simulated_signals(shown, home):
     assert answers["Reference and ground electrodes"][1] == "not applicable"
 
 
-def test_the_shipped_weights_decode_what_was_seen(shown):
-    rows = shown.tables[0].rows
+def test_the_shipped_weights_decode_what_was_seen(run_demo):
+    rows = run_demo.tables[0].rows
     assert [row[0] for row in rows] == STEPS
-    top5 = RunFolder(shown.folder).measurements().scopes["eval-retrieval"]["top5"]
+    top5 = RunFolder(run_demo.folder).measurements().scopes["eval-retrieval"]["top5"]
     assert (top5.n, top5.pool) == (100, 100)
     assert top5.low > 0.05, rows
 
 
-def test_its_lines_run_by_hand_and_make_nothing_anew(shown, recipe, home):
-    page = html.unescape((home / shown.files["page"]).read_text())
-    for line, step in zip(shown.metrics.facts.commands, STEPS, strict=True):
+def test_its_lines_run_by_hand_and_make_nothing_anew(run_demo, recipe, home):
+    page = html.unescape((home / run_demo.files["page"]).read_text())
+    for line, step in zip(run_demo.metrics.facts.commands, STEPS, strict=True):
         assert line.replace("\n", " ") in page
         assert "run.mixed_precision=bf16" in line
         arguments = shlex.split(line)[1:]
@@ -104,6 +104,6 @@ def test_its_lines_run_by_hand_and_make_nothing_anew(shown, recipe, home):
             assert folder.resolve() == runs[0].resolve()
 
     # a second demo has the same runs
-    assert demo.run(recipe, HERE).folder == shown.folder
-    (run,) = home.glob("runs/train-align/*")
-    assert RunFolder(run).recipe()["train"]["precision"] == "bf16"
+    assert demo.run(recipe, HERE).folder == run_demo.folder
+    (run_folder,) = home.glob("runs/train-align/*")
+    assert RunFolder(run_folder).recipe()["train"]["precision"] == "bf16"

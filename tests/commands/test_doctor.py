@@ -120,8 +120,11 @@ def test_tasks_that_fit_a_gpu_of_24_gb():
     assert answers["papers/mindeye2-24gb"] == "yes"
     assert answers["prior-24gb"] == "yes"
     assert answers["repeats=1"] == "yes"
-    for recipe, needed in (("papers/mindeye2", 70), ("papers/brainhive-prior", 37)):
-        assert f"{needed} GB of GPU memory, has 24 GB" in answers[recipe]
+    for recipe, required_gb in (
+        ("papers/mindeye2", 70),
+        ("papers/brainhive-prior", 37),
+    ):
+        assert f"{required_gb} GB of GPU memory, has 24 GB" in answers[recipe]
 
 
 def test_all_tasks_fit_a_gpu_of_80_gb():

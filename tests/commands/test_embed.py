@@ -70,7 +70,7 @@ def test_every_store_has_pixel_digests_even_after_resuming(
         "run.workers=2",
     )
 
-    first, second = (
+    first_store, second = (
         TargetStore.open(store_of(home, encoders.resolve(name).name)).pixels
         for name in (COLOURS, TIMM)
     )
@@ -79,6 +79,6 @@ def test_every_store_has_pixel_digests_even_after_resuming(
         describe_pixels(Image.open(file)).tolist()
         for file in sorted(pictures.rglob("*.png"))
     ]
-    assert first.tolist() == second.tolist() == expected
-    assert (first[1] == first[-1]).all()
+    assert first_store.tolist() == second.tolist() == expected
+    assert (first_store[1] == first_store[-1]).all()
     assert len(set(map(tuple, expected))) == len(expected) - 1

@@ -199,18 +199,20 @@ def test_a_ridge_is_measured_on_the_study_of_its_run(
     job = run.RetrievalRun.resolve(
         Recipe.resolve("eval-retrieval", None, {}, arguments)
     )
-    measured = []
+    measurements = []
     monkeypatch.setattr(
-        measure, "measure_cell", lambda models, tests, recipe: measured.append(tests)
+        measure,
+        "measure_cell",
+        lambda models, tests, recipe: measurements.append(tests),
     )
     open_run = OpenRun(RunFolder(tmp_path), Launch(0, 1, torch.device("cpu")))
 
     run._fit_ridge(job, open_run)
 
-    for tests in measured:
+    for tests in measurements:
         assert tests.run.name != job.tests.run.name
         assert tests.study is job.tests.study
-    assert len(measured) == 2
+    assert len(measurements) == 2
 
 
 def test_a_model_named_by_its_label_is_the_same_model(

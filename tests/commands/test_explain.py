@@ -145,15 +145,15 @@ def test_only_windows_during_the_response_are_above_chance(
     assert abs(losses["gamma (30–80 Hz)"]) < 0.01
 
     # correlation of the encoding model before and during the response
-    before, during = [], []
+    hits_before, during = [], []
     for name, r in read_values(measurements, "encoding", "r").items():
         if name.endswith(" ms"):
             time_ms = float(name.removesuffix(" ms"))
             if time_ms < 80:
-                before.append(r)
+                hits_before.append(r)
             elif 100 < time_ms < 400:
                 during.append(r)
-    assert max(before) < 0.2
+    assert max(hits_before) < 0.2
     assert max(during) > 0.4
     assert set(measurements.facts.excluded) == {"levels", "regions"}
     assert not measurements.missing

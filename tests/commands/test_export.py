@@ -227,7 +227,7 @@ def test_channels_rate_and_window_are_the_user_s(runs: dict[str, Path]) -> None:
 
 def test_what_cannot_be_folded_in_is_refused_by_name(runs: dict[str, Path]) -> None:
     few_channels = ("--channels", "O1,O2,Pz", "channel_mapping=spline")
-    for run, arguments, exit_code, facts in (
+    for reference, arguments, exit_code, facts in (
         ("plain", ("--channels", "O1,O2"), 1, ("Fp1, Cz, P7, Pz",)),
         ("plain", few_channels, 1, ("3 sensors",)),
         ("whitened", few_channels, 2, ("Fp1",)),
@@ -235,7 +235,7 @@ def test_what_cannot_be_folded_in_is_refused_by_name(runs: dict[str, Path]) -> N
         ("plain", ("subject=7",), 3, ("subject 7",)),
         ("plain", ("cell=other",), 2, ("'other'", "sub-01_seed-1")),
     ):
-        ended = brainhive("export", runs[run].name, *arguments)
+        ended = brainhive("export", runs[reference].name, *arguments)
         error, _ = read_error_lines(ended, exit_code)
         for fact in facts:
             assert fact in error

@@ -72,7 +72,7 @@ def base(tmp_path_factory, run_command):
 
 
 @pytest.fixture(scope="module")
-def own(base):
+def own_pictures(base):
     return str(next((base / "runs/train-align").glob("image-folder-*")))
 
 
@@ -88,10 +88,10 @@ def invoke(*arguments):
     return CliRunner().invoke(app, ["live", *map(str, arguments)])
 
 
-def replay(run, *arguments):
+def replay(run_folder, *arguments):
     file = "source.file=data/recordings/sub-01_ses-01.fif"
     return invoke(
-        run,
+        run_folder,
         "--source",
         "recording",
         file,
@@ -101,8 +101,8 @@ def replay(run, *arguments):
     )
 
 
-def test_each_result_is_a_line_and_the_run_has_the_hit_rate(own):
-    ended = replay(own, "--lines")
+def test_each_result_is_a_line_and_the_run_has_the_hit_rate(own_pictures):
+    ended = replay(own_pictures, "--lines")
 
     assert ended.exit_code == 0, ended.output
     events = [json.loads(line) for line in ended.stdout.splitlines()]
@@ -115,19 +115,21 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate(own):
     assert {result["shown"] for result in shown_results} == set(
         PICTURES["test"]
     ) and len(shown_results) == 6
-    last = shown_results[-1]
+    last_result = shown_results[-1]
     assert (
-        last["repetitions"] == 3
-        and last["average_rank"] in (1, 2)
-        and len(last["best"]) == 2
+        last_result["repetitions"] == 3
+        and last_result["average_rank"] in (1, 2)
+        and len(last_result["best"]) == 2
     )
-    assert last["hits"]["n"] == 6 and last["hits"]["chance"] == 0.5
+    assert last_result["hits"]["n"] == 6 and last_result["hits"]["chance"] == 0.5
     assert (
-        last["hits"]["interval"][0]
-        <= last["hits"]["rate"]
-        <= last["hits"]["interval"][1]
+        last_result["hits"]["interval"][0]
+        <= last_result["hits"]["rate"]
+        <= last_result["hits"]["interval"][1]
     )
-    assert last["stream"]["dropped"] == {} and last["stream"]["events"] == 24
+    assert (
+        last_result["stream"]["dropped"] == {} and last_result["stream"]["events"] == 24
+    )
 
     folder = RunFolder(find_run(ended))
     measurements = folder.measurements()
@@ -146,7 +148,7 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate(own):
     assert measurements.scopes["averages"]["top1"].n == 2
 
 
-def test_markers_are_read_by_the_table_that_prepare_finds(own, base):
+def test_markers_are_read_by_the_table_that_prepare_finds(own_pictures, base):
     presentation = Presentation.randomize(3, seed=1)
     (base / "coded").mkdir(exist_ok=True)
     raw = annotate(
@@ -158,7 +160,7 @@ def test_markers_are_read_by_the_table_that_prepare_finds(own, base):
     arguments = ("--lines", "save=false", "source.file=coded/sub-01_ses-01.fif")
 
     # without a table, codes are no pictures, and the session says what to add
-    messages = " ".join(replay(own, *arguments).stderr.split())
+    messages = " ".join(replay(own_pictures, *arguments).stderr.split())
     for fact in ("test/", "2 pictures", "6 ", "24 of 24 windows", "8: "):
         assert fact in messages
     assert "--events FILE.csv" in messages
@@ -167,7 +169,7 @@ def test_markers_are_read_by_the_table_that_prepare_finds(own, base):
     write_table(base / "coded/events.csv")
     lines = (base / "coded/events.csv").read_text().splitlines(True)
     (base / "coded/events.csv").write_text("".join(lines[:-1]))
-    ended = replay(own, *arguments)
+    ended = replay(own_pictures, *arguments)
     events = [json.loads(line) for line in ended.stdout.splitlines()]
     results = [event for event in events if event["kind"] == "result"]
     assert sum(result["shown"] is None for result in results) == 3
@@ -178,7 +180,7 @@ def test_markers_are_read_by_the_table_that_prepare_finds(own, base):
     # a table of other pictures is left out, and said
     table = base / "coded/events.csv"
     table.write_text("event,picture\n1,other/a.png\n")
-    (warning,) = list_warnings(replay(own, *arguments), "coded/events.csv")
+    (warning,) = list_warnings(replay(own_pictures, *arguments), "coded/events.csv")
     assert "image-folder" in warning
     table.unlink()
 
@@ -187,8 +189,8 @@ def find_run(ended):
     return Path(re.search(r"\S+runs/live/\S+", ended.stderr)[0])
 
 
-def test_eval_retrieval_of_a_saved_session_repeats_its_ranks(own, run_command):
-    ended = replay(own, "--lines")
+def test_eval_retrieval_of_a_saved_session_repeats_its_ranks(own_pictures, run_command):
+    ended = replay(own_pictures, "--lines")
     events = [json.loads(line) for line in ended.stdout.splitlines()]
     # the last of each
     events_by_name = {event["shown"]: event for event in events if event.get("rank")}
@@ -202,7 +204,7 @@ def test_eval_retrieval_of_a_saved_session_repeats_its_ranks(own, run_command):
         "paths.signals=live",
     )
     offline = run_command(
-        "eval-retrieval", f"run={own}", "paths.signals=live", "sheet_rows=0"
+        "eval-retrieval", f"run={own_pictures}", "paths.signals=live", "sheet_rows=0"
     )
 
     measurements = RunFolder(offline.folder).measurements()
@@ -229,7 +231,7 @@ def test_simulated_signals_are_marked_on_the_page_and_when_saved(demo, run_comma
     assert "brainhive_cli.demo" in json.dumps(saved)
 
 
-def test_bad_input_gets_two_lines_and_check_lists_missing_inputs(own):
+def test_bad_input_gets_two_lines_and_check_lists_missing_inputs(own_pictures):
     absent = ("--source", "recording", "source.file=absent.fif")
     for arguments, code, fact in (
         (absent, 3, "absent.fif"),
@@ -237,10 +239,10 @@ def test_bad_input_gets_two_lines_and_check_lists_missing_inputs(own):
         (("--source", "mock", "port=8123"), 2, "port"),
         ((*absent, "--check"), 3, "absent.fif"),
     ):
-        ended = invoke(own, *arguments, "page=false")
+        ended = invoke(own_pictures, *arguments, "page=false")
         assert ended.exit_code == code, arguments
         assert fact in ended.output and "Traceback" not in ended.stderr
-    checked = replay(own, "--check")
+    checked = replay(own_pictures, "--check")
     assert checked.exit_code == 0, checked.output
     for fact in ("sub-01_seed-1", "sub-01_ses-01.fif", "image-folder/test"):
         assert fact in checked.stdout
@@ -298,18 +300,18 @@ def test_only_a_recording_of_the_training_gets_a_caveat(categories):
     """Issue 60, row 8: trials of the training had 96 hits of 96 and no caveat. Row E:
     live on labels without pictures ended while drawing, without a run.
     """
-    ended, measured = replay_session(categories, 1)
-    assert measured.overall["top1"].caveats == (TRAINED_TRIALS, SEEN_PICTURES)
-    assert measured.facts.anytime_p is None
-    assert str(measured.facts.trials_learned_from) in state_finding(measured)
+    ended, hit_rate = replay_session(categories, 1)
+    assert hit_rate.overall["top1"].caveats == (TRAINED_TRIALS, SEEN_PICTURES)
+    assert hit_rate.facts.anytime_p is None
+    assert str(hit_rate.facts.trials_learned_from) in state_finding(hit_rate)
     assert list_warnings(ended, "training")
 
-    ended, measured = replay_session(categories, 2)
+    ended, hit_rate = replay_session(categories, 2)
     assert (
-        measured.overall["top1"].caveats == (SEEN_PICTURES,)
-        and measured.facts.anytime_p <= 1
+        hit_rate.overall["top1"].caveats == (SEEN_PICTURES,)
+        and hit_rate.facts.anytime_p <= 1
     )
-    assert measured.overall["top1"].pool == 3
+    assert hit_rate.overall["top1"].pool == 3
     assert len(list_warnings(ended, " hat")) == 1
     assert list_warnings(ended, "training") == []
 
@@ -323,17 +325,17 @@ def test_where_trials_of_the_training_are_not_here_it_is_said(categories, base):
     with resealed(store) as file:
         file["train/signal"][0] += 1
     try:
-        _, measured = replay_session(categories, 2)
+        _, hit_rate = replay_session(categories, 2)
     finally:
         store.write_bytes(content)
 
-    assert measured.overall["top1"].caveats == (UNKNOWN_TRIALS, SEEN_PICTURES)
+    assert hit_rate.overall["top1"].caveats == (UNKNOWN_TRIALS, SEEN_PICTURES)
 
 
 @pytest.mark.nightly
-def test_ctrl_c_ends_a_session_in_order(own, base, brainhive):
+def test_ctrl_c_ends_a_session_in_order(own_pictures, base, brainhive):
     arguments = ("--source", "mock", "page=false", "--lines", "source.interval_s=0.3")
-    process = brainhive("live", own, *arguments, wait=False)
+    process = brainhive("live", own_pictures, *arguments, wait=False)
     lines = process.folder / "stdout"
     while (
         not (lines.is_file() and lines.read_text().count('"result"') > 2)
@@ -341,15 +343,15 @@ def test_ctrl_c_ends_a_session_in_order(own, base, brainhive):
     ):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    output, err = process.communicate(timeout=60)
 
     assert process.returncode == 0, err
-    assert json.loads(out.splitlines()[-1])["kind"] == "ended"
-    run = base / re.search(r"\S*runs/live/\S+", err)[0]
-    assert (run / "metrics.json").is_file() and (run / "session").is_dir()
+    assert json.loads(output.splitlines()[-1])["kind"] == "ended"
+    run_folder = base / re.search(r"\S*runs/live/\S+", err)[0]
+    assert (run_folder / "metrics.json").is_file() and (run_folder / "session").is_dir()
 
 
-def test_every_line_of_the_guide_does_its_work(own, base):
+def test_every_line_of_the_guide_does_its_work(own_pictures, base):
     lines = [
         line
         for page, line in LINES
@@ -357,13 +359,16 @@ def test_every_line_of_the_guide_does_its_work(own, base):
     ]
     assert len(lines) == 5
     for line in lines:
-        line = line.replace(" RUN", f" {own}").replace(
+        line = line.replace(" RUN", f" {own_pictures}").replace(
             "sub-01_ses-02", "data/recordings/sub-01_ses-01"
         )
         if "--recipe demo" in line:
             continue  # which needs the demo's training
         # not the newest run of these tests
-        arguments = [*([] if own in line else [own]), *shlex.split(line)[1:]]
+        arguments = [
+            *([] if own_pictures in line else [own_pictures]),
+            *shlex.split(line)[1:],
+        ]
         if "--events" in arguments:
             (base / "events.csv").write_text("event,picture\n1,test/owl/owl_9.png\n")
             # streams of the lab have tests of their own

@@ -60,7 +60,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def run(home: Path) -> Path:
+def pushed_run(home: Path) -> Path:
     """A run of two models, tested."""
     folder = run_command("train-align", *LINES, *QUICK)
     run_command("eval-retrieval", str(folder), "sheet_rows=0")
@@ -85,9 +85,9 @@ def commit_of(hub: Any, name: str = "me/demo") -> str:
 
 @pytest.mark.nightly
 def test_check_lists_every_file_with_its_size_and_sends_nothing(
-    hub: Any, run: Path
+    hub: Any, pushed_run: Path
 ) -> None:
-    process = brainhive("push", run.name, "hub:me/demo", "--check", "--json")
+    process = brainhive("push", pushed_run.name, "hub:me/demo", "--check", "--json")
 
     document = json.loads(process.stdout)
     upload, files, card, _ = document["tables"]
@@ -95,7 +95,7 @@ def test_check_lists_every_file_with_its_size_and_sends_nothing(
     assert {row["file"] for row in files["rows"]} == FILES
     weights = "cells/sub-01_seed-1/model/model.safetensors"
     assert {row["file"]: row["bytes"] for row in files["rows"]}[weights] == (
-        run / weights
+        pushed_run / weights
     ).stat().st_size
     items = {row["item"]: row["value"] for row in upload["rows"]}
     assert "private" in items["to"] and items["licence"] == "apache-2.0"
@@ -104,10 +104,10 @@ def test_check_lists_every_file_with_its_size_and_sends_nothing(
 
 @pytest.mark.nightly
 def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
-    hub: Any, run: Path
+    hub: Any, pushed_run: Path
 ) -> None:
-    about = ("--contact", "lab@example.org", "--citation", "A paper")
-    pushed = brainhive("push", run.name, "hub:me/demo", *about)
+    about_options = ("--contact", "lab@example.org", "--citation", "A paper")
+    pushed = brainhive("push", pushed_run.name, "hub:me/demo", *about_options)
     assert pushed.exit_code == 0 and f" {len(FILES)} files" in pushed.stderr
     # the first is the hub's own
     assert len(hub.repos["me/demo"].log) == 2 and set(list_newest_files(hub)) == FILES
@@ -119,7 +119,7 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
     )
 
     local = RunFolder(
-        run_command("eval-retrieval", str(run), "sheet_rows=0")
+        run_command("eval-retrieval", str(pushed_run), "sheet_rows=0")
     ).measurements()
     loaded = RunFolder(run_command("eval-retrieval", "hub:me/demo", "sheet_rows=0"))
     assert (
@@ -134,7 +134,7 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
         "metrics.json",
         "recipe.yaml",
     }:
-        assert list_newest_files(hub)[name] == (run / name).read_bytes()
+        assert list_newest_files(hub)[name] == (pushed_run / name).read_bytes()
     pinned = f"hub:me/demo@{commit_of(hub)}"
     assert (
         loaded.recipe()["align_run"] == [pinned]
@@ -159,15 +159,21 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
 
 @pytest.mark.nightly
 def test_each_command_takes_the_name_and_writes_down_the_commit(
-    hub: Any, run: Path, inter: Path
+    hub: Any, pushed_run: Path, inter: Path
 ) -> None:
-    for folder, name in ((run, "hub:me/demo"), (inter, "hub:me/inter")):
+    for folder, name in ((pushed_run, "hub:me/demo"), (inter, "hub:me/inter")):
         assert brainhive("push", folder.name, name).exit_code == 0
     finetune = ("mode=finetune", "finetune.run=hub:me/inter", "subjects=1")
     for line, key, repository in (
         (("train-align", *LINES, *QUICK, *finetune), "finetune", "me/inter"),
         (
-            ("eval-retrieval", str(run), "--against", "hub:me/demo", "sheet_rows=0"),
+            (
+                "eval-retrieval",
+                str(pushed_run),
+                "--against",
+                "hub:me/demo",
+                "sheet_rows=0",
+            ),
             "against",
             "me/demo",
         ),
@@ -214,20 +220,22 @@ def test_a_prior_is_pushed_as_priors_are_read(hub: Any, home: Path) -> None:
 
 
 def test_an_interrupted_push_leaves_no_commit_and_can_resume(
-    hub: Any, run: Path, impatient: None
+    hub: Any, pushed_run: Path, impatient: None
 ) -> None:
     hub.fail["PUT", "_lfs"] = 99
-    message, way = read_error_lines(brainhive("push", run.name, "hub:me/demo"), 3)
-    assert "hub" in message and "continues" in way and list_newest_files(hub) == {}
+    message, hint = read_error_lines(
+        brainhive("push", pushed_run.name, "hub:me/demo"), 3
+    )
+    assert "hub" in message and "continues" in hint and list_newest_files(hub) == {}
     hub.fail.clear()
     assert (
-        brainhive("push", run.name, "hub:me/demo").exit_code == 0
+        brainhive("push", pushed_run.name, "hub:me/demo").exit_code == 0
         and set(list_newest_files(hub)) == FILES
     )
 
 
 def test_ctrl_c_does_not_wait_for_an_upload(
-    hub: Any, run: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Any, pushed_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def upload(*_: object, **__: object) -> None:
         Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -240,7 +248,7 @@ def test_ctrl_c_does_not_wait_for_an_upload(
         time.monotonic(),
     )
     try:
-        assert brainhive("push", run.name, "hub:me/demo").exit_code == 130
+        assert brainhive("push", pushed_run.name, "hub:me/demo").exit_code == 130
     finally:
         signal.signal(signal.SIGTERM, initial_signal)
     assert time.monotonic() - start < 3 and list_newest_files(hub) == {}
@@ -248,17 +256,17 @@ def test_ctrl_c_does_not_wait_for_an_upload(
 
 @pytest.mark.nightly
 def test_a_tag_never_changes_and_a_new_tag_has_only_new_files(
-    hub: Any, run: Path, inter: Path
+    hub: Any, pushed_run: Path, inter: Path
 ) -> None:
-    brainhive("push", run.name, "hub:me/demo@v1")
+    brainhive("push", pushed_run.name, "hub:me/demo@v1")
     pinned = f"hub:me/demo@{commit_of(hub)}"
     upload_hub.make_client().upload_file(
         repo_id="me/demo", path_or_fileobj=b"x", path_in_repo="cover.png"
     )
-    (first,) = hub.repos["me/demo"].tags.values()
+    (first_tag,) = hub.repos["me/demo"].tags.values()
 
-    message, way = read_error_lines(brainhive("push", inter.name, "hub:me/demo@v1"), 1)
-    assert "hub:me/demo@v1" in message and "hub:me/demo@TAG" in way
+    message, hint = read_error_lines(brainhive("push", inter.name, "hub:me/demo@v1"), 1)
+    assert "hub:me/demo@v1" in message and "hub:me/demo@TAG" in hint
 
     assert brainhive("push", inter.name, "hub:me/demo@v2").exit_code == 0
     cells = {path.name for path in (inter / "cells").iterdir()}
@@ -269,58 +277,70 @@ def test_a_tag_never_changes_and_a_new_tag_has_only_new_files(
     } == cells
     assert list_newest_files(hub)["cover.png"] == b"x"
     assert hub.repos["me/demo"].tags == {
-        "v1": first,
+        "v1": first_tag,
         "v2": commit_of(hub),
-    } and first != commit_of(hub)
+    } and first_tag != commit_of(hub)
     names = ("hub:me/demo@v1", pinned, "hub:me/demo@v2", "hub:me/demo")
     modes = [api.open_run(name).recipe()["mode"] for name in names]
     assert modes == ["intra", "intra", "inter", "inter"]
 
 
 def test_forbidden_and_public_repositories_are_refused(
-    hub: Any, run: Path, monkeypatch: pytest.MonkeyPatch, impatient: None
+    hub: Any, pushed_run: Path, monkeypatch: pytest.MonkeyPatch, impatient: None
 ) -> None:
     upload_hub.make_client().create_repo("me/demo", private=False)
-    message, way = read_error_lines(brainhive("push", run.name, "hub:me/demo"), 1)
+    message, hint = read_error_lines(
+        brainhive("push", pushed_run.name, "hub:me/demo"), 1
+    )
     assert "hub:me/demo" in message and "public" in message
-    assert "--public" in way and list_newest_files(hub) == {}
-    assert brainhive("push", run.name, "hub:me/open", "--public").exit_code == 0
+    assert "--public" in hint and list_newest_files(hub) == {}
+    assert brainhive("push", pushed_run.name, "hub:me/open", "--public").exit_code == 0
     assert not hub.repos["me/open"].private
 
-    message, way = read_error_lines(brainhive("push", run.name, "hub:other/demo"), 1)
-    assert "hub:other/demo" in message and "hf auth login" in way
+    message, hint = read_error_lines(
+        brainhive("push", pushed_run.name, "hub:other/demo"), 1
+    )
+    assert "hub:other/demo" in message and "hf auth login" in hint
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    message, way = read_error_lines(brainhive("push", run.name, "hub:me/new"), 3)
-    assert "token" in message and "hf auth login" in way
+    message, hint = read_error_lines(
+        brainhive("push", pushed_run.name, "hub:me/new"), 3
+    )
+    assert "token" in message and "hf auth login" in hint
     assert "me/new" not in hub.repos
 
 
 def test_the_token_of_the_environment_wins_over_a_login(
-    hub: Any, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    hub: Any, pushed_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     stored_login = tmp_path / "token"
     stored_login.write_text("hf_wrong")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(stored_login))
-    assert brainhive("push", run.name, "hub:me/demo").exit_code == 0
+    assert brainhive("push", pushed_run.name, "hub:me/demo").exit_code == 0
 
     # the advice names the variable while it hides the login
     stored_login.write_text(hub.token)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    message, way = read_error_lines(brainhive("push", run.name, "hub:me/new"), 3)
-    assert "HF_TOKEN" in message and "unset HF_TOKEN" in way
+    message, hint = read_error_lines(
+        brainhive("push", pushed_run.name, "hub:me/new"), 3
+    )
+    assert "HF_TOKEN" in message and "unset HF_TOKEN" in hint
     monkeypatch.delenv("HF_TOKEN")
-    assert brainhive("push", run.name, "hub:me/new").exit_code == 0
+    assert brainhive("push", pushed_run.name, "hub:me/new").exit_code == 0
 
     stored_login.write_text("hf_wrong")
-    message, way = read_error_lines(brainhive("push", run.name, "hub:me/third"), 3)
-    assert "hf auth login" in message and "unset" not in way
+    message, hint = read_error_lines(
+        brainhive("push", pushed_run.name, "hub:me/third"), 3
+    )
+    assert "hf auth login" in message and "unset" not in hint
     stored_login.unlink()
-    message, way = read_error_lines(brainhive("push", run.name, "hub:me/third"), 3)
-    assert way.startswith("set HF_TOKEN") and "me/third" not in hub.repos
+    message, hint = read_error_lines(
+        brainhive("push", pushed_run.name, "hub:me/third"), 3
+    )
+    assert hint.startswith("set HF_TOKEN") and "me/third" not in hub.repos
 
 
-def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
-    brainhive("push", run.name, "hub:me/demo")
+def test_a_repository_that_lies_is_one_line(hub: Any, pushed_run: Path) -> None:
+    brainhive("push", pushed_run.name, "hub:me/demo")
     sound = dict(list_newest_files(hub))
     weights = "cells/sub-01_seed-1/model/model.safetensors"
     future = sound["brainhive.json"].replace(b'"format": 1', b'"format": 9')
@@ -335,8 +355,10 @@ def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
             if content is not None
         }
         if "brainhive.json" in change:  # sealed again
-            listed = sorted(files.keys() - {"README.md", "SHA256SUMS"})
-            sums = [f"{upload_hub.sha256(files[name])}  {name}\n" for name in listed]
+            file_names = sorted(files.keys() - {"README.md", "SHA256SUMS"})
+            sums = [
+                f"{upload_hub.sha256(files[name])}  {name}\n" for name in file_names
+            ]
             files["SHA256SUMS"] = "".join(sums).encode()
         hub.repos["me/demo"].commit(
             f"change {list(change)}", files, hub.repos["me/demo"].log[-1][3]
@@ -351,13 +373,15 @@ def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
         assert all(fact in lines[0] for fact in facts), lines
 
 
-def test_a_model_folder_on_the_hub_is_a_model(hub: Any, run: Path, home: Path) -> None:
-    model = run / "cells/sub-01_seed-1/model"
+def test_a_model_folder_on_the_hub_is_a_model(
+    hub: Any, pushed_run: Path, home: Path
+) -> None:
+    model = pushed_run / "cells/sub-01_seed-1/model"
     client = upload_hub.make_client()
     client.create_repo("me/folder", private=True)
     client.upload_folder(repo_id="me/folder", folder_path=str(model))
     assert api.open_model("hub:me/folder").learned.subjects == (1,)
-    tested, own = (
+    tested_run, own_run = (
         RunFolder(
             run_command(
                 "eval-retrieval", name, DATASET, "--subjects", "1", "sheet_rows=0"
@@ -365,29 +389,34 @@ def test_a_model_folder_on_the_hub_is_a_model(hub: Any, run: Path, home: Path) -
         )
         for name in ("hub:me/folder", str(model))
     )
-    assert tested.measurements().overall == own.measurements().overall
+    assert tested_run.measurements().overall == own_run.measurements().overall
 
 
 def test_wrong_or_damaged_models_are_refused_before_the_hub(
-    hub: Any, run: Path, home: Path
+    hub: Any, pushed_run: Path, home: Path
 ) -> None:
     copy = home / "runs/train-align/copied"
-    shutil.copytree(run, copy)
+    shutil.copytree(pushed_run, copy)
     weights = copy / "cells/sub-01_seed-1/model/model.safetensors"
     state = load_file(weights)
     next(iter(state.values())).view(-1)[0] = float("nan")
     save_file(state, weights)
-    result = run_command("eval-retrieval", str(run), "sheet_rows=0")
+    result = run_command("eval-retrieval", str(pushed_run), "sheet_rows=0")
     usage = "brainhive push RUN hub:owner/name"
     for arguments, code, fact, way_out in (
-        ((run.name, "me/demo"), 2, "repository", usage),
-        ((run.name, "hub:me/demo@main"), 2, "main", "@v2"),
-        ((run.name, "hub:me"), 2, "hub:me", "hub:owner/name"),
-        ((f"{run.name}:full", "hub:me/demo"), 3, f"{run.name}:full", run.name),
+        ((pushed_run.name, "me/demo"), 2, "repository", usage),
+        ((pushed_run.name, "hub:me/demo@main"), 2, "main", "@v2"),
+        ((pushed_run.name, "hub:me"), 2, "hub:me", "hub:owner/name"),
+        (
+            (f"{pushed_run.name}:full", "hub:me/demo"),
+            3,
+            f"{pushed_run.name}:full",
+            pushed_run.name,
+        ),
         (("hub:me/other", "hub:me/demo"), 2, "hub:me/other", usage),
-        ((result.name, "hub:me/demo"), 2, "eval-retrieval", run.name),
+        ((result.name, "hub:me/demo"), 2, "eval-retrieval", pushed_run.name),
         (("copied", "hub:me/demo"), 1, "not finite", ""),
     ):
-        message, way = read_error_lines(brainhive("push", *arguments), code)
-        assert fact in message and way_out in way and hub.requests == []
+        message, hint = read_error_lines(brainhive("push", *arguments), code)
+        assert fact in message and way_out in hint and hub.requests == []
     shutil.rmtree(copy)

@@ -103,15 +103,15 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs, monkey
     assert checked.exit_code == 0 and "good-0000000001.html" in checked.stdout
     assert not (home / "reports").exists()
 
-    opened: list[str] = []
+    opened_pages: list[str] = []
     monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address))
+    monkeypatch.setattr("webbrowser.open", lambda address: opened_pages.append(address))
     output = say("report", "--open")
     page = home / "reports" / "poor-0000000002.html"
     assert (
         output.exit_code == 0
         and f"page: {page}" in output.stdout
-        and opened == [page.as_uri()]
+        and opened_pages == [page.as_uri()]
     )
     # the share of first ranks among the 100 pictures of the gallery
     metrics = json.loads((runs[1] / "metrics.json").read_text())
@@ -125,8 +125,8 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs, monkey
 
 
 def test_compared_runs_are_tested_by_item_if_they_can_be_paired(home, runs):
-    made = ("--to", home / "page.html", "--figures", home / "figures")
-    output = say("compare", *runs, "--labels", "aligned,base", "--json", *made)
+    page_options = ("--to", home / "page.html", "--figures", home / "figures")
+    output = say("compare", *runs, "--labels", "aligned,base", "--json", *page_options)
     assert {path.suffix for path in (home / "figures").iterdir()} == {
         ".svg",
         ".png",
@@ -180,14 +180,18 @@ def test_bad_input_is_one_line_and_its_exit_code(home, runs):
     RunFolder(home / "runs/eval-retrieval/begun-0000000004").write_text(
         "recipe.yaml", "align_run: a\n"
     )
-    both = ["good-0000000001", "poor-0000000002"]
+    run_names = ["good-0000000001", "poor-0000000002"]
     for arguments, code, facts in (
-        (["report", "nothing"], 3, ["'nothing'", str(home / "runs"), both[0]]),
+        (["report", "nothing"], 3, ["'nothing'", str(home / "runs"), run_names[0]]),
         (["report", "begun-0000000004"], 3, ["begun-0000000004"]),
-        (["compare", both[0]], 2, ["brainhive compare RUN RUN"]),
-        (["compare", both[0], both[0]], 2, [both[0]]),
-        (["compare", *both, "--labels", "one"], 2, ["2 ", "labels", "one"]),
-        (["compare", *both, "--labels", "one,one"], 2, ["2 ", "labels", "one, one"]),
+        (["compare", run_names[0]], 2, ["brainhive compare RUN RUN"]),
+        (["compare", run_names[0], run_names[0]], 2, [run_names[0]]),
+        (["compare", *run_names, "--labels", "one"], 2, ["2 ", "labels", "one"]),
+        (
+            ["compare", *run_names, "--labels", "one,one"],
+            2,
+            ["2 ", "labels", "one, one"],
+        ),
     ):
         output = say(*arguments)
         assert output.exit_code == code
@@ -226,12 +230,14 @@ def test_a_tidy_table_has_a_row_for_each_metric_and_difference(home, runs):
         if row["run"] == "good" and not row["p"]
     }
     assert of_first.keys() == {
-        (scope, metric) for scope, some in first_scopes.items() for metric in some
+        (scope, metric) for scope, metrics in first_scopes.items() for metric in metrics
     }
     for (scope, metric), row in of_first.items():
-        known = first_scopes[scope][metric]
+        metric_values = first_scopes[scope][metric]
         for column in ("value", "low", "high", "n", "chance"):
-            assert row[column] == ("" if known[column] is None else str(known[column]))
+            assert row[column] == (
+                "" if metric_values[column] is None else str(metric_values[column])
+            )
         assert (
             row["subject"] == ("" if scope == "all" else scope) and row["seed"] == "1"
         )
@@ -248,15 +254,15 @@ def test_a_table_of_methods_lists_excluded_runs_with_reasons(
     home: Path,
 ) -> None:
     poor = ranked(home, "poor-0000000001", 0.3)
-    good = ranked(home, "good-0000000002", 0.9)
+    good_run = ranked(home, "good-0000000002", 0.9)
     tested_ranked = ranked(
         home, "tested-0000000003", 1.0, caveats=("selected on test",)
     )
     other_ranked = ranked(home, "other-0000000004", 1.0, digest="9876543210")
 
     table = home / "methods.csv"
-    named = [poor, tested_ranked, good, other_ranked]
-    line = ["report", *named, "--table", "--labels", "poor,tested,good,other"]
+    compared_runs = [poor, tested_ranked, good_run, other_ranked]
+    line = ["report", *compared_runs, "--table", "--labels", "poor,tested,good,other"]
     assert say(*line, "--format", "csv", "--to", table).exit_code == 0
     rows = list(csv.DictReader(table.open()))
     chance = rows.pop()
@@ -333,18 +339,18 @@ def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home: Path) -> Non
 
 def test_runs_selected_on_test_pictures_are_marked_in_tables(home: Path) -> None:
     """Issue 84, row E: tables by subject, differences and sentences had no mark."""
-    good = ranked(home, "good-0000000001", 0.9, caveats=("selected on test",))
+    good_run = ranked(home, "good-0000000001", 0.9, caveats=("selected on test",))
     poor = ranked(home, "poor-0000000002", 0.3)
-    made = home / "page.html"
-    named = ["--labels", "good,poor", "--to", made]
+    page_path = home / "page.html"
+    options = ["--labels", "good,poor", "--to", page_path]
 
-    assert say("compare", good, poor, *named).exit_code == 0
+    assert say("compare", good_run, poor, *options).exit_code == 0
 
-    page = read_page(made)
+    page = read_page(page_path)
     titles = re.finditer(r"<h4>([^<]*)</h4>.*?</table>", page, re.S)
     (by_subject,) = [title[0] for title in titles if "by subject" in title[1]]
     assert "good‡" in by_subject and "poor‡" not in by_subject
-    (lead,) = find_leads(made)
+    (lead,) = find_leads(page_path)
     assert re.search(r"\d %‡", lead) and lead.count("‡") == 1
     assert page.count("‡ selected on test") >= 2
 

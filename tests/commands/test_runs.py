@@ -133,19 +133,19 @@ def test_for_programs_a_time_is_in_iso_and_a_size_in_bytes(
 
 
 @pytest.fixture
-def many(home: Path) -> list[RunFolder]:
+def many_runs(home: Path) -> list[RunFolder]:
     """Four finished runs, the newest first, in a command that lists two at once."""
-    made = []
+    run_folders = []
     for age_s in range(4):
         finished_run = write_run("explain", f"of-{age_s}", all={"top1": TOP1})
         os.utime(finished_run.path / "metrics.json", (10_000 - age_s,) * 2)
         (finished_run.path / "environment.json").unlink()
-        made.append(finished_run)
-    return made
+        run_folders.append(finished_run)
+    return run_folders
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def counted_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The runs whose sizes are counted, where two are listed at once."""
     names = list[str]()
 
@@ -158,7 +158,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def listed(*arguments: str) -> tuple[list[str], str]:
+def list_rows(*arguments: str) -> tuple[list[str], str]:
     """List runs for programs: their names, and the messages on stderr."""
     process = brainhive(*arguments, "--json")
     rows = json.loads(process.stdout)
@@ -170,60 +170,64 @@ def test_a_home_without_runs_lists_nothing(home: Path) -> None:
 
 
 def test_the_newest_runs_are_listed_and_older_ones_counted(
-    many: list[RunFolder], counted: list[str]
+    many_runs: list[RunFolder], counted_runs: list[str]
 ) -> None:
-    names = [run.path.name for run in many]
-    newest, messages = listed()
+    names = [run_folder.path.name for run_folder in many_runs]
+    newest, messages = list_rows()
     # of the others no file is counted
-    assert newest == names[:2] == counted
+    assert newest == names[:2] == counted_runs
     for text in (messages, brainhive(columns="60").stdout):
         assert "2 older" in text and "brainhive runs --all" in text
         assert names[2] not in text
 
 
 def test_all_runs_are_listed_on_demand(
-    many: list[RunFolder], counted: list[str]
+    many_runs: list[RunFolder], counted_runs: list[str]
 ) -> None:
-    names, messages = listed("--all")
-    assert names == [run.path.name for run in many] == counted
+    names, messages = list_rows("--all")
+    assert names == [run_folder.path.name for run_folder in many_runs] == counted_runs
     assert "older" not in messages
 
 
 def test_a_name_is_searched_among_all_runs(
-    many: list[RunFolder], counted: list[str]
+    many_runs: list[RunFolder], counted_runs: list[str]
 ) -> None:
-    oldest = many[-1].path.name
-    assert listed(oldest)[0] == [oldest] == counted
-    messages = listed("explain")[1]
+    oldest = many_runs[-1].path.name
+    assert list_rows(oldest)[0] == [oldest] == counted_runs
+    messages = list_rows("explain")[1]
     assert "2 older" in messages and "brainhive runs explain --all" in messages
 
 
 def test_of_a_named_run_no_other_is_read(
-    many: list[RunFolder], monkeypatch: pytest.MonkeyPatch
+    many_runs: list[RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = list[Path]()
+    read_paths = list[Path]()
     read_regular = files.read_regular
 
     def record(path: Path, *limits: int) -> bytes:
-        read.append(Path(path))
+        read_paths.append(Path(path))
         return read_regular(path, *limits)
 
     for module in (documents, core_runs):
         monkeypatch.setattr(module, "read_regular", record)
-    assert brainhive(many[2].path.name).exit_code == 0
-    folders = {path.parent for path in read if path.is_relative_to(many[0].path.parent)}
-    assert folders == {many[2].path}
+    assert brainhive(many_runs[2].path.name).exit_code == 0
+    folders = {
+        path.parent
+        for path in read_paths
+        if path.is_relative_to(many_runs[0].path.parent)
+    }
+    assert folders == {many_runs[2].path}
 
 
 LABELS = ["wide window", "[bold]Übung[/bold] <b>&amp;</b>", "a, b: c"]
 
 
 @pytest.fixture
-def labelled(many: list[RunFolder]) -> list[RunFolder]:
+def labelled(many_runs: list[RunFolder]) -> list[RunFolder]:
     """Three finished runs with labels, and one without."""
-    for run, label in zip(many, LABELS, strict=False):
-        run.set_label(label)
-    return many
+    for run_folder, label in zip(many_runs, LABELS, strict=False):
+        run_folder.set_label(label)
+    return many_runs
 
 
 def test_a_label_is_shown_literally_and_names_its_run(
@@ -233,10 +237,12 @@ def test_a_label_is_shown_literally_and_names_its_run(
         process = brainhive(columns=columns)
         for label in LABELS:
             assert label in " ".join(process.stdout.split())
-    for run, label in zip(labelled, LABELS, strict=False):
-        assert listed(label)[0] == [run.path.name]
+    for run_folder, label in zip(labelled, LABELS, strict=False):
+        assert list_rows(label)[0] == [run_folder.path.name]
         described = json.loads(brainhive("show", label, "--json").stdout)
-        assert described["folder"] == str(run.path) and described["label"] == label
+        assert (
+            described["folder"] == str(run_folder.path) and described["label"] == label
+        )
         assert label in brainhive("show", label).stdout
 
 
@@ -247,15 +253,15 @@ def test_a_label_of_several_runs_removes_none(labelled: list[RunFolder]) -> None
     assert labelled[0].path.exists() and labelled[3].path.exists()
     assert labelled[0].path.name in refused.stderr
     assert labelled[3].path.name in refused.stderr
-    assert len(listed(LABELS[0])[0]) == 2
+    assert len(list_rows(LABELS[0])[0]) == 2
 
     assert brainhive("rm", LABELS[1], "--yes").exit_code == 0
     assert not labelled[1].path.exists()
 
 
-def test_the_word_list_lists_runs(many: list[RunFolder]) -> None:
-    assert listed("list") == listed()
-    assert listed("list", many[1].path.name)[0] == [many[1].path.name]
+def test_the_word_list_lists_runs(many_runs: list[RunFolder]) -> None:
+    assert list_rows("list") == list_rows()
+    assert list_rows("list", many_runs[1].path.name)[0] == [many_runs[1].path.name]
 
 
 def test_an_unfinished_run_is_shown_with_its_set_up(runs: list[RunFolder]) -> None:

@@ -29,15 +29,17 @@ def load_weights(run_folder: Path, cell: str) -> dict[str, torch.Tensor]:
     return load_file(run_folder / "cells" / cell / "model" / "model.safetensors")
 
 
-def are_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+def are_equal(
+    left_weights: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
+) -> bool:
     """Return True if two models have the same weights, bit by bit."""
-    if first.keys() != second.keys():
+    if left_weights.keys() != second.keys():
         return False
-    return all(torch.equal(first[name], second[name]) for name in first)
+    return all(torch.equal(left_weights[name], second[name]) for name in left_weights)
 
 
 @pytest.fixture
-def own(
+def own_recordings(
     world: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """Home with copies of the embeddings and of the first subject, to be changed."""
@@ -126,20 +128,20 @@ def test_a_mode_decides_whom_a_cell_learns_from(
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("by", ["concepts", "pictures"])
+@pytest.mark.parametrize("holdout_unit", ["concepts", "pictures"])
 def test_only_signals_that_are_not_held_out_move_the_weights(
-    own, trained_run, run_command, align_overrides, by
+    own_recordings, trained_run, run_command, align_overrides, holdout_unit
 ):
     pictures = TargetStore.open(
-        build_store_path(own / "embeddings", DATASET, "train", ENCODER)
+        build_store_path(own_recordings / "embeddings", DATASET, "train", ENCODER)
     )
-    held_out = choose_held_out(pictures.concepts, 0.25, by=by)
+    held_out = choose_held_out(pictures.concepts, 0.25, by=holdout_unit)
     settings = (
         *align_overrides,
         "subjects=1",
         "train.epochs=2",
         "train.selection=last",
-        f"train.validation_by={by}",
+        f"train.validation_by={holdout_unit}",
     )
     result = run_command("train-align", *settings)
     weights = load_weights(result.folder, "sub-01_seed-1")
@@ -147,14 +149,14 @@ def test_only_signals_that_are_not_held_out_move_the_weights(
     # all pictures of a concept are held out, or a part of the pictures of each concept
     concepts = np.unique(np.array(pictures.concepts)[held_out])
     is_split = np.isin(concepts, np.array(pictures.concepts)[~held_out])
-    assert is_split.all() if by == "pictures" else not is_split.any()
+    assert is_split.all() if holdout_unit == "pictures" else not is_split.any()
     top1 = result.metrics.scopes["sub-01_seed-1"]["top1"]
     assert top1.n == held_out.sum()
-    assert by in top1.protocol and by in result.tables[0].title
+    assert holdout_unit in top1.protocol and holdout_unit in result.tables[0].title
 
     # training signals change the weights, and held-out signals do not
     for is_changed, changes_weights in ((held_out, False), (~held_out, True)):
-        with resealed(file_of(own)) as file:
+        with resealed(file_of(own_recordings)) as file:
             signal = file["train/signal"][()]
             picture_of_trial = np.repeat(
                 np.arange(len(is_changed)), file["train/repetitions"][()]
@@ -173,11 +175,13 @@ def file_of(home: Path) -> Path:
 
 
 @pytest.mark.nightly
-def test_the_test_split_is_never_read(own, run_command, align_overrides, trained_run):
-    with resealed(file_of(own)) as file:
+def test_the_test_split_is_never_read(
+    own_recordings, run_command, align_overrides, trained_run
+):
+    with resealed(file_of(own_recordings)) as file:
         # reading these signals would raise an error
         file["test/signal"][...] = np.nan
-    shutil.rmtree(own / "embeddings" / DATASET / "test")
+    shutil.rmtree(own_recordings / "embeddings" / DATASET / "test")
 
     run_folder = run_command("train-align", *align_overrides, "subjects=1").folder
 
@@ -188,7 +192,7 @@ def test_the_test_split_is_never_read(own, run_command, align_overrides, trained
     with pytest.raises(MissingData, match="test"):
         run_command("eval-retrieval")
     embeddings = trained_run.parents[2] / "embeddings" / DATASET / "test"
-    shutil.copytree(embeddings, own / "embeddings" / DATASET / "test")
+    shutil.copytree(embeddings, own_recordings / "embeddings" / DATASET / "test")
     with pytest.raises(BrainhiveError, match="finite"):
         run_command("eval-retrieval")
 
@@ -218,7 +222,7 @@ def test_what_is_varied_still_learns_and_is_evaluated_alike(
 
 
 def test_signals_on_disk_train_to_the_same_weights(
-    own, run_command, align_overrides, trained_run, monkeypatch
+    own_recordings, run_command, align_overrides, trained_run, monkeypatch
 ):
     monkeypatch.setattr(
         Trials,

@@ -26,10 +26,12 @@ def load_weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def has_changed(
-    before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]
+    start_weights: dict[str, torch.Tensor], end_weights: dict[str, torch.Tensor]
 ) -> bool:
-    assert before.keys() == after.keys()
-    return any(not torch.equal(before[key], after[key]) for key in before)
+    assert start_weights.keys() == end_weights.keys()
+    return any(
+        not torch.equal(start_weights[key], end_weights[key]) for key in start_weights
+    )
 
 
 @pytest.mark.nightly

@@ -53,12 +53,17 @@ def train(**keys: Any) -> str:
 
 def measure(*commands: str) -> Numbers:
     """Run commands on a training, and list all metrics of the results."""
-    run = [train()]
+    train_run = [train()]
     keys_of: dict[str, dict[str, Any]] = {
-        "eval-retrieval": {"run": run, "baseline": "ridge", "recipe": "demo"},
-        "explain": {"align_run": run, "analyses": ["encoding", "similarity"]},
-        "calibrate": {"align_run": run, "subjects": [2], "draws": 2},
-        "reconstruct": {"align_run": run, "recipe": "demo", "items": 4, "repeats": 1},
+        "eval-retrieval": {"run": train_run, "baseline": "ridge", "recipe": "demo"},
+        "explain": {"align_run": train_run, "analyses": ["encoding", "similarity"]},
+        "calibrate": {"align_run": train_run, "subjects": [2], "draws": 2},
+        "reconstruct": {
+            "align_run": train_run,
+            "recipe": "demo",
+            "items": 4,
+            "repeats": 1,
+        },
     }
     keys_of["explain"]["draws"] = 20
     keys_of["reconstruct"]["sources"] = ["brain"]
@@ -92,15 +97,15 @@ def measure(*commands: str) -> Numbers:
 def test_results_are_equal_in_any_unit(
     demo: Path, tmp_path: Path, factors: tuple[float, ...], commands: tuple[str, ...]
 ) -> None:
-    found = []
+    results = []
     for factor in (1.0, *factors):
         home = tmp_path / str(factor)
         scale_signals(demo, home, factor)
         with use_home(home):
-            found.append(measure(*commands))
-    assert len(found[0]) > 100
-    for numbers in found[1:]:
-        assert numbers == pytest.approx(found[0], abs=1e-4, rel=1e-4)
+            results.append(measure(*commands))
+    assert len(results[0]) > 100
+    for numbers in results[1:]:
+        assert numbers == pytest.approx(results[0], abs=1e-4, rel=1e-4)
 
 
 def test_an_offset_is_removed_or_named(demo: Path, tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
     import torch
 
     launch = Launch(0, 1, torch.device("cpu"))
-    first = workflow.run(recipe(), launch)
-    lines = first.metrics.facts.commands
+    first_result = workflow.run(recipe(), launch)
+    lines = first_result.metrics.facts.commands
     runs = {path.name for path in home.glob("runs/train-align/*")}
 
     assert [line.split()[1] for line in lines] == [
@@ -51,13 +51,18 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
         "train-align",
         "eval-retrieval",
     ]
-    assert len(runs) == 2 and first.metrics.scopes["eval-retrieval"]["top1"].n == 100
-    (named,) = [finished_run for finished_run in runs if finished_run in lines[-1]]
-    assert "0.0001" in (home / "runs/train-align" / named / "recipe.yaml").read_text()
-
-    again = workflow.run(recipe(), launch)
     assert (
-        again.folder == first.folder
+        len(runs) == 2
+        and first_result.metrics.scopes["eval-retrieval"]["top1"].n == 100
+    )
+    (run_name,) = [finished_run for finished_run in runs if finished_run in lines[-1]]
+    assert (
+        "0.0001" in (home / "runs/train-align" / run_name / "recipe.yaml").read_text()
+    )
+
+    second_result = workflow.run(recipe(), launch)
+    assert (
+        second_result.folder == first_result.folder
         and {path.name for path in home.glob("runs/*/*")} >= runs
     )
     assert len(list(home.glob("runs/train-align/*"))) == 2
@@ -149,16 +154,16 @@ def test_a_matrix_runs_steps_for_its_axes_and_resumes(home, monkeypatch) -> None
     assert states["train-align · high · said"] == "finished"
     assert states["eval-retrieval · high · last"] == "next"
     assert states["compare · last"].endswith(" eval-retrieval")
-    done = workflow.run(study, here)
+    result = workflow.run(study, here)
     assert all(
         path.stat().st_mtime_ns == time_ns
         for path, time_ns in st_mtime_ns_by_name.items()
     )
-    assert str(done.hint) == f"brainhive report {done.folder.name} --table"
+    assert str(result.hint) == f"brainhive report {result.folder.name} --table"
 
     # corrected rows are none of the results, of which equal ones do not differ
     (table,) = report.run(
-        report.Recipe(runs=[done.folder.name], table=True, format="csv"), here
+        report.Recipe(runs=[result.folder.name], table=True, format="csv"), here
     ).tables
     *rows, chance = table.as_dict()["rows"]
     assert chance["method"] == "chance"

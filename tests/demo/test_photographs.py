@@ -9,18 +9,25 @@ from brainhive_cli.demo import photographs
 
 def test_pieces_are_inside_of_photographs_and_never_overlap() -> None:
     boxes = []
-    for things in photographs.PIECES.values():
-        for thing, (name, left, top, side, columns, rows) in things.items():
-            right, bottom = left + side * columns, top + side * rows
-            boxes.append((thing, name, left, top, right, bottom))
+    for objects in photographs.PIECES.values():
+        for object_name, (
+            name,
+            left_px,
+            top,
+            side_px,
+            columns,
+            rows,
+        ) in objects.items():
+            right_px, bottom = left_px + side_px * columns, top + side_px * rows
+            boxes.append((object_name, name, left_px, top, right_px, bottom))
             if name not in photographs.LIBRARY_PHOTOGRAPHS:
                 with Image.open(photographs.FOLDER / f"{name}.jpg") as photograph:
-                    assert right <= photograph.width and bottom <= photograph.height
-    for first, second in combinations(boxes, 2):
-        if first[1] == second[1]:
-            width = min(first[4], second[4]) - max(first[2], second[2])
-            height = min(first[5], second[5]) - max(first[3], second[3])
-            assert min(width, height) <= 0, (first[0], second[0])
+                    assert right_px <= photograph.width and bottom <= photograph.height
+    for first_box, second in combinations(boxes, 2):
+        if first_box[1] == second[1]:
+            width = min(first_box[4], second[4]) - max(first_box[2], second[2])
+            height = min(first_box[5], second[5]) - max(first_box[3], second[3])
+            assert min(width, height) <= 0, (first_box[0], second[0])
 
 
 def test_test_things_are_no_training_things() -> None:
@@ -36,6 +43,6 @@ def test_test_things_are_no_training_things() -> None:
 
 def test_the_terms_of_each_photograph_are_stated() -> None:
     text = (photographs.FOLDER / "README").read_text()
-    for things in photographs.PIECES.values():
-        for name, *_ in things.values():
+    for objects in photographs.PIECES.values():
+        for name, *_ in objects.values():
             assert name in text

@@ -89,4 +89,4 @@ def test_signals_for_settings_are_not_the_demos_test_trials() -> None:
         - recording.signal[recording.first_trials[:96] + 1]
         for recording in (demo_recording, held_out_recording)
     ]
-    assert abs(np.corrcoef(*(some.ravel() for some in noise))[0, 1]) < 0.1
+    assert abs(np.corrcoef(*(values.ravel() for values in noise))[0, 1]) < 0.1

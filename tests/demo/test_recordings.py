@@ -58,9 +58,11 @@ def test_a_seed_gives_the_same_files_and_sessions_differ(
         recordings.write_study(tmp_path / name, study, n_subjects=1, n_sessions=2)
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
-    first, second = sorted((tmp_path / "a").glob("*.vmrk"))
-    assert first.read_text().count("Stimulus") == second.read_text().count("Stimulus")
-    assert first.read_text() != second.read_text()
+    first_file, second = sorted((tmp_path / "a").glob("*.vmrk"))
+    assert first_file.read_text().count("Stimulus") == second.read_text().count(
+        "Stimulus"
+    )
+    assert first_file.read_text() != second.read_text()
 
 
 def test_responses_depend_on_the_picture_and_begin_after_it(

@@ -56,11 +56,11 @@ def tokens(prior, embeddings):
         return prior.fuser(embeddings)
 
 
-def _correlation(image, other):
-    image, other = (
-        x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (image, other)
+def _correlation(image, other_image):
+    image, other_image = (
+        x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (image, other_image)
     )
-    return F.cosine_similarity(image, other)
+    return F.cosine_similarity(image, other_image)
 
 
 def test_the_demo_and_its_parts_stay_small():

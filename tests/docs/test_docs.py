@@ -51,8 +51,8 @@ def named_in(nav: Any) -> Iterator[str]:
         if isinstance(entry, str):
             yield entry
         else:
-            (below,) = entry.values()
-            yield from named_in([below] if isinstance(below, str) else below)
+            (children,) = entry.values()
+            yield from named_in([children] if isinstance(children, str) else children)
 
 
 def anchors(page: Path) -> set[str]:
@@ -66,8 +66,8 @@ def anchors(page: Path) -> set[str]:
 
 def test_navigation_and_indices_list_every_page() -> None:
     nav = list(named_in(yaml.safe_load((CHECKOUT / "mkdocs.yml").read_text())["nav"]))
-    listed = [*PAGES, *KEYS, *DOCS.glob("*.ipynb")]
-    pages = [page.relative_to(DOCS).as_posix() for page in listed]
+    page_paths = [*PAGES, *KEYS, *DOCS.glob("*.ipynb")]
+    pages = [page.relative_to(DOCS).as_posix() for page in page_paths]
     assert sorted(nav) == sorted(pages), "list each page in mkdocs.yml"
     assert KEYS and "](docs/index.md)" in (CHECKOUT / "README.md").read_text()
 
@@ -103,8 +103,10 @@ def test_the_gallery_shows_each_picture_below_its_command() -> None:
     sizes = {path.name: path.stat().st_size for path in (DOCS / "gallery").iterdir()}
     in_readme = re.findall(r'<img src="([^"]+)"', (CHECKOUT / "README.md").read_text())
     assert len(in_readme) == 3 and sum(sizes.values()) < 600_000
-    shown = {f"{name}.png" for name in names} | {Path(name).name for name in in_readme}
-    assert sizes.keys() == shown
+    shown_files = {f"{name}.png" for name in names} | {
+        Path(name).name for name in in_readme
+    }
+    assert sizes.keys() == shown_files
 
 
 def lines_of(page: Path) -> Iterator[str]:
@@ -117,11 +119,11 @@ def lines_of(page: Path) -> Iterator[str]:
         for line in block.replace("\\\n", " ").splitlines():
             for name, value in variables.items():
                 line = line.replace(f"${name}", value)
-            for part in re.split(
+            for piece in re.split(
                 r"&&|\|(?= )|;", line.partition(" # ")[0].split("   #")[0]
             ):
-                if re.match(r"\s*(?:PYTHONPATH=\. )?brainhive ", part):
-                    yield part.partition("brainhive ")[2].strip()
+                if re.match(r"\s*(?:PYTHONPATH=\. )?brainhive ", piece):
+                    yield piece.partition("brainhive ")[2].strip()
     yield from re.findall(r"`brainhive ([^`\n]+)`", CODE.sub("", text))
 
 
@@ -193,14 +195,14 @@ def test_every_line_parses_against_the_real_command_line(
     assert len(LINES) > 200
     planned = {line for _, line in GUIDES}
     for line in dict.fromkeys(line for _, line in LINES if line not in planned):
-        words = shlex.split(line)
+        arguments = shlex.split(line)
         if (
-            words[0].isupper()
-            or words[0] == "help"
-            or set(words) & {"--version", "--install-completion"}
+            arguments[0].isupper()
+            or arguments[0] == "help"
+            or set(arguments) & {"--version", "--install-completion"}
         ):
             continue
-        result = CliRunner().invoke(app, words)
+        result = CliRunner().invoke(app, arguments)
         assert result.exit_code in (0, 3), f"brainhive {line}\n{result.stderr}"
 
 
@@ -216,27 +218,27 @@ NAMED_BY_USERS = (
 
 def list_known_keys() -> set[str]:
     """List the keys of all commands, and those of parts, below a `*`."""
-    known = {"*.kind"}
+    key_names = {"*.kind"}
     for command in ROOMS:
-        known |= {key.path for key in keys_page.list_keys(import_recipe(command))}
+        key_names |= {key.path for key in keys_page.list_keys(import_recipe(command))}
     for shelf in parts.SHELVES:
         for kind in parts.list_kinds(shelf):
             config = parts.load(shelf, kind).Config
-            known |= {f"*.{key.path}" for key in keys_page.list_keys(config)}
+            key_names |= {f"*.{key.path}" for key in keys_page.list_keys(config)}
     # a section is set as a whole, too
-    return known | {key.rpartition(".")[0] for key in known}
+    return key_names | {key.rpartition(".")[0] for key in key_names}
 
 
 def test_a_guide_names_only_keys_that_exist() -> None:
     known_keys = list_known_keys()
-    named = []
+    key_names = []
     for page in [*PAGES, *OUTSIDE]:
         for code in CODE_SPAN.findall(page.read_text()):
-            named += [(page.name, key) for key in RECIPE_KEY.findall(code)]
-    assert len(named) > 150
+            key_names += [(page.name, key) for key in RECIPE_KEY.findall(code)]
+    assert len(key_names) > 150
 
     unknown = []
-    for page_name, key in named:
+    for page_name, key in key_names:
         first_step, *steps = key.split(".")
         # a part may have parts in it
         ends = {f"*.{'.'.join(steps[index:])}" for index in range(len(steps))}

@@ -118,7 +118,7 @@ def shipped_line(line: str, home: Path) -> list[str]:
     that are there.
     """
     folder = "data/image-folder"
-    places = {"root=FOLDER": f"root={folder}", "PICTURES": folder}
+    replacements = {"root=FOLDER": f"root={folder}", "PICTURES": folder}
     for command, name in (
         ("train-prior", "runs/train-prior/NAME"),
         ("train-align", "explain RUN"),
@@ -128,11 +128,11 @@ def shipped_line(line: str, home: Path) -> list[str]:
             key=lambda path: path.stat().st_mtime,
         )
         for finished_run in runs[-1:]:
-            places[name] = name.replace("NAME", finished_run.parent.name).replace(
+            replacements[name] = name.replace("NAME", finished_run.parent.name).replace(
                 "RUN", finished_run.parent.name
             )
-    for name, here in {**SHIPPED, **places}.items():
-        line = line.replace(name, here)
+    for name, shipped_path in {**SHIPPED, **replacements}.items():
+        line = line.replace(name, shipped_path)
     return shlex.split(line)
 
 
@@ -146,16 +146,21 @@ def test_the_guide_leads_from_own_pictures_to_generated_pictures(
     page = prepared.partition("\n## ")[0] + drawn_by.partition("HAVIR")[0]
     lines = re.findall(r"^    brainhive ([^#\n]+)", page, re.MULTILINE)
     assert "check image-folder --plots" in lines
-    shown: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for line in lines:
-        words = shipped_line(line, home)
+        arguments = shipped_line(line, home)
         ended = invoke(
-            [*words, *(() if "--check" in words else QUICK.get(words[0], ()))]
+            [
+                *arguments,
+                *(() if "--check" in arguments else QUICK.get(arguments[0], ())),
+            ]
         )
         assert ended.exit_code == 0, f"brainhive {line}\n{ended.stderr}"
-        shown[line] = ended
-    assert len(shown) > 12
-    endeds = [ended for line, ended in shown.items() if line.startswith("reconstruct")]
+        results[line] = ended
+    assert len(results) > 12
+    endeds = [
+        ended for line, ended in results.items() if line.startswith("reconstruct")
+    ]
     assert "prior trained on other pictures" in endeds[0].stdout  # of the demo's
     assert "prior trained on other pictures" not in endeds[1].stdout
     assert len(list((home / "runs/reconstruct").rglob("*.png"))) >= 4
@@ -168,26 +173,30 @@ def test_every_line_of_a_guide_works_or_names_missing_inputs(
     write_recordings(home)
     for name in ("my.yaml", "mine.yaml"):
         (home / name).write_text("")
-    done, wrong = Counter[str](), []
+    outcomes, failures = Counter[str](), []
     of_first = sorted(
         GUIDES,
-        key=lambda each: FIRST.index(each[0].name) if each[0].name in FIRST else 9,
+        key=lambda row: FIRST.index(row[0].name) if row[0].name in FIRST else 9,
     )
     page_of: dict[str, Path] = {}
     for page, line in of_first:
         page_of.setdefault(line, page)
     for line, page in page_of.items():
-        words = shipped_line(line, home)
-        has_plan = words[0] not in UNPLANNED and not {"--list", "--check"} & set(words)
-        ended = invoke([*words, *(["--check"] if has_plan else [])])
-        is_run = has_plan and words[0] not in ROAD and "--processes" not in words
-        if is_run and ended.exit_code == 0 and done[words[0]] < RUN_OF_EACH:
-            ended = invoke([*words, *QUICK.get(words[0], ())])
-            done[words[0]] += ended.exit_code == 0
+        arguments = shipped_line(line, home)
+        has_plan = arguments[0] not in UNPLANNED and not {"--list", "--check"} & set(
+            arguments
+        )
+        ended = invoke([*arguments, *(["--check"] if has_plan else [])])
+        is_run = (
+            has_plan and arguments[0] not in ROAD and "--processes" not in arguments
+        )
+        if is_run and ended.exit_code == 0 and outcomes[arguments[0]] < RUN_OF_EACH:
+            ended = invoke([*arguments, *QUICK.get(arguments[0], ())])
+            outcomes[arguments[0]] += ended.exit_code == 0
         lacks = ended.exit_code == 3 and re.search(
             r"(warning|error|missing)\W+\w+", ended.output
         )
         if (ended.exit_code and not lacks) or "this is a bug" in ended.output:
-            wrong.append(f"{page.name}: brainhive {line}\n{ended.output[-800:]}")
-    assert not wrong, "\n".join(wrong)
-    assert done.total() >= 5, done
+            failures.append(f"{page.name}: brainhive {line}\n{ended.output[-800:]}")
+    assert not failures, "\n".join(failures)
+    assert outcomes.total() >= 5, outcomes

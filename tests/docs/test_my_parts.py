@@ -85,9 +85,9 @@ def write_arrays(home: Path) -> None:
             )
 
 
-def measured(home: Path, command: str) -> Measurements:
-    (run,) = (home / "runs" / command).iterdir()
-    return RunFolder(run).measurements()
+def read_measurements(home: Path, command: str) -> Measurements:
+    (run_folder,) = (home / "runs" / command).iterdir()
+    return RunFolder(run_folder).measurements()
 
 
 def brainhive(line: str, *arguments: str) -> tuple[int, str]:
@@ -109,18 +109,20 @@ def test_a_part_of_ones_own_of_every_kind_works_with_the_others(
         if not re.search(rf"{key}(\.kind)?=\S*my_parts|{key}\.", " ".join(lines))
     ] == []
     for line in lines:
-        code, shown = brainhive(line)
-        assert code == 0, f"brainhive {line}\n{shown}"
+        code, output = brainhive(line)
+        assert code == 0, f"brainhive {line}\n{output}"
 
-    found = measured(home, "eval-retrieval")
-    top1 = found.overall["top1"]
+    measurements = read_measurements(home, "eval-retrieval")
+    top1 = measurements.overall["top1"]
     low, _ = top1.these_subjects or (0, 0)
-    assert low > 10 * top1.chance and "simulated" in found.caveats
-    assert found.facts.answers[0].side == "above chance"
-    assert found.scopes["corrections · my_parts.popularity"]["top1"].value > 3 / 32
+    assert low > 10 * top1.chance and "simulated" in measurements.caveats
+    assert measurements.facts.answers[0].side == "above chance"
+    assert (
+        measurements.scopes["corrections · my_parts.popularity"]["top1"].value > 3 / 32
+    )
     trained = list((home / "runs/train-align").glob("*/cells/*/model"))
     assert trained and all(read_history(model).is_simulated for model in trained)
-    scopes = measured(home, "reconstruct").scopes
+    scopes = read_measurements(home, "reconstruct").scopes
     (brain, shuffled) = (
         scopes[source]["pixcorr"].value for source in ("brain", "shuffled")
     )
@@ -138,15 +140,15 @@ def test_the_page_states_the_result_without_the_preparation(
         code = CliRunner().invoke(app, [*shlex.split(line), "run.workers=0"]).exit_code
         assert code == 0, line
 
-    found = measured(home, "eval-retrieval")
-    top1 = found.overall["top1"]
+    measurements = read_measurements(home, "eval-retrieval")
+    top1 = measurements.overall["top1"]
     statement = r"first of (\d+) in (\d+) % of cases .* chance (\d+) %\)"
     pool, percent, chance = map(int, re.search(statement, PAGE).groups())
     assert (pool, chance) == (top1.pool, round(100 * top1.chance))
     # another processor rounds the training differently
     assert 100 * top1.low < percent < 100 * top1.high
     # the order of the trials is known, so all questions are tested
-    assert all(answer.p is not None for answer in found.facts.answers)
+    assert all(answer.p is not None for answer in measurements.facts.answers)
 
 
 def use_brain_model() -> None:
@@ -154,9 +156,9 @@ def use_brain_model() -> None:
     layout = make_token_layout(
         make_signal_spec(tuple("ABCDEFGH"), 20), 12, {"colours": 12}
     )
-    chosen = {"backbone": {"kind": "my_parts.net"}, "fuser": {"kind": "my_parts.mean"}}
+    choices = {"backbone": {"kind": "my_parts.net"}, "fuser": {"kind": "my_parts.mean"}}
     parts.resolve("fusers", "my_parts.mean").token_dim({"colours": 12}, 1024)
-    aligner = Aligner(replace(layout, **chosen))
+    aligner = Aligner(replace(layout, **choices))
     objective = Objective([Term(prediction="token", loss="my_parts.huber")])
     predicted = aligner.predict(torch.randn(3, 8, 20), torch.zeros(3, dtype=torch.long))
     objective(
@@ -223,7 +225,8 @@ MISTAKES = (
 
 
 @pytest.mark.parametrize(
-    ("partial_text", "correct_text", "wrong_text", "place", "reported_text"), MISTAKES
+    ("partial_text", "correct_text", "wrong_text", "location", "reported_text"),
+    MISTAKES,
 )
 def test_a_mistake_in_a_users_part_is_named_with_its_line(
     my_parts: Path,
@@ -231,7 +234,7 @@ def test_a_mistake_in_a_users_part_is_named_with_its_line(
     partial_text: str,
     correct_text: str,
     wrong_text: str,
-    place: str,
+    location: str,
     reported_text: str,
 ) -> None:
     text = (my_parts / f"{partial_text}.py").read_text()
@@ -254,6 +257,8 @@ def test_a_mistake_in_a_users_part_is_named_with_its_line(
     lines = [
         number
         for number, line in enumerate(mistaken.splitlines(), 1)
-        if place and place in line
+        if location and location in line
     ]
-    assert not place or f"line {lines[0]}" in described.message, described.in_one_line
+    assert not location or f"line {lines[0]}" in described.message, (
+        described.in_one_line
+    )

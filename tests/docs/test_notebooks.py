@@ -35,11 +35,13 @@ def run_notebook(path: Path) -> tuple[dict[str, Any], list[str]]:
 
         # a notebook shows the value of a last line that is an expression
         tree, name = ast.parse("".join(cell["source"])), f"{path.name}, cell {number}"
-        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        last_statement = (
+            tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        )
         exec(compile(tree, name, "exec"), variables)
-        if last is not None:
+        if last_statement is not None:
             shown_eval = eval(
-                compile(ast.Expression(last.value), name, "eval"), variables
+                compile(ast.Expression(last_statement.value), name, "eval"), variables
             )
             cards.append(getattr(shown_eval, "_repr_html_", lambda: "")() or "")
     return variables, [card for card in cards if card]
@@ -50,8 +52,8 @@ def test_the_eeg_notebook_decodes_pictures_and_categories(home: Path) -> None:
 
     assert variables["is_decoded"] and variables["are_categories_decoded"]
     assert variables["result"].measurements.caveats == ["order of trials unknown"]
-    found_runs, shown = variables["found"], variables["shown"]
-    assert found_runs.image_ids == [name[:-4] for name in shown[found_runs.index]]
+    found_runs, shown_table = variables["found"], variables["shown"]
+    assert found_runs.image_ids == [name[:-4] for name in shown_table[found_runs.index]]
     assert len(found_runs.ranks) == 48 and (found_runs.ranks == 1).mean() > 2 / 12
     assert len(cards) == 1 and variables["result"].finding in html.unescape(cards[0])
 

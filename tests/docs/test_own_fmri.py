@@ -96,10 +96,10 @@ def test_the_workflow_retrieves_pictures_far_above_chance(
     assert top1["n"] == 20 and top1["value"] > 4 * top1["chance"]
 
     # the file for others says which voxels it takes, and brings the candidates
-    taken = invoke("export", f"to={home / 'out'}")["details"]["input"]
+    input_facts = invoke("export", f"to={home / 'out'}")["details"]["input"]
     space = SignalStore.open(home / "signals/image-folder/default/sub-01.h5")["test"]
-    assert taken["voxels"]["voxel indices"] == space.space.grid.indices.tolist()  # type: ignore[union-attr]
-    assert "voxels in the mask of region V1" in taken["voxels"]
+    assert input_facts["voxels"]["voxel indices"] == space.space.grid.indices.tolist()  # type: ignore[union-attr]
+    assert "voxels in the mask of region V1" in input_facts["voxels"]
     gallery = torch.load(home / "out/gallery.pt")
     assert gallery["pictures"] == list(space.pictures) and len(gallery["vectors"]) == 20
     explained = invoke("explain", "draws=20", "analyses=trained,encoding")

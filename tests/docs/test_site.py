@@ -49,7 +49,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the site. A warning stops the build."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, "--site-dir", str(folder)],
         cwd=CHECKOUT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
@@ -57,10 +57,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    messages = re.findall(r"^(?:INFO|WARNING) +-  (.*)$", done.stderr, re.M)
-    usual = ("Cleaning site", "Building documentation", "Documentation built")
-    assert [text for text in messages if not text.startswith(usual)] == []
+    assert process.returncode == 0, process.stderr
+    messages = re.findall(r"^(?:INFO|WARNING) +-  (.*)$", process.stderr, re.M)
+    usual_lines = ("Cleaning site", "Building documentation", "Documentation built")
+    assert [text for text in messages if not text.startswith(usual_lines)] == []
     return folder
 
 

@@ -38,12 +38,12 @@ def test_the_templates_pass_their_tests_in_the_package(tmp_path: Path) -> None:
 
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True
     )
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 passed" in done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "5 passed" in process.stdout
 
 
 def test_the_guide_names_each_template_and_row() -> None:

@@ -25,11 +25,11 @@ def test_each_command_exists_and_has_its_flags() -> None:
     commands = sorted({"".join(pair) for pair in lines})
     assert len(commands) >= 7
     for command in commands:
-        words = shlex.split(command)
-        source = find_source(words)
+        arguments = shlex.split(command)
+        source = find_source(arguments)
         file = source / "__main__.py" if source.is_dir() else source.with_suffix(".py")
         code = file.read_text()
-        for flag in words:
+        for flag in arguments:
             if flag.startswith("--"):
                 assert f'"{flag}"' in code, command
     (tables,) = re.findall(r"simulated_statistics\S* prints\s+(\d+) tables", PAGE)

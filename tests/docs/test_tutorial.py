@@ -90,21 +90,21 @@ def write_epochs(home: Path) -> dict[str, Any]:
     folder = home / "data/recordings"
     folder.mkdir(parents=True)
     for subject in reversed(world.subjects):
-        shown, parts = [], []
+        image_names, parts = [], []
         for split, (_, repetitions) in SHOWN.items():
-            names, found, signal = simulate_trials(home, world, subject, split)
-            shown += [f"{name}.png" for name in names for _ in range(repetitions)]
+            names, simulated, signal = simulate_trials(home, world, subject, split)
+            image_names += [f"{name}.png" for name in names for _ in range(repetitions)]
             parts.append(signal.reshape(-1, *signal.shape[2:]))
-        trials, channels = np.concatenate(parts), list(found.space.names)
+        trials, channels = np.concatenate(parts), list(simulated.space.names)
         stem = f"sub-{subject:02d}_ses-01"
         if subject == 2:
-            known = {"ch_names": channels, "times": found.times_s, "unit": "V"}
-            np.savez(folder / f"{stem}.npz", X=trials, picture=shown, **known)
+            facts = {"ch_names": channels, "times": simulated.times_s, "unit": "V"}
+            np.savez(folder / f"{stem}.npz", X=trials, picture=image_names, **facts)
             continue
-        info = mne.create_info(channels, found.rate_hz, "eeg")
+        info = mne.create_info(channels, simulated.rate_hz, "eeg")
         epochs = mne.EpochsArray(trials, info, verbose="ERROR")
         epochs.save(folder / f"{stem}-epo.fif", verbose="ERROR")
-        lines = [f"{name},{1 + row // 50}" for row, name in enumerate(shown)]
+        lines = [f"{name},{1 + row // 50}" for row, name in enumerate(image_names)]
         table = "\n".join(["picture,run", *lines]) + "\n"
         (folder / f"{stem}_trials.csv").write_text(table)
     voxels = demo.Config(subjects=1, concepts=16, noise=0.3, space="voxels").build(
@@ -116,7 +116,7 @@ def write_epochs(home: Path) -> dict[str, Any]:
     ]
     mask = voxels.recording(1, "test").space.regions["FFA"]
     betas = np.concatenate([beta.reshape(-1, beta.shape[-1]) for beta in betas])
-    return {"epochs": epochs, "shown": shown, "betas": betas, "mask": mask}
+    return {"epochs": epochs, "shown": image_names, "betas": betas, "mask": mask}
 
 
 def blocks_of(text: str, language: str) -> list[str]:

@@ -104,8 +104,8 @@ def write(root: Path) -> Path:
 def _draw_session(rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw the masterordering [trials] of a session, with numbers from 1."""
     shared = np.arange(1, N_SHARED + 1)
-    own = FIRST_OWN + np.arange(1, N_OWN + 1)
-    return rng.permutation(np.repeat(np.concatenate([shared, own]), 3))
+    own_numbers = FIRST_OWN + np.arange(1, N_OWN + 1)
+    return rng.permutation(np.repeat(np.concatenate([shared, own_numbers]), 3))
 
 
 def _list_picture_ids(subject: int) -> NDArray[np.int64]:

@@ -57,13 +57,13 @@ def _make_unet(sizes: dict[str, Any]) -> dict[str, Tensor]:
     state = UNet2DConditionModel(**sizes).state_dict()
     renamed, n_layers = {}, sizes["layers_per_block"]
     for name, value in state.items():
-        side, _, path = name.partition(".")
-        if side in ("down_blocks", "up_blocks"):
+        side_name, _, path = name.partition(".")
+        if side_name in ("down_blocks", "up_blocks"):
             block, kind, layer, inner = path.split(".", 3)
             is_resampler = kind in ("downsamplers", "upsamplers")
             index = n_layers if is_resampler else int(layer)
             index += int(block) * (n_layers + 1)
-            if side == "down_blocks":
+            if side_name == "down_blocks":
                 sgm_side, index = "input_blocks", index + 1
                 column = {"resnets": 0, "attentions": 1, "downsamplers": 0}[kind]
             else:
@@ -74,7 +74,7 @@ def _make_unet(sizes: dict[str, Any]) -> dict[str, Tensor]:
             if kind == "downsamplers":
                 inner = inner.replace("conv", "op")
             renamed[f"{sgm_side}.{index}.{column}.{_rename_inner(kind, inner)}"] = value
-        elif side == "mid_block":
+        elif side_name == "mid_block":
             kind, layer, inner = path.split(".", 2)
             column = 1 if kind == "attentions" else 2 * int(layer)
             renamed[f"middle_block.{column}.{_rename_inner(kind, inner)}"] = value

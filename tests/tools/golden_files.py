@@ -8,7 +8,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 
-def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the config and the tensors of a golden file."""
     with safe_open(path, "pt") as file:
         config: dict[str, Any] = json.loads(file.metadata()["config"])

@@ -66,7 +66,7 @@ def embedded(things_home: Path, run_command) -> Path:
 
 
 def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused):
-    for override, what, hint in (
+    for override, problem, hint in (
         (
             "train.epoch=3",
             "'train.epoch'",
@@ -92,13 +92,13 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused):
             "prior=null",
         ),
     ):
-        refused("train-align", override, code=2, what=what, hint=hint)
+        refused("train-align", override, code=2, what=problem, hint=hint)
     assert not list(home.iterdir())
 
 
 def test_missing_data_are_told_with_their_place_and_source(home, monkeypatch, refused):
     monkeypatch.setenv("BRAINHIVE_HOME", "")  # so that paths in messages are short
-    for argv, what, hint in (
+    for argv, problem, hint in (
         (
             ("embed", "--encoders", COLOURS),
             r"things-eeg: no pictures in /.*/\*\*/training_images/<concept>/\*.jpg",
@@ -116,7 +116,7 @@ def test_missing_data_are_told_with_their_place_and_source(home, monkeypatch, re
             "hub:owner/name",
         ),
     ):
-        refused(*argv, code=3, what=what, hint=hint)
+        refused(*argv, code=3, what=problem, hint=hint)
     assert not list(home.rglob("*.h5"))
 
 
@@ -125,13 +125,13 @@ def test_a_damaged_embedding_store_is_named_and_again_mends_it(
 ):
     path = embedded / "embeddings" / "things-eeg" / "train" / f"{ENCODER}.h5"
     path.write_bytes(path.read_bytes()[:-64])
-    told = {
+    message = {
         "code": 1,
         "what": f"{ENCODER}.h5 is damaged or cut short",
         "hint": "delete it, then: brainhive",
     }
-    refused(*ALIGN, *QUICK, **told)
-    refused("embed", "--dataset", "things-eeg", "--encoders", COLOURS, **told)
+    refused(*ALIGN, *QUICK, **message)
+    refused("embed", "--dataset", "things-eeg", "--encoders", COLOURS, **message)
     run_command("embed", "dataset=things-eeg", f"encoders=[{COLOURS!r}]", again=True)
     assert TargetStore.open(path).done.all()
 
@@ -178,29 +178,35 @@ def test_a_second_command_waits_and_ctrl_c_ends_both_resumably(
         time.sleep(0.05)
 
     second = brainhive(*argv, wait=False)
-    said = second.folder / "stderr"
+    error_path = second.folder / "stderr"
     while (
-        not (said.is_file() and "waiting for cells" in said.read_text())
+        not (error_path.is_file() and "waiting for cells" in error_path.read_text())
         and second.poll() is None
     ):
         time.sleep(0.05)
     ends = []
-    for each in (second, process):
-        each.send_signal(signal.SIGINT)
-        ends.append(each.communicate(timeout=60))
+    for waiting_process in (second, process):
+        waiting_process.send_signal(signal.SIGINT)
+        ends.append(waiting_process.communicate(timeout=60))
 
     assert [
-        (each.returncode, out)
-        for each, (out, _) in zip((second, process), ends, strict=True)
+        (waiting_process.returncode, output)
+        for waiting_process, (output, _) in zip((second, process), ends, strict=True)
     ] == [(130, "")] * 2
-    run = next(tmp_path.glob("train-align/*"))
-    said = (
+    run_folder = next(tmp_path.glob("train-align/*"))
+    error_path = (
         f"waiting for cells of other workers: 1: sub-01_seed-1 ({socket.gethostname()} "
         f"{process.pid})"
     )
     # a slow start is announced, too
     lines = ends[0][1].removeprefix("train-align: starting …\n").strip().splitlines()
-    assert lines[:2] == [f"continuing run {run.name} with 1 other worker", said]
+    assert lines[:2] == [
+        f"continuing run {run_folder.name} with 1 other worker",
+        error_path,
+    ]
     assert len(lines) == 3 and lines[2].startswith("interrupted: ")
     assert ends[1][1].strip().splitlines()[-1] == lines[2]
-    assert not (run / "metrics.json").exists() and (run / "recipe.yaml").is_file()
+    assert (
+        not (run_folder / "metrics.json").exists()
+        and (run_folder / "recipe.yaml").is_file()
+    )

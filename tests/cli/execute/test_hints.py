@@ -43,7 +43,7 @@ def texts_of(module: ast.Module) -> Iterator[str]:
         for text in joined.values
     }
     statements = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
-    outside = inner | statements
+    outer_nodes = inner | statements
     for node in nodes:
         if isinstance(node, ast.JoinedStr):
             yield "".join(
@@ -53,7 +53,7 @@ def texts_of(module: ast.Module) -> Iterator[str]:
         elif (
             isinstance(node, ast.Constant)
             and isinstance(node.value, str)
-            and id(node) not in outside
+            and id(node) not in outer_nodes
         ):
             yield node.value
 
@@ -101,7 +101,11 @@ def lines_of(module: ast.Module) -> Iterator[str]:
                     [
                         "brainhive",
                         command,
-                        *(part for argument in words for part in write_word(argument)),
+                        *(
+                            text_part
+                            for argument in words
+                            for text_part in write_word(argument)
+                        ),
                     ]
                 )
 
@@ -129,19 +133,19 @@ def test_every_suggested_command_line_can_be_parsed(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execute, "_run", check_words)
-    made, written = set[tuple[str, str]](), set[tuple[str, str]]()
+    suggested_lines, parsed_lines = set[tuple[str, str]](), set[tuple[str, str]]()
     for path in MODULES.values():
         tree = ast.parse(path.read_text())
-        made |= {(path.name, line) for line in lines_of(tree)}
-        written |= {
+        suggested_lines |= {(path.name, line) for line in lines_of(tree)}
+        parsed_lines |= {
             (path.name, line) for text in texts_of(tree) for line in LINE.findall(text)
         }
     refused = {}
-    for module, line in sorted(made | written):
+    for module, line in sorted(suggested_lines | parsed_lines):
         result = CliRunner().invoke(app, shlex.split(line)[1:])
         if result.exit_code:
             refused[module, line] = result.stderr.strip().splitlines()[-1]
-    assert refused == {} and len(made) > 25
+    assert refused == {} and len(suggested_lines) > 25
 
 
 def test_the_line_to_embed_names_an_encoder_that_is_here(
@@ -191,7 +195,7 @@ def keys_of(command: str) -> Iterator[str]:
 def test_every_key_that_a_hint_names_is_one_of_a_recipe() -> None:
     keys = {key for command in COMMANDS for key in keys_of(command.name)}
     sections = {key.partition(".")[0] for key in keys if "." in key}
-    named = {
+    key_names = {
         (path.name, key)
         for path in MODULES.values()
         for text in texts_of(ast.parse(path.read_text()))
@@ -200,7 +204,7 @@ def test_every_key_that_a_hint_names_is_one_of_a_recipe() -> None:
     }
     unknown = {
         (module, key)
-        for module, key in named
+        for module, key in key_names
         if ".".join(key.split(".")[:2]) not in keys
     }
-    assert unknown == set() and len(named) > 100
+    assert unknown == set() and len(key_names) > 100

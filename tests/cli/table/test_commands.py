@@ -66,11 +66,11 @@ def test_help_fits_80_columns_and_its_example_can_be_parsed(
         "[KEY.PATH=VALUE]...",
     )
     for command in COMMANDS:
-        shown = help_of(command)
-        assert max(map(len, shown.splitlines())) <= 80, command
-        assert [option for option in options if option not in shown] == [], command
+        help_text = help_of(command)
+        assert max(map(len, help_text.splitlines())) <= 80, command
+        assert [option for option in options if option not in help_text] == [], command
         example = re.search(
-            rf"Example: brainhive ({command}\b.*?)\n\n", shown, re.DOTALL
+            rf"Example: brainhive ({command}\b.*?)\n\n", help_text, re.DOTALL
         )
         assert example, command
         assert brainhive(*shlex.split(example[1]), "--check").exit_code in (0, 3), (
@@ -79,10 +79,10 @@ def test_help_fits_80_columns_and_its_example_can_be_parsed(
 
 
 def test_only_computing_commands_take_processes_and_a_precision(home: Path) -> None:
-    for listed in table.COMMANDS:
-        can_share_work = import_recipe(listed.name).can_share_work
+    for command in table.COMMANDS:
+        can_share_work = import_recipe(command.name).can_share_work
         for flag in ("--processes", "--mixed-precision"):
-            assert (flag in help_of(listed.name)) == can_share_work, listed.name
+            assert (flag in help_of(command.name)) == can_share_work, command.name
     typed, set_as_key = (
         brainhive("report", "--processes", "2"),
         brainhive("report", "run.processes=2"),
@@ -148,7 +148,7 @@ def prints_what_is_missing(command: str) -> None:
 def test_a_recipe_error_is_two_lines_with_exit_code_2(
     home: Path,
 ) -> None:
-    for arguments, what in (
+    for arguments, problem in (
         (["train-align", "no.such.key=1"], "'no'"),
         (["train-align", "run.processes=none"], "'none'"),
         (["train-align", "key"], "'key'"),
@@ -158,7 +158,7 @@ def test_a_recipe_error_is_two_lines_with_exit_code_2(
         assert process.exit_code == 2 and not process.stdout and len(lines) == 2
         assert (
             lines[0].startswith("error: ")
-            and what in lines[0]
+            and problem in lines[0]
             and lines[1].startswith("  try: ")
         )
     process = brainhive("embed", "--debug")
@@ -230,7 +230,7 @@ def test_no_default_is_typed_twice(home: Path) -> None:
         # a default recipe, if there is one, holds nothing that a key has anyway
         recipe = find_recipe(command, None)
         fields = read_recipe(recipe) if recipe.is_file() else {}
-        used = validate(model, fields)
+        used_fields = validate(model, fields)
         for key in flatten(fields):
             fewer_fields = copy.deepcopy(fields)
             section = fewer_fields
@@ -238,7 +238,7 @@ def test_no_default_is_typed_twice(home: Path) -> None:
             for section_key in section_keys:
                 section = section[section_key]
             del section[last_key]
-            assert validate(model, fewer_fields) != used, (
+            assert validate(model, fewer_fields) != used_fields, (
                 f"recipes/{command}.yaml: leave out {key}, which is the default"
             )
 

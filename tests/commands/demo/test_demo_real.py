@@ -73,11 +73,11 @@ def test_eight_categories_are_decoded_not_below_baselines(
     # the page shows each baseline but the method of the run itself
     tables = artifacts.read_tables(retrieval_run)
     titles = {str(row[0]) for table in tables for row in table.rows}
-    others = ["logistic regression", "ridge regression"]
-    assert {*others, "design alone, no signals"} <= titles
+    baselines = ["logistic regression", "ridge regression"]
+    assert {*baselines, "design alone, no signals"} <= titles
     assert "shrinkage LDA" not in titles
     (differences,) = [table for table in tables if "difference" in str(table.columns)]
-    assert [row[1] for row in differences.rows] == others
+    assert [row[1] for row in differences.rows] == baselines
 
 
 def test_the_page_shows_confusions_and_names_the_recording(

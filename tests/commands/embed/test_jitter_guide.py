@@ -51,17 +51,19 @@ def test_mirrored_pictures_are_embedded_and_drawn_from(
         ended = CliRunner().invoke(app, shlex.split(line))
         assert ended.exit_code == 0, ended.stderr
 
-    plain, mirrored = (
+    plain_picture, mirrored = (
         TargetStore.open(
             build_store_path(things_home / "embeddings", "things-eeg", "train", name)
         )
         for name in ("demo-clip", "mirrored-clip")
     )
     encoder = resolve("demo-clip").build()
-    first = Image.open(
-        things_home / "data/things-eeg" / f"{plain.image_ids[0]}.png"
+    first_picture = Image.open(
+        things_home / "data/things-eeg" / f"{plain_picture.image_ids[0]}.png"
     ).convert("RGB")
     with torch.no_grad():
-        expected = encoder.module(encoder.preprocess(ImageOps.mirror(first))[None])[0]
+        expected = encoder.module(
+            encoder.preprocess(ImageOps.mirror(first_picture))[None]
+        )[0]
     assert np.allclose(mirrored.embedding[0], expected, atol=1e-4)
-    assert not np.allclose(plain.embedding[0], expected, atol=1e-2)
+    assert not np.allclose(plain_picture.embedding[0], expected, atol=1e-2)

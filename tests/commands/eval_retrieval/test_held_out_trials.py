@@ -134,7 +134,7 @@ def test_every_trial_of_every_run_is_tested_once(
 def test_what_cannot_be_held_out_or_claimed_is_refused(
     home: Path, run_command: RunCommand, by_runs: Result
 ) -> None:
-    run, holdout = by_runs.metrics.facts.run, {"by": "runs", "folds": 12}
+    source_run, holdout = by_runs.metrics.facts.run, {"by": "runs", "folds": 12}
     with pytest.raises(RecipeError, match="lda"):
         decode(run_command, by="pictures", folds=3)
     with pytest.raises(BrainhiveError, match="session"):
@@ -142,11 +142,13 @@ def test_what_cannot_be_held_out_or_claimed_is_refused(
     with pytest.raises(RecipeError, match="inter"):
         decode(run_command, "mode=inter", **holdout)
     # a model of other folds was trained on the held-out runs
-    model = f"train.start_from={run}/cells/sub-01_fold-03_seed-0/model"
+    model = f"train.start_from={source_run}/cells/sub-01_fold-03_seed-0/model"
     with pytest.raises(RecipeError, match="runs"):
         run_command("train-align", dataset(**holdout), "seeds=0", model)
     with pytest.raises(RecipeError, match="hold"):
-        run_command("eval-retrieval", f"run={run}", dataset(by="trials", folds=2))
+        run_command(
+            "eval-retrieval", f"run={source_run}", dataset(by="trials", folds=2)
+        )
 
 
 def test_next_lines_hold_out_runs(
@@ -156,14 +158,14 @@ def test_next_lines_hold_out_runs(
     all_trials = f"dataset={json.dumps(fields)}"
 
     # embed names the held-out runs and a classifier of labels
-    words = shlex.split(str(run_command("embed", all_trials).hint))
-    assert words[:2] == ["brainhive", "train-align"]
-    assert f"holdout: {{by: runs, folds: {RUNS}}}" in words[2]
-    assert "backbone=lda" in words
-    trained = run_command("train-align", *words[2:], "subjects=1")
-    words = shlex.split(str(trained.hint))
-    assert words[:2] == ["brainhive", "eval-retrieval"]
-    result = run_command("eval-retrieval", f"run={words[3]}", "baseline=none")
+    arguments = shlex.split(str(run_command("embed", all_trials).hint))
+    assert arguments[:2] == ["brainhive", "train-align"]
+    assert f"holdout: {{by: runs, folds: {RUNS}}}" in arguments[2]
+    assert "backbone=lda" in arguments
+    trained = run_command("train-align", *arguments[2:], "subjects=1")
+    arguments = shlex.split(str(trained.hint))
+    assert arguments[:2] == ["brainhive", "eval-retrieval"]
+    result = run_command("eval-retrieval", f"run={arguments[3]}", "baseline=none")
     assert result.metrics.overall["accuracy"].n == 5 * RUNS
 
     # models of all trials decode other recordings; the warning has the key to add
@@ -308,7 +310,7 @@ def test_drift_without_any_label_is_never_above_chance(
     """
     random, names = np.random.default_rng(0), ("a", "b", "c")
     blocks = np.repeat([0, 1, 2], 8)
-    shown = [
+    labels = [
         random.permutation(blocks) if design == "random" else blocks for _ in range(4)
     ]
     walks = 0.5 * random.normal(size=(4, 24, SENSORS)).cumsum(1)
@@ -318,7 +320,7 @@ def test_drift_without_any_label_is_never_above_chance(
     # position of each trial in its session [labels, sessions × trials]
     positions = np.zeros((3, 4, 8), np.int64)
     for label in range(3):
-        for session, order in enumerate(shown):
+        for session, order in enumerate(labels):
             positions[label, session] = np.flatnonzero(order == label)
     positions = positions.reshape(3, 32)
     sessions = np.repeat(np.arange(4), 8)

@@ -59,7 +59,7 @@ def selected_on_test(
 
 
 @pytest.fixture
-def here(world: Path, home: Path, selected_on_test: Result) -> str:
+def own_home(world: Path, home: Path, selected_on_test: Result) -> str:
     """Override that gives this module a folder of runs of its own."""
     return f"paths.runs={home}"
 
@@ -88,12 +88,12 @@ def assert_caveats(result: Result, *caveats: str) -> None:
 
 
 def test_fine_tuning_keeps_the_caveat_of_selection_on_test(
-    run_command, align_overrides, here, selected_on_test
+    run_command, align_overrides, own_home, selected_on_test
 ):
     result = run_command(
         "train-align",
         *align_overrides,
-        here,
+        own_home,
         "mode=finetune",
         "train.epochs=1",
         "train.lr=1e-7",
@@ -105,15 +105,15 @@ def test_fine_tuning_keeps_the_caveat_of_selection_on_test(
     learned = TrainingHistory.read(result.folder / "cells/sub-03_seed-1/model")
     assert learned.selection == "test"
     assert learned.people == {"demo-noise-0.3-40-concepts": (1, 2, 3)}
-    evaluated = run_command("eval-retrieval", here, f"run={result.folder}", *QUICK)
+    evaluated = run_command("eval-retrieval", own_home, f"run={result.folder}", *QUICK)
     assert_caveats(evaluated, SIMULATED, SELECTED_ON_TEST)
 
 
 def test_a_model_folder_keeps_caveats_or_says_they_are_unknown(
-    run_command, here, selected_on_test
+    run_command, own_home, selected_on_test
 ):
     model = selected_on_test.folder / "cells/all_seed-1/model"
-    evaluation = ("eval-retrieval", f"run={model}", here, THREE, *QUICK)
+    evaluation = ("eval-retrieval", f"run={model}", own_home, THREE, *QUICK)
     evaluated = run_command(*evaluation, "subjects=1")
     assert_caveats(evaluated, SIMULATED, SELECTED_ON_TEST)
 
@@ -137,13 +137,13 @@ def test_a_model_folder_keeps_caveats_or_says_they_are_unknown(
 
 @pytest.mark.nightly
 def test_a_caveat_of_one_run_spreads_to_ensemble_and_comparison(
-    run_command, align_overrides, here, selected_on_test
+    run_command, align_overrides, own_home, selected_on_test
 ):
     clean = run_command(
         "train-align",
         *align_overrides,
         THREE,
-        here,
+        own_home,
         "mode=joint",
         "subjects=1,2",
         "train.epochs=2",
@@ -152,7 +152,7 @@ def test_a_caveat_of_one_run_spreads_to_ensemble_and_comparison(
 
     both_result = run_command(
         "eval-retrieval",
-        here,
+        own_home,
         f"run={clean.folder.name},{selected_on_test.folder.name}",
         *QUICK,
     )
@@ -160,7 +160,7 @@ def test_a_caveat_of_one_run_spreads_to_ensemble_and_comparison(
 
     compared = run_command(
         "eval-retrieval",
-        here,
+        own_home,
         f"run={clean.folder.name}",
         f"against={selected_on_test.folder.name}",
         *QUICK,
@@ -179,7 +179,7 @@ def signals(world: Path, tmp_path: Path) -> str:
 
 @pytest.mark.nightly
 def test_a_person_with_two_numbers_or_data_sets_is_refused(
-    run_command, align_overrides, here, signals, tmp_path
+    run_command, align_overrides, own_home, signals, tmp_path
 ):
     """A model would be tested on a person on whom it was trained."""
     stores = tmp_path / "signals/demo-noise-0.3-40-concepts/default"
@@ -187,7 +187,7 @@ def test_a_person_with_two_numbers_or_data_sets_is_refused(
     run_folder = run_command(
         "train-align",
         *align_overrides,
-        here,
+        own_home,
         signals,
         "mode=joint",
         "subjects=1",
@@ -200,7 +200,12 @@ def test_a_person_with_two_numbers_or_data_sets_is_refused(
     facts = "subject 2: 960 of 960 .* subject 1.* training_images"
     with pytest.raises(BrainhiveError, match=facts):
         run_command(
-            "train-align", *align_overrides, here, signals, "mode=joint", "subjects=1,2"
+            "train-align",
+            *align_overrides,
+            own_home,
+            signals,
+            "mode=joint",
+            "subjects=1,2",
         )
     (stores / "sub-01.h5").unlink()
     model = f"run={run_folder}/cells/all_seed-1/model"
@@ -212,18 +217,18 @@ def test_a_person_with_two_numbers_or_data_sets_is_refused(
         (f"run={run_folder}", other_dataset, "subjects=1"),
     ):
         with pytest.raises(BrainhiveError, match=r"\d+ of \d+ .*cop"):
-            run_command("eval-retrieval", here, signals, *overrides, *QUICK)
+            run_command("eval-retrieval", own_home, signals, *overrides, *QUICK)
 
 
 @pytest.mark.nightly
 def test_normalisation_is_fitted_to_the_other_subjects(
-    run_command, align_overrides, here, signals, tmp_path
+    run_command, align_overrides, own_home, signals, tmp_path
 ):
     run_folder = run_command(
         "train-align",
         *align_overrides,
         THREE,
-        here,
+        own_home,
         signals,
         "mode=inter",
         "train.epochs=1",
@@ -254,7 +259,7 @@ def test_normalisation_is_fitted_to_the_other_subjects(
     # the training signals of the test subject do not change its ranks
     evaluation = (
         "eval-retrieval",
-        here,
+        own_home,
         signals,
         f"run={run_folder}",
         "subjects=1",
@@ -280,12 +285,12 @@ def read_ranks(result: Result) -> list[int]:
     [("subject", CALIBRATED), ("tested_trials", NORMALISED_BY_TESTED)],
 )
 def test_normalisation_by_the_left_out_subject_is_a_caveat(
-    run_command, align_overrides, here, signals, normalise_by, caveat
+    run_command, align_overrides, own_home, signals, normalise_by, caveat
 ):
     run_folder = run_command(
         "train-align",
         *align_overrides,
-        here,
+        own_home,
         signals,
         "mode=inter",
         "train.epochs=1",
@@ -293,7 +298,7 @@ def test_normalisation_by_the_left_out_subject_is_a_caveat(
         f"signal.normalise_by={normalise_by}",
     ).folder
     evaluated = run_command(
-        "eval-retrieval", here, signals, f"run={run_folder}", "subjects=1", *QUICK
+        "eval-retrieval", own_home, signals, f"run={run_folder}", "subjects=1", *QUICK
     )
     assert_caveats(evaluated, SIMULATED, caveat)
     assert (
@@ -303,19 +308,19 @@ def test_normalisation_by_the_left_out_subject_is_a_caveat(
 
 
 def test_a_rank_does_not_depend_on_other_test_signals(
-    run_command, align_overrides, here, signals, tmp_path
+    run_command, align_overrides, own_home, signals, tmp_path
 ):
     """If statistics of the test signals leaked, all ranks would change."""
     run_folder = run_command(
         "train-align",
         *align_overrides,
-        here,
+        own_home,
         signals,
         "subjects=1",
         "train.epochs=1",
         "signal.normalise=template",
     ).folder
-    evaluation = ("eval-retrieval", here, signals, f"run={run_folder}", *QUICK)
+    evaluation = ("eval-retrieval", own_home, signals, f"run={run_folder}", *QUICK)
 
     initial_ranks = read_ranks(run_command(*evaluation))
     store = tmp_path / "signals/demo-noise-0.3-40-concepts/default/sub-01.h5"
@@ -329,7 +334,9 @@ def test_a_rank_does_not_depend_on_other_test_signals(
 
 
 @pytest.fixture
-def real(signals: str, runs: str, run_command, tmp_path: Path) -> tuple[str, ...]:
+def real_recordings(
+    signals: str, runs: str, run_command, tmp_path: Path
+) -> tuple[str, ...]:
     """Overrides for embedded real pictures, with signals copied from the demo."""
     root = paint_pictures(tmp_path / "real", concepts=8, pictures_per_concept=6)
     overrides = (
@@ -350,26 +357,32 @@ def real(signals: str, runs: str, run_command, tmp_path: Path) -> tuple[str, ...
 
 
 def train_and_evaluate(
-    run_command, align_overrides, real: tuple[str, ...]
+    run_command, align_overrides, real_recordings: tuple[str, ...]
 ) -> tuple[Result, Result]:
     """Train on the real pictures, and evaluate the model."""
     result = run_command(
-        "train-align", *align_overrides, *real, "train.epochs=1", "subjects=1"
+        "train-align",
+        *align_overrides,
+        *real_recordings,
+        "train.epochs=1",
+        "subjects=1",
     )
     return result, run_command(
-        "eval-retrieval", *real[1:], f"run={result.folder}", *QUICK
+        "eval-retrieval", *real_recordings[1:], f"run={result.folder}", *QUICK
     )
 
 
 def test_whitening_by_test_trials_is_a_caveat_everywhere(
-    run_command, align_overrides, real, tmp_path
+    run_command, align_overrides, real_recordings, tmp_path
 ):
     preparation = {"kind": "things-eeg", "whiten": "epochs", "whiten_by": "both"}
     provenance = {"preparation": preparation}
     with resealed(tmp_path / "signals/real/default/sub-01.h5") as store:
         provenance_of = {"train": provenance, "test": provenance}
         store.attrs["provenance"] = json.dumps(provenance_of)
-    trained, evaluated = train_and_evaluate(run_command, align_overrides, real)
+    trained, evaluated = train_and_evaluate(
+        run_command, align_overrides, real_recordings
+    )
     assert trained.metrics.caveats == [WHITENED_BY_TESTED]
     assert has_caveat(trained, WHITENED_BY_TESTED)
     assert_caveats(evaluated, WHITENED_BY_TESTED)

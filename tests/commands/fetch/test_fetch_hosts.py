@@ -158,8 +158,8 @@ def server(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Server]:
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
             if start:
-                whole = f"{start}-{len(content) - 1}/{len(content)}"
-                self.send_header("Content-Range", f"bytes {whole}")
+                content_range = f"{start}-{len(content) - 1}/{len(content)}"
+                self.send_header("Content-Range", f"bytes {content_range}")
             self.end_headers()
             self.wfile.write(content[start:stop])
 
@@ -220,9 +220,9 @@ def test_check_lists_files_and_licence_and_fetch_gets_them_once(
     assert not (home / "data").exists()
 
     # the first run downloads all files, and the second run none
-    first = fetch(reference, "--json")
-    assert first.exit_code == 0
-    assert read_states(first) == dict.fromkeys(CONTENT, "fetched")
+    first_fetch = fetch(reference, "--json")
+    assert first_fetch.exit_code == 0
+    assert read_states(first_fetch) == dict.fromkeys(CONTENT, "fetched")
     assert read_folder(home / "data" / folder) == CONTENT
     server.sent.clear()
     second = fetch(reference, "--json")
@@ -273,8 +273,8 @@ def test_an_interrupted_fetch_leaves_no_partial_final_file(
     ended = fetch("nemar:nm000232")
     assert ended.exit_code == MissingData.exit_code and "503" in ended.stderr
     folder = (home / "data/nm000232" / LARGE).parent
-    (part,) = folder.glob("*.part")
-    assert part.stat().st_size == 500_000
+    (partial_file,) = folder.glob("*.part")
+    assert partial_file.stat().st_size == 500_000
     assert not (home / "data/nm000232" / LARGE).exists()
 
     server.closed.clear()

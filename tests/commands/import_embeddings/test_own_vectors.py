@@ -65,7 +65,7 @@ def vectors(own_home: Path) -> Vectors:
 def import_(run_command, align_overrides, vectors: Vectors) -> Callable[..., Any]:
     """Import them for both splits, or one."""
 
-    def run(name: str, *splits: str, seed: int = 0, again: bool = False) -> Any:
+    def import_run(name: str, *splits: str, seed: int = 0, again: bool = False) -> Any:
         for split in splits or ("train", "test"):
             source = (f"sources=['{vectors(split, seed)}']", f"splits={split}")
             result = run_command(
@@ -77,10 +77,10 @@ def import_(run_command, align_overrides, vectors: Vectors) -> Callable[..., Any
             )
         return result
 
-    return run
+    return import_run
 
 
-def of(
+def list_overrides(
     align_overrides: tuple[str, ...], encoders: str, *arguments: str
 ) -> tuple[str, ...]:
     """Give overrides of train-align for other encoders."""
@@ -108,7 +108,7 @@ def test_imported_embeddings_are_used_by_their_name(
     assert (row["D"], row["weights"], row["here"]) == ("16", "imported", "yes")
 
     trained = run_command(
-        "train-align", *of(align_overrides, "mine", "subjects=1")
+        "train-align", *list_overrides(align_overrides, "mine", "subjects=1")
     ).folder
     evaluated = run_command("eval-retrieval", f"run={trained}", "sheet_rows=0")
     assert evaluated.metrics.facts.verdict == "above chance"
@@ -117,7 +117,9 @@ def test_imported_embeddings_are_used_by_their_name(
 
     mixed = run_command(
         "train-align",
-        *of(align_overrides, f"['{COLOURS}', mine]", "subjects=1", "train.epochs=1"),
+        *list_overrides(
+            align_overrides, f"['{COLOURS}', mine]", "subjects=1", "train.epochs=1"
+        ),
     )
     # the pictures are here, so that those of the training are known. The network that
     # made the vectors is not: from test signals it reached a top-1 of 1.00 without a
@@ -142,14 +144,14 @@ def test_pictures_of_imported_embeddings_are_known_if_readable(
     write_pictures(tmp_path / "pictures")
     names = sorted(name for names in PICTURES.values() for name in names)
     np.savez(tmp_path / "mine.npz", **{name: np.arange(4.0) for name in names})
-    asked = (
+    overrides = (
         f"dataset={{kind: image-folder, root: '{tmp_path / 'pictures'}'}}",
         "name=mine",
         f"sources=['{tmp_path / 'mine.npz'}']",
     )
 
     def stores() -> list[TargetStore]:
-        folder = run_command("import-embeddings", *asked, again=True).folder
+        folder = run_command("import-embeddings", *overrides, again=True).folder
         return [TargetStore.open(path) for path in sorted(folder.rglob("mine.h5"))]
 
     pixels = [store.pixels for store in stores()]

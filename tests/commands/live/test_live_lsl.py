@@ -124,13 +124,13 @@ def test_other_programs_receive_the_ranks_of_eval_retrieval(
     sender = subprocess.Popen(
         [sys.executable, "-c", SENDER, str(received)], env=environment
     )
-    out, err = live.communicate(timeout=WAIT_S)
+    output, err = live.communicate(timeout=WAIT_S)
     sender.wait(timeout=WAIT_S)
 
     assert live.returncode == 0, err
     results = [
         event
-        for event in map(json.loads, out.splitlines())
+        for event in map(json.loads, output.splitlines())
         if event["kind"] == "result"
     ]
     assert [result["event"] for result in results] == list(SHOWN.pictures)

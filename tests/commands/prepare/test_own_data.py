@@ -112,8 +112,8 @@ def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
         ("EVALUATION", "eval-retrieval"),
         ("TRAINING", "train-align"),
     ):
-        (run,) = (work / "runs" / command).glob("image-folder-*")
-        block = block.replace(argument, run.name)
+        (run_folder,) = (work / "runs" / command).glob("image-folder-*")
+        block = block.replace(argument, run_folder.name)
     variables: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), variables)
     ranks = variables["ranks"]
@@ -179,8 +179,8 @@ def write_betas(folder):
             folder / f"sub-01_ses-0{session}_betas.nii.gz",
         )
         lines = [
-            f"{names[row]}.png,{1 + place // 9}" if row >= 0 else ",2"
-            for place, row in enumerate(order)
+            f"{names[row]}.png,{1 + position // 9}" if row >= 0 else ",2"
+            for position, row in enumerate(order)
         ]
         (folder / f"sub-01_ses-0{session}_trials.csv").write_text(
             "\n".join(["picture,run", *lines]) + "\n"

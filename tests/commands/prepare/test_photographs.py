@@ -43,8 +43,8 @@ def draw_responses(files: list[Path], random: np.random.Generator) -> np.ndarray
     pixels = np.stack([np.ravel(picture.resize((16, 16))) for picture in pictures])
     strengths = []
     for levels in (pixels, features.numpy()):
-        left, _, _ = np.linalg.svd(levels - levels.mean(0), full_matrices=False)
-        strengths += [left[:, :12] * len(files) ** 0.5]
+        left_vectors, _, _ = np.linalg.svd(levels - levels.mean(0), full_matrices=False)
+        strengths += [left_vectors[:, :12] * len(files) ** 0.5]
     maps = random.normal(size=(24, CHANNELS))
     times = np.arange(RATE_HZ // 2) / RATE_HZ
     course = np.exp(-(((times - random.uniform(0.08, 0.35, (24, 1))) / 0.04) ** 2))
@@ -206,11 +206,11 @@ def test_heads_of_a_ridge_keep_their_order(at_home, run_command):
         run_command("train-align", "dataset=image-folder", f"encoders=[{names}]").folder
         for names in ("lite0, gabor", "gabor, lite0")
     ]
-    first, second = (
+    first_weights, second = (
         run_command("eval-retrieval", f"run={finished_run}", *QUICK).metrics
         for finished_run in runs
     )
-    assert first.items == second.items
+    assert first_weights.items == second.items
 
 
 def test_a_model_that_is_no_run_has_no_ridge(network, run_command):

@@ -78,30 +78,32 @@ def digitise(subject: int) -> Any:
     """
     template = mne.channels.make_standard_montage("standard_1005").get_positions()
     moved = np.random.default_rng(subject).normal(scale=0.004, size=(len(CHANNELS), 3))
-    places = {
+    positions = {
         name: template["ch_pos"][name] + shift
         for name, shift in zip(CHANNELS, moved, strict=True)
     }
     fiducials = {name: template[name] for name in ("nasion", "lpa", "rpa")}
-    return mne.channels.make_dig_montage(places, **fiducials, coord_frame="mri")
+    return mne.channels.make_dig_montage(positions, **fiducials, coord_frame="mri")
 
 
 @pytest.fixture(scope="module")
-def run(home: Path) -> Path:
+def pushed_run(home: Path) -> Path:
     return run_command("train-align", *LINES, *QUICK, *NORMALISED)
 
 
 @pytest.mark.nightly
 def test_own_recordings_are_pushed_only_with_consent(
-    hub: Any, run: Path, home: Path
+    hub: Any, pushed_run: Path, home: Path
 ) -> None:
-    message, way = read_error_lines(brainhive("push", run.name, "hub:me/own"), 1)
+    message, hint = read_error_lines(
+        brainhive("push", pushed_run.name, "hub:me/own"), 1
+    )
     assert (
         "own recordings" in message
-        and "--data-terms-checked --licence" in way
+        and "--data-terms-checked --licence" in hint
         and hub.requests == []
     )
-    pushed = brainhive("push", run.name, "hub:me/own", *CONFIRMED)
+    pushed = brainhive("push", pushed_run.name, "hub:me/own", *CONFIRMED)
     assert pushed.exit_code == 0, pushed.stderr
 
     # models are shared as they are
@@ -113,7 +115,7 @@ def test_own_recordings_are_pushed_only_with_consent(
         "model.safetensors",
     }
     for name in models:
-        assert files[name] == (run / name).read_bytes()
+        assert files[name] == (pushed_run / name).read_bytes()
     assert "statistics" in files["README.md"].decode()
 
     # no file has the names of people and places, no document those of pictures or files
@@ -127,7 +129,7 @@ def test_own_recordings_are_pushed_only_with_consent(
         assert [argument for argument in private if argument in content] == [], name
 
     own_overall = (
-        RunFolder(run_command("eval-retrieval", str(run), "sheet_rows=0"))
+        RunFolder(run_command("eval-retrieval", str(pushed_run), "sheet_rows=0"))
         .measurements()
         .overall
     )
@@ -140,10 +142,10 @@ def test_own_recordings_are_pushed_only_with_consent(
 
 
 def test_an_absolute_path_in_a_model_stops_a_push(
-    hub: Any, run: Path, home: Path
+    hub: Any, pushed_run: Path, home: Path
 ) -> None:
     copy = home / "runs/train-align/elsewhere"
-    shutil.copytree(run, copy)
+    shutil.copytree(pushed_run, copy)
     config = copy / "cells/sub-01_seed-2025/model/config.json"
     fields = json.loads(config.read_text())
     fields["spec"]["preparation"]["events"] = "/data/jane/events.csv"

@@ -110,8 +110,8 @@ def test_the_command_of_the_readme_generates_and_measures(hub, embedded):
     ended = brainhive(*LINE, "repeats=1", "--json")
 
     assert trained.exit_code == ended.exit_code == 0, trained.stderr + ended.stderr
-    (run,) = (embedded / "runs/train-align").iterdir()
-    assert run.name in ended.stderr
+    (run_folder,) = (embedded / "runs/train-align").iterdir()
+    assert run_folder.name in ended.stderr
     # progress bars of libraries are hidden
     assert "Loading" not in ended.stderr and "Fetching" not in ended.stderr
     result = json.loads(ended.stdout)
@@ -126,14 +126,14 @@ def test_the_command_of_the_readme_generates_and_measures(hub, embedded):
     folder = Path(result["folder"])
     assert len(list(folder.glob("samples/**/*.png"))) == 2
     (cell,) = (folder / "samples").glob("*/sub-01")
-    expected_pictures = reconstruct_directly(hub.root, run)
+    expected_pictures = reconstruct_directly(hub.root, run_folder)
     for image_id, expected in expected_pictures.items():
         picture = np.asarray(Image.open(cell / image_id / "00.png"), np.int16)
         assert picture.shape == (512, 512, 3)
         # values are rounded to bytes
         assert np.abs(picture - expected).max() <= 1
-    first, second = expected_pictures.values()
-    assert np.abs(first - second).max() > 10
+    first_picture, second = expected_pictures.values()
+    assert np.abs(first_picture - second).max() > 10
 
 
 def reconstruct_directly(root: Path, run_folder: Path) -> dict[str, np.ndarray]:

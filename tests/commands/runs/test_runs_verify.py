@@ -102,12 +102,14 @@ def test_verify_takes_runs_but_no_models_or_absent_data(
         run_command("embed", *quick[:2])
         sweep = run_command("train-align", *quick, "sweep.backbone.alpha=[1.0,10.0]")
         facts = sweep.metrics.facts
-        first, second = (name.partition("/")[2] for name in facts.step_runs.values())
+        first_name, second = (
+            name.partition("/")[2] for name in facts.step_runs.values()
+        )
         tested_result = run_command(
-            "eval-retrieval", f"run={first}", "sheet_rows=0", "baseline=none"
+            "eval-retrieval", f"run={first_name}", "sheet_rows=0", "baseline=none"
         )
         run_command("eval-retrieval", f"run={second}", "sheet_rows=0", "baseline=none")
-        for name in (first, second, tested_result.folder.name):
+        for name in (first_name, second, tested_result.folder.name):
             result = run_command("runs", f"words=['verify','{name}']")
             assert result.exit_code == 0 and result.details["ranks"], result.details
         edit_top1(tested_result.folder, "all")
@@ -118,20 +120,20 @@ def test_verify_takes_runs_but_no_models_or_absent_data(
         for fact in ("top-1", "all", "0.950"):
             assert fact in line
         with pytest.raises(RecipeError) as unknown_cell:
-            run_command("runs", f"words=[verify,{first},nobody]")
+            run_command("runs", f"words=[verify,{first_name},nobody]")
         assert "'nobody'" in str(unknown_cell.value)
         with pytest.raises(RecipeError) as three_names:
-            run_command("runs", f"words=[verify,{first},nobody,more]")
+            run_command("runs", f"words=[verify,{first_name},nobody,more]")
         assert "3" in str(three_names.value) and "RUN CELL" in str(
             three_names.value.hint
         )
-        model = next((tmp_path / "runs/train-align" / first).glob("cells/*/model"))
+        model = next((tmp_path / "runs/train-align" / first_name).glob("cells/*/model"))
         with pytest.raises(RecipeError) as model_folder:
             run_command("runs", f"words=[verify,{model}]")
         assert str(model) in str(model_folder.value)
         shutil.rmtree(tmp_path / "signals")
         with pytest.raises(MissingData) as no_signals:
-            run_command("runs", f"words=[verify,{first}]")
+            run_command("runs", f"words=[verify,{first_name}]")
         assert "signals" in str(no_signals.value)
 
 

@@ -93,7 +93,7 @@ def write_synclr(folder: Path) -> None:
 
 
 def paint(
-    root: Path, folder: str, images: str = "Image_set", side: int = 500
+    root: Path, folder: str, images: str = "Image_set", side_px: int = 500
 ) -> list[str]:
     """Draw the pictures of a split.
 
@@ -117,12 +117,12 @@ def paint(
         file = root / images / name.replace("training_images", "train_images")
         file.parent.mkdir(parents=True, exist_ok=True)
         picture = Image.fromarray(random.integers(0, 256, (6, 6, 3), np.uint8))
-        picture.resize((side, side), Image.Resampling.BICUBIC).save(file)
+        picture.resize((side_px, side_px), Image.Resampling.BICUBIC).save(file)
     return names
 
 
 @pytest.fixture
-def things(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def things_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Home with two subjects of THINGS-EEG, original pictures and resized pictures."""
     monkeypatch.setattr(things_eeg.Distributed, "subjects", SUBJECTS)
     root, random = home / "data/things-eeg", np.random.default_rng(0)
@@ -142,12 +142,12 @@ def brainhive(line: str, *arguments: str) -> Result:
     return CliRunner().invoke(app, [*line.split(), *arguments])
 
 
-def test_the_printed_lines_make_the_missing_inputs(hub, things):
+def test_the_printed_lines_make_the_missing_inputs(hub, things_folder):
     checked = brainhive(LINES[0], "--check", "--json")
     assert checked.exit_code == 0, checked.stderr
     inputs = {item["what"]: item for item in json.loads(checked.stdout)["inputs"]}
     assert inputs[H14]["state"] == "to download"
-    assert not hub.fetched and not list(things.rglob("*.h5*"))
+    assert not hub.fetched and not list(things_folder.rglob("*.h5*"))
 
     embedded = brainhive(LINES[0])
     weights = [
@@ -181,7 +181,7 @@ def test_the_printed_lines_make_the_missing_inputs(hub, things):
 def test_atm_s_leads_from_its_files_to_retrieval(hub, home):
     root, random = home / "data/things-eeg", np.random.default_rng(0)
     for folder, split in (("training_images", "train"), ("test_images", "test")):
-        names = paint(root, folder, side=32)
+        names = paint(root, folder, side_px=32)
         signal = random.normal(size=(len(names), REPETITIONS[folder], 63, 80))
         things_files.save_eeg(root, 1, split, things_files.eeg_content(signal, names))
     small = ("subjects=1", "train.epochs=2", "train.batch_size=4")
@@ -219,7 +219,7 @@ def test_meg_goes_from_its_files_to_retrieval(home, run_command):
         ("training_images", "train", 1),
         ("test_images", "test", 12),
     ):
-        names = paint(root, folder, side=16)
+        names = paint(root, folder, side_px=16)
         signal = random.normal(size=(len(names), repetitions, 271, 201))
         things_files.save_meg(root, 1, split, things_files.meg_content(signal, names))
     meg = ("dataset=things-meg", f"encoders=[{COLOURS!r}]")

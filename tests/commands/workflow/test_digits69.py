@@ -48,19 +48,21 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
 def test_digits_are_drawn_by_a_decoder_that_did_not_learn_them(
     home: Path,
 ) -> None:
-    def run(command: str, *overrides: str) -> Result:
+    def run_step(command: str, *overrides: str) -> Result:
         recipe = COMMANDS[command].Recipe.resolve(command, "digits69", {}, overrides)
         return COMMANDS[command].run(recipe, Launch(0, 1, torch.device("cpu")))
 
     # fewer epochs than the recipe's, so that the test takes seconds
-    further = home / "data/digits69/further"
-    autoencoder = learn_pictures(read_pictures(further), epochs=8)
-    weights.save(further / WEIGHTS_FILE, autoencoder.state_dict())
-    run("prepare", "preparation.stimuli.holdout.folds=2")
-    run("embed", FOLDS)
-    align = run("train-align", FOLDS, f"heads={{latent: {AUTOENCODER}}}").folder.name
+    further_folder = home / "data/digits69/further"
+    autoencoder = learn_pictures(read_pictures(further_folder), epochs=8)
+    weights.save(further_folder / WEIGHTS_FILE, autoencoder.state_dict())
+    run_step("prepare", "preparation.stimuli.holdout.folds=2")
+    run_step("embed", FOLDS)
+    align = run_step(
+        "train-align", FOLDS, f"heads={{latent: {AUTOENCODER}}}"
+    ).folder.name
     drawing = (f"align_run={align}", "generator.source=data/digits69/further")
-    drawn = run(
+    reconstruction = run_step(
         "reconstruct",
         *drawing,
         "sources=[brain, shuffled, nearest, mean]",
@@ -68,7 +70,7 @@ def test_digits_are_drawn_by_a_decoder_that_did_not_learn_them(
         "sheet_rows=0",
     )
 
-    scopes = drawn.metrics.scopes
+    scopes = reconstruction.metrics.scopes
     two_way = {
         name: scopes[name]["two_way_pixels"]
         for name in ("brain", "shuffled", "nearest")
@@ -78,7 +80,7 @@ def test_digits_are_drawn_by_a_decoder_that_did_not_learn_them(
     assert two_way["brain"].value > 0.85 > 0.65 > two_way["shuffled"].value
     # 1 if a fold's own test pictures were among them
     assert scopes["nearest"]["pixcorr"].value < 0.9
-    files = list((drawn.folder / "samples").glob("sub-01_fold-*/**/00.png"))
+    files = list((reconstruction.folder / "samples").glob("sub-01_fold-*/**/00.png"))
     by_fold = [
         {path.parent.name for path in files if f"fold-0{fold}" in str(path)}
         for fold in (1, 2)
@@ -87,7 +89,7 @@ def test_digits_are_drawn_by_a_decoder_that_did_not_learn_them(
     assert (
         len(
             {
-                (drawn.folder / f"baselines/mean{n}.png").read_bytes()
+                (reconstruction.folder / f"baselines/mean{n}.png").read_bytes()
                 for n in ("", "-02")
             }
         )
@@ -95,5 +97,5 @@ def test_digits_are_drawn_by_a_decoder_that_did_not_learn_them(
     )
 
     with pytest.raises(RecipeError) as caught:
-        run("reconstruct", *drawing, "sources=[mean_embedding]")
+        run_step("reconstruct", *drawing, "sources=[mean_embedding]")
     assert "mean_embedding" in str(caught.value) and "fold" in str(caught.value)

@@ -37,13 +37,13 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
         runpy.run_path(str(script))
         with (home / "data/recordings/events.csv").open() as file:
             rows = list(csv.DictReader(file))
-        for place, kind in enumerate(KINDS):  # train/f1_o000/f1_o000.png
-            named = [
-                f"{row['event']},{Path(row['picture']).stem.split('_')[place]}"
+        for index, kind in enumerate(KINDS):  # train/f1_o000/f1_o000.png
+            file_names = [
+                f"{row['event']},{Path(row['picture']).stem.split('_')[index]}"
                 for row in rows
             ]
             (home / f"{kind}.csv").write_text(
-                "\n".join(["event,picture", *named]) + "\n"
+                "\n".join(["event,picture", *file_names]) + "\n"
             )
         yield home
 
@@ -58,7 +58,7 @@ def decode(home: Path, run_command: RunCommand, kind: str) -> Result:
         "names": KINDS[kind],
         "holdout": {"by": "runs", "folds": 3},
     }
-    cut = [
+    windows = [
         "preparation.whiten=no",
         "preparation.band_hz=[1,40]",
         "preparation.rate_hz=128",
@@ -67,7 +67,7 @@ def decode(home: Path, run_command: RunCommand, kind: str) -> Result:
         f"preparation.stimuli={json.dumps(fields)}",
         f"preparation.events={home / kind}.csv",
     ]
-    run_command("prepare", "preparation.kind=recording", *cut, *stimuli)
+    run_command("prepare", "preparation.kind=recording", *windows, *stimuli)
     run_command("embed", f"dataset={json.dumps(fields)}")
     window = "signal.window_ms=[0,500]"
     trained = run_command(
@@ -85,8 +85,8 @@ def decode(home: Path, run_command: RunCommand, kind: str) -> Result:
 def test_frequency_is_decoded_over_time_in_held_out_runs(
     home: Path, run_command: RunCommand
 ) -> None:
-    found = decode(home, run_command, "frequency")
-    accuracy, facts = found.metrics.overall["accuracy"], found.metrics.facts
+    decoding = decode(home, run_command, "frequency")
+    accuracy, facts = decoding.metrics.overall["accuracy"], decoding.metrics.facts
     assert (accuracy.n, accuracy.pool, accuracy.chance) == (480, 4, 0.25)
     assert accuracy.value > 0.55
     assert facts.answers[0].side == "above chance"
@@ -106,8 +106,8 @@ def test_frequency_is_decoded_over_time_in_held_out_runs(
     )
     initial_ps = [
         p
-        for at, p in zip(by_time["at"], by_time["p_corrected"], strict=True)
-        if at < 50
+        for time_ms, p in zip(by_time["at"], by_time["p_corrected"], strict=True)
+        if time_ms < 50
     ]
     assert initial_ps and min(initial_ps) > 0.05  # a cortex needs longer
     grid = np.array(explained.metrics.facts.generalisation)

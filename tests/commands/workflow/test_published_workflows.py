@@ -136,13 +136,13 @@ def write_versatile_diffusion(root: Path) -> None:
     }
     # few tokens where there is attention
     for name, ending in (("image_unet", "2D"), ("text_unet", "Flat")):
-        ways = {
+        layouts = {
             "down": ["Down", "Down", "CrossAttnDown"],
             "up": ["CrossAttnUp", "Up", "Up"],
         }
         kinds = {
-            f"{way}_block_types": [f"{kind}Block{ending}" for kind in each]
-            for way, each in ways.items()
+            f"{layout_name}_block_types": [f"{kind}Block{ending}" for kind in layout]
+            for layout_name, layout in layouts.items()
         }
         sizes[name] = {"sample_size": 64, "block_out_channels": [8, 8, 8], **kinds}
     folder = versatile_diffusion_repository.write(
@@ -194,7 +194,7 @@ def write_mindeye2(root: Path) -> None:
     )
 
 
-def run(recipe: str, align_overrides: Steps, text: str = "") -> dict[str, Any]:
+def run_workflow(recipe: str, align_overrides: Steps, text: str = "") -> dict[str, Any]:
     """Run a shipped workflow by its name, or its steps until one; each step's own
     overrides come first.
 
@@ -206,9 +206,9 @@ def run(recipe: str, align_overrides: Steps, text: str = "") -> dict[str, Any]:
         f"steps.{name}.overrides={json.dumps([*steps[name].overrides, *extra])}"
         for name, extra in align_overrides.items()
     ]
-    last = [f"until={text}"] if text else []
+    last_override = [f"until={text}"] if text else []
     ended = CliRunner().invoke(
-        app, ["workflow", "--recipe", recipe, "--json", *overrides, *last]
+        app, ["workflow", "--recipe", recipe, "--json", *overrides, *last_override]
     )
     assert ended.exit_code == 0, ended.stderr
     document = json.loads(ended.stdout)
@@ -237,7 +237,7 @@ EMBEDDED = ("batch_size=8", "precision=fp32")
 
 @pytest.mark.nightly
 def test_havir_goes_from_mindeye1s_files_to_pictures(published):
-    found = run(
+    result = run_workflow(
         "papers/havir",
         {
             "embed": EMBEDDED,
@@ -248,7 +248,7 @@ def test_havir_goes_from_mindeye1s_files_to_pictures(published):
         text="reconstruct",
     )
 
-    assert_pictures(found, 1)
+    assert_pictures(result, 1)
 
 
 def test_brain_diffuser_goes_from_its_means_to_pictures(published):
@@ -258,14 +258,14 @@ def test_brain_diffuser_goes_from_its_means_to_pictures(published):
         "reconstruct": DRAWN,
     }
 
-    found = run("papers/brain-diffuser", small)
+    result = run_workflow("papers/brain-diffuser", small)
 
-    assert_pictures(found, 1)
+    assert_pictures(result, 1)
     stores = published / "embeddings/nsd-1-2-5-7/train"
     assert {"vd-image", "vd-text-average", "vd-vae"} <= {
         path.stem for path in stores.glob("*.h5")
     }
-    assert run("papers/brain-diffuser", small)["folder"] == found["folder"]
+    assert run_workflow("papers/brain-diffuser", small)["folder"] == result["folder"]
     # the steps are found finished
     assert len(list((published / "runs/reconstruct").glob("nsd-*-ridge*"))) == 1
 
@@ -274,7 +274,7 @@ def test_brain_diffuser_goes_from_its_means_to_pictures(published):
 def test_mindeye2_goes_from_seven_subjects_to_a_new_subject(
     published,
 ):
-    found = run(
+    result = run_workflow(
         "papers/mindeye2",
         {
             "embed": EMBEDDED,
@@ -293,18 +293,18 @@ def test_mindeye2_goes_from_seven_subjects_to_a_new_subject(
         },
     )
 
-    assert_pictures(found, 1)
-    (table,) = (each for each in found["tables"] if "subsets" in each["title"])
+    assert_pictures(result, 1)
+    (table,) = (item for item in result["tables"] if "subsets" in item["title"])
     note_numbers = re.findall(r"\d+", table["note"])
     assert {str(nsd_files.N_SHARED), "4", "300"} <= set(note_numbers)
-    joint, tuned, decoded = (
-        found["metrics"]["facts"]["commands"][step].split() for step in (2, 3, 5)
+    joint, tuned_run, decoded = (
+        result["metrics"]["facts"]["commands"][step].split() for step in (2, 3, 5)
     )
     assert (
-        tuned[4].startswith("finetune.run=nsd-")
-        and decoded[4] != f"align_run={tuned[4].partition('=')[2]}"
+        tuned_run[4].startswith("finetune.run=nsd-")
+        and decoded[4] != f"align_run={tuned_run[4].partition('=')[2]}"
     )
-    assert joint[1] == tuned[1] == "train-align"
+    assert joint[1] == tuned_run[1] == "train-align"
 
 
 def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
@@ -328,7 +328,7 @@ def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
     )
     stages = "generator.stages.0", "generator.stages.1"
 
-    found = run(
+    result = run_workflow(
         "papers/neurons",
         {
             "embed": ["batch_size=2", "precision=fp32"],
@@ -351,14 +351,14 @@ def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
         },
     )
 
-    assert found["metrics"]["scopes"]["reconstruct"]["frame_ssim"]["n"] == 1
+    assert result["metrics"]["scopes"]["reconstruct"]["frame_ssim"]["n"] == 1
     names = {
         path.stem
         for path in (published / "embeddings/cc2017/train").glob("clip-bigg-tokens*.h5")
     }
     # of which both trainings read their frames
     assert names == {"clip-bigg-tokens-all"}
-    (first,) = (published / "runs/train-align").glob("cc2017-intra-mindeye2-*")
-    assert f"start_from={{backbone.brain: {first.name}," in found["metrics"]["facts"][
-        "commands"
-    ][3].replace("'\"'\"'", "")
+    (first_run,) = (published / "runs/train-align").glob("cc2017-intra-mindeye2-*")
+    assert f"start_from={{backbone.brain: {first_run.name}," in result["metrics"][
+        "facts"
+    ]["commands"][3].replace("'\"'\"'", "")

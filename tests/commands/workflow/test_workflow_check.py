@@ -24,7 +24,7 @@ COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 
 
 @pytest.fixture(autouse=True)
-def nothing(home: Path, image_networks_absent: Path) -> Path:
+def empty_home(home: Path, image_networks_absent: Path) -> Path:
     """A home without files, and empty caches of weights."""
     return home
 
@@ -132,13 +132,13 @@ def test_every_paper_has_steps_and_weights_of_known_size() -> None:
             "train-prior": "train-prior",
             "train-align": "eval-retrieval",
         }
-        last = next(
+        last_step = next(
             (ends[file] for file in ends if (folder / f"{file}.yaml").is_file()),
             "prepare",
         )
         if paper == "havir-ablations":  # whose pictures have the recipe papers/havir
-            last = "reconstruct"
-        assert shlex.split(list(steps_of(inputs).values())[-1])[1] == last
+            last_step = "reconstruct"
+        assert shlex.split(list(steps_of(inputs).values())[-1])[1] == last_step
     assert documents.read(PUBLISHED, dict[str, dict[str, Any]]).keys() <= names
 
 
@@ -158,7 +158,9 @@ def test_finished_steps_differ_from_the_next_and_later_steps() -> None:
 
     inputs = workflow.inputs(recipe)
 
-    states = [one.state for one in inputs if ": brainhive " in one.name]
+    states = [
+        input_row.state for input_row in inputs if ": brainhive " in input_row.name
+    ]
     assert states[:3] == ["finished", "finished", "next"]
     assert [state.rpartition(" ")[2] for state in states[3:]] == names[2:4]
     assert describe_missing(inputs) == []

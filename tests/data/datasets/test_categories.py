@@ -97,15 +97,15 @@ def test_categories_without_two_names_that_differ_are_refused() -> None:
     ):
         with pytest.raises(RecipeError):
             Config(**fields)
-    for first, second in (
+    for first_name, second in (
         ("x", "x.png"),
         ("a", "a "),
         ("caf\u00e9", "cafe\u0301"),
         ("1", "1.0"),
     ):
         with pytest.raises(RecipeError) as caught:
-            Config(names=["b", first, second])
-        assert repr(first) in caught.value.message
+            Config(names=["b", first_name, second])
+        assert repr(first_name) in caught.value.message
         assert repr(second) in caught.value.message
 
 
@@ -142,10 +142,10 @@ def test_exemplars_are_cut_to_their_centre(
     (frame,) = config.build(Paths()).images("train").open(0).frames
 
     scale = 256 / min(size)
-    width, height = (max(256, round(side * scale)) for side in size)
+    width, height = (max(256, round(side_px * scale)) for side_px in size)
     resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - 256) // 2, (height - 256) // 2
-    expected = np.asarray(resized)[top : top + 256, left : left + 256]
+    left_px, top = (width - 256) // 2, (height - 256) // 2
+    expected = np.asarray(resized)[top : top + 256, left_px : left_px + 256]
     assert np.array_equal(frame, expected)
 
 

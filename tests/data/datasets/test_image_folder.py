@@ -94,7 +94,7 @@ def test_absent_folders_splits_and_recordings_are_named(
 
 
 @pytest.fixture
-def listed(tmp_path: Path) -> Path:
+def image_lists(tmp_path: Path) -> Path:
     """Write pictures of cat, owl and train, and a list of a test picture."""
     for concept in ("cat", "owl", "train"):
         for letter in "ab":
@@ -104,9 +104,9 @@ def listed(tmp_path: Path) -> Path:
 
 
 def test_concepts_of_listed_test_pictures_are_not_trained_on(
-    listed: Path,
+    image_lists: Path,
 ) -> None:
-    dataset = build(listed.parent / "pictures", test_list=str(listed))
+    dataset = build(image_lists.parent / "pictures", test_list=str(image_lists))
     train, test = dataset.images("train"), dataset.images("test")
     assert dataset.splits == ("train", "test")
     assert train.image_ids == (
@@ -117,12 +117,14 @@ def test_concepts_of_listed_test_pictures_are_not_trained_on(
     )
     assert train.concepts == ("cat", "cat", "train", "train")
     assert (test.image_ids, test.concepts) == (("owl/owl_b",), ("owl",))
-    whole = build(
-        listed.parent / "pictures", test_list=str(listed), exclude_test_concepts=False
+    all_concepts = build(
+        image_lists.parent / "pictures",
+        test_list=str(image_lists),
+        exclude_test_concepts=False,
     )
     assert (
-        list(whole.images("train").image_ids)[2] == "owl/owl_a"
-        and len(whole.images("train")) == 5
+        list(all_concepts.images("train").image_ids)[2] == "owl/owl_a"
+        and len(all_concepts.images("train")) == 5
     )
 
 
@@ -192,10 +194,12 @@ def test_a_share_that_leaves_a_split_empty_is_refused(
 
 @pytest.mark.parametrize("content", ["", ' ,"\n', "owl/none.jpg\n", "owl_a.jpg\nx"])
 def test_a_list_without_pictures_of_the_folder_is_refused(
-    listed: Path, content: str
+    image_lists: Path, content: str
 ) -> None:
-    listed.write_text(content)
+    image_lists.write_text(content)
     with pytest.raises(BrainhiveError):
-        build(listed.parent / "pictures", test_list=str(listed)).images("train")
+        build(image_lists.parent / "pictures", test_list=str(image_lists)).images(
+            "train"
+        )
     with pytest.raises(MissingData):
-        build(listed.parent / "pictures", test_list="none.csv").images("train")
+        build(image_lists.parent / "pictures", test_list="none.csv").images("train")

@@ -61,11 +61,11 @@ def make_rows(split: str) -> list[dict[str, Any]]:
         {
             "image": {
                 "bytes": BYTES[name],
-                "path": f"{name}_{of}.JPEG" if of else f"{name}.JPEG",
+                "path": f"{name}_{image_names}.JPEG" if image_names else f"{name}.JPEG",
             },
-            "label": label[of],
+            "label": label[image_names],
         }
-        for name, of in CONTENT[split]
+        for name, image_names in CONTENT[split]
     ]
 
 
@@ -95,7 +95,7 @@ def root(home: Path) -> Path:
 
 
 @pytest.fixture(params=WRITE)
-def written(request: pytest.FixtureRequest, root: Path) -> Iterator[str]:
+def written_form(request: pytest.FixtureRequest, root: Path) -> Iterator[str]:
     WRITE[request.param](root)
     yield request.param
 
@@ -105,12 +105,12 @@ def imagenet(**knobs: Any) -> Dataset:
 
 
 def test_every_form_gives_the_same_pictures_names_and_classes(
-    root: Path, written: str
+    root: Path, written_form: str
 ) -> None:
     dataset = imagenet()
     assert dataset.splits == ("train", "validation", "test")
-    above = {"folder": f"train/{TENCH}/"}.get(written, "")
-    assert dataset.images("train").image_ids[0] == f"{above}{TENCH}_10026"
+    folder_override = {"folder": f"train/{TENCH}/"}.get(written_form, "")
+    assert dataset.images("train").image_ids[0] == f"{folder_override}{TENCH}_10026"
     assert pickle.loads(pickle.dumps(dataset.images("train").open))(2).size == (12, 8)
     for split, pictures in CONTENT.items():
         images = dataset.images(split)

@@ -49,10 +49,10 @@ def test_files_are_known_by_their_entities(tmp_path: Path) -> None:
         "._sub-01_bold.json",
     ):
         write(tmp_path / FUNC / name)
-    few, many = BidsIndex(tmp_path).list_files(FUNC)
-    assert (read_space(few), read_entities(few)) == ("", {"sub": "01"})
-    assert read_space(many) == "MNI:res-2:den-9k"
-    entities = read_entities(many)
+    few_files, many_files = BidsIndex(tmp_path).list_files(FUNC)
+    assert (read_space(few_files), read_entities(few_files)) == ("", {"sub": "01"})
+    assert read_space(many_files) == "MNI:res-2:den-9k"
+    entities = read_entities(many_files)
     assert (entities["run"], entities["desc"]) == ("010", "preproc")
 
 
@@ -63,9 +63,9 @@ def test_nearer_files_and_those_of_more_entities_come_last(tmp_path: Path) -> No
         "sub-01/ses-02/func/sub-01_task-x_bold.json",
         "sub-01/ses-02/func/sub-01_task-x_run-1_bold.json",
     ]
-    others = ["task-y_bold.json", "task-x_events.json", "task-x_bold.tsv"]
-    others += ["sub-01/sub-01_pilot_bold.json", "bold.json"]
-    for name in [*names, *others]:
+    other_names = ["task-y_bold.json", "task-x_events.json", "task-x_bold.tsv"]
+    other_names += ["sub-01/sub-01_pilot_bold.json", "bold.json"]
+    for name in [*names, *other_names]:
         write(tmp_path / name)
     bold = FUNC / "sub-01_task-x_run-01_bold.nii.gz"
     inherited = BidsIndex(tmp_path).find_inherited(bold, "_bold.json")
@@ -102,8 +102,8 @@ def test_runs_have_the_numbers_of_their_labels(
 def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None:
     stem = "sub-01_run-1_hemi-L_space-fsaverage"
     write(tmp_path / FUNC / "sub-01_run-1_events.tsv")
-    left = write(tmp_path / FUNC / f"{stem}_bold.func.gii")
-    without = write(tmp_path / FUNC / "sub-01_run-2_bold.nii.gz")
+    left_surface = write(tmp_path / FUNC / f"{stem}_bold.func.gii")
+    without_mask = write(tmp_path / FUNC / "sub-01_run-2_bold.nii.gz")
     table = write(tmp_path / FUNC / "sub-01_run-1_desc-confounds_timeseries.tsv")
     write(tmp_path / "sub-01/sub-01_desc-confounds_timeseries.tsv")
     write(tmp_path / FUNC / "sub-01_run-3_desc-confounds_timeseries.tsv")
@@ -112,11 +112,13 @@ def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None
     account = Account()
     index = BidsIndex(tmp_path)
 
-    (run,) = find_runs(index, index, (left, without), account)
+    (bold_run,) = find_runs(index, index, (left_surface, without_mask), account)
 
-    correct_with_name = left.with_name(left.name.replace("hemi-L", "hemi-R"))
-    assert run.bold_files == (left, correct_with_name)
-    assert (run.confounds_file, run.image_files) == (table, {"brain": mask})
+    correct_with_name = left_surface.with_name(
+        left_surface.name.replace("hemi-L", "hemi-R")
+    )
+    assert bold_run.bold_files == (left_surface, correct_with_name)
+    assert (bold_run.confounds_file, bold_run.image_files) == (table, {"brain": mask})
     assert list(account.counts.values()) == [1]
 
 
@@ -161,12 +163,14 @@ def test_times_of_volumes_are_those_of_the_sidecars(
     image.header.set_zooms((1, 1, 1, 2.0))
     path = tmp_path / "x_bold.nii"
     nibabel.save(image, path)
-    first = write(tmp_path / "first.json", {"RepetitionTime": 9.0})
-    own, further = (
+    first_sidecar = write(tmp_path / "first.json", {"RepetitionTime": 9.0})
+    own_sidecar, further_sidecar = (
         write(tmp_path / f"{number}.json", content)
         for number, content in enumerate((raw, derived))
     )
-    finished_run = make_run(path, ((first, own) if raw else (), (further,)))
+    finished_run = make_run(
+        path, ((first_sidecar, own_sidecar) if raw else (), (further_sidecar,))
+    )
     if expected is None:
         with pytest.raises(BrainhiveError):
             read_timing(finished_run)
@@ -215,8 +219,8 @@ def test_events_are_pictures_in_the_order_of_time(tmp_path: Path) -> None:
 
     with pytest.raises(BrainhiveError, match="session"):
         read_events(path, "picture", {"session": 1}, path)
-    for old, new in (("7.5\t", "soon\t"), ("7.5\t", "3.0\t")):
-        path.write_text(EVENTS.replace(old, new))
+    for old_text, new_text in (("7.5\t", "soon\t"), ("7.5\t", "3.0\t")):
+        path.write_text(EVENTS.replace(old_text, new_text))
         with pytest.raises(BrainhiveError):
             read_events(path, "picture", {}, path)
 
@@ -231,8 +235,8 @@ CONFOUNDS = """trans_x\ttrans_x_derivative1\tcosine00\tcosine01\tzero\tcsf
 def test_confounds_are_columns_by_name_and_pattern(tmp_path: Path) -> None:
     table = write(tmp_path / "x_timeseries.tsv", CONFOUNDS)
     finished_run = make_run(tmp_path / "x_bold.nii", confounds=table)
-    found, noted = read_confounds(finished_run, ["trans_x*", "cosine", "zero"], 3)
-    assert {name: values.tolist() for name, values in found.items()} == {
+    confounds, noted = read_confounds(finished_run, ["trans_x*", "cosine", "zero"], 3)
+    assert {name: values.tolist() for name, values in confounds.items()} == {
         "trans_x": [1, 2, 4],
         "trans_x_derivative1": [0, 1, 2],
         "cosine00": [0.5, 0.4, 0.3],

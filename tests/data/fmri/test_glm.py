@@ -266,8 +266,8 @@ def test_drift_and_its_degree_are_those_of_the_reference(golden: Path) -> None:
         choose_polynomial_degree(minutes) for minutes in tensors["input.minutes"]
     ] == list(tensors["expected.degree"])
     session, config = load(golden, "glmsingle")
-    for run, degree in enumerate(session["input.polynomial_degree"]):
-        minutes = session[f"input.bold_{run}"].shape[1] * config["tr"] / 60
+    for run_index, degree in enumerate(session["input.polynomial_degree"]):
+        minutes = session[f"input.bold_{run_index}"].shape[1] * config["tr"] / 60
         assert choose_polynomial_degree(minutes) == degree
     for key in (key for key in tensors if "polynomials" in key):
         volumes, degree = map(int, key.rpartition(".")[2].split("_"))
@@ -341,8 +341,8 @@ def test_components_and_their_badness_are_those_of_type_c(
     session = reference.session("library", True)
     pool = reference["noise_pool"].astype(bool)
     columns = find_noise_components(session, pool)
-    for run, values in enumerate(columns):
-        expected = reference[f"pc_regressors_{run}"]
+    for run_index, values in enumerate(columns):
+        expected = reference[f"pc_regressors_{run_index}"]
         np.testing.assert_allclose(
             values * np.sign((values * expected).sum(0)), expected, atol=1e-3
         )
@@ -484,9 +484,9 @@ def test_shrunk_betas_are_rescaled_as_in_type_d(reference: Reference) -> None:
 def test_other_settings_of_types_c_and_d_give_their_betas(reference: Reference) -> None:
     session = reference.session("library", True)
     three_components = reference.add_components(session, 3)
-    without = shrink(session)
+    without_shrinkage = shrink(session)
     expected = {
-        "no_denoise.d": without,
+        "no_denoise.d": without_shrinkage,
         "no_denoise.no_autoscale.d": shrink(session, is_rescaled=False),
         "fixed.c": fit(three_components),
         "fixed.d": shrink(three_components, 0.4),
@@ -495,7 +495,7 @@ def test_other_settings_of_types_c_and_d_give_their_betas(reference: Reference) 
         betas = reference.options[f"expected.{key}.betas"]
         assert distance(estimates.betas.T, betas, reference.brain) < SPREAD, key
     fractions = reference.options["expected.no_denoise.fraction"]
-    np.testing.assert_allclose(without.maps["fraction"], fractions, atol=1e-6)
+    np.testing.assert_allclose(without_shrinkage.maps["fraction"], fractions, atol=1e-6)
 
 
 @pytest.mark.golden
@@ -533,7 +533,7 @@ def test_lss_with_fitted_hrfs_is_that_of_the_reference(
     means = [bold.mean(1, dtype=np.float64)[:, None] for bold in reference.bold]
     parts = zip(np.split(betas, ends, 1), means, strict=True)
     by_run = np.concatenate(
-        [part * reference["mean"][:, None] / mean for part, mean in parts], 1
+        [component * reference["mean"][:, None] / mean for component, mean in parts], 1
     )
     assert (
         distance(by_run, reference.options["expected.lss.betas"], reference.brain)
@@ -683,11 +683,11 @@ def test_lsa_with_the_derivative_of_the_hrf_is_nilearns(nilearn: Any) -> None:
     """nilearn makes derivatives orthogonal to HRFs. Here they are confounds."""
     tensors, config = nilearn
     for number, nilearn_run in enumerate(nilearn_runs(tensors, config, "spm")):
-        regressors, later = (
+        regressors, later_regressors = (
             build_canonical_design(nilearn_run, config["stimulus_s"], "spm", shift)
             for shift in (0, 0.1)
         )
-        derivatives = (regressors - later) / 0.1
+        derivatives = (regressors - later_regressors) / 0.1
         derivatives -= (
             regressors * (regressors * derivatives).sum(0) / (regressors**2).sum(0)
         )
@@ -831,16 +831,16 @@ def test_a_trial_outside_its_run_is_0_and_leaves_others_alone(
         finished_run, onsets_s=onsets_s, stimuli=np.r_[0, finished_run.stimuli, 0]
     )
     betas = world.estimate(estimator, [world.runs[0], longer, *world.runs[2:]]).betas
-    outside = [STIMULI, 2 * STIMULI + 1]
-    assert not betas[outside].any()
+    outside_trials = [STIMULI, 2 * STIMULI + 1]
+    assert not betas[outside_trials].any()
     np.testing.assert_allclose(
-        np.delete(betas, outside, 0), world.estimate(estimator).betas, atol=1e-4
+        np.delete(betas, outside_trials, 0), world.estimate(estimator).betas, atol=1e-4
     )
 
 
 def test_more_regressors_than_volumes_are_refused(world: World) -> None:
     volumes = len(world.runs[0].frame_times_s)
-    run = replace(
+    long_run = replace(
         world.runs[0],
         confounds=np.random.default_rng(0).standard_normal((volumes, volumes - 10)),
     )
@@ -848,7 +848,7 @@ def test_more_regressors_than_volumes_are_refused(world: World) -> None:
         BrainhiveError,
         match=rf"run 0 .*\b{STIMULI} trials.*\b{volumes} volumes",
     ):
-        world.estimate("lsa", [run, *world.runs[1:]])
+        world.estimate("lsa", [long_run, *world.runs[1:]])
 
 
 def test_series_whose_mean_was_removed_are_refused() -> None:
@@ -874,7 +874,9 @@ def test_more_than_half_of_the_voxels_have_a_mean(
     series[8] = 3
 
     def estimate() -> TrialEstimates:
-        return estimate_trials([trial_run], lambda _, part: series[part], 9, "lsa", 1.0)
+        return estimate_trials(
+            [trial_run], lambda _, part_rows: series[part_rows], 9, "lsa", 1.0
+        )
 
     if is_refused:
         with pytest.raises(BrainhiveError):

@@ -197,10 +197,10 @@ def test_the_atlas_of_wang_and_kastner_has_its_names(
 ) -> None:
     values = draw(0, *range(1, 26))
     is_left = np.arange(SHAPE[0])[:, None, None] < 1
-    for side, here in (("lh", is_left), ("rh", ~is_left)):
+    for hemisphere, is_hemisphere in (("lh", is_left), ("rh", ~is_left)):
         save(
-            tmp_path / f"maxprob_vol_{side}.nii.gz",
-            np.where(here, values, 0).astype(np.int16),
+            tmp_path / f"maxprob_vol_{hemisphere}.nii.gz",
+            np.where(is_hemisphere, values, 0).astype(np.int16),
         )
     files = find_region_files({"atlas": "maxprob_vol_?h.nii.gz"}, 1, tmp_path)
     regions = load_regions(files, mask)[0]
@@ -233,10 +233,10 @@ def write_annots(folder: Path) -> np.ndarray:
     """Write annotations of both hemispheres, and return the labels of all vertices."""
     labels = np.random.default_rng(3).integers(-1, 3, LEFT + RIGHT)
     colours = np.array([[25, 5, 25, 0], [10, 20, 30, 0], [40, 50, 60, 0]])
-    for side, values in (("lh", labels[:LEFT]), ("rh", labels[LEFT:])):
-        prefix = side[0].upper()
+    for hemisphere, values in (("lh", labels[:LEFT]), ("rh", labels[LEFT:])):
+        prefix = hemisphere[0].upper()
         names = ["???", f"{prefix}_V1_ROI", f"{prefix}_MT_ROI"]
-        write_annot(folder / f"{side}.HCP-MMP1.annot", values, colours, names)
+        write_annot(folder / f"{hemisphere}.HCP-MMP1.annot", values, colours, names)
     return labels
 
 
@@ -255,7 +255,7 @@ def test_surface_annotations_join_both_hemispheres(
 
 def test_gifti_has_labels_with_names(tmp_path: Path) -> None:
     labels = np.random.default_rng(3).integers(0, 3, LEFT + RIGHT).astype(np.int32)
-    for side, values in (("L", labels[:LEFT]), ("R", labels[LEFT:])):
+    for hemisphere, values in (("L", labels[:LEFT]), ("R", labels[LEFT:])):
         array = nibabel.gifti.GiftiDataArray(values, intent="NIFTI_INTENT_LABEL")
         table = nibabel.gifti.GiftiLabelTable()
         for key, name in enumerate(("???", "V1 d", "MT")):
@@ -264,7 +264,7 @@ def test_gifti_has_labels_with_names(tmp_path: Path) -> None:
             table.labels.append(label)
         nibabel.save(
             nibabel.gifti.GiftiImage(darrays=[array], labeltable=table),
-            tmp_path / f"hemi-{side}_dseg.label.gii",
+            tmp_path / f"hemi-{hemisphere}_dseg.label.gii",
         )
     files = find_region_files({"visual": "hemi-?_dseg.label.gii"}, 1, tmp_path)
     regions = load_regions(files, (LEFT, RIGHT))[0]
@@ -314,9 +314,9 @@ def test_rows_of_cifti_are_matched_by_their_vertices(
 
     regions = read_regions({"atlas": [path]}, surface, {})[0].regions
 
-    others = [bool(n_others)] * 5
+    other_values = [bool(n_others)] * 5
     assert regions["V1"].tolist() == [True, False, False, False, True] + [False] * 5
-    assert regions["MT"].tolist() == [False, False, True, True, False, *others]
+    assert regions["MT"].tolist() == [False, False, True, True, False, *other_values]
     with pytest.raises(BrainhiveError, match="vertices"):
         read_regions({"atlas": [path]}, replace(surface, sizes=(10, 9)), {})
 

@@ -25,7 +25,7 @@ BAD = 7
 def image_set(log: Path) -> StimulusSet:
     """Make pictures whose grey level is their row. Opening one is logged."""
 
-    def opened(row: int) -> Image.Image:
+    def open_picture(row: int) -> Image.Image:
         with log.open("a") as lines:
             lines.write(f"{row}\n")
         if row == BAD:
@@ -33,7 +33,7 @@ def image_set(log: Path) -> StimulusSet:
         return Image.new("RGB", (4, 4), (row, row, row))
 
     names = Names.of(map(str, range(COUNT)))
-    return stimuli.StimulusSet("greys", "train", names, names, opened)
+    return stimuli.StimulusSet("greys", "train", names, names, open_picture)
 
 
 def corner(picture: Image.Image) -> Tensor:
@@ -46,19 +46,22 @@ VIEWS = {"plain": corner, "double": lambda picture: 2 * corner(picture)}
 @pytest.mark.parametrize("workers", [0, 2])
 def test_each_picture_is_decoded_once_for_all_encoders(tmp_path, workers):
     rows = np.arange(10, COUNT)
-    wanted = {"plain": np.arange(COUNT) % 2 == 0, "double": np.arange(COUNT) % 3 == 0}
+    requested_rows = {
+        "plain": np.arange(COUNT) % 2 == 0,
+        "double": np.arange(COUNT) % 3 == 0,
+    }
     rows = np.append(rows, BAD)
-    wanted["plain"][BAD] = True
+    requested_rows["plain"][BAD] = True
 
     n_read, problems = 0, []
-    found: dict[str, dict[int, Tensor]] = {name: {} for name in VIEWS}
+    decoded: dict[str, dict[int, Tensor]] = {name: {} for name in VIEWS}
     for batch in decode_batches(
-        rows, image_set(tmp_path / "log"), VIEWS, wanted, 8, workers
+        rows, image_set(tmp_path / "log"), VIEWS, requested_rows, 8, workers
     ):
         n_read += batch.n_read
         problems += batch.problems
         for name, views in batch.views.items():
-            found[name] |= {
+            decoded[name] |= {
                 int(r): v.clone() for r, v in zip(batch.rows[name], views, strict=True)
             }
 
@@ -66,10 +69,12 @@ def test_each_picture_is_decoded_once_for_all_encoders(tmp_path, workers):
     assert counts == Counter(map(str, rows))
     assert (n_read, problems) == (len(rows), [f"picture {BAD}"])
     for name, factor in (("plain", 1), ("double", 2)):
-        assert sorted(found[name]) == [row for row in rows[:-1] if wanted[name][row]]
+        assert sorted(decoded[name]) == [
+            row for row in rows[:-1] if requested_rows[name][row]
+        ]
         assert all(
             torch.equal(view, torch.full((3,), factor * row))
-            for row, view in found[name].items()
+            for row, view in decoded[name].items()
         )
 
 
@@ -132,8 +137,8 @@ def test_tensors_are_copied_if_they_cannot_be_shared(request, obstacle):
 
 
 def test_a_batch_that_cannot_be_pickled_ends_with_an_error():
-    def read(rows):
+    def read_rows(rows):
         return lambda: rows
 
     with pytest.raises(Exception, match="pickle"):
-        list(read_batches(read, 4, [[0, 1], [2, 3]], workers=1, pinned=False))
+        list(read_batches(read_rows, 4, [[0, 1], [2, 3]], workers=1, pinned=False))

@@ -31,13 +31,13 @@ def test_a_picture_keeps_its_pixels(tmp_path):
     (pixels,) = media_files.to_bytes(CLIP[:1])
 
     media_files.save(pixels, tmp_path / "picture.png")
-    opened = media_files.read(tmp_path / "picture.png")
+    picture = media_files.read(tmp_path / "picture.png")
 
-    assert isinstance(opened, Image.Image) and np.array_equal(
-        np.asarray(opened), pixels
+    assert isinstance(picture, Image.Image) and np.array_equal(
+        np.asarray(picture), pixels
     )
-    assert (media_files.to_media(opened) - CLIP[0]).abs().max() <= 0.5 / 255 + 1e-6
-    assert media_files.get_first_frame(opened) is opened
+    assert (media_files.to_media(picture) - CLIP[0]).abs().max() <= 0.5 / 255 + 1e-6
+    assert media_files.get_first_frame(picture) is picture
 
 
 @pytest.mark.parametrize("size", [(37, 53), (500, 375)])
@@ -93,10 +93,10 @@ def test_a_video_is_turned_as_its_file_says(tmp_path, quarters, matrix):
     halves = write_halves(path)
     content = path.read_bytes()
     # the matrix [3, 3] of fixed-point numbers is 40 bytes behind the box's version
-    at = content.index(b"tkhd") + 4 + 40
-    a, b, c, d = (number << 16 for number in matrix)
-    turned = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(content[:at] + turned + content[at + 36 :])
+    offset = content.index(b"tkhd") + 4 + 40
+    scale_x, b, c, d = (number << 16 for number in matrix)
+    turned = struct.pack(">9i", scale_x, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content[:offset] + turned + content[offset + 36 :])
 
     frames = media_files.read(path).frames.astype(int)
 
@@ -130,10 +130,10 @@ def test_an_animation_for_browsers_keeps_frames_and_rate(tmp_path):
     frames = np.broadcast_to(levels[:, None, None, None], (4, 16, 24, 3))
 
     media_files.write_animation(np.ascontiguousarray(frames), tmp_path / "c.webp", 8.0)
-    opened = media_files.read(tmp_path / "c.webp")
+    clip = media_files.read(tmp_path / "c.webp")
 
-    assert opened.rate_hz == 8 and opened.frames.shape == frames.shape
-    assert np.abs(opened.frames.astype(int) - frames).max() <= 6
+    assert clip.rate_hz == 8 and clip.frames.shape == frames.shape
+    assert np.abs(clip.frames.astype(int) - frames).max() <= 6
     with Image.open(tmp_path / "c.webp") as file:
         assert file.info["loop"] == 0
 
@@ -166,18 +166,20 @@ def test_frames_of_uneven_durations_are_repeated_or_refused(tmp_path):
 
     # 210 ms are three frames of 70 ms
     clip = save(60, 210, 120)
-    shown = [int(frame[0, 0, 0]) // 50 for frame in clip.frames]
-    assert shown in ([0, 1, 1, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2])
-    assert clip.rate_hz == pytest.approx(1000 / np.mean([60, 210 / shown.count(1), 60]))
+    levels = [int(frame[0, 0, 0]) // 50 for frame in clip.frames]
+    assert levels in ([0, 1, 1, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2])
+    assert clip.rate_hz == pytest.approx(
+        1000 / np.mean([60, 210 / levels.count(1), 60])
+    )
     assert save(0, 0, 0).rate_hz is None
     with pytest.raises(BrainhiveError):
         save(100, 150, 100)
 
 
 def test_only_files_of_several_frames_are_animated(tmp_path):
-    still, moving = tmp_path / "still.gif", tmp_path / "moving.GIF"
+    still_path, moving = tmp_path / "still.gif", tmp_path / "moving.GIF"
     frames = [Image.new("L", (4, 4), level) for level in (0, 200)]
-    frames[0].save(still)
+    frames[0].save(still_path)
     frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
     (tmp_path / "damaged.png").write_bytes(b"no picture")
     (tmp_path / "moving.bin").write_bytes(moving.read_bytes())

@@ -33,7 +33,7 @@ def simulation() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> Pictures:
+def drawn_pictures() -> Pictures:
     """Draw 12 training pictures of the demo, of 12 concepts, at 128 px."""
     return [demo.draw_scene(scene, 128) for scene in demo.list_scenes("train")[:72:6]]
 
@@ -73,13 +73,15 @@ PREPARED = (
 CROPPED = "5 % off, size, JPEG"
 
 
-def test_an_edited_picture_is_a_copy_of_its_original(simulation, drawn):
+def test_an_edited_picture_is_a_copy_of_its_original(simulation, drawn_pictures):
     for edit in COPIES:
-        edited = [simulation.COPIES[edit](picture) for picture in drawn]
+        edited = [simulation.COPIES[edit](picture) for picture in drawn_pictures]
         # exact digests miss all
-        assert not set(map(digest_pixels, edited)) & set(map(digest_pixels, drawn))
-        assert judge(edited, drawn) == {
-            (row, row): "copy" for row in range(len(drawn))
+        assert not set(map(digest_pixels, edited)) & set(
+            map(digest_pixels, drawn_pictures)
+        )
+        assert judge(edited, drawn_pictures) == {
+            (row, row): "copy" for row in range(len(drawn_pictures))
         }, edit
 
 
@@ -96,9 +98,13 @@ def test_photographs_prepared_as_stimuli_are_copies(simulation):
         assert set(judge(edited, photos).values()) <= set(near_copies.COPIES)
 
 
-def test_a_mirrored_picture_is_called_mirrored(simulation, drawn):
-    edited = [simulation.MIRRORED["mirrored, JPEG 75"](picture) for picture in drawn]
-    assert judge(edited, drawn) == {(row, row): "mirrored" for row in range(len(drawn))}
+def test_a_mirrored_picture_is_called_mirrored(simulation, drawn_pictures):
+    edited = [
+        simulation.MIRRORED["mirrored, JPEG 75"](picture) for picture in drawn_pictures
+    ]
+    assert judge(edited, drawn_pictures) == {
+        (row, row): "mirrored" for row in range(len(drawn_pictures))
+    }
 
 
 def test_a_cropped_photograph_is_called_cropped(simulation):
@@ -149,14 +155,14 @@ def test_constant_pictures_have_no_hash():
     )
 
 
-def test_a_clip_is_known_by_its_middle_frame(simulation, drawn):
-    frames = [drawn[row : row + 3] for row in range(0, 9, 3)]
+def test_a_clip_is_known_by_its_middle_frame(simulation, drawn_pictures):
+    frames = [drawn_pictures[row : row + 3] for row in range(0, 9, 3)]
     clips = [
         Clip(np.stack([np.asarray(frame) for frame in clip]), 3.0) for clip in frames
     ]
     compressed = [simulation.compress(clip[1], 75) for clip in frames]
     candidates = find_candidates(hash_all(clips), hash_all(compressed))
-    assert [(tested, learned) for tested, learned, _ in candidates] == [
+    assert [(tested_row, learned) for tested_row, learned, _ in candidates] == [
         (0, 0),
         (1, 1),
         (2, 2),
@@ -184,18 +190,18 @@ def paint_blocks(chroma: int = 1, swaps: bool = False) -> Image.Image:
 def test_a_grey_drawing_is_a_copy_and_a_recoloured_one_is_not():
     coloured = paint_blocks()
     crop = coloured.crop((6, 6, 118, 118))
-    for other, whole, cropped in (
+    for other_picture, whole_picture, cropped in (
         (coloured, "copy", "cropped"),
         (paint_blocks(-1), "", ""),
         (paint_blocks(swaps=True), "", ""),
         (paint_blocks(0), "copy", "cropped"),
     ):
-        assert confirm_near_copy(coloured, other) == whole
-        assert confirm_near_copy(other, coloured) == whole
-        assert confirm_near_copy(crop, other) == cropped
-        assert confirm_near_copy(other, crop) == cropped
+        assert confirm_near_copy(coloured, other_picture) == whole_picture
+        assert confirm_near_copy(other_picture, coloured) == whole_picture
+        assert confirm_near_copy(crop, other_picture) == cropped
+        assert confirm_near_copy(other_picture, crop) == cropped
         # hashes have no colours, so that all are candidates
-        hashes = hash_all([coloured, other])
+        hashes = hash_all([coloured, other_picture])
         assert find_candidates(hashes[:1], hashes[1:])
 
 
@@ -216,14 +222,14 @@ def draw_hashes(random: np.random.Generator, count: int, few_bits: bool) -> np.n
     Some hashes are mirrored, have few details or belong to constant pictures.
     """
     choice = random.choice([0, 1, 20, 21, 24], (count, 1))
-    odd = random.choice([0, 3, 13, 14, 15], (count, 1))
+    odd_bits = random.choice([0, 3, 13, 14, 15], (count, 1))
     # hashes of one bit are near to constant pictures
     views = np.random.default_rng(0).integers(0, 2**63, (2, 1), dtype=np.uint64)
     views = np.array([[2**62], [0]], np.uint64) if few_bits else views
     hashes = np.repeat(views, near_copies.VIEWS, 1).T.reshape(1, -1).repeat(count, 0)
     lowest_bit = np.uint64(1)
     hashes[:, ::2] ^= (lowest_bit << choice.astype(np.uint64)) - lowest_bit
-    hashes[:, 1::2] ^= (lowest_bit << odd.astype(np.uint64)) - lowest_bit
+    hashes[:, 1::2] ^= (lowest_bit << odd_bits.astype(np.uint64)) - lowest_bit
     hashes[random.random(count) < 0.3, 1::2] ^= ~near_copies._HAS_FEW_DETAILS
     # some hashes have a random view
     other_integers = random.integers(0, 2**63, count, dtype=np.uint64)
@@ -242,20 +248,25 @@ def list_nearest(
     has_few = int(near_copies._HAS_FEW_DETAILS)
     expected = []
     for row, arguments in enumerate(array.tolist()):
-        near = []
-        for other_row, others in enumerate(learned.tolist()):
-            if not any(arguments) or not any(others):
+        nearest_pairs = []
+        for other_row, other_hashes in enumerate(learned.tolist()):
+            if not any(arguments) or not any(other_hashes):
                 continue
             bits = []
-            for first, second in near_copies._PAIRS:
-                bit_count = (arguments[2 * first] ^ others[2 * second]).bit_count()
-                one, two = arguments[2 * first + 1], others[2 * second + 1]
-                odd = (one ^ two).bit_count()
-                total = bit_count + min(odd, 64 - odd)
-                if bit_count <= 20 and total <= limit and not one & two & has_few:
+            for first_view, second in near_copies._PAIRS:
+                bit_count = (
+                    arguments[2 * first_view] ^ other_hashes[2 * second]
+                ).bit_count()
+                left_hash, two = (
+                    arguments[2 * first_view + 1],
+                    other_hashes[2 * second + 1],
+                )
+                odd_bits = (left_hash ^ two).bit_count()
+                total = bit_count + min(odd_bits, 64 - odd_bits)
+                if bit_count <= 20 and total <= limit and not left_hash & two & has_few:
                     bits.append(total)
-            near += [(min(bits), other_row)] if bits else []
-        expected += [(row, other, total) for total, other in sorted(near)[:4]]
+            nearest_pairs += [(min(bits), other_row)] if bits else []
+        expected += [(row, other, total) for total, other in sorted(nearest_pairs)[:4]]
 
     return expected
 
@@ -265,9 +276,9 @@ def list_nearest(
 @given(st.integers(0, 10**6), st.sampled_from([0, 8, 34]), st.booleans())
 def test_candidates_are_the_nearest_by_any_two_views(seed, limit, few_bits):
     random = np.random.default_rng(seed)
-    tested, learned = (draw_hashes(random, count, few_bits) for count in (6, 14))
-    expected = list_nearest(tested, learned, limit)
-    assert find_candidates(tested, learned, limit) == expected
+    tested_hashes, learned = (draw_hashes(random, count, few_bits) for count in (6, 14))
+    expected = list_nearest(tested_hashes, learned, limit)
+    assert find_candidates(tested_hashes, learned, limit) == expected
 
 
 def flip_bits(
@@ -348,13 +359,13 @@ def test_details_are_counted_as_by_scipys_cosine_transform():
     ],
 )
 def test_a_border_of_one_level_around_a_rectangle_is_measured(box, is_border):
-    left, top, right, bottom = box
+    left_px, top, right_px, bottom = box
     grey = np.full((64, 64), 30, np.int16)
     # levels of a border differ a little
     grey[::2] += 10
-    grey[top:bottom, left:right] = 200
+    grey[top:bottom, left_px:right_px] = 200
     margins = near_copies._measure_borders(grey)
-    expected = [left / 64, top / 64, 1 - right / 64, 1 - bottom / 64]
+    expected = [left_px / 64, top / 64, 1 - right_px / 64, 1 - bottom / 64]
     assert margins.tolist() == (expected if is_border else [0.0] * 4)
 
 

@@ -34,9 +34,11 @@ def test_a_picture_is_decoded_as_it_is_seen(tmp_path: Path) -> None:
         exif[ExifTags.Base.Orientation] = orientation
         stored.save(path, exif=exif)
         with Image.open(path) as image:
-            seen = ImageOps.exif_transpose(image).convert("RGB")
+            upright = ImageOps.exif_transpose(image).convert("RGB")
 
         decoded = decode(str(path), path)
-        assert decoded.size == seen.size == ((32, 16) if orientation < 5 else (16, 32))
-        assert np.array_equal(np.asarray(decoded), np.asarray(seen))
+        assert (
+            decoded.size == upright.size == ((32, 16) if orientation < 5 else (16, 32))
+        )
+        assert np.array_equal(np.asarray(decoded), np.asarray(upright))
         assert (digest_pixels(decoded) == digest_pixels(stored)) == (orientation == 1)

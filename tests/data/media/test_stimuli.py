@@ -41,12 +41,12 @@ def test_captions_repeat_to_fill_up() -> None:
     captions = {0: ["x", "y"], 1: []}
     resulting_stimuli = stimuli(captions=captions.__getitem__, captions_each=5)
     assert resulting_stimuli.get_captions(0) == ["x", "y", "x", "y", "x"]
-    for without in (
+    for missing in (
         lambda: resulting_stimuli.get_captions(1),
         lambda: stimuli().get_captions(0),
     ):
         with pytest.raises(MissingData):
-            without()
+            missing()
     assert resulting_stimuli.get_reader("captions")(
         0
     ) == resulting_stimuli.get_captions(0)
@@ -60,9 +60,9 @@ def test_each_frame_has_a_mask() -> None:
     of_picture = stimuli(masks=lambda row: masks[:1] if row == 0 else masks[0])
     assert np.array_equal(of_picture.get_masks(0), masks[0])
     assert of_clip.medium == "clip"
-    for without in (of_clip, of_picture):
+    for missing in (of_clip, of_picture):
         with pytest.raises(MissingData):
-            without.get_masks(1)
+            missing.get_masks(1)
     with pytest.raises(MissingData):
         stimuli().get_masks(0)
 
@@ -100,17 +100,18 @@ def test_names_of_signals_pictures_and_people_follow_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("crosses", "left_out", "others"), [(False, {2, 3}, (1, 4)), (True, {2}, (3,))]
+    ("crosses", "left_out", "other_numbers"),
+    [(False, {2, 3}, (1, 4)), (True, {2}, (3,))],
 )
 def test_one_person_is_not_learned_from_under_another_number(
-    crosses: bool, left_out: set[int], others: tuple[int, ...]
+    crosses: bool, left_out: set[int], other_numbers: tuple[int, ...]
 ) -> None:
     def same_person(subject: int) -> tuple[int, ...]:
         return (2, 3) if subject in (2, 3) else (subject,)
 
     resulting_dataset = dataset(same_person=same_person, crosses_studies=crosses)
     assert resulting_dataset.list_excluded_subjects([2]) == left_out
-    assert resulting_dataset.choose_training_subjects([1, 2, 3, 4], 2) == others
+    assert resulting_dataset.choose_training_subjects([1, 2, 3, 4], 2) == other_numbers
 
 
 def test_recordings_and_splits_that_are_not_there_are_refused() -> None:

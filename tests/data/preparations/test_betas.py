@@ -199,8 +199,8 @@ def test_a_file_of_all_sessions_is_divided_by_a_column(folder: Path, recorded) -
             recordings = betas.session(1, session)
             for split, is_test in (("train", False), ("test", True)):
                 own_rows = [row for row in rows if (row % 8 > 5) == is_test]
-                shown = [f"{name}.png" for name in recordings[split].image_ids]
-                assert shown == [NAMES[row % 8] for row in own_rows]
+                image_names = [f"{name}.png" for name in recordings[split].image_ids]
+                assert image_names == [NAMES[row % 8] for row in own_rows]
                 np.testing.assert_array_equal(
                     recordings[split].signal[:, :, 0], values[own_rows]
                 )
@@ -278,11 +278,13 @@ def test_an_atlas_may_be_the_mask_and_its_labels_are_regions(folder: Path) -> No
     np.testing.assert_array_equal(regions["FFA"], regions["V2"])
 
 
-def save_reversible(folder: Path, outside: float, order: tuple[int, ...]) -> np.ndarray:
+def save_reversible(
+    folder: Path, outside_value: float, order: tuple[int, ...]
+) -> np.ndarray:
     """Save betas of a grid with X = Z, whose values outside of the mask are noise."""
     random, shape = np.random.default_rng(2), (5, 4, 5)
     mask = random.random(shape) < 0.5
-    volumes = random.normal(0, outside, (*shape, 8)).astype(np.float32)
+    volumes = random.normal(0, outside_value, (*shape, 8)).astype(np.float32)
     volumes[mask] = random.normal(size=(mask.sum(), 8))
     save_mask(folder, values=mask)
     with h5py.File(folder / f"{BY_FILE}betas.h5", "w") as file:
@@ -291,12 +293,12 @@ def save_reversible(folder: Path, outside: float, order: tuple[int, ...]) -> np.
     return volumes[mask].T
 
 
-@pytest.mark.parametrize("outside", [0, 50])
+@pytest.mark.parametrize("outside_value", [0, 50])
 @pytest.mark.parametrize("order", [(3, 0, 1, 2), (3, 2, 1, 0), (2, 1, 0, 3)])
 def test_values_decide_between_two_orders_of_axes(
-    folder: Path, outside: float, order: tuple[int, ...]
+    folder: Path, outside_value: float, order: tuple[int, ...]
 ) -> None:
-    values = save_reversible(folder, outside, order)
+    values = save_reversible(folder, outside_value, order)
     signal = build().session(1, 1)["train"].signal
     np.testing.assert_array_equal(signal[:, :, 0], values[:6])
 

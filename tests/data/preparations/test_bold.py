@@ -46,16 +46,16 @@ def mini_bids(golden: Path) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def written(mini_bids, tmp_path_factory):
+def written_dataset(mini_bids, tmp_path_factory):
     """A data set that no test changes, with its truth."""
     folder = tmp_path_factory.mktemp("mini_bids")
     return folder, mini_bids.write_bids(folder)
 
 
 @pytest.fixture
-def data(home, written, mini_bids):
+def data(home, written_dataset, mini_bids):
     """A copy of the data set, with pictures of which two are test pictures."""
-    shutil.copytree(written[0], home / "data/bids")
+    shutil.copytree(written_dataset[0], home / "data/bids")
     for number, name in enumerate(mini_bids.PICTURES):
         path = home / "data/image-folder" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,47 +94,52 @@ def correlate(values, truth):
     """Correlate betas [n, V] over trials, on average over voxels that were recorded."""
     varies = np.ptp(values, axis=0) > 0
     pairs = zip(values.T[varies], truth[varies], strict=True)
-    return np.mean([np.corrcoef(column, true)[0, 1] for column, true in pairs])
+    return np.mean(
+        [np.corrcoef(column, true_column)[0, 1] for column, true_column in pairs]
+    )
 
 
-def test_betas_of_each_run_correlate_with_the_true_betas(data, written, recorded):
+def test_betas_of_each_run_correlate_with_the_true_betas(
+    data, written_dataset, recorded
+):
     prepared = build(hrf="spm")
-    found = {}
+    correlations = {}
     for subject in prepared.subjects:
         for session in prepared.sessions(subject):
             trials, values = (
                 prepared.list_trials(subject, session),
                 prepared.read_betas(subject, session)[0],
             )
-            for run in np.unique(trials.runs).tolist():
-                key = (f"sub-{subject:02d}", f"ses-{session:02d}", run)
-                rows, truth = trials.runs == run, written[1][key]
+            for run_number in np.unique(trials.runs).tolist():
+                key = (f"sub-{subject:02d}", f"ses-{session:02d}", run_number)
+                rows, truth = trials.runs == run_number, written_dataset[1][key]
                 image_ids = [trials.image_ids[row] for row in np.flatnonzero(rows)]
                 assert image_ids == truth["ids"]
-                found[key] = correlate(values[rows], truth["betas"])
-    assert found.keys() == written[1].keys()
-    assert min(found.values()) > RECOVERED, found
+                correlations[key] = correlate(values[rows], truth["betas"])
+    assert correlations.keys() == written_dataset[1].keys()
+    assert min(correlations.values()) > RECOVERED, correlations
     recorded(digits=5, **numbers_of_preparation(prepared))
 
 
 def test_unusual_events_and_confounds_are_counted(data, recorded):
     prepared = build()
     zero = {"confounds that are zero throughout, left out": 2}  # rot_z
-    first, second, last = (
-        prepared.list_trials(*which) for which in ((1, 1), (1, 2), (2, 2))
+    first_run, second, last_run = (
+        prepared.list_trials(*session_and_run)
+        for session_and_run in ((1, 1), (1, 2), (2, 2))
     )
-    assert first.dropped == {
+    assert first_run.dropped == {
         "events without stim_file (trial_type blank)": 6,
         "events without stim_file (trial_type response)": 2,
         "pictures that begin after the end of the run": 1,
     }
-    assert first.noted == zero
+    assert first_run.noted == zero
     assert second.noted == zero
-    assert last.dropped == {
+    assert last_run.dropped == {
         "events without stim_file (trial_type 0)": 3,
         "events without stim_file (trial_type 99)": 1,
     }
-    assert last.noted == {"confounds that are zero throughout, left out": 1}
+    assert last_run.noted == {"confounds that are zero throughout, left out": 1}
     overview = prepared.look_over([1, 2])
     assert (
         "subject 1, session 1–2: 4 confounds that are zero throughout, left out"
@@ -147,7 +152,10 @@ def test_unusual_events_and_confounds_are_counted(data, recorded):
     assert overview.tables[0].rows[0] == (1, 1, 2, 40, 8, 12, 36)
     assert overview.tables[2].rows[0] == (1, 112, "1: cuneus (112)")
     recorded(
-        facts=[numbers_in(each.provenance) for each in (first, second, last)],
+        facts=[
+            numbers_in(run_facts.provenance)
+            for run_facts in (first_run, second, last_run)
+        ],
         tables=[table.rows for table in overview.tables],
     )
 
@@ -170,11 +178,11 @@ def test_ids_of_a_stimuli_tsv_name_the_same_pictures(data, mini_bids, column, te
                 cells[index] = str(number) if template else f"stim-images{number:03d}"
         path.write_text("".join("\t".join(cells) + "\n" for cells in [header, *lines]))
 
-    def write_stimuli(gone=()):
+    def write_stimuli(missing_ids=()):
         """Write a stimuli.tsv that says of some numbers that they are not present."""
         rows = [
-            f"stim-images{n:03d}\t{f'gone/{n}.jpg' if n in gone else file}"
-            f"\t{str(n not in gone).lower()}\n"
+            f"stim-images{n:03d}\t{f'gone/{n}.jpg' if n in missing_ids else file}"
+            f"\t{str(n not in missing_ids).lower()}\n"
             for n, file in enumerate(files)
         ]
         table = data / "stimuli/stimuli.tsv"
@@ -197,8 +205,8 @@ def test_ids_of_a_stimuli_tsv_name_the_same_pictures(data, mini_bids, column, te
 
 
 def test_sidecars_are_inherited_by_key_and_agree_with_the_header(data):
-    side = derived(data, f"{OTHER_RUN}_space-T1w_desc-preproc_bold.json")
-    edit_json(side, RepetitionTime=None)
+    sidecar = derived(data, f"{OTHER_RUN}_space-T1w_desc-preproc_bold.json")
+    edit_json(sidecar, RepetitionTime=None)
     assert (
         build().list_trials(1, 2).provenance["timing"][1]["tr_s"] == 1.6
     )  # of the raw run
@@ -217,11 +225,11 @@ def test_pictures_whose_response_peaks_outside_are_left_out(
     """A late picture is modelled if its response changes the last volumes."""
     path = data / f"{RUN}_events.tsv"
     expected = build().list_trials(1, 1)
-    more = [
-        [at, 2.0, "picture", f"images/{TESTED[0]}", "n/a"]
-        for at in (-30, -8, -4, 193, 195, 199, "n/a")
+    extra_events = [
+        [onset_s, 2.0, "picture", f"images/{TESTED[0]}", "n/a"]
+        for onset_s in (-30, -8, -4, 193, 195, 199, "n/a")
     ]
-    edit_table(path, lambda rows: [*rows, *more])
+    edit_table(path, lambda rows: [*rows, *extra_events])
     trials = build().list_trials(1, 1)
     assert len(trials.image_ids) == len(expected.image_ids) + 4  # -8, -4, 193 and 195
     # -4 and 193
@@ -236,11 +244,11 @@ def test_a_response_may_peak_at_the_start_or_end_of_a_run(data, number):
     """Runs take 200 s; a response peaks 6 s after its picture."""
     path, expected = data / f"{RUN}_events.tsv", build().list_trials(1, 1)
     inwards = 0.1 if number < 0 else -0.1
-    more = [
+    extra_events = [
         [onset, 2.0, "picture", f"images/{TESTED[0]}", "n/a"]
         for onset in (number, number + inwards, number - inwards)
     ]
-    edit_table(path, lambda rows: [*rows, *more])
+    edit_table(path, lambda rows: [*rows, *extra_events])
 
     trials = build().list_trials(1, 1)
 
@@ -376,10 +384,10 @@ def write_surfaces(data: Path, mini_bids, space: str):
                     )
                 )
                 # an array a volume; of one run a single one, as nilearn writes it
-                several = (
+                several_runs = (
                     [np.ascontiguousarray(values)] if "run-2" in path.name else values.T
                 )
-                arrays = [nibabel.gifti.GiftiDataArray(array) for array in several]
+                arrays = [nibabel.gifti.GiftiDataArray(array) for array in several_runs]
                 nibabel.save(
                     nibabel.gifti.GiftiImage(darrays=arrays),
                     str(new_path).replace("nii.gz", "func.gii"),
@@ -433,8 +441,8 @@ def test_surfaces_give_the_betas_of_volumes(data, mini_bids, recorded):
         surface = prepared.load_voxels(1).surface
         assert surface.sizes == (shape, len(values.T) - shape)
         sides = [
-            np.column_stack([np.full(size, side), np.arange(size)])
-            for side, size in enumerate(surface.sizes)
+            np.column_stack([np.full(size, hemisphere), np.arange(size)])
+            for hemisphere, size in enumerate(surface.sizes)
         ]
         np.testing.assert_array_equal(surface.vertices, np.concatenate(sides))
         assert regions["right"][shape:].all()
@@ -508,17 +516,21 @@ def test_an_interrupted_command_writes_the_same_bytes(
 
 
 def test_repetitions_of_test_pictures_choose_nothing(data, monkeypatch):
-    seen = []
+    chosen_runs = []
     monkeypatch.setattr(
-        bold, "estimate_trials", lambda runs, *arguments: seen.extend(runs)
+        bold, "estimate_trials", lambda runs, *arguments: chosen_runs.extend(runs)
     )
     assert build("denoised").read_betas(1, 1) is None
     splits = build("denoised").list_trials(1, 1).splits
     numbers, counts = np.unique(
-        np.concatenate([run.stimuli for run in seen]), return_counts=True
+        np.concatenate([chosen_run.stimuli for chosen_run in chosen_runs]),
+        return_counts=True,
     )
     is_test = np.isin(
-        numbers, np.concatenate([run.stimuli for run in seen])[splits == "test"]
+        numbers,
+        np.concatenate([chosen_run.stimuli for chosen_run in chosen_runs])[
+            splits == "test"
+        ],
     )
     assert (
         is_test.sum() == 8

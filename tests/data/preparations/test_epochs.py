@@ -43,7 +43,7 @@ def record(names=SHOWN.pictures):
     return annotate(make_raw(SHOWN, seed=0), SHOWN, list(names))
 
 
-def cut(raw, **options):
+def cut_epochs(raw, **options):
     events, event_id = mne.events_from_annotations(raw, verbose="ERROR")
     options = {"tmin": -0.2, "tmax": 1.0, "baseline": None, "preload": True} | options
     return mne.Epochs(raw, events, event_id, verbose="ERROR", **options)
@@ -56,7 +56,7 @@ def write_trials(folder, more_lines=()):
 
 
 def write(folder, kind):
-    cut_once = cut(record())
+    cut_once = cut_epochs(record())
     path = folder / f"sub-01_ses-01{'-epo.fif' if kind == 'fif' else '.' + kind}"
     signal = cut_once.get_data(verbose="ERROR")
     if kind == "fif":
@@ -137,7 +137,9 @@ def test_an_unknown_order_of_trials_is_not_stored(folder, in_order) -> None:
         assert trials.onset_s is None
         assert (trials.trial_numbers is not None) == bool(in_order)
     if in_order:
-        rows = np.concatenate([each.trial_numbers for each in prepared.values()])
+        rows = np.concatenate(
+            [recording.trial_numbers for recording in prepared.values()]
+        )
         numbers = rows[rows >= 0]
         assert sorted(numbers) == list(range(len(SHOWN.pictures)))
 
@@ -153,20 +155,25 @@ def test_eye_channels_of_arrays_are_left_out(folder, types) -> None:
 def test_a_store_of_epochs_equals_that_of_prepare(folder, run_command) -> None:
     record().save(folder / "sub-01_ses-01.fif", verbose="ERROR")
     steps = [f"preparation.{key}=[{low},{high}]" for key, (low, high) in STEPS.items()]
-    plain = ["preparation.whiten=no", "preparation.rate_hz=500", "name=raw"]
-    run_command("prepare", "preparation.kind=recording", *steps, *plain)
-    crop = cut(record(), baseline=(None, 0)).crop(0, 0.998)
+    plain_overrides = ["preparation.whiten=no", "preparation.rate_hz=500", "name=raw"]
+    run_command("prepare", "preparation.kind=recording", *steps, *plain_overrides)
+    crop = cut_epochs(record(), baseline=(None, 0)).crop(0, 0.998)
     stored = api.store_trials(crop, name="cut", whitened=False, averaged=False)
 
     assert len(stored.signal) == len(SHOWN.pictures) and stored.caveats == []
-    expected, written = (api.open_signals("image-folder", 1, n) for n in ("raw", "cut"))
+    expected, written_stores = (
+        api.open_signals("image-folder", 1, n) for n in ("raw", "cut")
+    )
     for split, trials in expected.splits.items():
-        other = written[split]
-        np.testing.assert_allclose(other.signal[:], trials.signal[:], atol=1e-5)
-        np.testing.assert_array_equal(other.repetitions, trials.repetitions)
-        np.testing.assert_allclose(other.onset_s, trials.onset_s, atol=1e-6)
-        assert list(other.image_ids) == list(trials.image_ids)
-        assert (other.unit, other.space.names) == (trials.unit, trials.space.names)
+        other_trials = written_stores[split]
+        np.testing.assert_allclose(other_trials.signal[:], trials.signal[:], atol=1e-5)
+        np.testing.assert_array_equal(other_trials.repetitions, trials.repetitions)
+        np.testing.assert_allclose(other_trials.onset_s, trials.onset_s, atol=1e-6)
+        assert list(other_trials.image_ids) == list(trials.image_ids)
+        assert (other_trials.unit, other_trials.space.names) == (
+            trials.unit,
+            trials.space.names,
+        )
 
     # prepare does not replace it unnoticed, and check describes it
     with pytest.raises(BrainhiveError, match=r"\bkind\b"):
@@ -178,7 +185,7 @@ def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(
     folder, recorded
 ) -> None:
     # a table of all trials, of which two were dropped before they were saved
-    dropped = cut(record()).drop([0, 3], verbose="ERROR")
+    dropped = cut_epochs(record()).drop([0, 3], verbose="ERROR")
     dropped.save(folder / "sub-01_ses-01-epo.fif", verbose="ERROR")
     write_trials(folder)
     _, prepared = prepare(epochs, whiten="no")
@@ -189,9 +196,9 @@ def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(
     # metadata, and pictures of another data set
     pandas = pytest.importorskip("pandas")
     names = ["other.png", *SHOWN.pictures[1:]]
-    whole = cut(record())
-    whole.metadata = pandas.DataFrame({"picture": names})
-    stored = api.store_trials(whole, "picture")
+    all_trials = cut_epochs(record())
+    all_trials.metadata = pandas.DataFrame({"picture": names})
+    stored = api.store_trials(all_trials, "picture")
     assert stored.index.tolist() == list(range(1, len(names)))
     assert stored.caveats == [UNKNOWN_STEPS]
     session = api.open_signals("image-folder", 1)["train"].provenance["sessions"][0]
@@ -235,19 +242,19 @@ def test_files_that_do_not_fit_are_refused_with_a_hint(folder) -> None:
     assert "prepare --from recording" in caught.value.hint
 
 
-def save_epochs(folder, kept, metadata=None, stem="sub-01_ses-01"):
+def save_epochs(folder, kept_rows, metadata=None, stem="sub-01_ses-01"):
     if metadata:
-        kept.metadata = pytest.importorskip("pandas").DataFrame(metadata)
-    kept.save(folder / f"{stem}-epo.fif", verbose="ERROR", overwrite=True)
+        kept_rows.metadata = pytest.importorskip("pandas").DataFrame(metadata)
+    kept_rows.save(folder / f"{stem}-epo.fif", verbose="ERROR", overwrite=True)
 
 
 def list_pictures(**keys):
     """List the picture of each stored trial, in the order of time."""
     _, prepared = prepare(epochs, whiten="no", **keys)
-    shown = []
+    image_names = []
     for trials in prepared.values():
-        shown += zip(trials.onset_s, trials.image_ids, strict=True)
-    return [name for _, name in sorted(shown)]
+        image_names += zip(trials.onset_s, trials.image_ids, strict=True)
+    return [name for _, name in sorted(image_names)]
 
 
 def cut_one_code(**options):
@@ -270,7 +277,7 @@ def test_a_table_that_fits_in_two_orders_is_refused(folder) -> None:
     table = folder / "sub-01_ses-01_trials.csv"
     table.write_text("picture\n" + "\n".join(names) + "\n")
     # codes of the events agree with one order
-    save_epochs(folder, cut(record())[shuffled])
+    save_epochs(folder, cut_epochs(record())[shuffled])
     _, prepared = prepare(epochs, whiten="no")
     is_test = np.isin(names, PICTURES["test"])
     assert list(prepared["test"].image_ids) == names[is_test].tolist()
@@ -281,13 +288,13 @@ def test_a_table_that_fits_in_two_orders_is_refused(folder) -> None:
 
 
 def test_a_column_that_the_user_names_must_exist(folder) -> None:
-    save_epochs(folder, cut(record()), {"came": SHOWN.pictures})
+    save_epochs(folder, cut_epochs(record()), {"came": SHOWN.pictures})
     with pytest.raises(BrainhiveError, match=r"\bcam\b") as caught:
         prepare(epochs, column="cam")
     assert "came" in caught.value.hint
     assert list_pictures(column="came") == list(SHOWN.pictures)
     with pytest.raises(BrainhiveError, match=r"\bcam\b"):
-        api.store_trials(cut(record()), "cam")
+        api.store_trials(cut_epochs(record()), "cam")
 
 
 def test_a_table_may_have_the_whole_name_of_its_file(folder) -> None:
@@ -301,7 +308,7 @@ def test_a_table_may_have_the_whole_name_of_its_file(folder) -> None:
 
 
 def test_labels_of_runs_are_read_as_numbers(folder, recorded) -> None:
-    save_epochs(folder, cut(record()))
+    save_epochs(folder, cut_epochs(record()))
     labels = [f"run-0{2 + row // 12}" for row in range(len(SHOWN.pictures))]
 
     def write_labels():
@@ -323,7 +330,7 @@ def test_events_at_one_onset_of_eeglab_are_all_read(folder) -> None:
     from scipy.io import loadmat, savemat
 
     path = folder / "sub-01_ses-01.set"
-    mne.export.export_epochs(path, cut(record()), verbose="ERROR")
+    mne.export.export_epochs(path, cut_epochs(record()), verbose="ERROR")
     eeg = loadmat(path, simplify_cells=True)
     events, epochs_of_file = [], []
     for number, event in enumerate(eeg["event"]):
@@ -361,7 +368,7 @@ def test_epochs_of_eeglab_that_name_a_file_elsewhere_are_refused(folder, name) -
     from scipy.io import loadmat, savemat
 
     path = folder / "sub-01_ses-01.set"
-    mne.export.export_epochs(path, cut(record()), verbose="ERROR")
+    mne.export.export_epochs(path, cut_epochs(record()), verbose="ERROR")
     content = loadmat(path, simplify_cells=True)
     signal = content["data"].astype("f4")
     (folder / "sub-02.set").write_bytes(path.read_bytes())
@@ -378,7 +385,7 @@ def test_a_pipe_instead_of_signals_is_refused_without_waiting(folder) -> None:
     from scipy.io import loadmat, savemat
 
     path = folder / "sub-01_ses-01.set"
-    mne.export.export_epochs(path, cut(record()), verbose="ERROR")
+    mne.export.export_epochs(path, cut_epochs(record()), verbose="ERROR")
     content = loadmat(path, simplify_cells=True)
     content = {key: value for key, value in content.items() if key[0] != "_"}
     savemat(path, {**content, "data": "sub-01_ses-01.fdt"}, oned_as="row")
@@ -412,18 +419,20 @@ PARTS = {
 
 
 @pytest.mark.parametrize("kind", ("epo", "raw"))
-@pytest.mark.parametrize("where", PARTS)
-def test_parts_of_fif_elsewhere_and_in_circles_are_refused(folder, kind, where) -> None:
+@pytest.mark.parametrize("location", PARTS)
+def test_parts_of_fif_elsewhere_and_in_circles_are_refused(
+    folder, kind, location
+) -> None:
     """A file that names itself would be read by mne until the memory is full."""
     raw = record()
     path = folder / f"sub-01_ses-01-{kind}.fif"
-    if where == "number":
+    if location == "number":
         path = path.with_name(f"sub-01_ses-01_{kind}-1.fif")
-    (cut(raw) if kind == "epo" else raw).save(path, verbose="ERROR")
+    (cut_epochs(raw) if kind == "epo" else raw).save(path, verbose="ERROR")
     (folder.parent / path.name).write_bytes(path.read_bytes())
-    name = PARTS[where].format(kind)
-    name_next_part(path, name, 1 if where == "number" else None)
-    if where == "another":
+    name = PARTS[location].format(kind)
+    name_next_part(path, name, 1 if location == "number" else None)
+    if location == "another":
         (folder / name).write_bytes((folder.parent / path.name).read_bytes())
     with pytest.raises(BrainhiveError, match=path.name):
         prepare(epochs if kind == "epo" else recording)

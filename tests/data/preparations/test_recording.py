@@ -41,11 +41,11 @@ def build(**keys):
     return Config(**keys).build(Paths())
 
 
-def export(raw, folder: Path, kind: str, subject=1, session=1, run=""):
+def export(raw, folder: Path, kind: str, subject=1, session=1, run_entity=""):
     """Write a recording in one of the formats."""
     if kind == "bids":
         return write_bids(raw, folder, subject, session)
-    path = folder / f"sub-{subject:02d}_ses-{session:02d}{run}.{kind}"
+    path = folder / f"sub-{subject:02d}_ses-{session:02d}{run_entity}.{kind}"
     if kind == "fif":
         raw.save(path, verbose="ERROR")
     else:
@@ -97,8 +97,8 @@ def record_shown(
     return presentation, raw, export(raw, data, kind, **keys)
 
 
-def list_pictures(shown, split):
-    return [name for name in shown.pictures if name in PICTURES[split]]
+def list_pictures(image_names, split):
+    return [name for name in image_names.pictures if name in PICTURES[split]]
 
 
 def test_every_format_gives_the_trials_that_mne_cuts(data):
@@ -109,17 +109,20 @@ def test_every_format_gives_the_trials_that_mne_cuts(data):
 
 
 def check_trials(data, kind):
-    shown, raw, _ = record_shown(data, kind)
-    made = build(whiten="no")
-    assert made.subjects == (1,) and made.sessions(1) == [1]
-    session = made.session(1, 1)
-    events = np.stack([shown.onsets, 0 * shown.onsets, list_event_codes(shown)], axis=1)
+    image_names, raw, _ = record_shown(data, kind)
+    preparation = build(whiten="no")
+    assert preparation.subjects == (1,) and preparation.sessions(1) == [1]
+    session = preparation.session(1, 1)
+    events = np.stack(
+        [image_names.onsets, 0 * image_names.onsets, list_event_codes(image_names)],
+        axis=1,
+    )
     epochs = mne.Epochs(raw, events, tmin=-0.2, tmax=1, preload=True, verbose="ERROR")
     expected = epochs.resample(250, verbose="ERROR").get_data(tmin=0)[..., :250] * 1e6
-    is_train = np.isin(shown.pictures, PICTURES["train"])
+    is_train = np.isin(image_names.pictures, PICTURES["train"])
     for split, rows in (("train", is_train), ("test", ~is_train)):
         trials = session[split]
-        assert list(trials.image_ids) == list_pictures(shown, split)
+        assert list(trials.image_ids) == list_pictures(image_names, split)
         assert (
             trials.space.names == CHANNELS
             and trials.unit == "µV"
@@ -128,7 +131,7 @@ def check_trials(data, kind):
         # EDF has 16 bits; BrainVision float32
         step = 0.05 if kind in ("edf", "bids") else 1e-3
         np.testing.assert_allclose(trials.signal, expected[rows], atol=step)
-        assert made.shapes(1, 1)[split] == trials.signal.shape
+        assert preparation.shapes(1, 1)[split] == trials.signal.shape
     assert session["train"].times_s[0] == 0 and len(session["train"].times_s) == 250
 
 
@@ -146,8 +149,8 @@ def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data, recorded):
     )
     raw.save(data / "sub-01.fif", verbose="ERROR")
     write_table(data / "events.csv")
-    made = build(stimulus_ms=300)
-    session = made.session(1, 1)
+    preparation = build(stimulus_ms=300)
+    session = preparation.session(1, 1)
     assert list(session["train"].image_ids) == list_pictures(presentation, "train")
     assert session["train"].stimulus_marks == {"stimulus": (0.0, 300.0)}
     assert session["train"].unit == "whitened" and session["train"].whiteners[
@@ -157,8 +160,8 @@ def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data, recorded):
         6,
     )
     assert session["train"].provenance["events_from"] == ["channel STI 014"]
-    assert data / "events.csv" in made.files(1)
-    recorded(digits=4, **numbers_of_preparation(made))
+    assert data / "events.csv" in preparation.files(1)
+    recorded(digits=4, **numbers_of_preparation(preparation))
 
 
 def test_unmatched_events_and_pictures_are_listed_and_counted(data, recorded):
@@ -169,15 +172,15 @@ def test_unmatched_events_and_pictures_are_listed_and_counted(data, recorded):
     write_table(data / "events.csv")
     with (data / "events.csv").open("a") as table:
         table.write("77,train/zebra/zebra_1.png\n")
-    own = build()
-    session, lines = own.session(1, 1), own.look_over((1,)).warnings
+    preparation = build()
+    session, lines = preparation.session(1, 1), preparation.look_over((1,)).warnings
     assert any(line.endswith(" 1: pause") for line in lines)
     assert any(line.endswith(" 1: 77") for line in lines)
     assert session["train"].provenance["dropped"]["not in the table"] == 1
     assert session["train"].provenance["unmatched"][
         "events that the table does not have"
     ] == {"pause": 1}
-    recorded(digits=4, **numbers_of_preparation(own))
+    recorded(digits=4, **numbers_of_preparation(preparation))
 
 
 def test_the_only_trial_is_cut_off_by_the_end_of_the_file(data):
@@ -198,7 +201,7 @@ def test_trials_are_dropped_by_reason(data, recorded):
         raw.annotations.append(1.0, 0.1, "BAD blink")
         return raw.crop(0, raw.times[-1] - 1.5)
 
-    shown, _, _ = record_shown(data, change=change)
+    image_names, _, _ = record_shown(data, change=change)
     session = build().session(1, 1)
     dropped = sum(
         (each.provenance["dropped"] for each in session.values()),
@@ -206,37 +209,40 @@ def test_trials_are_dropped_by_reason(data, recorded):
     )
     assert dropped == {"BAD blink": 1, "beyond the recording": 1}
     assert (
-        sum(len(each.image_ids) for each in session.values()) == len(shown.pictures) - 2
+        sum(len(each.image_ids) for each in session.values())
+        == len(image_names.pictures) - 2
     )
     recorded(digits=4, **numbers_of_preparation(build()))
 
 
 def test_runs_of_a_session_follow_each_other(data, recorded):
-    first, _, _ = record_shown(data, seed=1, run="_run-2")
+    first_names, _, _ = record_shown(data, seed=1, run="_run-2")
     second, _, _ = record_shown(data, seed=2, run="_run-10")
-    made = build()
-    train = made.session(1, 1)["train"]
-    assert list(train.image_ids) == list_pictures(first, "train") + list_pictures(
+    preparation = build()
+    train = preparation.session(1, 1)["train"]
+    assert list(train.image_ids) == list_pictures(first_names, "train") + list_pictures(
         second, "train"
     )
     is_train = [
-        [name in PICTURES["train"] for name in shown.pictures]
-        for shown in (first, second)
+        [name in PICTURES["train"] for name in image_names.pictures]
+        for image_names in (first_names, second)
     ]
-    onsets = np.concatenate([first.onsets[is_train[0]], second.onsets[is_train[1]]])
+    onsets = np.concatenate(
+        [first_names.onsets[is_train[0]], second.onsets[is_train[1]]]
+    )
     # each from the start of its run
     np.testing.assert_allclose(train.onset_s, onsets / RATE_HZ)
-    assert [path.name for path in made.files(1)] == [
+    assert [path.name for path in preparation.files(1)] == [
         "sub-01_ses-01_run-2.fif",
         "sub-01_ses-01_run-10.fif",
     ]
-    recorded(digits=4, **numbers_of_preparation(made))
+    recorded(digits=4, **numbers_of_preparation(preparation))
 
 
 def test_test_trials_do_not_change_the_whitener(data):
-    shown, raw, path = record_shown(data)
+    image_names, raw, path = record_shown(data)
     initial_train = build().session(1, 1)["train"]
-    for name, onset in zip(shown.pictures, shown.onsets, strict=True):
+    for name, onset in zip(image_names.pictures, image_names.onsets, strict=True):
         if name in PICTURES["test"]:
             raw._data[:, onset + 50 : onset + RATE_HZ] *= -3
     raw.save(path, overwrite=True, verbose="ERROR")
@@ -245,7 +251,7 @@ def test_test_trials_do_not_change_the_whitener(data):
 
 
 def test_a_causal_filter_is_butterworth_without_later_samples(data, recorded):
-    shown, raw, path = record_shown(data)
+    image_names, raw, path = record_shown(data)
     keys = {
         "whiten": "no",
         "band_hz": (1, 40),
@@ -259,7 +265,9 @@ def test_a_causal_filter_is_butterworth_without_later_samples(data, recorded):
     # the first sample lasted for ever
     steady = sosfilt_zi(sections)[:, None] * samples[None, :, :1]
     filtered = sosfilt(sections, samples, zi=steady)[0] * 1e6
-    onsets = shown.onsets[[name in PICTURES["train"] for name in shown.pictures]]
+    onsets = image_names.onsets[
+        [name in PICTURES["train"] for name in image_names.pictures]
+    ]
     np.testing.assert_allclose(
         signal[0], filtered[:, onsets[0] : onsets[0] + RATE_HZ], atol=1e-3
     )
@@ -309,11 +317,11 @@ def keep_test_pictures(path):
 )
 def test_a_damaged_recording_is_named_with_a_hint(data, harm, message, capsys):
     harm(record_shown(data)[2])
-    made = build()
+    preparation = build()
     with pytest.raises(BrainhiveError, match=message) as error:
-        made.files(1)
-        for session in made.sessions(1):
-            made.session(1, session)
+        preparation.files(1)
+        for session in preparation.sessions(1):
+            preparation.session(1, session)
     assert error.value.hint and "\n" not in error.value.in_one_line
     assert "warning" not in capsys.readouterr().err
 
@@ -348,9 +356,12 @@ def test_magnetometers_and_gradiometers_need_whitening(data):
     annotate(raw, presentation, list(presentation.pictures)).save(
         data / "sub-01_meg.fif", verbose="ERROR"
     )
-    made = build()
-    train = made.session(1, 1)["train"]
-    assert train.unit == "whitened" and train.signal.shape == made.shapes(1, 1)["train"]
+    preparation = build()
+    train = preparation.session(1, 1)["train"]
+    assert (
+        train.unit == "whitened"
+        and train.signal.shape == preparation.shapes(1, 1)["train"]
+    )
     assert train.provenance["recorded_unit"] == "fT and fT/cm"
     for prepare in (build(whiten="no").shapes, build(whiten="no").session):
         with pytest.raises(BrainhiveError, match="mag and grad"):
@@ -362,12 +373,14 @@ def test_trials_of_a_saturated_amplifier_are_dropped_and_counted(data, recorded)
         raw._data[:5, 5000:10000] = 3e-3  # one channel goes on
         return raw
 
-    shown, _, _ = record_shown(data, change=stand_still)
-    own = build(whiten="no", band_hz=(1, 40))
-    session = own.session(1, 1)
-    is_flat = (shown.onsets > 4800) & (shown.onsets < 9700)
+    image_names, _, _ = record_shown(data, change=stand_still)
+    preparation = build(whiten="no", band_hz=(1, 40))
+    session = preparation.session(1, 1)
+    is_flat = (image_names.onsets > 4800) & (image_names.onsets < 9700)
     kept_names = [
-        name for name, flat in zip(shown.pictures, is_flat, strict=True) if not flat
+        name
+        for name, flat in zip(image_names.pictures, is_flat, strict=True)
+        if not flat
     ]
     for split, names in PICTURES.items():
         assert list(session[split].image_ids) == [
@@ -378,13 +391,15 @@ def test_trials_of_a_saturated_amplifier_are_dropped_and_counted(data, recorded)
         == is_flat.sum()
         > 2
     )
-    recorded(digits=4, **numbers_of_preparation(own))
+    recorded(digits=4, **numbers_of_preparation(preparation))
 
 
 def test_a_delay_of_the_screen_moves_trials_to_their_pictures(data):
-    shown, raw, path = record_shown(data)
+    image_names, raw, path = record_shown(data)
     expected = build(whiten="no").session(1, 1)["train"].signal
-    late = mne.Annotations(shown.onsets / RATE_HZ - 0.1, 0.0, list(shown.pictures))
+    late = mne.Annotations(
+        image_names.onsets / RATE_HZ - 0.1, 0.0, list(image_names.pictures)
+    )
     raw.set_annotations(late).save(path, overwrite=True, verbose="ERROR")
     np.testing.assert_allclose(
         build(whiten="no", delay_ms=100).session(1, 1)["train"].signal, expected

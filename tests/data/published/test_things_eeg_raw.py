@@ -66,9 +66,9 @@ def unwhitened(golden, published, golden_eeg):
     }
 
 
-def merge_sessions(found, split, seed):
+def merge_sessions(sessions, split, seed):
     """Join the repetitions of each picture over sessions, shuffled as published."""
-    recordings = [session[split] for session in found]
+    recordings = [session[split] for session in sessions]
     signal = np.concatenate([trials.signal for trials in recordings])
     image_ids = np.concatenate([trials.image_ids for trials in recordings])
     rows = []
@@ -122,8 +122,10 @@ def test_each_session_draws_the_published_trials(
             trials = session[split]
 
             np.testing.assert_allclose(trials.onset_s, onsets[step].ravel() / 1000)
-            found = [f"{Path(image_id).name}.jpg" for image_id in trials.image_ids]
-            assert found == files.repeat(step.shape[1]).tolist()
+            picture_names = [
+                f"{Path(image_id).name}.jpg" for image_id in trials.image_ids
+            ]
+            assert picture_names == files.repeat(step.shape[1]).tolist()
 
 
 def test_shuffles_are_the_published_ones(golden, golden_eeg):
@@ -137,8 +139,8 @@ def test_shuffles_are_the_published_ones(golden, golden_eeg):
     assert draws
     for match in draws:
         expected = steps[match.string]
-        found = shuffle_range(int(match[1]), seed)[: len(expected)]
-        np.testing.assert_array_equal(found, expected)
+        shuffled = shuffle_range(int(match[1]), seed)[: len(expected)]
+        np.testing.assert_array_equal(shuffled, expected)
 
 
 @pytest.mark.parametrize("name", ["eeg_steps", "eeg250_train", "eeg250_test"])
@@ -178,14 +180,16 @@ def test_noise_of_each_partition_is_the_published_one(
     for split in ("train", "test"):
         # from square volts to square microvolts
         expected = 1e12 * values[f"{prefix}{split}"]
-        found = []
+        noise_of_partitions = []
         for session in unwhitened[name]:
             trials = session[split]
             _, pictures = np.unique(trials.image_ids, return_inverse=True)
-            found.append(estimate_covariance(trials.signal, pictures, across))
+            noise_of_partitions.append(
+                estimate_covariance(trials.signal, pictures, across)
+            )
         # implementations in float32 differ by 2e-7, says the page of the golden files
         atol = 1e-6 * np.abs(expected).max()
-        np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+        np.testing.assert_allclose(noise_of_partitions, expected, rtol=0, atol=atol)
 
 
 def assert_whiteners_near(found, expected):
@@ -241,8 +245,10 @@ def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_pa
     mini_raw.make_eeg(tmp_path, small_eeg, seed=3)
     for session in range(1, 5):
         path = tmp_path / f"raw_eeg/sub-01/ses-{session:02d}/raw_eeg_test.npy"
-        other = tmp_path / f"raw_eeg/sub-01/ses-{session % 4 + 1:02d}/raw_eeg_test.npy"
-        path.write_bytes(other.read_bytes())
+        test_path = (
+            tmp_path / f"raw_eeg/sub-01/ses-{session % 4 + 1:02d}/raw_eeg_test.npy"
+        )
+        path.write_bytes(test_path.read_bytes())
     for initial_session, final_session in zip(
         prepare_sessions(raw), prepare_sessions(tmp_path), strict=True
     ):
@@ -280,8 +286,8 @@ def test_signals_are_neuralbench_s_before_trials_are_cut(raw, recorded):
     whole_raw_array.notch_filter(mains_hz, verbose="ERROR")
     whole_raw_array.filter(0.1, 75, verbose="ERROR").resample(120, verbose="ERROR")
     scaled = RobustScaler().fit_transform(whole_raw_array.get_data().T).T
-    first = round(float(train.onset_s[0]) * 120) - 24
-    trial = scaled[:, first : first + 121]
+    first_sample = round(float(train.onset_s[0]) * 120) - 24
+    trial = scaled[:, first_sample : first_sample + 121]
     trial = (trial - trial[:, :25].mean(1, keepdims=True))[:, :120].clip(-20, 20)
 
     assert train.unit == "IQR" and train.signal.shape[1:] == (len(names), 120)

@@ -66,10 +66,10 @@ def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) 
         rows=stored.index,
         facts=numbers_of_trials(stored)["facts"],
     )
-    for wrong in ({"session": [1, 2]}, {"run": [1] * 8}):
+    for columns in ({"session": [1, 2]}, {"run": [1] * 8}):
         with pytest.raises(BrainhiveError):
             own_arrays.store_arrays(
-                trials, dataset, home / "signals/sub-02.h5", 1, {}, **wrong
+                trials, dataset, home / "signals/sub-02.h5", 1, {}, **columns
             )
 
 
@@ -149,9 +149,9 @@ def test_trials_are_cut_as_those_of_a_recording() -> None:
     signal = np.random.default_rng(0).normal(size=(4, 2, 90)).astype(np.float32)
     times_s = np.arange(90) / 100 - 0.3
     steps = Steps(epoch_ms=(-200, 500), keep_ms=(0, 400), rate_hz=100, whiten="no")
-    cut, cutting = cut_trials(signal, times_s, 100.0, steps, ["a", "b"])
+    cut_trials_, cutting = cut_trials(signal, times_s, 100.0, steps, ["a", "b"])
     expected = signal[:, :, 30:70] - signal[:, :, 10:31].mean(2, keepdims=True)
-    np.testing.assert_allclose(cut, expected, atol=1e-6)
+    np.testing.assert_allclose(cut_trials_, expected, atol=1e-6)
     np.testing.assert_allclose(cutting.times_s, times_s[30:70], atol=1e-9)
 
 
@@ -209,10 +209,15 @@ def test_epochs_lie_end_to_end() -> None:
         )
         return join_epochs(epochs_array, Path("x"), {}, "", [("a",)] * 4)
 
-    found = lay(events)
+    positions = lay(events)
     joined = np.concatenate(list(signal), 1)
-    np.testing.assert_allclose(found.raw.get_data(), joined)
-    assert found.span == (-5, 14) and found.onset_s.tolist() == [1.0, 1.8, 2.9, 3.0]
+    np.testing.assert_allclose(positions.raw.get_data(), joined)
+    assert positions.span == (-5, 14) and positions.onset_s.tolist() == [
+        1.0,
+        1.8,
+        2.9,
+        3.0,
+    ]
     counted_events = events.copy()
     counted_events[:, 0] = np.arange(4)
     assert lay(counted_events).onset_s is None

@@ -22,11 +22,11 @@ def match(path, *events):
     return EventNames(path, IDS).match([header])
 
 
-@pytest.mark.parametrize("other", ("Response", "Comment"))
-def test_a_number_stands_for_stimuli_and_not_for_other_markers(table, other):
-    rows, left_over = match(table, "Stimulus/1", "Stimulus/S  2", f"{other}/3")
+@pytest.mark.parametrize("other_marker", ("Response", "Comment"))
+def test_a_number_stands_for_stimuli_and_not_for_other_markers(table, other_marker):
+    rows, left_over = match(table, "Stimulus/1", "Stimulus/S  2", f"{other_marker}/3")
     assert rows == {"Stimulus/1": 0, "Stimulus/S  2": 1}
-    assert left_over[NOT_IN_TABLE] == {f"{other}/3": 1}
+    assert left_over[NOT_IN_TABLE] == {f"{other_marker}/3": 1}
 
 
 def test_markers_of_one_type_alone_are_pictures(table):

@@ -41,8 +41,8 @@ def test_a_subject_is_its_label(tmp_path):
         list_recordings(tmp_path, "*")
     recordings = list_recordings(tmp_path, "*", {"sub-07B": 8})
     labels = {
-        subject: [path.name[4:-15] for path in of[1]]
-        for subject, of in recordings.items()
+        subject: [path.name[4:-15] for path in people[1]]
+        for subject, people in recordings.items()
     }
     assert labels == {7: ["07A"], 8: ["07B"]}
     lines = describe_labels(recordings, tmp_path, [7, 8], {"sub-07B": 8, "sub-9": 9})
@@ -106,17 +106,17 @@ def test_two_files_of_one_recording_are_refused(tmp_path):
     ],
 )
 def test_copies_in_other_folders_and_formats_are_refused(tmp_path, copy):
-    first = "sub-01/ses-01/sub-01_task-x_run-1_eeg.edf"
-    touch(tmp_path, first, copy)
+    first_path = "sub-01/ses-01/sub-01_task-x_run-1_eeg.edf"
+    touch(tmp_path, first_path, copy)
     with pytest.raises(BrainhiveError) as error:
         list_recordings(tmp_path, "*")
-    assert str(tmp_path / first) in error.value.message
+    assert str(tmp_path / first_path) in error.value.message
     assert str(tmp_path / copy) in error.value.message
     assert f"{tmp_path}" in error.value.hint
 
 
 @pytest.mark.parametrize(
-    "other",
+    "other_path",
     [
         "sub-01/ses-02/sub-01_task-x_run-1_eeg.edf",
         "sub-01/ses-01/sub-01_task-x_run-2_raw.fif",
@@ -124,28 +124,28 @@ def test_copies_in_other_folders_and_formats_are_refused(tmp_path, copy):
         "sub-01/sub-01_ses-01_task-x_run-1_right_left.fif",
     ],
 )
-def test_recordings_of_different_names_are_listed(tmp_path, other):
-    first = "sub-01/ses-01/sub-01_task-x_run-1_eeg.edf"
+def test_recordings_of_different_names_are_listed(tmp_path, other_path):
+    first_path = "sub-01/ses-01/sub-01_task-x_run-1_eeg.edf"
     third = "sub-01/ses-01/sub-01_task-x_run-1_left_right.fif"
-    touch(tmp_path, first, other, third)
+    touch(tmp_path, first_path, other_path, third)
     (sessions,) = list_recordings(tmp_path, "*").values()
     paths = {path for paths in sessions.values() for path in paths}
-    assert paths == {tmp_path / name for name in (first, other, third)}
+    assert paths == {tmp_path / name for name in (first_path, other_path, third)}
 
 
 def test_a_fif_file_of_something_else_is_no_recording(tmp_path):
-    others = (
+    other_files = (
         "sub-01_acq-calibration_meg.fif",
         "sub-01_task-emptyroom_meg.fif",
         "ct_sparse.fif",
     )
-    others += (
+    other_files += (
         "sub-01-epo.fif",
         "sub-01_epo-1.fif",
         "sub-01_trans.fif",
         "sub-01-raw-eve.fif",
     )
-    touch(tmp_path, "sub-01_raw.fif", *others)
+    touch(tmp_path, "sub-01_raw.fif", *other_files)
     assert list_recordings(tmp_path, "*") == {1: {1: [tmp_path / "sub-01_raw.fif"]}}
     for name in (
         "sub-01_ave-maria_meg.fif",
@@ -168,8 +168,8 @@ def test_parts_and_tables_are_files_of_a_recording(tmp_path, naming):
     )
     parts = sorted(path.name for path in tmp_path.iterdir())
     (tmp_path / "sub-01_events.tsv").write_text("0")
-    ((first,),) = list_recordings(tmp_path, "*")[1].values()
-    names = [path.name for path in list_recording_files(first)]
+    ((first_file,),) = list_recordings(tmp_path, "*")[1].values()
+    names = [path.name for path in list_recording_files(first_file)]
     assert (
         len(parts) == 3
         and sorted(names[:3]) == parts
@@ -229,9 +229,9 @@ def test_parts_that_no_file_names_are_recordings_of_their_own(tmp_path, names):
     raw = make_raw(Presentation.randomize(1, 0), 0)
     for name in names:
         raw.save(tmp_path / name, verbose="ERROR")
-    (listed,) = list_recordings(tmp_path, "*")[1].values()
-    assert [path.name for path in listed] == list(names)
-    assert list_recording_files(listed[0]) == [tmp_path / names[0]]
+    (recording,) = list_recordings(tmp_path, "*")[1].values()
+    assert [path.name for path in recording] == list(names)
+    assert list_recording_files(recording[0]) == [tmp_path / names[0]]
 
 
 def test_a_format_that_is_not_read_is_named(tmp_path):

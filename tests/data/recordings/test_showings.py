@@ -43,8 +43,8 @@ def test_a_copy_offset_or_answer_is_one_showing_with_its_picture(names, lag_s, s
     times_s, pictures = show(seed, names, 72 // len(names))
     lags_s = np.random.default_rng(seed).uniform(*lag_s, len(pictures))
     times_s, pictures, is_copy = copy_each(times_s, pictures, lags_s)
-    found, lags = find_copies(times_s, pictures, len(names) == 2)
-    assert (found == is_copy).all()
+    copies, lags = find_copies(times_s, pictures, len(names) == 2)
+    assert (copies == is_copy).all()
     assert lag_s[0] - 0.001 <= np.median(lags) <= lag_s[1] + 0.001
 
 
@@ -56,10 +56,10 @@ def test_answers_of_most_trials_are_found_near_the_next_picture(seed):
         times_s, pictures, random.uniform(0.4, 1.0, len(pictures))
     )
     is_answered = ~is_copy | (random.random(len(is_copy)) < 0.9)
-    found, _ = find_copies(
+    copies, _ = find_copies(
         times_s[is_answered], np.array(pictures)[is_answered].tolist(), False
     )
-    assert (found != is_copy[is_answered]).sum() <= 1
+    assert (copies != is_copy[is_answered]).sum() <= 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -79,43 +79,47 @@ def test_equal_pictures_at_the_pace_of_trials_are_trials(names, seed):
 def test_a_code_in_place_of_pictures_stands_at_their_pace():
     times_s, _ = show(0)
     is_lost = np.arange(len(times_s)) % 9 == 4
-    others = [(time_s, "99") for time_s in times_s[is_lost]]
+    other_events = [(time_s, "99") for time_s in times_s[is_lost]]
     # a fixation, an offset and an answer accompany each trial
     for time_s in times_s:
-        others += [(time_s - 0.4, "250"), (time_s + 0.5, "251"), (time_s + 0.9, "key")]
-    counts = find_names_at_pace(times_s[~is_lost], sorted(others))
+        other_events += [
+            (time_s - 0.4, "250"),
+            (time_s + 0.5, "251"),
+            (time_s + 0.9, "key"),
+        ]
+    counts = find_names_at_pace(times_s[~is_lost], sorted(other_events))
     assert counts == {"99": is_lost.sum()}
-    companions = [(time_s, name) for time_s, name in others if name != "99"]
+    companions = [(time_s, name) for time_s, name in other_events if name != "99"]
     assert find_names_at_pace(times_s, sorted(companions)) == {}
 
 
 def test_marks_of_pauses_do_not_stand_at_the_pace():
     times_s, _ = show(1, jitter_s=0.0)
     times_s = times_s + np.arange(len(times_s)) // 8 * 15
-    others = []
+    other_events = []
     for last_times_, first_times_ in zip(times_s[7:-1:8], times_s[8::8], strict=False):
-        others += [
+        other_events += [
             (last_times_ + 1.3, "end"),
             ((last_times_ + first_times_) / 2, "pause"),
             (first_times_ - 1, "go"),
         ]
-    assert find_names_at_pace(times_s, others) == {}
+    assert find_names_at_pace(times_s, other_events) == {}
 
 
 def test_two_codes_that_come_together_are_one_event():
     times_s, _ = show(2)
     is_lost = np.arange(len(times_s)) % 5 == 2
-    others = []
+    other_events = []
     for time_s in times_s[is_lost]:
-        others += [(time_s, "195"), (time_s + 0.002, "136")]
-    assert list(find_names_at_pace(times_s[~is_lost], others)) == ["195 + 136"]
+        other_events += [(time_s, "195"), (time_s + 0.002, "136")]
+    assert list(find_names_at_pace(times_s[~is_lost], other_events)) == ["195 + 136"]
 
 
 def test_a_picture_under_two_kinds_of_rows_is_disputed():
-    seen = [(("trial_type", "seen"),)] * 6
+    seen_rows = [(("trial_type", "seen"),)] * 6
     imagined = [(("trial_type", "imagined"),)] * 6
     pictures = ["a", "b", "c"] * 4
-    (dispute,) = find_mixed_kinds(pictures, seen + imagined, "events.tsv")
+    (dispute,) = find_mixed_kinds(pictures, seen_rows + imagined, "events.tsv")
     assert dispute.kind == "mixed-kinds" and dispute.names == ("imagined", "seen")
     assert "3 of 3" in dispute.problem and "preparation.where" in dispute.remedy
     # a category that belongs to the picture, or a number of each row, is no kind

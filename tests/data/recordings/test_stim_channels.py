@@ -14,7 +14,7 @@ PICTURE_CODES = {str(code) for code in range(1, 29)}
 def find_events(port):
     """Return the events of pictures, and the names of the others."""
     _, events, _ = find_code_changes(port, RATE_HZ, PICTURE_CODES.intersection)
-    pictures = [(at, int(name)) for at, name in events if name in PICTURE_CODES]
+    pictures = [(time_s, int(name)) for time_s, name in events if name in PICTURE_CODES]
     return pictures, {name for _, name in events} - PICTURE_CODES
 
 
@@ -34,9 +34,9 @@ def test_a_key_with_bits_of_its_own_changes_no_code(width, key):
     port = send_codes(width)
     for onset in ONSETS + np.random.default_rng(1).integers(-300, 300, 80):
         port[onset : onset + 250] |= key
-    pictures, others = find_events(port)
+    pictures, other_events = find_events(port)
     assert pictures == EXPECTED
-    assert others == {str(key)}
+    assert other_events == {str(key)}
 
 
 def test_a_port_that_holds_its_value_falls_to_its_next_code():
@@ -64,6 +64,6 @@ def test_a_fall_to_the_code_below_an_added_one_is_no_event():
 def test_bits_that_change_with_the_code_belong_to_it():
     port = send_codes(100)
     port[port == 5] += 256
-    pictures, others = find_events(port)
-    assert others == {"261"}
+    pictures, other_events = find_events(port)
+    assert other_events == {"261"}
     assert pictures == [pair for pair in EXPECTED if pair[1] != 5]

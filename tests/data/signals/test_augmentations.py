@@ -30,18 +30,22 @@ def signal() -> Tensor:
 def test_each_signal_has_its_own_random_augmentation(signal):
     initial_copies, rows = signal.clone(), torch.tensor([7, 3, 300])
     for kind in parts.list_kinds("augmentations"):
-        first, again, other = (vary(signal, kind, seed) for seed in (1, 1, 2))
-        assert first.shape == signal.shape and first.dtype == signal.dtype
+        first_signal, repeated_signal, other_signal = (
+            vary(signal, kind, seed) for seed in (1, 1, 2)
+        )
+        assert first_signal.shape == signal.shape and first_signal.dtype == signal.dtype
         assert (
-            torch.equal(first, again)
-            and not torch.equal(first, other)
+            torch.equal(first_signal, repeated_signal)
+            and not torch.equal(first_signal, other_signal)
             and torch.equal(signal, initial_copies)
         )
 
         augmentation = parts.load("augmentations", kind).TINY.build(RATE_HZ)
-        drawn = augmentation.draw(signal.shape, generator())
-        alone = augmentation.apply(signal[rows], drawn[rows])
-        assert torch.equal(alone, augmentation.apply(signal, drawn)[rows])
+        parameters = augmentation.draw(signal.shape, generator())
+        selected_signals = augmentation.apply(signal[rows], parameters[rows])
+        assert torch.equal(
+            selected_signals, augmentation.apply(signal, parameters)[rows]
+        )
 
 
 def test_a_smoothed_channel_is_the_published_moving_average(golden: Path):

@@ -44,7 +44,7 @@ CAP = (
 MODEL = ("Oz", "Pz", "cz")
 
 
-def read(golden: Path) -> tuple[dict, list[str], list[str]]:
+def read_golden(golden: Path) -> tuple[dict, list[str], list[str]]:
     tensors = load_file(golden / "calibrate/spline.safetensors")
     names = (
         [bytes(row).decode().strip() for row in tensors[f"{name}_name"]]
@@ -56,7 +56,7 @@ def read(golden: Path) -> tuple[dict, list[str], list[str]]:
 def test_positions_by_name_are_relative_to_the_fitted_origin(
     golden: Path,
 ) -> None:
-    tensors, from_names, to_names = read(golden)
+    tensors, from_names, to_names = read_golden(golden)
     from_m, to_m = look_up_positions(from_names), look_up_positions(to_names)
 
     origin = fit_head_centre(from_m)
@@ -67,7 +67,7 @@ def test_positions_by_name_are_relative_to_the_fitted_origin(
 
 
 def test_weights_of_splines_are_those_of_mne(golden: Path) -> None:
-    tensors, from_names, to_names = read(golden)
+    tensors, from_names, to_names = read_golden(golden)
     from_m, to_m = look_up_positions(from_names), look_up_positions(to_names)
     from_m, to_m = from_m - fit_head_centre(from_m), to_m - fit_head_centre(from_m)
 
@@ -85,7 +85,7 @@ def test_weights_of_splines_are_those_of_mne(golden: Path) -> None:
 
 def test_positions_outside_the_head_frame_give_wrong_weights(golden: Path) -> None:
     """Golden value: wrong weights, from positions without head frame and origin."""
-    tensors, from_names, to_names = read(golden)
+    tensors, from_names, to_names = read_golden(golden)
     from_m, to_m = look_up_positions(from_names), look_up_positions(to_names)
     montage = [tensors[f"montage_{name}"].astype(np.float64) for name in ("from", "to")]
     wrong_tensor = tensors["wrong.matrix_uncentred"]
@@ -102,7 +102,7 @@ def test_positions_outside_the_head_frame_give_wrong_weights(golden: Path) -> No
 def test_equal_names_are_copied_and_the_mapping_equals_mne(
     golden: Path,
 ) -> None:
-    tensors, from_names, to_names = read(golden)
+    tensors, from_names, to_names = read_golden(golden)
 
     mapping = map_channels("spline", to_names, None, Sensors(from_names), "here")
 

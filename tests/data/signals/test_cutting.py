@@ -30,9 +30,9 @@ def test_times_equal_mne_if_a_trial_starts_between_samples():
         if to_hz < recorded_hz:
             epochs.resample(to_hz, verbose="ERROR")
         steps = Steps(rate_hz=to_hz, keep_ms=(0, 1000))
-        kept = (epochs.times > -1e-9) & (epochs.times < 1 - 1e-9)
+        is_inside = (epochs.times > -1e-9) & (epochs.times < 1 - 1e-9)
         np.testing.assert_allclose(
-            Cutting(steps, recorded_hz).times_s, epochs.times[kept], atol=1e-9
+            Cutting(steps, recorded_hz).times_s, epochs.times[is_inside], atol=1e-9
         )
 
 
@@ -125,14 +125,14 @@ def test_the_noise_is_the_mean_of_scikit_learns_covariances(
 
     covariance = cutting.estimate_covariance(epochs.copy(), stimuli, across)
 
-    each = []
+    covariances = []
     for stimulus in np.unique(stimuli):
         trials = epochs[stimuli == stimulus].astype(float)
         if across == "epochs":
-            each.append(np.mean([shrink_slowly(trial.T) for trial in trials], 0))
+            covariances.append(np.mean([shrink_slowly(trial.T) for trial in trials], 0))
         elif len(trials) > 1:
-            each += [shrink_slowly(trials[:, :, time]) for time in range(30)]
-    np.testing.assert_allclose(covariance, np.mean(each, 0), rtol=1e-4)
+            covariances += [shrink_slowly(trials[:, :, time]) for time in range(30)]
+    np.testing.assert_allclose(covariance, np.mean(covariances, 0), rtol=1e-4)
 
 
 def test_noise_over_time_needs_a_stimulus_that_was_shown_twice() -> None:
@@ -144,7 +144,10 @@ def test_noise_over_time_needs_a_stimulus_that_was_shown_twice() -> None:
 
 def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
     names = list("abcd")
-    for whiten_by, measured in (("training", ["train"]), ("both", ["train", "test"])):
+    for whiten_by, measured_splits in (
+        ("training", ["train"]),
+        ("both", ["train", "test"]),
+    ):
         epochs = {"train": draw_epochs(9), "test": draw_epochs(7, 1)}
         initial_signals_by_name = {
             split: signal.copy() for split, signal in epochs.items()
@@ -160,7 +163,7 @@ def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
                 cutting.estimate_covariance(
                     initial_signals_by_name[split], stimuli[split], "epochs"
                 )
-                for split in measured
+                for split in measured_splits
             ],
             0,
         )
@@ -170,9 +173,9 @@ def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
             expected = np.einsum("cd,ndt->nct", matrix, initial_signals_by_name[split])
             np.testing.assert_allclose(signal, expected, rtol=1e-3, atol=1e-4)
 
-    plain = {"train": draw_epochs(9)}
-    session = cutting.whiten_session(plain, {}, Steps(whiten="no"), names)
-    assert session is None and np.array_equal(plain["train"], draw_epochs(9))
+    plain_epochs = {"train": draw_epochs(9)}
+    session = cutting.whiten_session(plain_epochs, {}, Steps(whiten="no"), names)
+    assert session is None and np.array_equal(plain_epochs["train"], draw_epochs(9))
 
 
 def test_noise_is_measured_in_splits_that_there_are() -> None:
@@ -227,7 +230,7 @@ def test_a_filter_in_chunks_is_scipys_from_a_steady_state(
     expected = scipy_signal.sosfilt(sections, lasting, axis=0)[20_000:]
     causal = CausalFilter(band_hz, 200)
 
-    parts = [causal(part) for part in np.split(signal, [0, 1, 90, 90, 250])]
+    parts = [causal(chunk) for chunk in np.split(signal, [0, 1, 90, 90, 250])]
 
     np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-6)
     causal.reset()
@@ -267,14 +270,14 @@ def test_times_that_are_kept_lie_in_the_trial_around_the_onset(
 @pytest.mark.parametrize("baseline", [True, False])
 def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
     steps = Steps(epoch_ms=(-40, 80), keep_ms=(-20, 60), rate_hz=500, baseline=baseline)
-    cut = Cutting(steps, 100.0)  # never resampled to more than was recorded
+    cutting = Cutting(steps, 100.0)  # never resampled to more than was recorded
     recording = np.random.default_rng(0).normal(size=(2, 40)) + 1000
     onsets = np.array([4, 20, 31])
 
-    trials = cut.cut_trials(recording, ["a", "b"], onsets, 2.0)
+    trials = cutting.cut_trials(recording, ["a", "b"], onsets, 2.0)
 
-    assert cut.span == (-4, 8) and cut.rate_hz == 100
-    np.testing.assert_allclose(cut.times_s, np.arange(-2, 6) / 100, atol=1e-12)
+    assert cutting.span == (-4, 8) and cutting.rate_hz == 100
+    np.testing.assert_allclose(cutting.times_s, np.arange(-2, 6) / 100, atol=1e-12)
     assert trials.shape == (3, 2, 8) and trials.dtype == np.float32
     for trial, onset in zip(trials, onsets, strict=True):
         for values, channel in zip(trial, recording, strict=True):
@@ -282,7 +285,7 @@ def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
             mean = channel[onset - 4 : onset + 1].mean() if baseline else 0
             expected = 2 * (channel[onset - 2 : onset + 6] - mean)
             np.testing.assert_allclose(values, expected, atol=1e-3)
-    assert cut.are_complete(np.array([3, 4, 31, 32]), 40).tolist() == [
+    assert cutting.are_complete(np.array([3, 4, 31, 32]), 40).tolist() == [
         False,
         True,
         True,
@@ -291,7 +294,7 @@ def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
     # resampled, a constant stays what it is
     constant = np.full((1, 40), 7.0)
     # the noise finds flat channels where it is measured
-    assert np.isfinite(cut.cut_trials(constant, ["a"], onsets, 2.0)).all()
+    assert np.isfinite(cutting.cut_trials(constant, ["a"], onsets, 2.0)).all()
     steps = steps.model_copy(update={"rate_hz": 50.0, "whiten": "no"})
     flat = Cutting(steps, 100.0)
     if not baseline:

@@ -256,29 +256,29 @@ def test_a_share_of_pictures_is_about_that_share_of_each_concept() -> None:
 @pytest.mark.parametrize(
     "amount", [{"share": 0.01}, {"share": 0.99}, {"folds": 5}], ids=str
 )
-@pytest.mark.parametrize("by", ["pictures", "runs", "sessions"])
+@pytest.mark.parametrize("unit", ["pictures", "runs", "sessions"])
 def test_a_holdout_that_tests_nothing_or_everything_is_refused(
-    by: Any, amount: dict[str, Any]
+    unit: Any, amount: dict[str, Any]
 ) -> None:
-    holdout = Holdout(by=by, **amount)
+    holdout = Holdout(by=unit, **amount)
     with pytest.raises(RecipeError):
-        if by == "pictures":
+        if unit == "pictures":
             hold_out_folds(holdout, concepts=list("abcd"))
         else:
             hold_out_folds(holdout, record(IN_FOUR_RUNS, IN_FOUR_RUNS))
 
 
-@pytest.mark.parametrize("by", ["pictures", "trials", "runs", "sessions"])
+@pytest.mark.parametrize("unit", ["pictures", "trials", "runs", "sessions"])
 @pytest.mark.parametrize("amount", [{"share": 0.5}, {"folds": 2}], ids=str)
 def test_the_seed_determines_the_tested_pictures_and_trials(
-    by: Any, amount: dict[str, Any]
+    unit: Any, amount: dict[str, Any]
 ) -> None:
     def choose(seed: int) -> bytes:
-        holdout = Holdout(by=by, seed=seed, **amount)
+        holdout = Holdout(by=unit, seed=seed, **amount)
         concepts = list("aabbccdd")
         masks = (
             hold_out_folds(holdout, concepts=concepts)
-            if by == "pictures"
+            if unit == "pictures"
             else hold_out_folds(holdout, record(IN_FOUR_RUNS, IN_FOUR_RUNS))
         )
         return np.array(masks).tobytes()
@@ -287,7 +287,7 @@ def test_the_seed_determines_the_tested_pictures_and_trials(
 
     assert choices == [choose(seed) for seed in range(6)]
     # folds of runs follow one another in time, whatever the seed
-    is_fixed = by in ("runs", "sessions") and "folds" in amount
+    is_fixed = unit in ("runs", "sessions") and "folds" in amount
     assert (len(set(choices)) == 1) == is_fixed
 
 
@@ -308,24 +308,24 @@ def test_leftover_trials_of_stimuli_are_spread_over_the_folds() -> None:
 @PROPERTY
 @given(st.integers(0, 10**6), st.booleans(), st.sampled_from(["runs", "sessions"]))
 def test_runs_are_numbered_within_sessions_in_order_of_time(
-    seed: int, has_sessions: bool, by: Any
+    seed: int, has_sessions: bool, unit: Any
 ) -> None:
     random = np.random.default_rng(seed)
     counts = random.integers(1, 5, 3)
     is_there = np.arange(4) < counts[:, None]
     runs = np.where(is_there, random.integers(0, 5, (3, 4)), -1)
     sessions = np.where(is_there, random.integers(0, 3, (3, 4)), -1)
-    known_sessions = sessions if has_sessions or by == "sessions" else None
+    known_sessions = sessions if has_sessions or unit == "sessions" else None
     recording = record(runs, known_sessions, counts)
 
-    numbers = Holdout(by=by, folds=2).number_groups(recording, "here")
+    numbers = Holdout(by=unit, folds=2).number_groups(recording, "here")
 
     groups = [
         (
-            int(known_sessions[place]) if known_sessions is not None else 0,
-            int(runs[place]) if by == "runs" else 0,
+            int(known_sessions[position]) if known_sessions is not None else 0,
+            int(runs[position]) if unit == "runs" else 0,
         )
-        for place in zip(*np.nonzero(is_there), strict=True)
+        for position in zip(*np.nonzero(is_there), strict=True)
     ]
     expected = [sorted(set(groups)).index(group) for group in groups]
     assert numbers.tolist() == expected
@@ -333,11 +333,11 @@ def test_runs_are_numbered_within_sessions_in_order_of_time(
 
 def test_numbers_of_runs_count_from_both_ends_and_zero_is_none() -> None:
     recording = record(IN_FOUR_RUNS)
-    for listed, tested in (([1], [0]), ([-2], [2]), ([-4, 4], [0, 3])):
-        holdout = Holdout(by="runs", test=listed)
+    for run_numbers, tested_runs in (([1], [0]), ([-2], [2]), ([-4, 4], [0, 3])):
+        holdout = Holdout(by="runs", test=run_numbers)
         (mask,) = hold_out_folds(holdout, recording)
         assert np.flatnonzero(mask).tolist() == [
-            4 * picture + run for picture in range(3) for run in tested
+            4 * picture + run_index for picture in range(3) for run_index in tested_runs
         ]
     for number in (0, 5, -5):
         with pytest.raises(RecipeError, match=rf"run {number}\b.*here .*\b4"):
@@ -379,8 +379,8 @@ def test_each_picture_has_the_number_of_the_fold_that_tests_it() -> None:
     numbers = holdout.number_folds(recording, stimuli, "test", "here")
 
     assert numbers.tolist() == [fold_of[2], -1, fold_of[0]]
-    for other, split in ((holdout, "train"), (SEPARATE_TEST, "test")):
-        numbers = other.number_folds(recording, stimuli, split, "here")
+    for other_holdout, split in ((holdout, "train"), (SEPARATE_TEST, "test")):
+        numbers = other_holdout.number_folds(recording, stimuli, split, "here")
         assert numbers.tolist() == [0, -1, 0]
 
 
@@ -473,7 +473,7 @@ def test_a_split_without_one_common_chance_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("by", "fields", "is_sound"),
+    ("unit", "fields", "is_sound"),
     [
         ("pictures", {"test": ["a"]}, True),
         ("pictures", {"test": [1]}, False),
@@ -493,17 +493,17 @@ def test_a_split_without_one_common_chance_is_refused(
     ],
 )
 def test_runs_are_listed_by_number_pictures_by_name_trials_never(
-    by: Any, fields: dict[str, Any], is_sound: bool
+    unit: Any, fields: dict[str, Any], is_sound: bool
 ) -> None:
     if is_sound:
-        assert Holdout(by=by, **fields).divides_train
+        assert Holdout(by=unit, **fields).divides_train
     else:
         with pytest.raises((RecipeError, ValueError)):
-            Holdout(by=by, **fields)
+            Holdout(by=unit, **fields)
 
 
 @pytest.mark.parametrize(
-    ("by", "steps", "is_refused"),
+    ("unit", "steps", "is_refused"),
     [
         ("runs", {"zscore": "no"}, False),
         ("runs", {"zscore": "run"}, False),
@@ -523,9 +523,9 @@ def test_runs_are_listed_by_number_pictures_by_name_trials_never(
     ],
 )
 def test_preparations_that_saw_held_out_trials_are_refused(
-    by: Any, steps: dict[str, Any], is_refused: bool
+    unit: Any, steps: dict[str, Any], is_refused: bool
 ) -> None:
-    holdout, recording = Holdout(by=by, folds=2), record(IN_FOUR_RUNS, IN_FOUR_RUNS)
+    holdout, recording = Holdout(by=unit, folds=2), record(IN_FOUR_RUNS, IN_FOUR_RUNS)
     recording.provenance["preparation"] = steps
     if is_refused:
         for split in ("train", "test"):
@@ -547,9 +547,11 @@ def test_held_out_pictures_do_not_divide_trials() -> None:
     assert holdout.choose_trials(recording, "test", 1, "here") is recording
     assert holdout.list_opposite_trials({"train": recording}, "test", 1, "here") == []
     assert not holdout.has_seen_pictures
-    for each, stored in ((holdout, "train"), (SEPARATE_TEST, "test")):
-        assert each.name_stored_split("test") == stored
-        assert [each.name_stored_split(name) for name in ("train", "shared")] == [
+    for compared_holdout, stored in ((holdout, "train"), (SEPARATE_TEST, "test")):
+        assert compared_holdout.name_stored_split("test") == stored
+        assert [
+            compared_holdout.name_stored_split(name) for name in ("train", "shared")
+        ] == [
             "train",
             "shared",
         ]
@@ -561,14 +563,14 @@ def test_each_split_is_compared_with_the_other_side_of_models() -> None:
     def list_other(holdout: Holdout, split: str) -> list[Trials]:
         return holdout.list_opposite_trials(recordings, split, 1, "here")
 
-    tested = [recordings["test"], recordings["shared"]]
-    for split, others in (
-        ("train", tested),
+    tested_trials = [recordings["test"], recordings["shared"]]
+    for split, other_split in (
+        ("train", tested_trials),
         ("test", [recordings["train"]]),
         ("shared", [recordings["train"]]),
     ):
         remaining_trials = list_other(SEPARATE_TEST, split)
-        assert list(map(id, remaining_trials)) == list(map(id, others))
+        assert list(map(id, remaining_trials)) == list(map(id, other_split))
 
     runs = Holdout(by="runs", test=[1])
     recordings["train"] = record(IN_FOUR_RUNS)
@@ -578,16 +580,16 @@ def test_each_split_is_compared_with_the_other_side_of_models() -> None:
 
 
 def test_tested_trials_are_grouped_by_run_and_block() -> None:
-    tested = [("t1", "run 1", 0), ("t2", "run 1", 1), ("t3", "run 2", 0)]
+    tested_trials = [("t1", "run 1", 0), ("t2", "run 1", 1), ("t3", "run 2", 0)]
     runs, pictures = Holdout(by="runs", folds=2), Holdout(by="pictures", folds=2)
 
-    alike = runs.add_fold_groups(StimulusGrouping(), tested, [1, 2])
+    alike = runs.add_fold_groups(StimulusGrouping(), tested_trials, [1, 2])
 
     assert alike.has_folds and alike.group_kind == "runs"
     assert alike.group_of == {"t1": "run 1", "t2": "run 1", "t3": "run 2"}
     assert len(set(alike.block_of.values())) == 3
-    assert not runs.add_fold_groups(StimulusGrouping(), tested, [2]).has_folds
-    grouping = pictures.add_fold_groups(StimulusGrouping(), tested, [1, 2])
+    assert not runs.add_fold_groups(StimulusGrouping(), tested_trials, [2]).has_folds
+    grouping = pictures.add_fold_groups(StimulusGrouping(), tested_trials, [1, 2])
     assert grouping.has_folds and not grouping.group_of and not grouping.block_of
 
 
@@ -597,8 +599,8 @@ def test_trials_are_named_by_their_run_session_or_fold() -> None:
     )
     trials = trials.change(stimulus=np.arange(12))
 
-    for by, groups in (("runs", 4), ("sessions", 2), ("trials", 1)):
-        names = Holdout(by=by, folds=2).name_groups(trials, "sub-01", 2)
+    for unit, groups in (("runs", 4), ("sessions", 2), ("trials", 1)):
+        names = Holdout(by=unit, folds=2).name_groups(trials, "sub-01", 2)
         assert len(names) == 12 and names == names[:4] * 3
         assert len(set(names)) == groups
     unknown = trials.change(runs=None, sessions=None)

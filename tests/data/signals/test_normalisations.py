@@ -36,8 +36,8 @@ def covariance(signal: np.ndarray) -> np.ndarray:
     return np.cov(signal.transpose(1, 0, 2).reshape(3, -1), bias=True)
 
 
-def learn(part, signal: np.ndarray):
-    return part.build(part.measure(np.split(signal, 4)))
+def learn(rows, signal: np.ndarray):
+    return rows.build(rows.measure(np.split(signal, 4)))
 
 
 def test_chunks_do_not_matter_and_subjects_have_equal_weight(signal):
@@ -45,8 +45,8 @@ def test_chunks_do_not_matter_and_subjects_have_equal_weight(signal):
         TINY = parts.load("normalisations", kind).TINY
         normalised = learn(TINY, signal)(signal)
         assert normalised.dtype == np.float32 and normalised.shape == signal.shape
-        whole = TINY.build(TINY.measure([signal]))
-        np.testing.assert_allclose(whole(signal), normalised, atol=ROUNDING)
+        normaliser = TINY.build(TINY.measure([signal]))
+        np.testing.assert_allclose(normaliser(signal), normalised, atol=ROUNDING)
 
         quiet, loud = TINY.measure([signal]), TINY.measure([3 * signal[:5]])
         for name, values in pool_statistics([quiet, loud]).items():
@@ -96,16 +96,16 @@ def test_the_training_template_is_subtracted_from_all_signals(
 
 def test_a_dead_channel_stays_quiet(signal):
     signal[:, 1] = 3.0
-    for part in (Channel(), Whiten()):
-        assert np.abs(learn(part, signal)(signal)[:, 1]).max() < 0.1
+    for normalisation in (Channel(), Whiten()):
+        assert np.abs(learn(normalisation, signal)(signal)[:, 1]).max() < 0.1
 
 
 @pytest.mark.parametrize("size", [1e-6, 1e-2, 1e5, 1e7])
 def test_a_channel_of_any_size_leaves_the_others_a_variance_of_1(signal, size):
     signal[:, 2] *= size
-    for part in (Channel(), Whiten()):
-        spread = learn(part, signal)(signal).std((0, 2))
-        quiet = size < 1 and isinstance(part, Whiten)
+    for normalisation in (Channel(), Whiten()):
+        spread = learn(normalisation, signal)(signal).std((0, 2))
+        quiet = size < 1 and isinstance(normalisation, Whiten)
         np.testing.assert_allclose(spread[: 2 if quiet else 3], 1, atol=1e-3)
 
 

@@ -133,11 +133,11 @@ def voxels() -> Trials:
 def test_regions_select_each_voxel_once_in_the_order_of_the_data(
     voxels: Trials,
 ) -> None:
-    for wanted, rows, regions in (
+    for requested_regions, rows, regions in (
         (None, [0, 1, 2, 3], {"V1": (0, 3), "FFA": (2, 3), "none": ()}),
         (["ffa", "V1"], [0, 2, 3], {"V1": (0, 2), "FFA": (1, 2), "none": ()}),
     ):
-        selected = voxels.select(wanted)
+        selected = voxels.select(requested_regions)
         assert selected.rows.tolist() == rows and selected.signal.shape == (
             2,
             len(rows),

@@ -51,11 +51,13 @@ def test_vertices_lie_on_their_hemisphere(tmp_path: Path) -> None:
         "sub-01_hemi-L_r2.func.gii",
         "sub-01_hemi-R_r2.func.gii",
     ]
-    left, right = map(nibabel.load, paths)
+    left_surface, right_surface = map(nibabel.load, paths)
     nan = np.nan
-    np.testing.assert_array_equal(left.agg_data(), [nan, nan, nan, nan, 1.5, nan])
-    np.testing.assert_array_equal(right.agg_data(), [nan, nan, 4])
-    assert left.meta["AnatomicalStructurePrimary"] == "CortexLeft"
+    np.testing.assert_array_equal(
+        left_surface.agg_data(), [nan, nan, nan, nan, 1.5, nan]
+    )
+    np.testing.assert_array_equal(right_surface.agg_data(), [nan, nan, 4])
+    assert left_surface.meta["AnatomicalStructurePrimary"] == "CortexLeft"
 
 
 def test_sensors_and_voxels_without_positions_are_rows(tmp_path: Path) -> None:

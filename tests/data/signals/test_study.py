@@ -22,7 +22,7 @@ BY_RUNS = Holdout(by="runs", folds=2)
 
 
 def record(
-    shown: Sequence[str],
+    image_names: Sequence[str],
     runs: int = 1,
     times: Sequence[float] | None = None,
     is_ordered: bool = True,
@@ -35,16 +35,16 @@ def record(
         times: Time [n] of each trial. The default is its number.
         is_ordered: True if the times are known.
     """
-    count = len(shown)
-    run = np.arange(count) * runs // count
+    count = len(image_names)
+    run_numbers = np.arange(count) * runs // count
     time = np.arange(count) if times is None else np.array(times)
-    names = list(dict.fromkeys(shown))
-    trials_of = [np.flatnonzero(np.array(shown) == name) for name in names]
+    names = list(dict.fromkeys(image_names))
+    trials_of = [np.flatnonzero(np.array(image_names) == name) for name in names]
     counts = np.array([len(trials) for trials in trials_of])
     run_of_trial = np.full((len(names), counts.max()), -1, np.int16)
     onset_s = np.full(run_of_trial.shape, np.nan)
     for row, trials in enumerate(trials_of):
-        run_of_trial[row, : len(trials)] = run[trials]
+        run_of_trial[row, : len(trials)] = run_numbers[trials]
         onset_s[row, : len(trials)] = time[trials]
     return Trials.from_repetitions(
         np.zeros((*onset_s.shape, 1, 1), np.float32),
@@ -145,10 +145,12 @@ def test_training_and_test_trials_are_in_one_line_of_time(is_beside: bool) -> No
         kind = [int(name.split()[1]) for name in names]
         noise = np.random.default_rng(len(names)).normal(size=(len(names), 6))
         features[split] = (kinds[kind] + 0.5 * noise).astype(np.float32)
-    tested = {person: {"test": splits["test"]} for person, splits in recordings.items()}
+    test_splits = {
+        person: {"test": splits["test"]} for person, splits in recordings.items()
+    }
 
     study = describe(recordings, concepts, features=features)
-    only_test = describe(tested, concepts, features=features)
+    only_test = describe(test_splits, concepts, features=features)
 
     assert study.design.tells == is_beside
     assert study.caveats == (NOT_INTERLEAVED,) * is_beside
@@ -156,11 +158,11 @@ def test_training_and_test_trials_are_in_one_line_of_time(is_beside: bool) -> No
 
 
 def test_people_share_the_units_of_their_pictures() -> None:
-    first = record(list("abcab"))
+    first_recording = record(list("abcab"))
     second = record(list("cxdac"))
     concepts = {"test": name_concepts("abcd")}  # x has no targets
 
-    study = describe({1: {"test": first}, 2: {"test": second}}, concepts)
+    study = describe({1: {"test": first_recording}, 2: {"test": second}}, concepts)
 
     assert study.units[1].tolist() == [0, 1, 2]
     assert study.units[2].tolist() == [2, -1, 3, 0]
@@ -264,8 +266,8 @@ def test_an_order_that_cycles_tells_labels_unless_of_a_film(is_film: bool) -> No
 def test_an_unknown_order_of_held_out_trials_is_a_caveat(is_ordered: bool) -> None:
     """Held-out pictures were never shown before, so they need no order."""
     trials = record(shuffle("abcd", 6, 0), runs=2, is_ordered=is_ordered)
-    known = record(shuffle("abcd", 6, 1), runs=2)
-    people = {1: {"train": trials}, 2: {"train": known}}
+    known_order = record(shuffle("abcd", 6, 1), runs=2)
+    people = {1: {"train": trials}, 2: {"train": known_order}}
     concepts = {"train": name_concepts("abcd")}
 
     by_runs = describe(people, concepts, BY_RUNS)
@@ -283,10 +285,10 @@ def test_few_labels_of_held_out_trials_need_no_features(count: int) -> None:
     joined_array = np.concatenate(
         [random.permutation(names) for _ in range(2)]
     ).tolist()
-    found = []
+    accuracies = []
 
     def find_features() -> dict[str, np.ndarray]:
-        found.append(count)
+        accuracies.append(count)
         return {"train": np.eye(count, 3, dtype=np.float32)}
 
     describe_study(
@@ -297,7 +299,7 @@ def test_few_labels_of_held_out_trials_need_no_features(count: int) -> None:
         find_features,
     )
 
-    assert bool(found) == (count > MAX_CATEGORIES)
+    assert bool(accuracies) == (count > MAX_CATEGORIES)
 
 
 def test_trials_of_stimuli_without_targets_are_tested() -> None:
@@ -314,17 +316,17 @@ def test_trials_of_stimuli_without_targets_are_tested() -> None:
     assert not study.design.tells
 
 
-def show_series(orders: Sequence[Sequence[int]], each: int) -> dict[str, str]:
+def show_series(orders: Sequence[Sequence[int]], repeats_each: int) -> dict[str, str]:
     """Show the concepts of each run, each in a series of new pictures.
 
     Returns:
         The concept of each picture, in the order of time.
     """
     concept_of = {}
-    for run, order in enumerate(orders):
+    for run_number, order in enumerate(orders):
         for concept in order:
-            for number in range(each):
-                concept_of[f"run {run}/{concept} {number}"] = str(concept)
+            for number in range(repeats_each):
+                concept_of[f"run {run_number}/{concept} {number}"] = str(concept)
     return concept_of
 
 
@@ -340,7 +342,7 @@ def test_concepts_in_series_are_exchanged_within_held_out_runs() -> None:
     random = np.random.default_rng(1)
     orders = [random.permutation(10).tolist() for _ in range(7)]
 
-    study = describe_series(show_series(orders, each=3), runs=7)
+    study = describe_series(show_series(orders, repeats_each=3), runs=7)
 
     assert study.concepts is not None
     design, units = study.concepts
@@ -354,7 +356,7 @@ def test_interleaved_concepts_are_exchanged_within_held_out_runs() -> None:
     random = np.random.default_rng(0)
     orders = [random.permutation(8).tolist() for _ in range(6)]
 
-    study = describe_series(show_series(orders, each=1), runs=6)
+    study = describe_series(show_series(orders, repeats_each=1), runs=6)
 
     assert study.concepts is not None
     design, units = study.concepts
@@ -366,7 +368,7 @@ def test_interleaved_concepts_are_exchanged_within_held_out_runs() -> None:
 def test_concepts_in_the_same_order_in_all_runs_are_told() -> None:
     orders = [np.random.default_rng(1).permutation(10).tolist()] * 7
 
-    study = describe_series(show_series(orders, each=3), runs=7)
+    study = describe_series(show_series(orders, repeats_each=3), runs=7)
 
     assert study.concepts is not None
     design, _ = study.concepts
@@ -375,7 +377,7 @@ def test_concepts_in_the_same_order_in_all_runs_are_told() -> None:
 
 def test_concepts_in_separate_runs_are_not_told_from_drift() -> None:
     """Pictures of a concept are near in time, and their repetitions, too."""
-    concept_of = show_series([[concept] for concept in range(8)], each=6)
+    concept_of = show_series([[concept] for concept in range(8)], repeats_each=6)
     repeat = np.repeat(list(concept_of), 2).tolist()
     random = np.random.default_rng(1)
     repeat = np.concatenate(random.permuted(np.reshape(repeat, (8, 12)), axis=1))
@@ -392,7 +394,7 @@ def test_concepts_in_separate_runs_are_not_told_from_drift() -> None:
 
 
 def test_concepts_with_a_single_series_are_exchanged_as_series() -> None:
-    concept_of = show_series([range(20)], each=4)
+    concept_of = show_series([range(20)], repeats_each=4)
 
     study = describe({1: {"test": record(list(concept_of))}}, {"test": concept_of})
 

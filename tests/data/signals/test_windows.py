@@ -42,18 +42,18 @@ def count_samples(start, stop):
 
 def feed(windows, times_s, events, random, delay_s=0.0):
     """Feed samples in uneven chunks, and events late or early. Return the windows."""
-    cut, at, coming = [], 0, sorted(events, key=lambda event: event[1] + delay_s)
-    while at < len(times_s):
+    cut, position, coming = [], 0, sorted(events, key=lambda event: event[1] + delay_s)
+    while position < len(times_s):
         stalls = random.random() < 0.01
         # 3 s arrive at once after a stall
         size = 3 * RATE_HZ if stalls else int(random.integers(1, 40))
-        stop = min(at + size, len(times_s))
-        windows.add_samples(count_samples(at, stop), times_s[at:stop])
+        stop = min(position + size, len(times_s))
+        windows.add_samples(count_samples(position, stop), times_s[position:stop])
         while coming and coming[0][1] + delay_s <= times_s[stop - 1]:
             windows.add_event(*coming.pop(0))
         windows.locate_events()
         cut += windows.cut_windows()
-        at = stop
+        position = stop
     for event in coming:
         windows.add_event(*event)
     windows.locate_events()
@@ -89,9 +89,10 @@ def test_none_of_2_000_events_is_lost_under_stalls_and_drift(drift, delay_s):
     assert windows.counts.gaps == windows.counts.lost == 0
     assert {window.name for window in cut_feed} == {f"event {n}" for n in range(2_000)}
     # in samples of the amplifier
-    true = (onsets_s - times_s[0]) * RATE_HZ * (1 + drift)
+    true_samples = (onsets_s - times_s[0]) * RATE_HZ * (1 + drift)
     error = [
-        window.signal[0, 25] - true[int(window.name.split()[1])] for window in cut_feed
+        window.signal[0, 25] - true_samples[int(window.name.split()[1])]
+        for window in cut_feed
     ]
     assert np.abs(error).max() <= 0.5 + 1e-6
 
@@ -174,11 +175,11 @@ def test_memory_does_not_grow():
         assert len(list(windows.cut_windows())) == 2 or second < 2
         if second == 60:
             gc.collect()
-            before, _ = tracemalloc.get_traced_memory()
+            bytes_before, _ = tracemalloc.get_traced_memory()
     gc.collect()
-    after, _ = tracemalloc.get_traced_memory()
+    bytes_after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert after < before + 20_000
+    assert bytes_after < bytes_before + 20_000
 
 
 def test_a_filter_edge_beyond_half_the_rate_is_refused():
@@ -205,48 +206,49 @@ def test_windows_are_the_same_in_chunks_of_any_size(seed):
             random.uniform(times_s[0] - 0.1, times_s[-1] + 0.1, 40)
         )
     ]
-    windows, cut, at = open_windows(), [], 0
+    windows, windows_cut, position = open_windows(), [], 0
     for name, time_s in events:
         windows.add_event(name, time_s)
-    while at < len(times_s):
-        stop = at + int(random.integers(0, 90))
+    while position < len(times_s):
+        stop = position + int(random.integers(0, 90))
         windows.add_samples(
-            count_samples(at, at + len(times_s[at:stop])), times_s[at:stop]
+            count_samples(position, position + len(times_s[position:stop])),
+            times_s[position:stop],
         )
         windows.locate_events()
-        cut += windows.cut_windows()
-        at = stop
+        windows_cut += windows.cut_windows()
+        position = stop
     windows.drop_waiting()
 
     gaps = [n for n in range(1, 700) if times_s[n] - times_s[n - 1] > 1.5 / RATE_HZ]
-    found, in_gap, left, beyond = {}, 0, 0, 0
+    windows_by_event, in_gap, n_left, n_beyond = {}, 0, 0, 0
     for name, time_s in events:
         sample = min(range(700), key=lambda n: abs(times_s[n] - time_s))
         distance = abs(times_s[sample] - time_s) * RATE_HZ
         if time_s > times_s[-1] + 0.5 / RATE_HZ:
-            beyond += 1
+            n_beyond += 1
         elif distance > 1.5:
-            left += time_s < times_s[0]
+            n_left += time_s < times_s[0]
             in_gap += time_s >= times_s[0]
         elif any(sample - 25 < gap <= sample + 50 for gap in gaps):
             in_gap += 1
         elif sample < 25:
-            left += 1
+            n_left += 1
         elif sample + 50 >= 700:
-            beyond += 1
+            n_beyond += 1
         else:
-            found[name] = sample
-    assert {window.name: window.sample for window in cut} == found
-    for window in cut:
-        first = window.sample - 25
-        np.testing.assert_allclose(window.signal[0], first + np.arange(75))
+            windows_by_event[name] = sample
+    assert {window.name: window.sample for window in windows_cut} == windows_by_event
+    for window in windows_cut:
+        first_sample = window.sample - 25
+        np.testing.assert_allclose(window.signal[0], first_sample + np.arange(75))
         assert window.end_s == times_s[window.sample + 50]
     counts = windows.counts
     dropped = [
         counts.dropped[reason]
         for reason in (IN_GAP, BEFORE_HISTORY, "beyond the end of the stream")
     ]
-    assert dropped == [in_gap, left, beyond] and counts.windows == len(cut)
+    assert dropped == [in_gap, n_left, n_beyond] and counts.windows == len(windows_cut)
     assert (counts.gaps, counts.samples, counts.events) == (len(gaps), 700, 40)
     assert counts.lost == sum(round(steps[gap]) - 1 for gap in gaps)
 

@@ -59,7 +59,7 @@ def list_problems(inventory_of_set):
 
 def get_states(inventory_of_set):
     parts_of_set = inventory_of_set[1]["parts"]
-    return {name: part["state"] for name, part in parts_of_set.items()}
+    return {name: values["state"] for name, values in parts_of_set.items()}
 
 
 def test_pictures_that_were_not_fetched_are_counted_and_named(pictures):

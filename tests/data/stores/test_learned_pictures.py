@@ -32,10 +32,10 @@ def test_names_are_hashed_with_their_data_set() -> None:
     assert not np.isin(hash_names("b", ["1", "2"]), names).any()
     assert hash_names("a", []).shape == (0,)
 
-    same = ["owl", "Owl", "00012_owl", "n0123_OWL", "n01_owl"]
-    assert len(np.unique(hash_concepts(same))) == 1
-    others = ["owl", "owls", "n_owl", "owl_2", "12owl", "", "1_2_owl"]
-    assert len(np.unique(hash_concepts(others))) == len(others)
+    same_concepts = ["owl", "Owl", "00012_owl", "n0123_OWL", "n01_owl"]
+    assert len(np.unique(hash_concepts(same_concepts))) == 1
+    other_concepts = ["owl", "owls", "n_owl", "owl_2", "12owl", "", "1_2_owl"]
+    assert len(np.unique(hash_concepts(other_concepts))) == len(other_concepts)
 
 
 sets = st.lists(st.integers(1, 9), max_size=6)
@@ -44,37 +44,41 @@ sets = st.lists(st.integers(1, 9), max_size=6)
 @PROPERTY
 @given(sets, sets, st.booleans(), st.booleans())
 def test_pictures_of_two_trainings_are_those_of_either(
-    own: list[int], start: list[int], has_own: bool, has_start: bool
+    own_numbers: list[int], start: list[int], has_own: bool, has_start: bool
 ) -> None:
-    def of(numbers: list[int], has_pixels: bool) -> LearnedPictures:
+    def make_pictures(numbers: list[int], has_pixels: bool) -> LearnedPictures:
         names, pixels = [f"p{number}" for number in numbers], make_pixels(*numbers)
         concepts = [f"c{number // 2}" for number in numbers]
         return LearnedPictures.from_image_ids(
             "set", names, pixels if has_pixels else None, concepts
         )
 
-    inherit = of(own, has_own).inherit(of(start, has_start))
+    inherit = make_pictures(own_numbers, has_own).inherit(
+        make_pictures(start, has_start)
+    )
 
-    every = list(range(1, 10))
-    names = [f"p{number}" for number in every]
+    all_numbers = list(range(1, 10))
+    names = [f"p{number}" for number in all_numbers]
     by_name = inherit.find_members("set", names)
-    assert by_name.tolist() == [number in own + start for number in every]
-    with_pixels = own * has_own + start * has_start
-    by_pixels = inherit.find_members("other", names, make_pixels(*every))
-    assert by_pixels.tolist() == [number in with_pixels for number in every]
+    assert by_name.tolist() == [number in own_numbers + start for number in all_numbers]
+    with_pixels = own_numbers * has_own + start * has_start
+    by_pixels = inherit.find_members("other", names, make_pixels(*all_numbers))
+    assert by_pixels.tolist() == [number in with_pixels for number in all_numbers]
     assert inherit.has_all_pixels == (has_own and has_start)
-    assert len(inherit) == len({*own, *start})
+    assert len(inherit) == len({*own_numbers, *start})
     assert len(inherit.hashes) == len(set(with_pixels))
 
     def concepts(numbers: list[int]) -> set[int]:
         shown = [f"c{number}" for number in {number // 2 for number in numbers}]
         return set(hash_concepts(shown).tolist())
 
-    assert set(inherit.concepts.tolist()) == concepts(own)
+    assert set(inherit.concepts.tolist()) == concepts(own_numbers)
     # concepts of the own training are left out
-    assert set(inherit.start_concepts.tolist()) == concepts(start) - concepts(own)
-    further_inherit = of([], True).inherit(inherit)
-    assert set(further_inherit.start_concepts.tolist()) == concepts(own + start)
+    assert set(inherit.start_concepts.tolist()) == concepts(start) - concepts(
+        own_numbers
+    )
+    further_inherit = make_pictures([], True).inherit(inherit)
+    assert set(further_inherit.start_concepts.tolist()) == concepts(own_numbers + start)
     for array in (inherit.names, inherit.pixels, inherit.concepts):
         assert (np.diff(array.astype(object)) > 0).all()
 
@@ -203,35 +207,37 @@ def test_pictures_are_compared_where_both_are_on_this_machine(
         ["b", "a", "elsewhere", "-"], tested_data_set, "test", learned_sets
     )
 
-    first, lost = hash_names("L", ["l", "-"]).tolist()
-    (other,), (unknown,) = (hash_names(n, ["m"]).tolist() for n in ("M", "L"))
-    assert confirm(0, first) == "bl" and confirm(1, other) == "am"
-    for row, name in ((2, first), (3, first), (0, lost), (0, unknown)):
+    first_hash, lost = hash_names("L", ["l", "-"]).tolist()
+    (other_hash,), (unknown,) = (hash_names(n, ["m"]).tolist() for n in ("M", "L"))
+    assert confirm(0, first_hash) == "bl" and confirm(1, other_hash) == "am"
+    for row, name in ((2, first_hash), (3, first_hash), (0, lost), (0, unknown)):
         assert confirm(row, name) is None
     # held-out pictures lie in the split train; sets are listed once
     assert splits == ["T train", "absent train", "L train", "M train"]
-    PixelComparison("ba", tested_data_set, "other", learned_sets[1:2], "test")(0, first)
+    PixelComparison("ba", tested_data_set, "other", learned_sets[1:2], "test")(
+        0, first_hash
+    )
     assert splits[4:] == ["T other", "L test"]
 
 
 def test_each_pair_is_compared_once_and_a_bad_picture_is_not(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compared, opened = list[Any](), list[int]()
+    compared, opened_rows = list[Any](), list[int]()
 
     def compare(*pair: Image.Image) -> str:
         compared.append(pair)
         return "mirrored"
 
-    def read(index: int) -> Image.Image:
-        opened.append(index)
+    def read_picture(index: int) -> Image.Image:
+        opened_rows.append(index)
         if index == 3:
             raise BadPicture("gone", "")
         return paint_grey(index)
 
     monkeypatch.setattr(module, "confirm_near_copy", compare)
     names = Names.of("abcd")
-    images = StimulusSet("set", "train", names, names, read)
+    images = StimulusSet("set", "train", names, names, read_picture)
     dataset: Any = SimpleNamespace(
         images=lambda split: images, pictured_as="set", holdout=SEPARATE_TEST
     )
@@ -241,6 +247,6 @@ def test_each_pair_is_compared_once_and_a_bad_picture_is_not(
     # the picture of a row is opened once for all its candidates
     for _ in range(2):
         assert [confirm(0, name) for name in learned[1:3]] == ["mirrored"] * 2
-    assert len(compared) == 2 and opened == [0, 1, 2]
+    assert len(compared) == 2 and opened_rows == [0, 1, 2]
     assert confirm(0, learned[3]) is None and confirm(3, learned[0]) is None
     assert len(compared) == 2

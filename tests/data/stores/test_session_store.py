@@ -11,9 +11,9 @@ from brainhive_cli.data.stores.signal_store import SignalStore
 C, T = 3, 5
 
 
-def make_trials(ids, first, **fields):
+def make_trials(ids, first_number, **fields):
     """Make trials with the values first, first + 1, …"""
-    values = np.arange(first, first + len(ids), dtype=np.float32)
+    values = np.arange(first_number, first_number + len(ids), dtype=np.float32)
     signal = np.broadcast_to(values[:, None, None, None], (len(ids), 1, C, T))
     defaults = {
         "signal": signal.copy(),
@@ -22,7 +22,7 @@ def make_trials(ids, first, **fields):
         "times_s": np.arange(T) / 250,
         "rate_hz": 250.0,
         "unit": "whitened",
-        "whiteners": np.eye(C)[None] * (first + 1),
+        "whiteners": np.eye(C)[None] * (first_number + 1),
         "provenance": {"dropped": {"target": 1}},
     }
     return Trials.from_repetitions(**{**defaults, **fields})
@@ -93,9 +93,11 @@ def test_sessions_of_other_channels_are_refused(tmp_path):
 
 
 def test_float16_is_kept_and_larger_values_are_refused(tmp_path):
-    (found,) = write_sessions(tmp_path, make_trials(["a", "b"], 0), dtype="float16")
-    assert found["train"].signal.dtype == np.float16
-    assert join_sessions([found], None, {})["train"].signal.dtype == np.float16
+    (written_trials,) = write_sessions(
+        tmp_path, make_trials(["a", "b"], 0), dtype="float16"
+    )
+    assert written_trials["train"].signal.dtype == np.float16
+    assert join_sessions([written_trials], None, {})["train"].signal.dtype == np.float16
     with pytest.raises(BrainhiveError, match=r"70001 .*float16"):
         write_sessions(tmp_path, make_trials(["a", "b"], 70_000), dtype="float16")
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".h5"] == [

@@ -41,17 +41,18 @@ def test_both_splits_are_read_back_and_mapped(path: Path) -> None:
     test = make_recording(4, 7, repetitions=np.array([7, 1, 3, 7]))
     SignalStore.write(path, {"train": train, "test": test})
     resulting_signal_store = SignalStore.open(path)
-    for split, written in {"train": train, "test": test}.items():
+    for split, written_trials in {"train": train, "test": test}.items():
         assert is_mapped(resulting_signal_store[split].signal[:])
         np.testing.assert_array_equal(
-            resulting_signal_store[split].signal, written.signal.astype(np.float32)
+            resulting_signal_store[split].signal,
+            written_trials.signal.astype(np.float32),
         )
         np.testing.assert_allclose(
-            resulting_signal_store[split].times_s, written.times_s
+            resulting_signal_store[split].times_s, written_trials.times_s
         )
         for name in ("image_ids", "rate_hz", "unit", "provenance"):
             stored_values = np.asarray(getattr(resulting_signal_store[split], name))
-            assert np.all(stored_values == np.asarray(getattr(written, name)))
+            assert np.all(stored_values == np.asarray(getattr(written_trials, name)))
         assert list(resulting_signal_store[split].space.names) == ["O1", "Oz", "O2"]
     assert resulting_signal_store["test"].repetitions.tolist() == [7, 1, 3, 7]
     assert set(resulting_signal_store["train"].repetitions.tolist()) == {2}
@@ -166,7 +167,7 @@ def test_optional_arrays_and_float16_are_read_back(path: Path) -> None:
 
 
 def test_a_stimulus_has_an_offset_if_all_sessions_agree(path: Path) -> None:
-    for second_ms, marks in (
+    for second_ms, expected_marks in (
         (100.0, {"stimulus": (0.0, 100.0)}),
         (200.0, {"onset": 0.0}),
     ):
@@ -174,7 +175,7 @@ def test_a_stimulus_has_an_offset_if_all_sessions_agree(path: Path) -> None:
             "sessions": [{"stimulus_ms": length_ms} for length_ms in (100.0, second_ms)]
         }
         SignalStore.write(path, {"train": make_recording(4, 2, provenance=provenance)})
-        assert SignalStore.open(path)["train"].stimulus_marks == marks
+        assert SignalStore.open(path)["train"].stimulus_marks == expected_marks
 
 
 UNFIT = [

@@ -51,21 +51,21 @@ def test_a_model_folder_has_the_history_of_its_model(folder: Path) -> None:
 
     assert config["format"] == 8
     assert config["learned"] == weights.read_digest(folder / ARRAYS_FILE)
-    for found in (aligners.load(folder).learned, model_files.read_history(folder)):
-        assert found.subjects == (1, 2) and found.recorded_channels == ("Oz", "P7")
-        assert found.split == "train" and found.dataset == "faces"
-        assert found.selection == "validation" and found.people == {"eeg": (1, 2)}
-        assert len(found.pictures) == 3 and found.pictures.has_all_pixels is True
-        assert list(found.normalisers) == [1, 2]
-        digests = [found.normaliser_of(subject).digest for subject in (1, 2, 3)]
+    for history in (aligners.load(folder).learned, model_files.read_history(folder)):
+        assert history.subjects == (1, 2) and history.recorded_channels == ("Oz", "P7")
+        assert history.split == "train" and history.dataset == "faces"
+        assert history.selection == "validation" and history.people == {"eeg": (1, 2)}
+        assert len(history.pictures) == 3 and history.pictures.has_all_pixels is True
+        assert list(history.normalisers) == [1, 2]
+        digests = [history.normaliser_of(subject).digest for subject in (1, 2, 3)]
         assert digests == [MEAN.digest, OTHER.digest, MEAN.digest]
-        np.testing.assert_array_equal(found.whiteners[2], STATISTICS["whiteners"][2])
-        assert found.pictures.find_members(
+        np.testing.assert_array_equal(history.whiteners[2], STATISTICS["whiteners"][2])
+        assert history.pictures.find_members(
             "faces", ["train/dog/1", "test/dog/1"]
         ).tolist() == [True, False]
         # other data sets have other pictures
-        assert not found.pictures.find_members("other", IDS).any()
-        assert found.caveats == []
+        assert not history.pictures.find_members("other", IDS).any()
+        assert history.caveats == []
 
 
 def test_a_history_that_does_not_fit_its_model_is_refused(
@@ -78,9 +78,9 @@ def test_a_history_that_does_not_fit_its_model_is_refused(
     Aligner(LAYOUT, learned=make_history(ids=["other"])).save(tmp_path / "other")
 
     def assert_refused(message: str) -> None:
-        for read in (aligners.load, model_files.read_history):
+        for read_history in (aligners.load, model_files.read_history):
             with pytest.raises(BrainhiveError, match=message) as caught:
-                read(folder)
+                read_history(folder)
             assert caught.value.hint == "run train-align --again, or copy it again"
 
     path.write_text(json.dumps({**sound, "format": 7}))
@@ -155,15 +155,17 @@ def test_pictures_are_found_by_their_pixels_under_any_name(folder: Path) -> None
 
 
 def test_a_history_inherits_the_worst_caveats() -> None:
-    for before, own, both in (
+    for start_caveats, own_caveats, all_caveats in (
         ("test", "last epoch", [SELECTED_ON_TEST]),
         ("last epoch", "test", [SELECTED_ON_TEST]),
         ("", "validation", [UNKNOWN_SELECTION]),
         ("last epoch", "validation", []),
     ):
         assert (
-            make_history(selection=own).inherit(make_history(selection=before)).caveats
-            == both
+            make_history(selection=own_caveats)
+            .inherit(make_history(selection=start_caveats))
+            .caveats
+            == all_caveats
         )
     unknown = replace(
         make_history("drawn", ["a"]),
@@ -196,23 +198,28 @@ def test_changed_weights_have_an_unknown_history(
         Aligner(LAYOUT, learned=make_history()).save(tmp_path / "other")
         file.write_bytes((tmp_path / "other" / file.name).read_bytes())
 
-    for found in (
+    for history in (
         aligners.load(folder).learned,
         model_files.read_history(folder),
         TrainingHistory.read(folder, file),
     ):
-        assert UNKNOWN_HISTORY in found.caveats and found.subjects == (1, 2)
+        assert UNKNOWN_HISTORY in history.caveats and history.subjects == (1, 2)
 
 
 def test_each_tested_subject_is_described_as_new_or_trained_on() -> None:
     """A model trained on 1 and 2 that starts from a model of 3 also knows 3."""
     child = make_history().inherit(make_history(people={"eeg": (3,)}))
 
-    known, new = "trained on subject", "new subject"
-    assert child.describe_subjects("eeg", [3]) == f"{known} 3"
-    assert child.describe_subjects("eeg", [2, 4, 3]) == f"{known} 2, 3; {new} 4"
-    assert child.describe_subjects("meg", [3]) == f"{new} 3"
-    assert new not in child.inherit(TrainingHistory()).describe_subjects("eeg", [4])
+    known_label, new_label = "trained on subject", "new subject"
+    assert child.describe_subjects("eeg", [3]) == f"{known_label} 3"
+    assert (
+        child.describe_subjects("eeg", [2, 4, 3])
+        == f"{known_label} 2, 3; {new_label} 4"
+    )
+    assert child.describe_subjects("meg", [3]) == f"{new_label} 3"
+    assert new_label not in child.inherit(TrainingHistory()).describe_subjects(
+        "eeg", [4]
+    )
 
 
 def test_subjects_pictures_and_simulation_are_inherited() -> None:
@@ -256,27 +263,34 @@ def test_a_history_joins_that_of_its_start(seed: int) -> None:
             normalisers={len(name): MEAN},
         )
 
-    own, start = draw("own"), draw("start")
+    own_history, start = draw("own"), draw("start")
 
-    inherit = own.inherit(start)
+    inherit = own_history.inherit(start)
 
-    assert inherit.has_all_subjects == (own.has_all_subjects and start.has_all_subjects)
+    assert inherit.has_all_subjects == (
+        own_history.has_all_subjects and start.has_all_subjects
+    )
     for name in FLAGS[1:]:
-        assert getattr(inherit, name) == (getattr(own, name) or getattr(start, name))
+        assert getattr(inherit, name) == (
+            getattr(own_history, name) or getattr(start, name)
+        )
     for name in ("stimulus_kinds", "recording_kinds"):
-        kinds = getattr(own, name), getattr(start, name)
+        kinds = getattr(own_history, name), getattr(start, name)
         expected = sorted({*kinds[0], *kinds[1]}) if all(kinds) else []
         assert list(getattr(inherit, name)) == expected
-    weights = {*own.pretrained_weights, *start.pretrained_weights}
+    weights = {*own_history.pretrained_weights, *start.pretrained_weights}
     assert inherit.pretrained_weights == tuple(sorted(weights))
-    eeg = {*own.people["eeg"], *start.people["eeg"]}
+    eeg = {*own_history.people["eeg"], *start.people["eeg"]}
     assert inherit.people == {"eeg": tuple(sorted(eeg)), "own": (1,), "start": (1,)}
     assert inherit.signals == {"s": "own", "own": "x", "start": "x"}
     assert set(inherit.trials.tolist()) == {
-        *own.trials.tolist(),
+        *own_history.trials.tolist(),
         *start.trials.tolist(),
     }
-    assert inherit.dataset == "start + own" and own.inherit(own).dataset == "own"
+    assert (
+        inherit.dataset == "start + own"
+        and own_history.inherit(own_history).dataset == "own"
+    )
     # normalisers are not inherited
     assert list(inherit.normalisers) == [len("own")]
 
@@ -327,7 +341,7 @@ def test_subjects_of_the_history_are_not_tested_as_new() -> None:
 
     def people(name: str, *left_out: int) -> Any:
         return SimpleNamespace(
-            people=name, list_excluded_subjects=lambda tested: set(left_out)
+            people=name, list_excluded_subjects=lambda tested_subjects: set(left_out)
         )
 
     history.require_new_subjects(people("eeg", 3, 4), [3], "it")

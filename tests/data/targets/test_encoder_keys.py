@@ -71,10 +71,10 @@ def test_encoders_are_named_by_the_recipe_or_by_the_prior():
     assert list_encoders(None) == ["clip-h14", "vae"]
     assert list_encoders(None, "sweep.prior=demo:prior") == ["demo-clip", "demo-vae"]
     assert list_encoders(None, prior="demo:prior", encoders="clip-b32") == ["clip-b32"]
-    named, inherited = (
+    named_encoders, inherited = (
         Recipe.resolve(
             "train-align", None, {"prior": "demo:prior", "encoders": encoders}, []
         )
         for encoders in ("demo-clip,demo-vae", None)
     )
-    assert named.fingerprint() == inherited.fingerprint()
+    assert named_encoders.fingerprint() == inherited.fingerprint()

@@ -40,16 +40,16 @@ def path(tmp_path: Path) -> Path:
 def test_rows_that_are_read_late_are_those_in_memory(path):
     whole_recorded = recorded(path)
     normaliser = Whiten().build(Whiten().measure([whole_recorded.averages]))
-    for chosen in (
+    for is_chosen in (
         whole_recorded,
         recorded(path).take(np.arange(0, 200, 3)),
         recorded(path).normalise(normaliser),
     ):
-        rows = np.random.default_rng(0).permutation(len(chosen.counts))[:20]
-        late, singles = chosen.read(rows), chosen.read_trials(rows)
-        assert chosen.averages.shape == (len(chosen.counts), 2, 5)
-        np.testing.assert_array_equal(late, chosen.averages[rows])
-        np.testing.assert_array_equal(singles, chosen.singles[rows])
+        rows = np.random.default_rng(0).permutation(len(is_chosen.counts))[:20]
+        late, singles = is_chosen.read(rows), is_chosen.read_trials(rows)
+        assert is_chosen.averages.shape == (len(is_chosen.counts), 2, 5)
+        np.testing.assert_array_equal(late, is_chosen.averages[rows])
+        np.testing.assert_array_equal(singles, is_chosen.singles[rows])
 
 
 COUNTS = np.array([3, 1, 2, 3, 2])
@@ -58,7 +58,7 @@ CHOSEN = {0: [1, 2], 2: [0], 3: [0, 2], 4: [1]}
 """Columns of the selected trials by row. Row 1 has none."""
 
 
-def shown() -> Trials:
+def presented_trials() -> Trials:
     """Make five stimuli with up to three trials. Absent trials are NaN, so that using
     them is seen.
     """
@@ -67,22 +67,27 @@ def shown() -> Trials:
     single[~is_there] = np.nan
     onset_s = np.where(is_there, random.permutation(15).reshape(5, 3), np.nan)
     numbers = np.where(is_there, random.integers(0, 9, (5, 3)), -1)
-    known = {
+    fields = {
         "sessions": numbers.astype(np.int8),
         "runs": numbers.astype(np.int16),
         "onset_s": onset_s,
     }
     return make_trials(
-        3, single, np.arange(10, 15), ("P7", "Oz"), 100.0, COUNTS, **known
+        3, single, np.arange(10, 15), ("P7", "Oz"), 100.0, COUNTS, **fields
     )
 
 
 def test_selected_trials_are_averaged_and_empty_stimuli_left_out():
-    trials = shown()
+    trials = presented_trials()
 
-    chosen = trials.choose(IS_CHOSEN[np.arange(3) < COUNTS[:, None]])
+    chosen_trials = trials.choose(IS_CHOSEN[np.arange(3) < COUNTS[:, None]])
 
-    assert chosen.stimulus.tolist() == [10, 12, 13, 14] and chosen.counts.tolist() == [
+    assert chosen_trials.stimulus.tolist() == [
+        10,
+        12,
+        13,
+        14,
+    ] and chosen_trials.counts.tolist() == [
         2,
         1,
         2,
@@ -92,5 +97,5 @@ def test_selected_trials_are_averaged_and_empty_stimuli_left_out():
         trials.as_repetitions()[row, chosen_rows].mean(0)
         for row, chosen_rows in CHOSEN.items()
     ]
-    np.testing.assert_allclose(chosen.averages, by_hand, atol=1e-6)
-    assert chosen.averages.dtype == chosen.singles.dtype == np.float32
+    np.testing.assert_allclose(chosen_trials.averages, by_hand, atol=1e-6)
+    assert chosen_trials.averages.dtype == chosen_trials.singles.dtype == np.float32

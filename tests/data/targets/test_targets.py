@@ -101,14 +101,14 @@ def test_online_targets_of_several_outputs_take_one_forward_pass():
     passes = []
     group.network.module.register_forward_hook(lambda *_: passes.append(1))
 
-    found = online.gather(np.array([2, 0]))
+    gathered = online.gather(np.array([2, 0]))
 
     assert len(passes) == 1 and online.groups == [group]
     for config in configs:
         encoder = config.build()
         views = torch.stack([encoder.preprocess(pictures[row]) for row in (2, 0)])
         with torch.no_grad():
-            torch.testing.assert_close(found[config.name], encoder.module(views))
+            torch.testing.assert_close(gathered[config.name], encoder.module(views))
     assert {len(shape) for shape in online.shapes.values()} == {1, 2}
 
 
@@ -119,7 +119,7 @@ def test_each_row_takes_the_alternative_that_is_named(tmp_path, on_device):
     source = StoreTargets.from_store(several_store, ALONE.device, on_device, [store])
     assert source.shape == (5,) and source.alternatives == 4
 
-    found = source.gather(np.array([1, 0, 5, 5]), torch.tensor([2, 0, 3, 1]))
+    gathered = source.gather(np.array([1, 0, 5, 5]), torch.tensor([2, 0, 3, 1]))
 
     expected = [
         several_store.embedding[1, 2],
@@ -127,5 +127,5 @@ def test_each_row_takes_the_alternative_that_is_named(tmp_path, on_device):
         store.embedding[5],
         several_store.embedding[5, 1],
     ]
-    assert np.array_equal(found, np.stack(expected))
+    assert np.array_equal(gathered, np.stack(expected))
     assert np.array_equal(source.gather(np.array([4])), several_store.embedding[[4], 0])

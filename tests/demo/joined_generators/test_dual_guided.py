@@ -110,13 +110,14 @@ def test_each_stream_determines_the_object(
         generator = versatile_diffusion.Config(
             source=str(folder), text_share=share
         ).build()
-        right = generate(generator, Conditioning(**conditions), 1.0)
-        wrong = generate(
+        matching = generate(generator, Conditioning(**conditions), 1.0)
+        differing = generate(
             generator,
             Conditioning(**{**conditions, name: conditions[name].roll(1, 0)}),
             1.0,
         )
 
         assert (
-            correlation(right, demo_pictures) > correlation(wrong, demo_pictures) + 0.1
+            correlation(matching, demo_pictures)
+            > correlation(differing, demo_pictures) + 0.1
         ), name

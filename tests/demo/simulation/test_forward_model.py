@@ -66,21 +66,23 @@ def test_the_signal_decodes_the_picture_only_after_its_onset(features):
 
 def test_voxels_have_a_row_for_each_shown_trial() -> None:
     dataset = demo.Config(space="voxels", subjects=2, noise=0.5).build(Paths())
-    first, second = (dataset.recording(subject, "test") for subject in (1, 2))
+    first_recording, second = (dataset.recording(subject, "test") for subject in (1, 2))
 
     assert (
         dataset.name == "demo-noise-0.5"
         and dataset.recorded_as == "demo-noise-0.5-voxels"
     )
-    assert len(first.pictures) == 100 and first.signal.shape[2] == 1
-    assert set(first.counts) > {15, 16} and first.signal.shape[0] == sum(first.counts)
-    assert first.signal.shape[1] != second.signal.shape[1]
+    assert len(first_recording.pictures) == 100 and first_recording.signal.shape[2] == 1
+    assert set(first_recording.counts) > {15, 16} and first_recording.signal.shape[
+        0
+    ] == sum(first_recording.counts)
+    assert first_recording.signal.shape[1] != second.signal.shape[1]
     assert (
-        isinstance(first.space, Voxels)
-        and {"V1", "FFA", "early"} <= first.space.regions.keys()
+        isinstance(first_recording.space, Voxels)
+        and {"V1", "FFA", "early"} <= first_recording.space.regions.keys()
     )
     assert (
-        "no brain was recorded" in first.provenance["simulated"]
+        "no brain was recorded" in first_recording.provenance["simulated"]
         and dataset.is_simulated
     )
-    assert np.asarray(first.signal).all()
+    assert np.asarray(first_recording.signal).all()

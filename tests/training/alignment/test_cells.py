@@ -25,13 +25,13 @@ def list_cells(recipe: Recipe) -> list[Cell]:
 
 
 def test_a_mode_decides_who_is_trained_on_and_tested_on():
-    alone = {f"sub-0{n}_seed-7": ((n,), (n,)) for n in (1, 2, 3)}
+    cells_alone = {f"sub-0{n}_seed-7": ((n,), (n,)) for n in (1, 2, 3)}
     left_out = {f"sub-0{n}_seed-7": (tuple({1, 2, 3} - {n}), (n,)) for n in (1, 2, 3)}
     for overrides, expected in (
-        (["mode=intra"], alone),
+        (["mode=intra"], cells_alone),
         (["mode=inter"], left_out),
         (["mode=joint"], {"all_seed-7": ((1, 2, 3), (1, 2, 3))}),
-        (["mode=finetune"], alone),
+        (["mode=finetune"], cells_alone),
         (
             ["mode=inter", "subjects=2", "trained_on=1-2"],
             {"sub-02_seed-7": ((1,), (2,))},
@@ -145,9 +145,10 @@ def test_contradictory_heads_terms_and_voxel_sets_are_refused() -> None:
         with pytest.raises(RecipeError, match=message) as caught:
             resolve(*overrides)
         assert caught.value.hint
-    used = "{early: V1 | V2, spatial: early, semantic: higher - early}"
+    voxel_sets = "{early: V1 | V2, spatial: early, semantic: higher - early}"
     assert (
-        len(resolve("backbone.kind=havir", f"{split}={used}").signal.region_split) == 3
+        len(resolve("backbone.kind=havir", f"{split}={voxel_sets}").signal.region_split)
+        == 3
     )
 
 

@@ -40,7 +40,7 @@ def state_of(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
     }
 
 
-def written(state: dict[str, Tensor], path: Path) -> Path:
+def write_checkpoint(state: dict[str, Tensor], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"epoch": 3, "model_state_dict": state}, path)
     return path
@@ -92,7 +92,7 @@ SHARED = state_of(
 
 
 def test_mindeye1s_low_level_is_a_decoder_of_latents(tmp_path: Path) -> None:
-    layout, state = read_checkpoint(written(LOW, tmp_path / "x_subj05_y/last.pth"))
+    layout, state = read_checkpoint(write_checkpoint(LOW, tmp_path / "x_subj05_y/last.pth"))
     assert layout.spec == SignalSpec((), 1, (5,), (9,))
     # two of three stages double a side of 4
     assert layout.heads == {"latent": Head((4, 16, 16), "vd-vae")}
@@ -107,13 +107,13 @@ def test_mindeye1s_low_level_is_a_decoder_of_latents(tmp_path: Path) -> None:
     assert layout.encoders == {"vd-vae": "vd-vae"}
     assert layout.retrieval_heads == ("latent",)
     attention = "backbone.structural.upsampler.mid_block.attentions.0"
-    for name, old in (
+    for name, old_text in (
         ("backbone.inputs.spatial.5.0.weight", "lin0.0.weight"),
         ("backbone.structural.lin1.weight", "lin1.weight"),
         (f"{attention}.to_q.weight", f"{attention[20:]}.query.weight"),
         (f"{attention}.to_out.0.bias", f"{attention[20:]}.proj_attn.bias"),
     ):
-        assert torch.equal(state[name], LOW[old])
+        assert torch.equal(state[name], LOW[old_text])
     assert len(state) == len(LOW) - 1
 
 
@@ -123,7 +123,7 @@ def test_mindeye1s_high_level_is_of_image_tokens(tmp_path: Path) -> None:
         f"module.voxel2clip.{name}": value for name, value in HIGH.items()
     }
     whole_values_by_name["module.net.weight"] = torch.ones(2)
-    path = written(whole_values_by_name, tmp_path / "prior_final_subj2/last.pth")
+    path = write_checkpoint(whole_values_by_name, tmp_path / "prior_final_subj2/last.pth")
     layout, state = read_checkpoint(path)
     assert layout.spec == SignalSpec((), 1, (2,), (9,))
     tokens = Head((3, 7), "vd-image")
@@ -147,7 +147,7 @@ def test_mindeye1s_high_level_is_of_image_tokens(tmp_path: Path) -> None:
 
 
 def test_mindeye2s_model_has_a_ridge_of_each_person(tmp_path: Path) -> None:
-    path = written(SHARED, tmp_path / "multisubject_subj03_hypatia/last.pth")
+    path = write_checkpoint(SHARED, tmp_path / "multisubject_subj03_hypatia/last.pth")
     layout, state = read_checkpoint(path)
     people = (1, 2, 4, 5, 6, 7, 8)
     assert layout.spec == SignalSpec((), 1, people, tuple(range(20, 27)))
@@ -177,7 +177,7 @@ def test_mindeye2s_model_has_a_ridge_of_each_person(tmp_path: Path) -> None:
 def test_neurons_files_are_of_clips_and_chosen_by_the_test(tmp_path: Path) -> None:
     shared_targets = {name: SHARED[name] for name in SHARED if "ridge" not in name}
     shared_targets["ridge.linears.0.weight"] = torch.ones(6, 8)
-    path = written(
+    path = write_checkpoint(
         shared_targets,
         tmp_path / "exp_1/subj_03/checkpoints/brain_model_last.pth",
     )
@@ -204,15 +204,15 @@ def test_the_path_says_whose_voxels_a_file_takes(tmp_path: Path) -> None:
         with pytest.raises(BrainhiveError):
             find_subjects(tmp_path / name)
     # which was tuned to one person after a training on all others
-    tuned = written(SHARED, tmp_path / "final_subj01_pretrained_40sess/last.pth")
-    assert describe_history(tuned).people == {"nsd": everybody}
+    tuned_path = write_checkpoint(SHARED, tmp_path / "final_subj01_pretrained_40sess/last.pth")
+    assert describe_history(tuned_path).people == {"nsd": everybody}
 
 
 def test_checkpoints_and_whole_models_are_told_from_others(tmp_path: Path) -> None:
     for number, (state, is_whole) in enumerate(
         ((LOW, True), (SHARED, True), ({"net.weight": torch.ones(2)}, False))
     ):
-        path = written(state, tmp_path / f"{number}.pth")
+        path = write_checkpoint(state, tmp_path / f"{number}.pth")
         assert is_checkpoint(path) and holds_model(path) == is_whole
     (tmp_path / "a.pt").touch()
     (tmp_path / "a.bin").touch()
@@ -221,9 +221,9 @@ def test_checkpoints_and_whole_models_are_told_from_others(tmp_path: Path) -> No
 
 
 def test_retrieval_compares_the_named_head_token_or_only_head() -> None:
-    def compared(names: tuple[str, ...], named: tuple[str, ...] = ()) -> Any:
+    def compared(names: tuple[str, ...], named_heads: tuple[str, ...] = ()) -> Any:
         heads = {name: HEADS[name] for name in names}
-        return Layout(SPEC, heads, {}, retrieval_heads=named).compared_heads
+        return Layout(SPEC, heads, {}, retrieval_heads=named_heads).compared_heads
 
     assert compared(("text", "token", "image")) == ("token",)
     assert compared(("text",)) == ("text",)
@@ -307,10 +307,10 @@ def test_sizes_of_upstreams_models_are_in_their_weights() -> None:
 
 
 def test_atms_shared_token_is_the_last_row_of_its_table() -> None:
-    above = "brain_model__backbone__encoder__enc_embedding__subject_embedding__"
+    table_name = "brain_model__backbone__encoder__enc_embedding__subject_embedding__"
     table, shared = (
-        f"{above}subject_embedding__weight",
-        f"{above}shared_embedding",
+        f"{table_name}subject_embedding__weight",
+        f"{table_name}shared_embedding",
     )
     upstream = upstream_state(**{table: (3, 4), shared: (1, 4)})
     config = {**UPSTREAM, "brain_backbone": "atm"}

@@ -62,35 +62,35 @@ def test_a_saved_aligner_comes_back_the_same(tmp_path: Path) -> None:
         created_aligner = Aligner(layout).eval()
         created_aligner.losses = {"0.logit_scale": torch.tensor(1.5)}
         created_aligner.save(tmp_path / str(number))
-        found = aligner.load(tmp_path / str(number))
+        loaded = aligner.load(tmp_path / str(number))
         assert (
-            found.layout == layout
-            and not found.training
-            and found.losses == created_aligner.losses
+            loaded.layout == layout
+            and not loaded.training
+            and loaded.losses == created_aligner.losses
         )
         torch.testing.assert_close(
-            found.encode_signal(signal, subject),
+            loaded.encode_signal(signal, subject),
             created_aligner.encode_signal(signal, subject),
         )
         torch.testing.assert_close(
-            found.encode_image(embeddings), created_aligner.encode_image(embeddings)
+            loaded.encode_image(embeddings), created_aligner.encode_image(embeddings)
         )
         assert (
-            found.encode_signal(signal).shape
-            == found.encode_image(embeddings).shape
+            loaded.encode_signal(signal).shape
+            == loaded.encode_image(embeddings).shape
             == (3, 8)
         )
 
 
 def test_a_damaged_model_folder_is_one_clear_error(folder: Path) -> None:
     content, damaged = (folder / "config.json").read_text(), []
-    for old, new, pattern in (
+    for old_text, new_text, pattern in (
         ('"format": 8', '"format": "x"', r"config\.json: format: "),
         ("        8\n", "        16\n", r"has shape "),
         ("brain_mlp", "brain_mlp_9", "brain_mlp_9"),
     ):
-        assert old in content
-        (folder / "config.json").write_text(content.replace(old, new))
+        assert old_text in content
+        (folder / "config.json").write_text(content.replace(old_text, new_text))
         with pytest.raises(BrainhiveError, match=pattern) as caught:
             aligner.load(folder)
         damaged.append(caught.value)
@@ -114,7 +114,7 @@ def test_heads_of_any_shape_are_predicted_and_compared_flattened() -> None:
     )
     decoded = model.decode(torch.randn(3, 2, 10), None, [1, 2, 3])
 
-    assert {name: tuple(each.shape) for name, each in predicted.items()} == {
+    assert {name: tuple(prediction.shape) for name, prediction in predicted.items()} == {
         "token": (3, 8),
         "latent": (3, 2, 3, 3),
     }
@@ -129,13 +129,13 @@ def test_signals_of_each_subjects_own_width_are_taken(tmp_path: Path) -> None:
     layout = replace(LAYOUT, spec=VOXELS, backbone={"kind": "voxel_ridge", "hidden": 8})
     created_aligner = Aligner(layout).eval()
     created_aligner.save(tmp_path)
-    found = aligner.load(tmp_path)
+    loaded = aligner.load(tmp_path)
 
-    assert found.layout == layout
+    assert loaded.layout == layout
     for subject, width in enumerate(VOXELS.widths):
         signal, index = torch.randn(3, width, 1), torch.full((3,), subject)
         torch.testing.assert_close(
-            found.encode_signal(signal, index),
+            loaded.encode_signal(signal, index),
             created_aligner.encode_signal(signal, index),
         )
     with pytest.raises(
@@ -174,7 +174,7 @@ def test_the_cosine_of_joined_heads_is_the_mean_of_theirs() -> None:
     model, generator = Aligner(layout), torch.Generator().manual_seed(0)
     for parameter in model.means.values():
         parameter.data = torch.randn(parameter.shape, generator=generator)
-    left, right = (
+    left_cosine, right_cosine = (
         {
             name: torch.randn(5, *head.shape, generator=generator)
             for name, head in heads.items()
@@ -183,14 +183,14 @@ def test_the_cosine_of_joined_heads_is_the_mean_of_theirs() -> None:
     )
 
     cosine_similarity = torch.cosine_similarity(
-        model.join_heads(left), model.join_heads(right)
+        model.join_heads(left_cosine), model.join_heads(right_cosine)
     )
 
     for row in range(5):
         cosine_similarities = [
             torch.cosine_similarity(
-                (left[name][row] - model.means[name]).flatten(),
-                (right[name][row] - model.means[name]).flatten(),
+                (left_cosine[name][row] - model.means[name]).flatten(),
+                (right_cosine[name][row] - model.means[name]).flatten(),
                 0,
             )
             for name in heads
@@ -201,12 +201,12 @@ def test_the_cosine_of_joined_heads_is_the_mean_of_theirs() -> None:
     # one head is compared as it is, without its mean
     single_aligner = Aligner(replace(layout, retrieval_heads=("two",)))
     single_aligner.load_state_dict(model.state_dict())
-    expected = (left["two"] - model.means["two"]).flatten(1)
-    torch.testing.assert_close(single_aligner.join_heads(left), expected)
+    expected = (left_cosine["two"] - model.means["two"]).flatten(1)
+    torch.testing.assert_close(single_aligner.join_heads(left_cosine), expected)
     plain_aligner = Aligner(
         replace(layout, similarity="cosine", retrieval_heads=("one",))
     )
-    torch.testing.assert_close(plain_aligner.join_heads(left), left["one"])
+    torch.testing.assert_close(plain_aligner.join_heads(left_cosine), left_cosine["one"])
 
 
 def encoded(model: Aligner) -> tuple[Tensor, Tensor]:
@@ -297,14 +297,14 @@ def test_a_model_is_told_from_a_run_by_its_files(folder: Path) -> None:
 
 def test_weights_have_the_name_of_here_or_of_upstream(folder: Path) -> None:
     model = aligner.load(folder)
-    first, second = WEIGHT_FILES
-    (folder / first).rename(folder / second)
-    found = aligner.load(folder)
-    assert found.state_dict().keys() == model.state_dict().keys()
+    first_name, second = WEIGHT_FILES
+    (folder / first_name).rename(folder / second)
+    loaded = aligner.load(folder)
+    assert loaded.state_dict().keys() == model.state_dict().keys()
     (folder / second).unlink()
     with pytest.raises(MissingData) as caught:
         aligner.load(folder)
-    assert first in caught.value.message
+    assert first_name in caught.value.message
     for path in (None, 3, torch.zeros(9, 99)):
         with pytest.raises(RecipeError) as refused:
             aligner.load(path)  # type: ignore[arg-type]
@@ -327,6 +327,6 @@ def test_a_folder_without_a_record_has_an_empty_history(
 def test_heads_to_compare_are_those_of_the_model() -> None:
     with pytest.raises(RecipeError):
         Aligner(replace(TWO, retrieval_heads=("token", "absent")))
-    seen = {"token": torch.ones(2, 8)}
+    known_targets = {"token": torch.ones(2, 8)}
     with pytest.raises(BrainhiveError):
-        Aligner(replace(TWO, retrieval_heads=("token", "latent"))).join_heads(seen)
+        Aligner(replace(TWO, retrieval_heads=("token", "latent"))).join_heads(known_targets)

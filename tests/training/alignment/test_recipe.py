@@ -93,17 +93,17 @@ def test_epochs_scale_the_stages_of_a_training() -> None:
 
 
 def test_the_start_of_a_training_is_that_of_its_first_stage() -> None:
-    later = [{"epochs": 1}, {"epochs": 1, "start_from": {"backbone": "b"}}]
+    later_stages = [{"epochs": 1}, {"epochs": 1, "start_from": {"backbone": "b"}}]
     for train, expected in (
         (Train(), [{}]),
         (Train(start_from="a"), [{"": "a"}]),
         (Train(stages=TWO_STAGES), [{"": "a"}, {}]),
-        (Train(stages=later, start_from="a"), [{"": "a"}, {"backbone": "b"}]),
+        (Train(stages=later_stages, start_from="a"), [{"": "a"}, {"backbone": "b"}]),
     ):
         assert train.starts == expected
     with pytest.raises(ValidationError):
         Train(stages=TWO_STAGES, start_from="b")
-    pinned = Train(stages=later, start_from="a").pin_starts({"a": "A", "b": "B"})
+    pinned = Train(stages=later_stages, start_from="a").pin_starts({"a": "A", "b": "B"})
     assert pinned.starts == [{"": "A"}, {"backbone": "B"}]
     assert Train(start_from="a").pin_starts({"b": "B"}).starts == [{"": "a"}]
     assert Train().pin_starts({"b": "B"}).starts == [{}]
@@ -203,11 +203,11 @@ def test_a_ridge_is_the_usual_model_of_few_pictures() -> None:
 
 
 def test_a_recipe_that_says_how_to_train_keeps_its_way(home: Path) -> None:
-    few = {"dataset": {"kind": "categories", "names": ["cat", "dog"]}}
+    few_fields = {"dataset": {"kind": "categories", "names": ["cat", "dog"]}}
     for fields in (
-        few | {"backbone": "nice"},
-        few | {"mode": "finetune"},
-        few | {"train": {"epochs": 3}},
+        few_fields | {"backbone": "nice"},
+        few_fields | {"mode": "finetune"},
+        few_fields | {"train": {"epochs": 3}},
         {"dataset": "demo"},
         {"dataset": "no such"},
         ["no mapping"],
@@ -291,9 +291,9 @@ def test_signals_are_mixed_in_one_way_at_a_moment() -> None:
     assert find_mixing(terms, 2) == (0.3, 1.0)
     assert find_mixing(terms, 5) == (0.0, 1.0)
     assert find_mixing([terms[2], term(loss_of=0)], 0) == (0.3, 1.0)
-    for other in (mixing(0.3), mixing(0.2, 0.6)):
+    for other_mixing in (mixing(0.3), mixing(0.2, 0.6)):
         with pytest.raises(RecipeError):
-            find_mixing([terms[0], term(other)], 1)
+            find_mixing([terms[0], term(other_mixing)], 1)
 
 
 CAPTIONED = "terms=[{prediction: token}, {prediction: token, target: captions}]"
@@ -391,14 +391,14 @@ def test_folds_make_cells_of_their_own(home: Path) -> None:
     # the second person has no third run
     for subject, runs in ((1, 3), (2, 2)):
         signal = np.random.default_rng(subject).normal(size=(4 * runs, 2, 5))
-        shown = ["cat", "dog"] * (2 * runs)
-        run = np.arange(len(signal)) // 4
-        api.store_trials(signal, shown, dataset, subject, run=run, **axes)
+        picture_names = ["cat", "dog"] * (2 * runs)
+        run_numbers = np.arange(len(signal)) // 4
+        api.store_trials(signal, picture_names, dataset, subject, run=run_numbers, **axes)
     dataset["holdout"] = {"by": "runs", "folds": 3}
-    own = {"dataset": dataset, "seeds": [1, 2]}
+    own_fields = {"dataset": dataset, "seeds": [1, 2]}
 
     def cells(mode: str) -> list[Cell]:
-        recipe = Recipe.resolve("train-align", None, own | {"mode": mode}, [])
+        recipe = Recipe.resolve("train-align", None, own_fields | {"mode": mode}, [])
         return list_cells(recipe, recipe.dataset.build(recipe.paths))
 
     joint = cells("joint")
@@ -414,7 +414,7 @@ def test_folds_make_cells_of_their_own(home: Path) -> None:
     assert len(cells("intra")) == 2 * 5
     with pytest.raises(RecipeError):
         cells("inter")
-    own["train"] = {"selection": "test"}
+    own_fields["train"] = {"selection": "test"}
     with pytest.raises(RecipeError):
         cells("joint")
 

@@ -41,8 +41,8 @@ def finished(
     run_folder.write_text("recipe.yaml", created_recipe.to_yaml())
     (run_folder.path / "cells/sub-01_seed-42/model").mkdir(parents=True)
     run_folder.write_json("metrics.json", Measurements().as_dict())
-    then = time.time() - 60 * minutes_ago - 1
-    os.utime(run_folder.path / "metrics.json", (then, then))
+    modified_s = time.time() - 60 * minutes_ago - 1
+    os.utime(run_folder.path / "metrics.json", (modified_s, modified_s))
     return run_folder
 
 
@@ -78,8 +78,8 @@ def test_the_default_is_the_newest_run_on_the_data_set(
     ) as caught:
         open_model(None, Paths(), meg)
     assert caught.value.hint == "brainhive train-align --dataset things-meg"
-    tuned = finished(home, "nsd-finetune-1", 1, "papers/mindeye2-1h")
-    assert open_model(None, Paths()).folder.path == tuned.path
+    tuned_run = finished(home, "nsd-finetune-1", 1, "papers/mindeye2-1h")
+    assert open_model(None, Paths()).folder.path == tuned_run.path
     assert find_reference(None, Paths(), may_be_finetuned=False).path == neurons.path
 
 
@@ -87,8 +87,8 @@ def test_a_cell_is_named_by_its_name_or_is_the_only_one(
     home: Path, neurons: RunFolder
 ) -> None:
     reference = find_reference(neurons.path.name, Paths())
-    first = neurons.path / "cells/sub-01_seed-42/model"
-    assert find_model(reference, "sub-01_seed-42") == find_model(reference) == first
+    first_model = neurons.path / "cells/sub-01_seed-42/model"
+    assert find_model(reference, "sub-01_seed-42") == find_model(reference) == first_model
     with pytest.raises(RecipeError, match="sub-09_seed-1"):
         find_model(reference, "sub-09_seed-1")
     (neurons.path / "cells/sub-02_seed-42/model").mkdir(parents=True)
@@ -143,13 +143,13 @@ def test_a_tuned_recipe_has_an_objective_of_its_own_or_its_runs() -> None:
 
     term = {"prediction": "token", "loss": "mse"}
     training = recipe(terms=[term], dim=8, backbone="nice", train={"epochs": 3})
-    tuned = copy_training_keys(recipe(mode="finetune", train={"epochs": 2}), training)
-    assert tuned.terms == training.terms and tuned.dim == 8
-    assert (tuned.backbone.kind, tuned.train.epochs) == ("nice", 2)
-    assert tuned.mode == "finetune"
-    other = {"prediction": "token", "loss": "clip"}
+    tuned_fields = copy_training_keys(recipe(mode="finetune", train={"epochs": 2}), training)
+    assert tuned_fields.terms == training.terms and tuned_fields.dim == 8
+    assert (tuned_fields.backbone.kind, tuned_fields.train.epochs) == ("nice", 2)
+    assert tuned_fields.mode == "finetune"
+    other_term = {"prediction": "token", "loss": "clip"}
     assert (
-        copy_training_keys(recipe(terms=[other]), training).terms[0].loss.kind == "clip"
+        copy_training_keys(recipe(terms=[other_term]), training).terms[0].loss.kind == "clip"
     )
     assert copy_training_keys(recipe(loss="mse"), training).terms == []
 

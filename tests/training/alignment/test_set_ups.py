@@ -48,8 +48,8 @@ def test_settings_that_nothing_reads_are_left_out() -> None:
     assert "loss.kind" not in terms and terms["terms"][0]["prediction"] == "token"
     heads = described("heads={a: clip-h14}")
     assert not [key for key in heads if key.startswith("fuser")]
-    tuned = described("mode=finetune", "finetune.share=0.5")
-    assert tuned["finetune.share"] == 0.5
+    tuned_settings = described("mode=finetune", "finetune.share=0.5")
+    assert tuned_settings["finetune.share"] == 0.5
 
 
 def test_without_validation_the_last_epoch_is_kept() -> None:
@@ -97,8 +97,8 @@ def test_signals_are_described_over_all_subjects() -> None:
     assert describe_signals([]) == {}
     preparation = {"band_hz": [1, 40], "inner": {"a": 1}}
     provenance = {"preparation": preparation, "dtype": "f4", "other": 3}
-    first = replace(sensors([2, 3]), unit="µV", provenance=provenance)
-    assert describe_signals([first, sensors([1, 4])]) == {
+    first_spec = replace(sensors([2, 3]), unit="µV", provenance=provenance)
+    assert describe_signals([first_spec, sensors([1, 4])]) == {
         "channels": ["P7", "Oz"],
         "window_ms": [0.0, 50.0],
         "rate_hz": 100.0,

@@ -184,13 +184,13 @@ def test_losses_and_gradients_do_not_depend_on_bfloat16_networks() -> None:
             + torch.randn(32, *shape, generator=random) / 2
         )
         objective = Objective([Term(prediction="head", loss=loss)])
-        found = []
+        losses_of_types = []
         for is_mixed in (False, True):
             noise = 3 * torch.randn(target.shape, generator=random.manual_seed(1))
             predicted = (target + noise).requires_grad_()
             with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
                 value = objective({"head": predicted}, {"head": target}, LossContext())
             value.backward()
-            found.append(predicted.grad)
+            losses_of_types.append(predicted.grad)
 
-        assert (found[1] - found[0]).norm() < 1e-4 * found[0].norm(), loss
+        assert (losses_of_types[1] - losses_of_types[0]).norm() < 1e-4 * losses_of_types[0].norm(), loss

@@ -83,26 +83,31 @@ def make(
     ] * repetitions
     splits = (["train"] * train + ["test"] * test) * repetitions
     responses = random.normal(size=(train + test, VOXELS))
-    held = {}
+    held_rows = {}
     for session in range(1, sessions + 1):
         values = np.tile(responses, (repetitions, 1)) + noise * random.normal(
             size=(len(names), VOXELS)
         )
         runs = np.repeat(np.arange(repetitions), train + test)
-        held[session] = [(session * values + 5).astype(np.float32), names, splits, runs]
-    return InMemory(Steps(**keys), held=held)
+        held_rows[session] = [
+            (session * values + 5).astype(np.float32),
+            names,
+            splits,
+            runs,
+        ]
+    return InMemory(Steps(**keys), held=held_rows)
 
 
 def change(betas: InMemory, split: str, session: int = 1) -> InMemory:
     """Give all trials of a split other values."""
     values, names, splits, runs = betas.held[session]
     random = np.random.default_rng(9)
-    other = np.where(
+    changed = np.where(
         (np.array(splits) == split)[:, None], random.normal(3, 7, values.shape), values
     )
     return replace(
         betas,
-        held={**betas.held, session: [other.astype(np.float32), names, splits, runs]},
+        held={**betas.held, session: [changed.astype(np.float32), names, splits, runs]},
     )
 
 
@@ -197,18 +202,18 @@ def test_the_noise_ceiling_equals_nsd_with_unequal_repetitions(
         [row for row in range(len(names)) if row % 7 or splits[row] == "test"]
     )
     rows = rows[~np.isin(np.array(names)[rows], ["a3", "a4"]) | (rows < 36)]
-    picked = [
+    selected_rows = [
         values[rows],
         [names[row] for row in rows],
         [splits[row] for row in rows],
         runs[rows],
     ]
-    recordings = replace(betas, held={1: picked}).prepare(tmp_path)
+    recordings = replace(betas, held={1: selected_rows}).prepare(tmp_path)
 
-    is_train = np.array(picked[2]) == "train"
+    is_train = np.array(selected_rows[2]) == "train"
     scored, array = (
-        picked[0][is_train].astype(np.float64),
-        np.array(picked[1])[is_train],
+        selected_rows[0][is_train].astype(np.float64),
+        np.array(selected_rows[1])[is_train],
     )
     scored = (scored - scored.mean(0)) / scored.std(0)
     trials = [scored[array == name] for name in np.unique(array)]
@@ -231,11 +236,14 @@ def test_only_repetitions_of_training_pictures_choose_voxels(tmp_path):
     np.testing.assert_array_equal(recordings["train"].space.maps["ncsnr"], ncsnr[best])
     assert recordings["train"].provenance["voxels"]["chosen_by_training_stimuli"] == 30
 
-    other = change(change(betas, "test"), "test", 2).prepare(tmp_path / "other")
+    changed_test = change(change(betas, "test"), "test", 2).prepare(tmp_path / "other")
     np.testing.assert_array_equal(
-        other["train"].signal[:], recordings["train"].signal[:]
+        changed_test["train"].signal[:], recordings["train"].signal[:]
     )
-    assert other["test"].space.maps.keys() == other["train"].space.maps.keys()
+    assert (
+        changed_test["test"].space.maps.keys()
+        == changed_test["train"].space.maps.keys()
+    )
 
 
 def test_a_least_ratio_keeps_the_voxels_that_reach_it(tmp_path):
@@ -260,12 +268,12 @@ def test_too_few_repeated_training_pictures_choose_no_voxels(tmp_path):
 
 
 def test_missing_pictures_are_not_replaced_by_equal_file_names():
-    listed = {"train": ["cat/01", "cat/02"], "test": ["tree/oak"]}
+    listed_names = {"train": ["cat/01", "cat/02"], "test": ["tree/oak"]}
     stimuli = SimpleNamespace(
         name="mine",
         are_categories=False,
-        splits=list(listed),
-        images=lambda split: SimpleNamespace(image_ids=listed[split]),
+        splits=list(listed_names),
+        images=lambda split: SimpleNamespace(image_ids=listed_names[split]),
     )
     pictures = list_pictures(stimuli)
     names = [

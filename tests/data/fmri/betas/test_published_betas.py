@@ -136,9 +136,9 @@ def test_laions_split_files_say_which_pictures_are_in_test(
     }
 
     pictures = laion_fmri.LaionFmriPictures(pool=pool, split=split)
-    found, path = pictures.read_split(tmp_path)
+    test_ids, path = pictures.read_split(tmp_path)
 
-    assert found == expected
+    assert test_ids == expected
     assert path == tmp_path / f"splits/{pool}/{split}.json"
 
 
@@ -152,10 +152,10 @@ def test_laion_betas_match_their_pictures_without_edge_voxels(
     )
     # all sessions are needed by default
     folder = home / "data/laion-fmri/derivatives/glmsingle-tedana/sub-01"
-    first = folder / "ses-01"
-    first.rename(folder / "moved")
+    first_session = folder / "ses-01"
+    first_session.rename(folder / "moved")
     assert "ses-01" in prepare("laion-fmri", code=3)
-    (folder / "moved").rename(first)
+    (folder / "moved").rename(first_session)
     # whose rows may stand in any order
     for path in (home / "data/laion-fmri").rglob("*_trials.tsv"):
         head, *rows = path.read_text().splitlines()
@@ -254,7 +254,7 @@ def test_laions_pictures_are_rows_of_their_table_with_captions(home, laion) -> N
 
 
 @pytest.fixture
-def things(home: Path) -> np.ndarray:
+def things_trials(home: Path) -> np.ndarray:
     """Write 2 sessions of 11 trials, and return the responses [V, trials]."""
     root = home / "data/things-fmri"
     pictures = [
@@ -265,11 +265,11 @@ def things(home: Path) -> np.ndarray:
     for level, picture in enumerate(pictures):
         paint(root / f"images/{picture}.jpg", 20 * level)
     paint(root / "images/dog/dog_13s.jpg", 250)  # of THINGS, and never shown
-    trials = [(s, place) for s in (1, 2) for place in [*range(9), 2, 2]]
+    trials = [(s, row) for s in (1, 2) for row in [*range(9), 2, 2]]
     rows = []
-    for number, (session, place) in enumerate(trials):
-        concept, _, name = pictures[place].partition("/")
-        kind = "test" if place == 2 else "train"  # dog_12s
+    for number, (session, row) in enumerate(trials):
+        concept, _, name = pictures[row].partition("/")
+        kind = "test" if row == 2 else "train"  # dog_12s
         rows.append([kind, session, 1 + number % 2, 1, number, f"{name}.jpg", concept])
     columns = (
         "trial_type",
@@ -314,18 +314,23 @@ def things(home: Path) -> np.ndarray:
     return betas
 
 
-def test_things_responses_match_their_trials(home, things, recorded) -> None:
-    shown = prepare("things-fmri", "--check")
-    assert "session 1–2: 4 training trials of concepts that test pictures show" in shown
+def test_things_responses_match_their_trials(home, things_trials, recorded) -> None:
+    check_output = prepare("things-fmri", "--check")
+    assert (
+        "session 1–2: 4 training trials of concepts that test pictures show"
+        in check_output
+    )
     prepare("things-fmri")
     train, test = (stored(home, "things-fmri", split) for split in ("train", "test"))
     assert list(test.pictures) == ["dog_12s"] and test.unit == "z-score"
     np.testing.assert_allclose(
-        trials_of(test, "dog_12s"), things[:, [2, 9, 10, 13, 20, 21]].T, rtol=1e-6
+        trials_of(test, "dog_12s"),
+        things_trials[:, [2, 9, 10, 13, 20, 21]].T,
+        rtol=1e-6,
     )
     assert {name.partition("_")[0] for name in train.image_ids} == {"cat", "axe"}
     np.testing.assert_allclose(
-        trials_of(train, "axe_02s"), things[:, [7, 18]].T, rtol=1e-6
+        trials_of(train, "axe_02s"), things_trials[:, [7, 18]].T, rtol=1e-6
     )
     space: Any = train.space
     assert {"V1", "LO1-prf"} <= set(space.regions) and "subject_id" not in space.regions
@@ -335,7 +340,9 @@ def test_things_responses_match_their_trials(home, things, recorded) -> None:
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_things_columns_whose_names_pandas_pickled_are_in_order(home, things) -> None:
+def test_things_columns_whose_names_pandas_pickled_are_in_order(
+    home, things_trials
+) -> None:
     with h5py.File(
         home / "data/things-fmri/betas_csv/sub-01_ResponseData.h5", "r+"
     ) as file:
@@ -344,11 +351,11 @@ def test_things_columns_whose_names_pandas_pickled_are_in_order(home, things) ->
         group.create_dataset("block0_items", (1,), h5py.vlen_dtype(np.uint8))[0] = (
             np.frombuffer(b"cos\n.", "u1")
         )
-        group["block0_values"] = things
+        group["block0_values"] = things_trials
     prepare("things-fmri")
     np.testing.assert_allclose(
         trials_of(stored(home, "things-fmri", "train"), "axe_02s"),
-        things[:, [7, 18]].T,
+        things_trials[:, [7, 18]].T,
         rtol=1e-6,
     )
 
@@ -386,19 +393,20 @@ def bold5000(
         "abbey2.jpg",
     ]
     names += [f"scene{number}.jpg" for number in range(67)]
-    shown = [*names, *names[:1] * 3, *names[2:3] * 3, *names[5:7]]
-    shown = [shown[place] for place in RANDOM.permutation(len(shown))]
-    volumes = RANDOM.standard_normal((*VOLUME, len(shown))).astype(np.float32)
+    stimuli = [*names, *names[:1] * 3, *names[2:3] * 3, *names[5:7]]
+    stimuli = [stimuli[index] for index in RANDOM.permutation(len(stimuli))]
+    volumes = RANDOM.standard_normal((*VOLUME, len(stimuli))).astype(np.float32)
     inside = RANDOM.random(VOLUME) < 0.6
     nsd_files.save(root / "CSI1_brainmask.nii.gz", inside.astype(np.uint8))
-    for session, part in enumerate((volumes[..., :40], volumes[..., 40:]), 1):
+    for session, volume_part in enumerate((volumes[..., :40], volumes[..., 40:]), 1):
         save_without_origin(
-            root / f"CSI1_GLMbetas-{TYPE_D}_ses-{session:02d}.nii.gz", part
+            root / f"CSI1_GLMbetas-{TYPE_D}_ses-{session:02d}.nii.gz", volume_part
         )
         save_without_origin(
-            root / f"b/CSI1_GLMbetas-TYBEB-FITHRF_ses-{session:02d}.nii.gz", 2 * part
+            root / f"b/CSI1_GLMbetas-TYBEB-FITHRF_ses-{session:02d}.nii.gz",
+            2 * volume_part,
         )
-    (root / "CSI1_imgnames.txt").write_text("\n".join(shown) + "\n")
+    (root / "CSI1_imgnames.txt").write_text("\n".join(stimuli) + "\n")
     for folder, name in (
         ("ImageNet", names[0]),
         ("COCO", names[1]),
@@ -409,20 +417,24 @@ def bold5000(
             root / f"BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli/{folder}/{name}",
             99,
         )
-    return shown, volumes[inside].T
+    return stimuli, volumes[inside].T
 
 
 def test_repeated_pictures_of_bold5000_are_the_test_split(
     home, bold5000, recorded
 ) -> None:
-    shown, volumes = bold5000
+    stimuli, volumes = bold5000
     prepare("bold5000", "preparation.zscore=no")
     for split, name, count in (
         ("test", "abbey1", 4),
         ("test", "n01440764_10110", 4),
         ("train", "abbey2", 1),
     ):
-        rows = [row for row, other in enumerate(shown) if other.startswith(name + ".")]
+        rows = [
+            row
+            for row, stimulus in enumerate(stimuli)
+            if stimulus.startswith(name + ".")
+        ]
         assert len(rows) == count
         np.testing.assert_array_equal(
             trials_of(stored(home, "bold5000", split), name), volumes[rows]
@@ -457,17 +469,17 @@ def test_bold5000_betas_without_an_origin_take_that_of_the_mask(home, bold5000) 
 def test_bold5000_regions_hold_all_trials_of_their_voxels(
     home, bold5000, recorded
 ) -> None:
-    shown, _ = bold5000
+    stimuli, _ = bold5000
     root = home / "data/bold5000"
     folder = root / "BOLD5000_GLMsingle_ROI_betas/py"
     folder.mkdir(parents=True)
     names = [
-        f"{side}{name}"
-        for side in ("LH", "RH")
+        f"{hemisphere}{name}"
+        for hemisphere in ("LH", "RH")
         for name in ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
     ]
     betas = {
-        name: RANDOM.standard_normal((len(shown), 2 + row % 3))
+        name: RANDOM.standard_normal((len(stimuli), 2 + row % 3))
         for row, name in enumerate(names)
     }
     for name, values in betas.items():
@@ -476,7 +488,7 @@ def test_bold5000_regions_hold_all_trials_of_their_voxels(
     assert "no CSI1_brainmask.nii.gz in" in prepare("bold5000", code=3)
     prepare("bold5000", "preparation.form=regions", "preparation.zscore=no")
     test = stored(home, "bold5000", "test")
-    rows = [row for row, name in enumerate(shown) if name == "abbey1.jpg"]
+    rows = [row for row, name in enumerate(stimuli) if name == "abbey1.jpg"]
     expected = np.concatenate([values[rows] for values in betas.values()], axis=1)
     np.testing.assert_allclose(trials_of(test, "abbey1"), expected, rtol=1e-6)
     assert isinstance(test.space, Voxels) and list(test.space.regions) == names
@@ -534,10 +546,10 @@ def test_god_samples_leave_out_immediate_repetitions(home, recorded) -> None:
         "Run": np.ones(9),
     }
     write_bdata(home / "data/god/Subject1.h5", columns, ("dataSet", "metaData"))
-    said = prepare("god", "preparation.zscore=no", "--check")
+    output = prepare("god", "preparation.zscore=no", "--check")
     assert (
-        "1 training samples of the picture before" in said
-        and "1 samples of no picture" in said
+        "1 training samples of the picture before" in output
+        and "1 samples of no picture" in output
     )
     prepare("god", "preparation.zscore=no")
     for split, name, rows in (
@@ -599,7 +611,7 @@ def imagery(home: Path) -> tuple[np.ndarray, list[str], list[str]]:
     blocks, cues = [], []
     for block, count in counts.items():
         blocks += [block] * count
-        cues += [letters[block[3]][one % 6] for one in RANDOM.permutation(count)]
+        cues += [letters[block[3]][number % 6] for number in RANDOM.permutation(count)]
     stored = RANDOM.integers(-900, 900, (*VOLUME, len(blocks))).astype(np.int16)
     x, y, z = np.argwhere(truth.masks["nsdgeneral"] > 0)[1]
     stored[x, y, z] = 7  # a voxel that never varies keeps its place
@@ -630,8 +642,8 @@ def test_imagery_has_the_voxels_of_nsd_z_scored_by_run(home, imagery, recorded) 
         beta = betas[array == block]
         rows = [
             row
-            for row, one in enumerate(zip(blocks, cues, strict=True))
-            if one == (block, cue)
+            for row, trial_code in enumerate(zip(blocks, cues, strict=True))
+            if trial_code == (block, cue)
         ]
         with np.errstate(invalid="ignore"):
             expected = np.nan_to_num((betas[rows] - beta.mean(0)) / beta.std(0))
@@ -657,22 +669,29 @@ def write_imagery_tables(root: Path) -> list[tuple[str, str, str]]:
     """
     folder = root / IMAGERY
     folder.mkdir(parents=True, exist_ok=True)
-    shown = []
-    for run in RUNS:
+    stimuli = []
+    for run_number in RUNS:
         order = RANDOM.permutation(48) % 6 + 1
         rows = [
-            [1, trial, f"{run[3]}{one}", f"{run[3]}_{one}.png"]
-            for trial, one in enumerate(order)
+            [
+                1,
+                trial,
+                f"{run_number[3]}{trial_code}",
+                f"{run_number[3]}_{trial_code}.png",
+            ]
+            for trial, trial_code in enumerate(order)
         ]
-        table = root / f"nsddata/bdata/nsdimagery/nsdimagery_subj01_{run}.tsv"
+        table = root / f"nsddata/bdata/nsdimagery/nsdimagery_subj01_{run_number}.tsv"
         write_table(table, ("SUBJECT", "TRIAL", "CONDITION", "IMAGEFILE"), rows)
         for _, _, condition, picture in rows:
-            shown += [(run, condition, picture)] * (2 if run.startswith("att") else 1)
+            stimuli += [(run_number, condition, picture)] * (
+                2 if run_number.startswith("att") else 1
+            )
     with h5py.File(folder / "betas_nsdimagery.hdf5", "w") as file:
-        file["betas"] = RANDOM.integers(-900, 900, (len(shown), *VOLUME[::-1])).astype(
-            np.int16
-        )
-    return shown
+        file["betas"] = RANDOM.integers(
+            -900, 900, (len(stimuli), *VOLUME[::-1])
+        ).astype(np.int16)
+    return stimuli
 
 
 def test_imagery_is_read_by_public_tables_in_the_order_of_runs(home, recorded) -> None:
@@ -693,7 +712,11 @@ def test_imagery_is_read_by_public_tables_in_the_order_of_runs(home, recorded) -
         expected = [
             (
                 betas[row]
-                - (beta := betas[[one[0] == block for one in imagery_tables]]).mean(0)
+                - (
+                    beta := betas[
+                        [block_code[0] == block for block_code in imagery_tables]
+                    ]
+                ).mean(0)
             )
             / beta.std(0)
             for row, (block, condition, _) in enumerate(imagery_tables)
@@ -713,11 +736,11 @@ def test_an_nsd_model_is_tested_on_seen_and_imagined_pictures(
         file["imgBrick"] = RANDOM.integers(0, 255, (73000, 1, 1, 3), np.uint8)
     prepare("nsd", "preparation.sessions=1")
     store = SignalStore.open(home / "signals/nsd/default/sub-01.h5")
-    shown = {
+    stimuli_by_split = {
         int(name[3:]) - 1 for split in store.splits.values() for name in split.image_ids
     }
-    tested = {int(name[3:]) - 1 for name in store["test"].image_ids}
-    rows = [[row, row in tested, 1] for row in sorted(shown)]
+    test_rows = {int(name[3:]) - 1 for name in store["test"].image_ids}
+    rows = [[row, row in test_rows, 1] for row in sorted(stimuli_by_split)]
     write_table(
         root / "nsd_stim_info_merged.csv",
         ("nsdId", "shared1000", "subject1_rep0"),
@@ -741,10 +764,13 @@ def test_an_nsd_model_is_tested_on_seen_and_imagined_pictures(
         "signal.normalise=null",
     )
     run_command("train-align", nsd, encoder, *settings)
-    (run,) = (home / "runs/train-align").glob("nsd-1-*")
+    (run_folder,) = (home / "runs/train-align").glob("nsd-1-*")
     for split in ("test", "imagery"):
         result = run_command(
-            "eval-retrieval", f"run={run}", "dataset=nsd-imagery", f"gallery={split}"
+            "eval-retrieval",
+            f"run={run_folder}",
+            "dataset=nsd-imagery",
+            f"gallery={split}",
         )
         names = list("FGHKLSTUVWXZ") if split == "test" else list("HKLSTX")
         # plain pictures have equal embeddings

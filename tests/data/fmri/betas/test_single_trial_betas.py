@@ -16,17 +16,20 @@ def test_the_noise_ceiling_is_counted_stimulus_by_stimulus(rows_at_once, monkeyp
     signal[..., 3, :] = random.normal(size=(7, 3, 1))  # noise alone
     monkeypatch.setattr(betas, "MAX_BLOCK_BYTES", 8 * 12 * rows_at_once)
 
-    found, repeated = measure_ncsnr(
+    ceilings, repeated = measure_ncsnr(
         make_trials(1, signal, range(7), rate_hz=None, counts=counts)
     )
 
     signals = [signal[row, :count, :, 0] for row, count in enumerate(counts)]
-    noise = np.mean([each.var(0, ddof=1) for each in signals if len(each) > 1], 0)
+    noise = np.mean(
+        [repetitions.var(0, ddof=1) for repetitions in signals if len(repetitions) > 1],
+        0,
+    )
     explained = np.maximum(np.concatenate(signals).var(0) - noise, 0)
     assert repeated == 5
-    np.testing.assert_allclose(found, np.sqrt(explained / noise))
+    np.testing.assert_allclose(ceilings, np.sqrt(explained / noise))
     trials = make_trials(
         1, signal[:, :1], range(7), rate_hz=None, counts=np.ones(7, int)
     )
-    found, repeated = measure_ncsnr(trials)
-    assert repeated == 0 and found.tolist() == [0, 0, 0, 0]
+    ceilings, repeated = measure_ncsnr(trials)
+    assert repeated == 0 and ceilings.tolist() == [0, 0, 0, 0]

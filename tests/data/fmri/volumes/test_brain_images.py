@@ -26,10 +26,10 @@ def surface(tmp_path: Path) -> Path:
     return path
 
 
-def refuse(path: Path, old: bytes, new: bytes, reason: str) -> None:
+def refuse(path: Path, old_bytes: bytes, new_bytes: bytes, reason: str) -> None:
     content = path.read_bytes()
-    assert old in content
-    path.write_bytes(content.replace(old, new, 1))
+    assert old_bytes in content
+    path.write_bytes(content.replace(old_bytes, new_bytes, 1))
     with pytest.raises(MissingData, match=reason):
         open_image(path, "copy it again")
 
@@ -72,8 +72,8 @@ def test_values_say_from_which_on_a_voxel_is_inside(
         with pytest.raises(BrainhiveError):
             find_threshold(array, path, "V1")
     else:
-        least, kind = find_threshold(array, path, "V1")
-        assert least == expected[0] and kind.startswith(expected[1])
+        threshold, kind = find_threshold(array, path, "V1")
+        assert threshold == expected[0] and kind.startswith(expected[1])
     assert find_threshold(array, path, "V1", 3.5)[0] == 3.5
 
 

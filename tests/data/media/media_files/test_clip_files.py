@@ -20,11 +20,11 @@ def test_a_video_keeps_frames_and_rate_and_pads_odd_sides(tmp_path):
     frames = draw_clip(0, side_px)
 
     write_video(frames, tmp_path / "clip.mp4", 3.0)
-    opened = media_files.read(tmp_path / "clip.mp4")
+    clip = media_files.read(tmp_path / "clip.mp4")
 
-    assert opened.rate_hz == pytest.approx(3) and opened.frames.shape == (6, 32, 32, 3)
+    assert clip.rate_hz == pytest.approx(3) and clip.frames.shape == (6, 32, 32, 3)
     # the codec is lossy
-    assert np.abs(opened.frames[:, :side_px, :side_px].astype(int) - frames).mean() < 8
+    assert np.abs(clip.frames[:, :side_px, :side_px].astype(int) - frames).mean() < 8
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     with pytest.raises(BadPicture, match=r"clip\.mp4"):
         media_files.read(tmp_path / "clip.mp4")
@@ -47,9 +47,9 @@ def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
     )
     save_frames(tmp_path / "clip", frames)
 
-    opened = media_files.read(tmp_path / "clip")
+    clip = media_files.read(tmp_path / "clip")
 
-    assert np.array_equal(opened.frames, frames) and opened.rate_hz is None
+    assert np.array_equal(clip.frames, frames) and clip.rate_hz is None
     Image.new("RGB", (5, 4)).save(tmp_path / "clip" / "12.png")
     with pytest.raises(BrainhiveError, match=r"clip.*\[\(4, 4\), \(4, 5\)\]"):
         read_frame_folder(tmp_path / "clip")

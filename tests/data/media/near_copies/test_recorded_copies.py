@@ -87,12 +87,16 @@ def test_details_of_windows_and_their_correlations(recorded: Recorded) -> None:
     squares = np.stack([texture(seed, 64, 64)[..., 0] for seed in range(3)])
     squares = squares.astype(np.float32)
     windows = np.array([[0.031, 0.107, 0.2, 0.013], [0, 0, 0, 0]])
-    details, whole = near_copies._measure_details(squares, windows, 25).swapaxes(0, 1)
-    blurred = whole * np.exp(-near_copies._make_frequencies(25) / 6)
+    details, whole_windows = near_copies._measure_details(
+        squares, windows, 25
+    ).swapaxes(0, 1)
+    blurred = whole_windows * np.exp(-near_copies._make_frequencies(25) / 6)
     correlations = {
-        highest: near_copies._correlate(whole[0], other, highest)
+        highest: near_copies._correlate(whole_windows[0], other_details, highest)
         for highest in (8, 10, 24)
-        for other in (np.concatenate([details, blurred, 0 * whole[:1]]),)
+        for other_details in (
+            np.concatenate([details, blurred, 0 * whole_windows[:1]]),
+        )
     }
     recorded(
         4,
@@ -100,7 +104,7 @@ def test_details_of_windows_and_their_correlations(recorded: Recorded) -> None:
         details=details,
         first=details[:, :12],
         correlations=correlations,
-        default=near_copies._correlate(whole, details),
+        default=near_copies._correlate(whole_windows, details),
     )
 
 
@@ -175,9 +179,9 @@ def test_verdicts_of_edited_pictures(recorded: Recorded, name: str) -> None:
     original, verdicts = Image.fromarray(texture(0)), []
     for edited in edits()[name]:
         picture = Image.fromarray(edited)
-        both = (
+        both_verdicts = (
             confirm_near_copy(picture, original),
             confirm_near_copy(original, picture),
         )
-        verdicts.append([VERDICTS.index(verdict) for verdict in both])
+        verdicts.append([VERDICTS.index(verdict) for verdict in both_verdicts])
     recorded(verdicts=verdicts)

@@ -98,9 +98,9 @@ def test_likenesses(recorded: Recorded, pictures: dict[str, Picture]) -> None:
     likenesses = {}
     for name, other_picture in pictures.items():
         pair = pictures["itself"], other_picture
-        found = [confirm_near_copy(*pair), confirm_near_copy(*pair[::-1])]
-        likenesses[name] = [names.index(each) for each in found]
-    recorded(likenesses=likenesses, copies=[names.index(each) for each in COPIES])
+        verdicts = [confirm_near_copy(*pair), confirm_near_copy(*pair[::-1])]
+        likenesses[name] = [names.index(verdict) for verdict in verdicts]
+    recorded(likenesses=likenesses, copies=[names.index(verdict) for verdict in COPIES])
 
 
 def test_details(recorded: Recorded, pictures: dict[str, Picture]) -> None:

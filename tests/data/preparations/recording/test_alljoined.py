@@ -68,15 +68,16 @@ def million(home):
         ("behav", 0),
         ("stim_test", 16641),
     ]
-    for session, run, events in (
+    for session, run_number, events in (
         ("02", 1, testing),
         ("02", 5, training),
         ("02old", 1, testing),
     ):
-        stem = f"sub-08_ses-{session}_task-images_run-{run:02d}"
+        stem = f"sub-08_ses-{session}_task-images_run-{run_number:02d}"
         folder = root / f"sub-08/ses-{session}/eeg"
         signal = (
-            np.random.default_rng(run).normal(size=(len(CHANNELS), 256 * 12)) * 1e-5
+            np.random.default_rng(run_number).normal(size=(len(CHANNELS), 256 * 12))
+            * 1e-5
         )
         write(folder / f"{stem}_eeg.edf", signal, 256, "Edf")
         samples = [256 + 220 * index for index in range(len(events))]
@@ -102,13 +103,13 @@ def million(home):
 
 
 def test_the_tables_of_alljoined_16m_name_its_pictures(million, recorded):
-    made = build("papers/alljoined-1.6m", "preparation.whiten=no")
+    preparation = build("papers/alljoined-1.6m", "preparation.whiten=no")
     assert (
-        made.dataset == "alljoined-1.6m"
-        and made.subjects == (8,)
-        and made.sessions(8) == [2]
+        preparation.dataset == "alljoined-1.6m"
+        and preparation.subjects == (8,)
+        and preparation.sessions(8) == [2]
     )
-    session = made.session(8, 2)
+    session = preparation.session(8, 2)
     assert list(session["train"].image_ids) == [
         f"train/{number:05d}" for number in (0, 16539, 1, 2)
     ]
@@ -132,7 +133,7 @@ def test_the_tables_of_alljoined_16m_name_its_pictures(million, recorded):
     ).resample(250)
     expected = epochs.get_data()[..., 50:300] * 1e6  # as its authors cut them
     np.testing.assert_allclose(session["test"].signal, expected, atol=1e-3)
-    recorded(digits=5, **numbers_of_preparation(made))
+    recorded(digits=5, **numbers_of_preparation(preparation))
 
 
 def test_alljoined_1_is_read_with_the_tables_at_its_root(home, recorded):
@@ -152,19 +153,19 @@ def test_alljoined_1_is_read_with_the_tables_at_its_root(home, recorded):
     write(stem.with_name(f"{stem.name}_eeg.bdf"), signal, 512, "Bdf")
     shown_numbers = [number for number in numbers for _ in range(4)]
     rows = [
-        f"{at / 512}\t0.0\timage/{row}\t{row}\t{at}\tnsd/{number}.png"
+        f"{sample / 512}\t0.0\timage/{row}\t{row}\t{sample}\tnsd/{number}.png"
         for row, number in enumerate(shown_numbers)
-        for at in [512 + 410 * row]
+        for sample in [512 + 410 * row]
     ]
     header = "onset\tduration\ttrial_type\tvalue\tsample\tstim_file"
     stem.with_name(f"{stem.name}_events.tsv").write_text(
         "\n".join([header, *rows]) + "\n"
     )
 
-    made = build(
+    preparation = build(
         "papers/alljoined", "preparation.whiten=no", "preparation.band_hz=[null,null]"
     )
-    session = made.session(2, 1)
+    session = preparation.session(2, 1)
     assert sorted({*session["train"].image_ids, *session["test"].image_ids}) == [
         str(number) for number in numbers
     ]
@@ -182,4 +183,4 @@ def test_alljoined_1_is_read_with_the_tables_at_its_root(home, recorded):
     ).resample(250)
     expected = epochs.get_data()[0][:, epochs.times >= 0][:, :150] * 1e6
     np.testing.assert_allclose(session["train"].signal[0], expected, atol=0.01)
-    recorded(digits=5, **numbers_of_preparation(made))
+    recorded(digits=5, **numbers_of_preparation(preparation))

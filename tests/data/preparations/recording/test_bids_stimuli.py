@@ -63,8 +63,8 @@ def record(path: Path, levels, kind="bdf") -> list[float]:
     signal = np.random.default_rng(len(levels)).normal(size=(len(CHANNELS), samples))
     onsets_s = [round(1 + EVERY_S * row, 3) for row in range(len(levels))]
     for onset_s, level in zip(onsets_s, levels, strict=True):
-        at = round(onset_s * RATE_HZ)
-        signal[:, at : at + round(0.6 * RATE_HZ)] += level
+        sample = round(onset_s * RATE_HZ)
+        signal[:, sample : sample + round(0.6 * RATE_HZ)] += level
     path.parent.mkdir(parents=True, exist_ok=True)
     make, signals = {
         "edf": (edfio.Edf, edfio.EdfSignal),
@@ -121,9 +121,9 @@ def nemar(home):
 
     # recordings of both tasks and of rest, and files that are not read
     folder, stem = root / "sub-01/ses-01/eeg", "sub-01_ses-01_task"
-    for task, run in (("train", "_run-01"), ("test", "")):
+    for task, run_suffix in (("train", "_run-01"), ("test", "")):
         levels = [microvolts(task, n) if n else 99.0 for n in SHOWN[task]]
-        onsets_s = record(folder / f"{stem}-{task}{run}_eeg.bdf", levels)
+        onsets_s = record(folder / f"{stem}-{task}{run_suffix}_eeg.bdf", levels)
         rows = []
         for row, (onset_s, number) in enumerate(
             zip(onsets_s, SHOWN[task], strict=True), 1
@@ -132,13 +132,13 @@ def nemar(home):
             concept = LISTED.get((task, number), "/n/a").split("/")[1]
             # the trigger's code, which for training is another number
             code = row if task == "train" else number
-            at = (1, 1, row, "n/a" if row == 1 else 0.1999)
+            cells = (1, 1, row, "n/a" if row == 1 else 0.1999)
             rows.append(
-                (*start, code, "image", number, int(concept[:5]), concept, *at)
+                (*start, code, "image", number, int(concept[:5]), concept, *cells)
                 if number
-                else (*start, 255, "target", *["n/a"] * 3, *at)
+                else (*start, 255, "target", *["n/a"] * 3, *cells)
             )
-        write_table(folder / f"{stem}-{task}{run}_events.tsv", COLUMNS, rows)
+        write_table(folder / f"{stem}-{task}{run_suffix}_events.tsv", COLUMNS, rows)
     record(folder / f"{stem}-rest_run-01_eeg.bdf", [0.0])
     write_table(
         folder / f"{stem}-rest_run-01_events.tsv",
@@ -198,9 +198,9 @@ def test_a_recording_of_rest_is_refused_with_a_key(nemar):
     ],
 )
 def test_a_wrong_template_is_refused_with_the_columns(nemar, template, problem):
-    made = build(nemar, files="*_task-test*", column=template)
+    preparation = build(nemar, files="*_task-test*", column=template)
     with pytest.raises(BrainhiveError, match=problem) as raised:
-        made.session(1, 1)
+        preparation.session(1, 1)
     assert ", ".join(COLUMNS) in raised.value.hint
 
 
@@ -216,7 +216,7 @@ def read_shown(root: Path, **keys) -> list[str]:
 
 
 @pytest.fixture
-def own(home):
+def own_folder(home):
     """A data set of the draft, whose events have ids that sort otherwise than files."""
     root = home / "data/own"
     root.mkdir(parents=True)
@@ -248,43 +248,43 @@ def write_own(root: Path, columns, rows) -> None:
     )
 
 
-def test_ids_of_events_name_the_pictures_without_a_key(own):
-    write_own(own, ["stimulus_id"], [("stim-02",), ("stim-01",), ("stim-3",)])
-    assert read_shown(own) == ["a/cat", "b/owl", "stim-03_image"]
-    assert build(own).dataset == "own"
+def test_ids_of_events_name_the_pictures_without_a_key(own_folder):
+    write_own(own_folder, ["stimulus_id"], [("stim-02",), ("stim-01",), ("stim-3",)])
+    assert read_shown(own_folder) == ["a/cat", "b/owl", "stim-03_image"]
+    assert build(own_folder).dataset == "own"
 
     result = prepare("--from", "recording", "preparation.root=data/own")
     assert result.exit_code == 0, result.output
     assert "name: own" in " ".join(result.output.split())
 
 
-def test_stim_file_is_read_before_stimulus_id_unless_it_is_empty(own):
+def test_stim_file_is_read_before_stimulus_id_unless_it_is_empty(own_folder):
     columns = ["stim_file", "stimulus_id"]
-    write_own(own, columns, [("b/owl.jpg", "stim-02"), ("a/cat.jpg", "stim-01")])
-    assert read_shown(own) == ["b/owl", "a/cat"]
-    assert read_shown(own, column="stimulus_id") == ["a/cat", "b/owl"]
-    write_own(own, columns, [("n/a", "stim-02"), ("n/a", "stim-01")])
-    assert read_shown(own) == ["a/cat", "b/owl"]
+    write_own(own_folder, columns, [("b/owl.jpg", "stim-02"), ("a/cat.jpg", "stim-01")])
+    assert read_shown(own_folder) == ["b/owl", "a/cat"]
+    assert read_shown(own_folder, column="stimulus_id") == ["a/cat", "b/owl"]
+    write_own(own_folder, columns, [("n/a", "stim-02"), ("n/a", "stim-01")])
+    assert read_shown(own_folder) == ["a/cat", "b/owl"]
 
 
-def test_pictures_of_the_usual_folder_come_before_stimuli(own, home):
-    write_own(own, ["stimulus_id"], [("stim-02",)])
+def test_pictures_of_the_usual_folder_come_before_stimuli(own_folder, home):
+    write_own(own_folder, ["stimulus_id"], [("stim-02",)])
     paint(home / "data/image-folder/train/a/cat.jpg")
-    made = build(own)
-    assert made.dataset == "image-folder"
-    assert read_shown(own) == ["train/a/cat"]
+    preparation = build(own_folder)
+    assert preparation.dataset == "image-folder"
+    assert read_shown(own_folder) == ["train/a/cat"]
 
 
-def test_a_picture_that_is_not_present_is_listed(own):
-    write_own(own, ["stimulus_id"], [("stim-02",), ("stim-04",), ("stim-04",)])
-    made = build(own)
-    lines = made.look_over([1]).warnings
+def test_a_picture_that_is_not_present_is_listed(own_folder):
+    write_own(own_folder, ["stimulus_id"], [("stim-02",), ("stim-04",), ("stim-04",)])
+    preparation = build(own_folder)
+    lines = preparation.look_over([1]).warnings
     assert any(line.endswith(" 1: a/film.jpg (present: false)") for line in lines)
-    (trials,) = made.session(1, 1).values()
+    (trials,) = preparation.session(1, 1).values()
     assert trials.provenance["dropped"] == {"no such picture": 2}
-    write_own(own, ["stimulus_id"], [("stim-04",)])
+    write_own(own_folder, ["stimulus_id"], [("stim-04",)])
     with pytest.raises(BrainhiveError, match=r"1: a/film\.jpg \(present: false\)"):
-        read_shown(own)
+        read_shown(own_folder)
 
 
 def test_ids_that_differ_only_in_leading_zeros_are_refused(tmp_path):

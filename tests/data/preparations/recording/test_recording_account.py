@@ -28,16 +28,16 @@ def folder(home):
     return home / "data/recordings"
 
 
-def save(path, shown, names, change=lambda raw: raw):
-    raw = annotate(make_raw(shown, 0), shown, list(map(str, names)))
+def save(path, image_names, names, change=lambda raw: raw):
+    raw = annotate(make_raw(image_names, 0), image_names, list(map(str, names)))
     change(raw).save(path, verbose="ERROR")
 
 
-def save_codes(path, shown, codes, width=50):
+def save_codes(path, image_names, codes, width=50):
     """Save a recording with codes in the channel STI 014."""
-    raw = make_raw(shown, 0)
+    raw = make_raw(image_names, 0)
     stimulus = np.zeros((1, raw.n_times))
-    for onset, code in zip(shown.onsets, codes, strict=True):
+    for onset, code in zip(image_names.onsets, codes, strict=True):
         stimulus[0, onset : onset + width] = code
     info = mne.create_info(["STI 014"], RATE_HZ, "stim")
     raw.add_channels([mne.io.RawArray(stimulus, info, verbose="ERROR")])
@@ -131,13 +131,15 @@ def test_a_table_of_a_person_is_read_for_this_person(folder):
         )
     write_table(folder / "events.csv")
     rows = [f"{code},{name}.png" for code, name in enumerate(PICTURE_NAMES[::-1], 1)]
-    own = "\n".join(["event,picture", *rows]) + "\n"
-    (folder / "sub-02_events.csv").write_text(own)
-    made = Config(whiten="no").build(Paths())
-    first, second = (made.session(subject, 1)["train"] for subject in (1, 2))
-    assert list(first.image_ids) != list(second.image_ids)
-    assert folder / "sub-02_events.csv" in made.files(2)
-    assert folder / "sub-02_events.csv" not in made.files(1)
+    own_table = "\n".join(["event,picture", *rows]) + "\n"
+    (folder / "sub-02_events.csv").write_text(own_table)
+    preparation = Config(whiten="no").build(Paths())
+    first_session, second = (
+        preparation.session(subject, 1)["train"] for subject in (1, 2)
+    )
+    assert list(first_session.image_ids) != list(second.image_ids)
+    assert folder / "sub-02_events.csv" in preparation.files(2)
+    assert folder / "sub-02_events.csv" not in preparation.files(1)
 
     # the same in one table with a column of people
     table = [f"1,{line}" for line in (folder / "events.csv").read_text().split()[1:]]
@@ -239,8 +241,8 @@ def test_where_selects_rows_and_mixed_kinds_are_disputed(folder):
     assert not account.disputes
     assert any(row[1:4] == ("events", 16, 16) for row in account.rows)
     with pytest.raises(BrainhiveError, match="no column kind"):
-        made = Config(where={"kind": "seen"}).build(Paths())
-        made.session(1, 1)
+        preparation = Config(where={"kind": "seen"}).build(Paths())
+        preparation.session(1, 1)
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,11 @@ def test_each_stretch_is_filtered_as_mne_does_it(data):
 def test_a_boundary_of_eeglab_is_between_two_samples(data, name, phase):
     from scipy.io import loadmat, savemat
 
-    first, second = (record_block(seed, 20_000 * (seed - 1))[1] for seed in (0, 2))
-    length, names = first.n_times, []
-    raw = mne.concatenate_raws([first, second], verbose="ERROR")
+    first_block, second = (
+        record_block(seed, 20_000 * (seed - 1))[1] for seed in (0, 2)
+    )
+    length, names = first_block.n_times, []
+    raw = mne.concatenate_raws([first_block, second], verbose="ERROR")
     raw.annotations.delete(
         [row for row, text in enumerate(raw.annotations.description) if "bound" in text]
     )
@@ -104,18 +106,21 @@ def test_a_boundary_of_eeglab_is_between_two_samples(data, name, phase):
 
 
 def test_trials_whose_samples_were_lost_are_dropped_and_counted(data, recorded):
-    shown, raw = record_block(0, 0)
-    lost = [int(shown.onsets[row]) for row in (2, 5)]
+    image_names, raw = record_block(0, 0)
+    lost = [int(image_names.onsets[row]) for row in (2, 5)]
     for onset in lost:
         raw._data[:, onset + 50 : onset + 300] = np.nan
     raw._data[:, -100:] = np.nan
     raw.save(data / "sub-01_raw.fif", verbose="ERROR")
-    found = prepare()
-    assert sum(each.provenance["dropped"][LOST_REASON] for each in found.values()) == 2
-    signals = read_all(found)
-    assert len(signals) == len(shown.pictures) - 2
+    prepared = prepare()
+    assert (
+        sum(session.provenance["dropped"][LOST_REASON] for session in prepared.values())
+        == 2
+    )
+    signals = read_all(prepared)
+    assert len(signals) == len(image_names.pictures) - 2
     assert all(np.isfinite(signal).all() for signal in signals.values())
-    recorded(digits=4, **numbers_of_splits(found))
+    recorded(digits=4, **numbers_of_splits(prepared))
 
 
 def test_a_channel_with_lost_samples_is_refused_by_name(data):

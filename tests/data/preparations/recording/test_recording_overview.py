@@ -42,7 +42,7 @@ def record(
     subject: int = 1,
     session: int = 1,
     kind: str = "fif",
-    more: dict[str, float] = {},  # noqa: B006 (read only)
+    extra_columns: dict[str, float] = {},  # noqa: B006 (read only)
     bads: tuple[str, ...] = (),
     pictures: tuple[str, ...] = (),
     names: tuple[str, ...] = CHANNELS,
@@ -58,12 +58,12 @@ def record(
         presentation,
         list(pictures or presentation.pictures),
     )
-    if more:
+    if extra_columns:
         random = np.random.default_rng(subject)
-        noise = np.array([[size] for size in more.values()]) * random.normal(
-            size=(len(more), raw.n_times)
+        noise = np.array([[size] for size in extra_columns.values()]) * random.normal(
+            size=(len(extra_columns), raw.n_times)
         )
-        info = mne.create_info(list(more), RATE_HZ, "eeg")
+        info = mne.create_info(list(extra_columns), RATE_HZ, "eeg")
         raw.add_channels(
             [mne.io.RawArray(noise * 1e-6, info, verbose="ERROR")],
             force_update_info=True,
@@ -85,7 +85,7 @@ def build(**keys: Any) -> OwnRecordings:
 def test_channels_that_are_no_eeg_are_named_with_an_override(
     folder: Path,
 ) -> None:
-    more = {
+    extra_channels = {
         "VEOG": 30,
         "ECG1": 10,
         "EMG": 10,
@@ -94,7 +94,7 @@ def test_channels_that_are_no_eeg_are_named_with_an_override(
         "Oz": 0,
         "POz": 200,
     }
-    record(folder, kind="edf", more=more)
+    record(folder, kind="edf", extra_columns=extra_channels)
     overview = build().look_over((1,))
     types, names, flat, noisy = overview.warnings
     assert "subject 1: VEOG, ECG1, EMG, Marker" in types
@@ -105,7 +105,7 @@ def test_channels_that_are_no_eeg_are_named_with_an_override(
     assert 200 < times < 600  # (200 / 10)² = 400
     override = "'preparation.exclude=[VEOG,ECG1,EMG,Marker,X9,Oz,POz]'"
     assert overview.override.startswith(override)
-    final_over = build(exclude=list(more)).look_over((1,))
+    final_over = build(exclude=list(extra_channels)).look_over((1,))
     assert final_over.warnings == () and final_over.override == ""
     assert final_over.tables[0].rows[0][3:6] == (6, "–", "10-05, by name")
 
@@ -114,7 +114,7 @@ def test_the_types_bads_and_positions_of_channels_are_shown(folder: Path) -> Non
     for subject in (1, 2, 4):
         record(folder, subject)
         record(folder, subject, 2, bads=("Pz",))
-    record(folder, 3, more={"Q": 10})
+    record(folder, 3, extra_columns={"Q": 10})
     channels = build().look_over((1, 2, 3, 4)).tables[0].rows
     names = " ".join(CHANNELS)
     assert channels == (
@@ -227,18 +227,20 @@ def test_references_are_read_from_the_sidecars(folder: Path) -> None:
         path.rename(folder / f"sub-01_ses-{session:02d}_task-view_eeg.fif")
         sidecar = folder / f"sub-01_ses-{session:02d}_task-view_eeg.json"
         sidecar.write_text(f'{{"EEGReference": "{name}"}}')
-    made = build(whiten="no")
-    (line,) = [line for line in made.look_over((1,)).warnings if "references" in line]
+    preparation = build(whiten="no")
+    (line,) = [
+        line for line in preparation.look_over((1,)).warnings if "references" in line
+    ]
     assert "Cz of subject 1" in line and "average of subject 1" in line
-    assert made.session(1, 2)["train"].provenance["reference"] == ["average"]
+    assert preparation.session(1, 2)["train"].provenance["reference"] == ["average"]
 
 
 def test_old_names_of_electrodes_become_new_names(folder: Path) -> None:
     record(folder, 1, names=("EEG T3-REF", "T4", "t5", "Pz", "O1", "T6"))
     record(folder, 2, names=("T7", "T8", "P7", "Pz", "O1", "P8"))
     record(folder, 3, names=("T3", "T7", "P7", "Pz", "O1", "P8"))
-    made = build(whiten="no")
-    names = [made._channels(subject).ch_names for subject in (1, 2, 3)]
+    preparation = build(whiten="no")
+    names = [preparation._channels(subject).ch_names for subject in (1, 2, 3)]
     assert names[0] == names[1] == ("T7", "T8", "P7", "Pz", "O1", "P8")
     assert names[2][:2] == ("T3", "T7")
     assert find_channel_rows(names[1], ["T3"]).tolist() == [0]
@@ -249,12 +251,12 @@ def test_only_channels_without_a_unit_are_named(folder: Path, whiten: str) -> No
     raw = record(folder)
     raw._data[[1, 3]] *= 1e6
     raw.save(folder / "sub-01_ses-01.fif", overwrite=True, verbose="ERROR")
-    made = build(whiten=whiten)
-    lines = made.look_over((1,)).warnings
+    preparation = build(whiten=whiten)
+    lines = preparation.look_over((1,)).warnings
     assert not any("flat" in line for line in lines)
     assert sum("unit" in line for line in lines) == 2
     with pytest.raises(BrainhiveError, match="Cz, Pz") as info:
-        made.session(1, 1)
+        preparation.session(1, 1)
     assert "flat" not in info.value.message
 
 

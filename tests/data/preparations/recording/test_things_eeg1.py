@@ -74,18 +74,18 @@ def build(*overrides):
 
 
 def test_onsets_are_in_ms_and_a_list_names_the_test_pictures(table, signal, recorded):
-    made = build(
+    preparation = build(
         "preparation.whiten=no",
         "preparation.baseline=false",
         "preparation.rate_hz=1000",
     )
     assert (
-        made.dataset == "things-eeg1"
-        and made.subjects == (1,)
-        and made.sessions(1) == [1]
+        preparation.dataset == "things-eeg1"
+        and preparation.subjects == (1,)
+        and preparation.sessions(1) == [1]
     )
-    assert table in [path.absolute() for path in made.files(1)]
-    session = made.session(1, 1)
+    assert table in [path.absolute() for path in preparation.files(1)]
+    session = preparation.session(1, 1)
     assert list(session["train"].image_ids) == [
         "cat/cat_01",
         "train/train_01",
@@ -105,7 +105,7 @@ def test_onsets_are_in_ms_and_a_list_names_the_test_pictures(table, signal, reco
         session["train"].space.names == CHANNELS
         and session["train"].space.positions is not None
     )
-    recorded(digits=5, **numbers_of_preparation(made))
+    recorded(digits=5, **numbers_of_preparation(preparation))
 
 
 def test_training_pictures_of_test_categories_are_kept_on_demand(table):

@@ -90,9 +90,9 @@ def test_captions_of_both_models_are_read(home):
     blip2 = list_clips()
     qwen = list_clips(captions="qwen")
 
-    for found, model in ((blip2, "blip2"), (qwen, "qwen")):
+    for captions, model in ((blip2, "blip2"), (qwen, "qwen")):
         expected = make_captions("train", COUNTS["train"], model)
-        assert [found.get_captions(n) for n in range(len(found))] == [
+        assert [captions.get_captions(n) for n in range(len(captions))] == [
             [text] for text in expected
         ]
     assert (blip2.dataset, qwen.dataset) == ("cc2017", "cc2017-qwen")

@@ -95,14 +95,14 @@ def write_own_mask(
 
 def test_own_masks_become_regions_of_the_kept_voxels(home: Path, recorded) -> None:
     truth = nsd_files.write(home / "nsd")
-    drawn = np.random.default_rng(0).random(truth.masks["nsdgeneral"].shape) < 0.5
-    path = write_own_mask(home, drawn.astype(np.float32))
+    random_map = np.random.default_rng(0).random(truth.masks["nsdgeneral"].shape) < 0.5
+    path = write_own_mask(home, random_map.astype(np.float32))
 
     preparation = make_preparation(home / "nsd", masks=OWN_MASKS)
     space = preparation.session(1, 1)["train"].space
 
     is_kept = truth.masks["nsdgeneral"] > 0
-    np.testing.assert_array_equal(space.regions["drawn"], drawn[is_kept])
+    np.testing.assert_array_equal(space.regions["drawn"], random_map[is_kept])
     assert path in preparation.files(1)
     assert (
         "drawn"
@@ -112,7 +112,7 @@ def test_own_masks_become_regions_of_the_kept_voxels(home: Path, recorded) -> No
         home / "nsd", masks=OWN_MASKS, voxels="drawn"
     ).session(1, 1)["train"]
     assert (
-        whole_train.signal.shape[1] == drawn.sum()
+        whole_train.signal.shape[1] == random_map.sum()
         and whole_train.space.regions["drawn"].all()
     )
     recorded(digits=5, whole=numbers_of_trials(whole_train))
@@ -186,11 +186,11 @@ def test_betas_of_another_subject_or_space_are_refused(tmp_path: Path) -> None:
         folder / "betas_session01.nii.gz", np.zeros((4, 4, 2, 750), np.int16)
     )
     betas = make_preparation(tmp_path, sessions=[1])
-    for read in (betas.shapes, betas.session):
+    for read_betas in (betas.shapes, betas.session):
         with pytest.raises(
             BrainhiveError, match=r"int16 \[4, 4, 2, 750\].*int16 \[3, 4, 2, 750\]"
         ):
-            read(1, 1)
+            read_betas(1, 1)
 
 
 def test_a_design_that_is_damaged_or_not_nsds_is_refused(tmp_path: Path) -> None:

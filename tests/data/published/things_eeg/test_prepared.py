@@ -214,8 +214,13 @@ def test_atm_pickles_of_meg_are_read(tmp_path: Path, recorded) -> None:
     for folder, concepts in (("training_images", CONCEPTS), ("test_images", TESTS)):
         for concept in range(concepts):
             for image in range(IMAGES if folder == "training_images" else 1):
-                thing = f"{concept + 1:05d}_thing{concept}"
-                path = tmp_path / folder / thing / f"thing{concept}_{image:02d}s.jpg"
+                picture_name = f"{concept + 1:05d}_thing{concept}"
+                path = (
+                    tmp_path
+                    / folder
+                    / picture_name
+                    / f"thing{concept}_{image:02d}s.jpg"
+                )
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"")
     train, test = (
@@ -242,13 +247,16 @@ def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(
     tmp_path: Path, recorded
 ) -> None:
     train, test = make_signal(3, 271, 201), make_signal(5, 271, 201)
-    shown = [
+    picture_names = [
         "training_images/a/a_01b.jpg",
         "training_images/b/b_01b.jpg",
         "training_images/c/c_01b.jpg",
     ]
-    tested = [f"test_images/{name}/{name}_02s.jpg" for name in "wvwwv"]
-    for split, array, images in (("train", train, shown), ("test", test, tested)):
+    test_names = [f"test_images/{name}/{name}_02s.jpg" for name in "wvwwv"]
+    for split, array, images in (
+        ("train", train, picture_names),
+        ("test", test, test_names),
+    ):
         content = {
             "meg_data": array,
             "meg_labels": np.arange(len(array)),

@@ -90,7 +90,7 @@ def test_channels(recorded: Recorded) -> None:
     first_header = header()
     second = header(bads=("Fp1",), rate_hz=512.0, reference="average")
     located = np.arange(21.0).reshape(7, 3)
-    kept = {
+    selections = {
         "default": keep_channels({PATHS[0]: first_header}, None, (), (), False),
         "two files": keep_channels(
             {PATHS[0]: first_header, PATHS[1]: second}, None, (), ("Oz",), False
@@ -106,7 +106,7 @@ def test_channels(recorded: Recorded) -> None:
         ),
     }
     rows = {}
-    for name, channels in kept.items():
+    for name, channels in selections.items():
         unusual = list(list_unusual_channels(channels))
         rows[name] = {
             "names": [NAMES.index(channel) for channel in channels.ch_names],
@@ -120,19 +120,32 @@ def test_channels(recorded: Recorded) -> None:
         }
     other_channels = keep_channels({PATHS[1]: second}, None, (), (), False)
     turned = keep_channels(
-        {PATHS[2]: first_header}, None, list(kept["default"].ch_names[::-1]), (), False
+        {PATHS[2]: first_header},
+        None,
+        list(selections["default"].ch_names[::-1]),
+        (),
+        False,
     )
-    subjects = {1: kept["default"], 3: other_channels, 4: kept["default"]}
+    subjects = {1: selections["default"], 3: other_channels, 4: selections["default"]}
     resulting_subjects = [
-        compare_subjects(each, suspects, ["EOG9"])
-        for each in (subjects, {1: kept["default"], 2: turned}, {5: other_channels})
+        compare_subjects(subjects_compared, suspects, ["EOG9"])
+        for subjects_compared in (
+            subjects,
+            {1: selections["default"], 2: turned},
+            {5: other_channels},
+        )
         for suspects in ((), ("HEOG",))
     ]
     recorded(
         digits=5,
         rows=rows,
-        compared=[[len(lines), *lines, way] for lines, way in resulting_subjects],
-        ways=[way.count(",") - way.count("channels=") for _, way in resulting_subjects],
+        compared=[
+            [len(lines), *lines, difference] for lines, difference in resulting_subjects
+        ],
+        ways=[
+            difference.count(",") - difference.count("channels=")
+            for _, difference in resulting_subjects
+        ],
         facts=[
             *compare_rates_and_references(subjects, None),
             *compare_rates_and_references(subjects, 250),
@@ -200,9 +213,9 @@ def test_trials_are_chosen(recorded: Recorded) -> None:
         require_match=lambda *arguments: None,
     )
     splits = {"train": np.array([0, 2]), "test": np.array([1])}
-    chosen, dropped = choose_trials(headers, names, splits, Cutting(Steps(), 500))
+    is_chosen, dropped = choose_trials(headers, names, splits, Cutting(Steps(), 500))
     recorded(
-        chosen=[pairs.ravel().tolist() for pairs in chosen.values()],
+        chosen=[pairs.ravel().tolist() for pairs in is_chosen.values()],
         dropped={split: dict(counts) for split, counts in dropped.items()},
     )
 
@@ -257,8 +270,8 @@ def test_codes(recorded: Recorded) -> None:
     rounded = _round_codes(np.array([0, 0, 0.1, 4.2, 7.9, 3.74, 8, 8, 8, 8.0]), "STI")
     recorded(
         found={
-            name: [rest, [[at, code] for at, code in events], doubts]
-            for name, (rest, events, doubts) in code_changes_by_name.items()
+            name: [table_codes, [[onset, code] for onset, code in events], doubts]
+            for name, (table_codes, events, doubts) in code_changes_by_name.items()
         },
         combined=np.unique(combined, return_counts=True),
         of_zero=np.unique(of_zero, return_counts=True),
@@ -303,9 +316,9 @@ def test_rows_of_tables(recorded: Recorded) -> None:
         numbers=[read_number(text) for text in ("1.50", "2", "-3")],
     )
     assert np.isnan([read_number(text) for text in ("", "n/a", None)]).all()
-    again = [(value, "") for value in (0, 100, 200, 3, 103, 203)]
+    repeated_values = [(value, "") for value in (0, 100, 200, 3, 103, 203)]
     with pytest.raises(BrainhiveError):
-        _check_order(path, again)
+        _check_order(path, repeated_values)
 
 
 def test_labels_of_subjects_and_sessions() -> None:
@@ -398,27 +411,27 @@ def session(number: int, dtype: str = "float32") -> Trials:
 
 
 def test_sessions_are_joined(recorded: Recorded, tmp_path: Path) -> None:
-    made = []
+    sessions = []
     for number in (1, 2, 3):
         path = tmp_path / f"sub-{number:02d}_ses-01.h5"
         trials = session(number)
         splits = {"train": trials, "test": trials.take(np.arange(2))}
         splits = splits if number > 1 else {"train": trials}
         SignalStore.write(path, complete_session(number, splits, "float32"))
-        made.append(SignalStore.open(path))
+        sessions.append(SignalStore.open(path))
     numbers_by_names_by_name = {
         str(seed): {
             split: numbers_of_trials(trials)
-            for split, trials in join_sessions(made, seed, {"subject": 1}).items()
+            for split, trials in join_sessions(sessions, seed, {"subject": 1}).items()
         }
         for seed in (None, 4)
     }
     untimed = join_sessions(
         [
-            made[0],
+            sessions[0],
             SignalStore(
-                made[1].path,
-                {"train": replace(made[1]["train"], onset_s=None, runs=None)},
+                sessions[1].path,
+                {"train": replace(sessions[1]["train"], onset_s=None, runs=None)},
             ),
         ],
         None,
@@ -455,11 +468,11 @@ def test_sessions_are_joined(recorded: Recorded, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "is_cast"),
+    ("maximum", "is_cast"),
     [(65_504.0, True), (65_505.0, False), (6.2e-5, True), (6e-5, False), (0, True)],
 )
-def test_signals_are_cast_where_they_fit(most: float, is_cast: bool) -> None:
-    values = np.full((2, 1, 1, 1), -most, np.float32)
+def test_signals_are_cast_where_they_fit(maximum: float, is_cast: bool) -> None:
+    values = np.full((2, 1, 1, 1), -maximum, np.float32)
     cast = cast_signal(values, np.dtype("float16"))
     if is_cast:
         np.testing.assert_allclose(cast[0:2], values, rtol=1e-3)

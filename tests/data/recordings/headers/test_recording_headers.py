@@ -44,17 +44,17 @@ def make(path, stims=(), annotated=(), scale=1e-6):
 def pulses(width=20):
     """Return codes at the onsets, and 0 between them."""
     codes = np.zeros(int(ONSETS[-1] + RATE_HZ), int)
-    for at, code in zip(ONSETS, CODES, strict=True):
-        codes[at : at + width] = code
+    for onset, code in zip(ONSETS, CODES, strict=True):
+        codes[onset : onset + width] = code
     return codes
 
 
-def write_rows(path, onsets, more=None):
+def write_rows(path, onsets, extra_columns=None):
     """Write an events.tsv of pictures at onsets, with further columns."""
     columns = {
         "onset": [f"{onset}" for onset in onsets],
         "stim_file": ["cat.png"] * len(onsets),
-        **(more or {}),
+        **(extra_columns or {}),
     }
     rows = zip(*columns.values(), strict=True)
     path.write_text(
@@ -123,7 +123,8 @@ def test_a_pulse_with_glitches_is_one_event(tmp_path):
             make(tmp_path / f"{number}_raw.fif", {"STI 014": codes}), RecordingKeys()
         )
         expected = (
-            (int(at), str(code + added)) for at, code in zip(ONSETS, CODES, strict=True)
+            (int(onset), str(code + added))
+            for onset, code in zip(ONSETS, CODES, strict=True)
         )
         assert header.events == tuple(expected) and bool(header.warnings) == has_warning
         assert (f"adds {added}" in header.event_source) == bool(added)
@@ -151,7 +152,7 @@ def test_codes_of_a_combined_or_named_channel_are_read(tmp_path):
 
 
 def test_onsets_of_a_table_are_compared_with_markers(tmp_path):
-    markers = [(int(at), "S  1") for at in ONSETS]
+    markers = [(int(onset), "S  1") for onset in ONSETS]
     for onsets, delay_s, facts in (
         (TIMES_S, 0, ()),
         (TIMES_S + 0.3, 0, ("0.3 s later throughout", "delay_ms=-300")),
@@ -189,12 +190,12 @@ def test_lines_whose_names_do_not_number_them_are_refused(tmp_path):
 
 
 def test_channels_with_as_many_codes_must_be_equal(tmp_path):
-    twice = {"A": pulses(), "B": pulses()}
-    header = read_header(make(tmp_path / "x_raw.fif", twice), RecordingKeys())
+    equal_channels = {"A": pulses(), "B": pulses()}
+    header = read_header(make(tmp_path / "x_raw.fif", equal_channels), RecordingKeys())
     assert [int(code) for _, code in header.events] == CODES
-    other = {**twice, "B": np.roll(pulses(), 40)}
+    other_channels = {**equal_channels, "B": np.roll(pulses(), 40)}
     with pytest.raises(BrainhiveError, match=r"channel A.*channel B"):
-        read_header(make(tmp_path / "y_raw.fif", other), RecordingKeys())
+        read_header(make(tmp_path / "y_raw.fif", other_channels), RecordingKeys())
 
 
 def test_codes_that_were_resampled_are_refused(tmp_path):
@@ -208,16 +209,18 @@ def test_codes_that_were_resampled_are_refused(tmp_path):
 
 def test_short_codes_of_pictures_count_among_long_codes(tmp_path):
     codes = pulses(1)
-    for at in ONSETS:
-        codes[at - 120 : at - 40] = 100  # a fixation
-        codes[at + 100 : at + 140] = 200  # a key
+    for onset in ONSETS:
+        codes[onset - 120 : onset - 40] = 100  # a fixation
+        codes[onset + 100 : onset + 140] = 200  # a key
     path = make(tmp_path / "x_raw.fif", {"STI 014": codes})
     picture_codes = {str(code) for code in CODES}
     header = read_header(
         path, RecordingKeys(), find_pictures=picture_codes.intersection
     )
-    shown = [(at, int(code)) for at, code in header.events if code in picture_codes]
-    assert shown == list(zip(ONSETS.tolist(), CODES, strict=True))
+    picture_events = [
+        (onset, int(code)) for onset, code in header.events if code in picture_codes
+    ]
+    assert picture_events == list(zip(ONSETS.tolist(), CODES, strict=True))
 
     # a glitch between lines of a code that lasts longer is none
     codes = pulses()
@@ -242,8 +245,8 @@ def test_each_row_uses_the_first_stimulus_column_with_a_value(tmp_path):
 def test_restarting_clocks_are_refused_and_disorder_described(tmp_path):
     path = make(tmp_path / "sub-01_raw.fif")
     table = tmp_path / "sub-01_raw_events.tsv"
-    half = np.arange(10) * 0.7 + 1
-    write_rows(table, [*half, *(half + 0.02)])
+    half_times = np.arange(10) * 0.7 + 1
+    write_rows(table, [*half_times, *(half_times + 0.02)])
     with pytest.raises(BrainhiveError, match=r"events\.tsv.*10"):
         read_header(path, RecordingKeys())
     write_rows(table, [*TIMES_S[::2], *TIMES_S[1::2]])
@@ -270,8 +273,8 @@ def test_codes_count_where_no_annotation_stands_for_a_picture(tmp_path):
 
 def test_the_channel_with_codes_of_pictures_is_read(tmp_path):
     keys = np.zeros(len(pulses()), int)
-    for number, at in enumerate(ONSETS):
-        keys[at + 50 : at + 70] = 100 + number  # more codes than pictures have
+    for number, onset in enumerate(ONSETS):
+        keys[onset + 50 : onset + 70] = 100 + number  # more codes than pictures have
     path = make(tmp_path / "x_raw.fif", {"Pictures": pulses(), "Keys": keys})
     picture_codes = {str(code) for code in CODES}
     header = read_header(

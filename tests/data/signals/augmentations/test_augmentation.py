@@ -35,14 +35,16 @@ def test_a_mixture_lies_between_the_repetitions_that_are_there(
 ):
     signal, count = repeated
 
-    mixed, again, other = (
+    mixed, repeated_mixture, other_mixture = (
         mix_repetitions(signal, count, Augment(repetitions=1), generator(seed))
         for seed in (1, 1, 2)
     )
 
-    assert mixed.shape == (400, 3, 5) and torch.equal(mixed, again)
+    assert mixed.shape == (400, 3, 5) and torch.equal(mixed, repeated_mixture)
     assert torch.allclose(mixed[count == 1], signal[count == 1, 0])
-    assert not torch.isclose(mixed[count > 1], other[count > 1]).all((1, 2)).any()
+    assert (
+        not torch.isclose(mixed[count > 1], other_mixture[count > 1]).all((1, 2)).any()
+    )
     lowest = signal.nan_to_num(torch.inf).amin(1) - 1e-6
     highest = signal.nan_to_num(-torch.inf).amax(1) + 1e-6
     assert ((mixed >= lowest) & (mixed <= highest)).all()
@@ -92,11 +94,20 @@ def test_draws_take_existing_repetitions_without_replacement():
     count = torch.tensor([5, 3, 2, 1]).repeat(100)
     signal[torch.arange(5) >= count[:, None]] = torch.nan
 
-    taken, left = draw_repetitions(signal, count, 2, torch.Generator().manual_seed(0))
+    drawn_trials, remaining_trials = draw_repetitions(
+        signal, count, 2, torch.Generator().manual_seed(0)
+    )
 
-    assert taken.shape == (400, 2, 1, 1) and torch.equal(left, count.clamp(max=2))
+    assert drawn_trials.shape == (400, 2, 1, 1) and torch.equal(
+        remaining_trials, count.clamp(max=2)
+    )
     for number in (5, 3, 2):
-        drawn = taken[count == number].flatten(1)
-        assert drawn.isfinite().all() and (drawn[:, 0] != drawn[:, 1]).all()
-        assert set(drawn.flatten().tolist()) == set(range(1, number + 1))  # all come up
-    assert (taken[count == 1, 0] == 1).all()
+        drawn_values = drawn_trials[count == number].flatten(1)
+        assert (
+            drawn_values.isfinite().all()
+            and (drawn_values[:, 0] != drawn_values[:, 1]).all()
+        )
+        assert set(drawn_values.flatten().tolist()) == set(
+            range(1, number + 1)
+        )  # all come up
+    assert (drawn_trials[count == 1, 0] == 1).all()

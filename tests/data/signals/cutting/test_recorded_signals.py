@@ -151,8 +151,14 @@ def test_filters(recorded: Recorded) -> None:
     recorded(
         digits=6,
         filtered=[
-            np.concatenate([each(samples[:70]), each(samples[:0]), each(samples[70:])])
-            for each in filters
+            np.concatenate(
+                [
+                    signal_filter(samples[:70]),
+                    signal_filter(samples[:0]),
+                    signal_filter(samples[70:]),
+                ]
+            )
+            for signal_filter in filters
         ],
         last=[CausalFilter(band, 100)(samples)[-2:] for band in bands],
     )
@@ -226,9 +232,9 @@ def test_normalisations(
     size = 10.0 ** np.random.default_rng(3).normal(0, 0.4, (30, 1, 1))
     signal = (draw(30, 5, 9) * size + 0.7).astype(np.float32)
     signal[:, 4] = signal[:, 0] - signal[:, 1]
-    others = (signal[:7, ::-1] * 2).astype(np.float32)
+    other_signal = (signal[:7, ::-1] * 2).astype(np.float32)
     statistics = config.measure([signal[:11], signal[11:12], signal[12:]])
-    pooled = pool_statistics([statistics, config.measure([others])])
+    pooled = pool_statistics([statistics, config.measure([other_signal])])
     normaliser = config.build(statistics)
     normalised = normaliser(signal[:4])
     recorded(
@@ -247,12 +253,12 @@ def test_means_of_products(recorded: Recorded) -> None:
     signal[3] *= 30
     signal[5] = 0
     products = signal @ signal.transpose(0, 2, 1)
-    few = signal[:, :, :2] @ signal[:, :, :2].transpose(0, 2, 1)
+    few_samples = signal[:, :, :2] @ signal[:, :, :2].transpose(0, 2, 1)
     recorded(
         digits=5,
         means=[
             average_products(values, is_affine)
-            for values in (products, few, products[:1])
+            for values in (products, few_samples, products[:1])
             for is_affine in (True, False)
         ],
         flat=join_samples(signal.astype(np.float32)),
@@ -279,18 +285,18 @@ def test_augmentations(recorded: Recorded) -> None:
     shuffled = {}
     for value in (1, 3, 7):
         random.manual_seed(2)
-        chosen, counts = draw_repetitions(signal, count, value, random)
-        shuffled[value] = [chosen.nan_to_num(9), counts]
+        chosen_trials, counts = draw_repetitions(signal, count, value, random)
+        shuffled[value] = [chosen_trials.nan_to_num(9), counts]
     smooth = Smooth(p=0.4)
     plain_signal = signal[:, 0]
-    drawn = smooth.draw((40, 3, 8), random)
+    offsets = smooth.draw((40, 3, 8), random)
     recorded(
         digits=5,
         mixed=mixed,
         shuffled=shuffled,
-        drawn=drawn,
-        smoothed=smooth.apply(plain_signal, drawn),
-        short=smooth.apply(plain_signal[:, :, :2], drawn),
+        drawn=offsets,
+        smoothed=smooth.apply(plain_signal, offsets),
+        short=smooth.apply(plain_signal[:, :, :2], offsets),
         weighted=average_weighted(
             plain_signal[:6].reshape(2, 3, 3, 8), torch.tensor([[1, 2, 3.0]])
         ),
@@ -306,8 +312,12 @@ def test_channel_mappings(recorded: Recorded, kind: Any) -> None:
     signal = draw(2, 6, 3).astype(np.float32)
     mean = draw(6, 1, seed=2).astype(np.float32)
     rows = {}
-    for label, known in (("by name", None), ("of files", positions), ("zero", zeroed)):
-        mapping = map_channels(kind, names, None, Sensors(CAP, known), "it")
+    for label, positions_known in (
+        ("by name", None),
+        ("of files", positions),
+        ("zero", zeroed),
+    ):
+        mapping = map_channels(kind, names, None, Sensors(CAP, positions_known), "it")
         loaded_signal = signal[:, [CAP.index(name) for name in mapping.sources]]
         rows[label] = {
             "matrix": mapping.matrix,
@@ -340,7 +350,7 @@ def test_windows_of_a_stream(recorded: Recorded) -> None:
         windows = Windows(Cutting(steps, 100), ("a", "b"), band)
         windows.add_event("early", 6.98)
         found: list[Any] = [windows.locate_events()]
-        cut = []
+        windows_cut = []
         for number, start in enumerate(range(0, 3000, 170)):
             gaps = windows.add_samples(
                 samples[start : start + 170], times_s[start : start + 170]
@@ -350,17 +360,17 @@ def test_windows_of_a_stream(recorded: Recorded) -> None:
                 windows.add_event(name, time_s)
             if number % 4 < 3:
                 found.append([gaps, *[row for _, row in windows.locate_events()]])
-                cut += windows.cut_windows()
+                windows_cut += windows.cut_windows()
         windows.add_event("late", times_s[-1] + 0.004)
         windows.add_event("too old", 8.0)
         windows.locate_events()
-        cut += windows.cut_windows()
+        windows_cut += windows.cut_windows()
         windows.drop_waiting()
         rows[str(band)] = {
             "found": found,
-            "samples": [window.sample for window in cut],
-            "end_s": [window.end_s for window in cut],
-            "signals": np.stack([window.signal for window in cut]),
+            "samples": [window.sample for window in windows_cut],
+            "end_s": [window.end_s for window in windows_cut],
+            "signals": np.stack([window.signal for window in windows_cut]),
             "counts": vars(windows.counts)
             | {"dropped": list(windows.counts.dropped.values())},
             "next": windows.next_sample,
@@ -494,7 +504,7 @@ def test_single_trials(recorded: Recorded, estimator: Any, has_extra: bool) -> N
     runs, bold = bold_runs(has_extra)
     trials = estimate_trials(
         runs,
-        lambda run, voxels: bold[run][voxels],
+        lambda run_index, voxels: bold[run_index][voxels],
         30,
         estimator,
         2.0,
@@ -504,7 +514,7 @@ def test_single_trials(recorded: Recorded, estimator: Any, has_extra: bool) -> N
     if estimator in ("lsa", "lss"):
         # responses to short stimuli are small
         brief = estimate_trials(
-            runs, lambda run, voxels: bold[run][voxels], 30, estimator, 0.2
+            runs, lambda run_index, voxels: bold[run_index][voxels], 30, estimator, 0.2
         )
         trials.facts["brief"] = brief.betas
     recorded(
@@ -540,7 +550,7 @@ def test_steps_of_single_trials(recorded: Recorded) -> None:
         trend=trend,
         components=[values.shape[1] for values in denoised.components or []],
         shrunk=shrunk,
-        rescaled=[rescale_betas(each, shrunk[0]) for each in (shrunk[1], -shrunk[1])],
+        rescaled=[rescale_betas(betas, shrunk[0]) for betas in (shrunk[1], -shrunk[1])],
         repetitions=session.repetitions.toarray(),
         degrees=[
             choose_polynomial_degree(minutes) for minutes in (0.9, 1, 2.9, 3, 5.2)
@@ -553,7 +563,8 @@ def test_steps_of_single_trials(recorded: Recorded) -> None:
             for name in ("glover", "spm", "assumed", "library")
         ],
         hrfs=[
-            sample_canonical_hrf(*each) for each in (("spm", 2.0), ("glover", 1.1, 0.7))
+            sample_canonical_hrf(*betas)
+            for betas in (("spm", 2.0), ("glover", 1.1, 0.7))
         ],
         means=[
             [voxels.start, voxels.stop, *chain(means.sum(1), powers.sum(1))]

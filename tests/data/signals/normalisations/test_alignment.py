@@ -33,8 +33,8 @@ def products(signal: np.ndarray) -> np.ndarray:
     return wide_signal @ wide_signal.transpose(0, 2, 1)
 
 
-def reference(part: parts.Config, signal: np.ndarray) -> np.ndarray:
-    return part.measure(np.array_split(signal, 4))["reference"]
+def reference(normalisation: parts.Config, signal: np.ndarray) -> np.ndarray:
+    return normalisation.measure(np.array_split(signal, 4))["reference"]
 
 
 @pytest.mark.parametrize("name", [*PARTS, "shrunk"])
@@ -42,10 +42,10 @@ def test_references_and_aligned_signals_are_the_published_ones(
     name: str, golden: Path
 ) -> None:
     tensors = load_file(golden / "calibrate" / "alignment.safetensors")
-    part = PARTS.get(name) or Euclidean(shrinkage=float(tensors["share"]))
+    normalisation = PARTS.get(name) or Euclidean(shrinkage=float(tensors["share"]))
 
-    statistics = part.measure(np.array_split(tensors["signal"], 3))
-    normaliser = part.build(statistics)
+    statistics = normalisation.measure(np.array_split(tensors["signal"], 3))
+    normaliser = normalisation.build(statistics)
 
     if name != "shrunk":  # which is the reference as it is built, not as it is measured
         np.testing.assert_allclose(

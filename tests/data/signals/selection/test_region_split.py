@@ -23,23 +23,26 @@ SPACE = Voxels(
 PAPER = {"spatial": "nsdgeneral & prf-visualrois", "semantic": "nsdgeneral - spatial"}
 
 
-def found(control: Any = "none", **expressions: str) -> dict[str, list[int]]:
+def find_sets(control: Any = "none", **expressions: str) -> dict[str, list[int]]:
     masks = find_stream_masks(expressions, SPACE, control)
     return {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
 
 
 def test_a_later_set_may_use_an_earlier_one() -> None:
-    assert found(**PAPER) == {"spatial": [0, 1, 2, 3], "semantic": [4, 5, 6, 7, 8, 9]}
+    assert find_sets(**PAPER) == {
+        "spatial": [0, 1, 2, 3],
+        "semantic": [4, 5, 6, 7, 8, 9],
+    }
 
 
 def test_sets_are_those_of_python() -> None:
-    for expression, places in (
+    for expression, channel_rows in (
         ("v1V", [0, 1]),
         ("FFA-1 | prf-visualrois & V1v", [0, 1, 7, 8]),
         ("(FFA-1 | prf-visualrois) & nsdgeneral", [0, 1, 2, 3, 7, 8]),
         ("nsdgeneral - (prf-visualrois - V1v)", [0, 1, 4, 5, 6, 7, 8, 9]),
     ):
-        assert found(one=expression) == {"one": places}
+        assert find_sets(one=expression) == {"one": channel_rows}
 
 
 def test_what_is_no_set_is_refused_with_the_recipe() -> None:
@@ -51,29 +54,29 @@ def test_what_is_no_set_is_refused_with_the_recipe() -> None:
 
 def test_an_unknown_region_is_named_with_the_nearest_region() -> None:
     with pytest.raises(RecipeError, match="'prf-visualroi'") as caught:
-        found(one="prf-visualroi")
+        find_sets(one="prf-visualroi")
     assert "prf-visualrois?" in caught.value.hint
     with pytest.raises(RecipeError, match="'nsdgeneral-V1v'") as caught:
-        found(one="nsdgeneral-V1v")
+        find_sets(one="nsdgeneral-V1v")
     assert "spaces" in caught.value.hint
 
 
 def test_swapped_sets_are_exchanged_and_all_are_everything() -> None:
-    assert found("swapped", **PAPER) == {
+    assert find_sets("swapped", **PAPER) == {
         "spatial": [4, 5, 6, 7, 8, 9],
         "semantic": [0, 1, 2, 3],
     }
-    assert found("all", **PAPER) == {name: list(range(10)) for name in PAPER}
+    assert find_sets("all", **PAPER) == {name: list(range(10)) for name in PAPER}
 
 
 def test_random_sets_have_sizes_and_overlaps_of_the_true_ones() -> None:
     overlapping = {"spatial": "prf-visualrois", "semantic": "V1v | FFA-1"}
-    drawn = found("random", **overlapping)
+    random_sets = find_sets("random", **overlapping)
 
-    assert drawn == found("random", **overlapping) != found(**overlapping)
-    assert [len(places) for places in drawn.values()] == [5, 4]
-    assert len(set(drawn["spatial"]) & set(drawn["semantic"])) == 2
-    assert {*drawn["spatial"], *drawn["semantic"]} == {0, 1, 2, 3, 7, 8, 11}
+    assert random_sets == find_sets("random", **overlapping) != find_sets(**overlapping)
+    assert [len(channel_rows) for channel_rows in random_sets.values()] == [5, 4]
+    assert len(set(random_sets["spatial"]) & set(random_sets["semantic"])) == 2
+    assert {*random_sets["spatial"], *random_sets["semantic"]} == {0, 1, 2, 3, 7, 8, 11}
 
 
 def test_a_selection_joins_the_voxels_of_several_regions() -> None:

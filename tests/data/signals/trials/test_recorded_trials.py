@@ -157,20 +157,22 @@ def test_holdouts(
 
 def test_trials(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = record()
-    chosen = trials.choose((4 * trials.picture_of_trial + trials.repetition) % 3 > 0)
+    chosen_trials = trials.choose(
+        (4 * trials.picture_of_trial + trials.repetition) % 3 > 0
+    )
     cut_trials = trials.select(["Oz", "occipital", "P7"], (-20, 41), 0.5, "it")
     scaled = trials.select(None, None, 3.0, "it", normalises_trials=True)
     normaliser = Channel().build(Channel().measure([trials.averages]))
     generator = torch.Generator().manual_seed(3)
     taken_scaled = scaled.take(np.array([8, 0, 5]))
-    twice = taken_scaled.choose(
+    scaled_twice = taken_scaled.choose(
         taken_scaled.repetition == taken_scaled.picture_of_trial
     )
     order, counts = group_trials(np.array(["b", "a", "b", "c", "a", "b"]))
     gather = make_trial_reader(order, (2, 1), "f4", lambda row: np.full((2, 1), row))
     constant = np.ones((4, 3, 4), np.float32)
     constant[2] = np.arange(12).reshape(3, 4)
-    whole = [trials.averages, trials.as_repetitions()]
+    arrays = [trials.averages, trials.as_repetitions()]
     digests = trials.digests
     monkeypatch.setattr("brainhive_cli.data.signals.trials.MAX_STIMULI_PER_READ", 4)
     in_blocks = [
@@ -181,13 +183,13 @@ def test_trials(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded(
         digits=5,
         trials=numbers_of_trials(trials),
-        whole=whole,
+        whole=arrays,
         in_blocks=in_blocks,
         chosen=[
-            chosen.averages,
-            chosen.as_repetitions(chosen.onset_s, np.nan),
-            chosen.as_repetitions(chosen.runs, -1),
-            chosen.counts,
+            chosen_trials.averages,
+            chosen_trials.as_repetitions(chosen_trials.onset_s, np.nan),
+            chosen_trials.as_repetitions(chosen_trials.runs, -1),
+            chosen_trials.counts,
         ],
         cut=[cut_trials.averages, cut_trials.times_s, cut_trials.rows],
         scaled=[scaled.averages, scaled.as_repetitions()],
@@ -196,7 +198,11 @@ def test_trials(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
             cut_trials.take(np.array([2, 1])).averages,
             trials.normalise(normaliser).take(np.arange(2, 5)).singles,
         ],
-        twice=[twice.averages, twice.index, twice.onset_s[:, None]],
+        twice=[
+            scaled_twice.averages,
+            scaled_twice.index,
+            scaled_twice.onset_s[:, None],
+        ],
         drawn=[trials.average(count, generator).averages for count in (1, 2, 7)],
         grouped=[order, counts, gather(slice(1, 3))],
         constant=list(digest_trials(constant) == 0),
@@ -208,15 +214,15 @@ def test_input_of_models(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) ->
     trials = replace(record(), subject=3, stimulus=np.arange(PICTURES))
     signal = Signal(channels=["Oz", "Cz"], window_ms=(0, 50), scale=2.0)
     spec = spec_of([signal.select(trials, None, "it")], signal.model_dump())
-    other = replace(
+    other_space = replace(
         record(), space=Sensors(("Pz", "OZ", "Fp1", "O1")), times_s=trials.times_s
     )
     mapped = {
-        kind: match_recording(spec, other, Signal(), None, "it", kind).averages
+        kind: match_recording(spec, other_space, Signal(), None, "it", kind).averages
         for kind in ("spline", "common")
     }
     counting = replace(spec, names=("0", "1"), positions=None)
-    recording = match_recording(counting, other, Signal(), ["Fp1", "O1"], "it")
+    recording = match_recording(counting, other_space, Signal(), ["Fp1", "O1"], "it")
     monkeypatch.setattr(model_input_module, "MAX_STIMULI_PER_READ", 4)
     fractions = {}
     for name, holdout in (
@@ -319,8 +325,14 @@ def test_names_of_events(recorded: Recorded, tmp_path: Path) -> None:
         single=[
             -1 if (row := names.find_row(event)) is None else row for event in events
         ],
-        left_over=[sorted(map(str, left)) for left in left_over.values()],
-        counts=[dict(left) for left in left_over.values() if isinstance(left, dict)],
+        left_over=[
+            sorted(map(str, unused_names)) for unused_names in left_over.values()
+        ],
+        counts=[
+            dict(unused_names)
+            for unused_names in left_over.values()
+            if isinstance(unused_names, dict)
+        ],
         pictures=[len(names.find_pictures(events)), names.count_pictures()],
         named=names.name_pictures(events),
         account=names.account.as_facts(),

@@ -70,10 +70,10 @@ def test_each_repetition_is_averaged_at_most_once() -> None:
     }
 
     # each pair of the four
-    assert {first for first, *_ in ravels} == {1.5, 2.5, 3, 4.5, 5, 6}
-    assert {tuple(rest) for _, *rest in ravels} == {(1.5, 1.0)}
-    every = trials.average(4, torch.Generator().manual_seed(0))
-    np.testing.assert_allclose(every.averages, trials.averages)
+    assert {first_value for first_value, *_ in ravels} == {1.5, 2.5, 3, 4.5, 5, 6}
+    assert {tuple(other_values) for _, *other_values in ravels} == {(1.5, 1.0)}
+    all_average = trials.average(4, torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(all_average.averages, trials.averages)
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
@@ -84,23 +84,29 @@ def test_training_and_test_trials_of_a_fold_are_disjoint(tmp_path, is_stored) ->
         SignalStore.write(tmp_path / "set" / "sub-01.h5", {"train": trials})
         trials = SignalStore.open(tmp_path / "set" / "sub-01.h5")["train"]
 
-    learned, tested = (
+    learned, tested_trials = (
         holdout.choose_trials(trials, split, 1, "here") for split in ("train", "test")
     )
 
-    assert [list(side.image_ids) for side in (learned, tested)] == [
+    assert [
+        list(fold_trials.image_ids) for fold_trials in (learned, tested_trials)
+    ] == [
         ["a", "a", "b"],
         ["a", "a", "b", "c"],
     ]
-    assert tested.averages.ravel().tolist() == [
+    assert tested_trials.averages.ravel().tolist() == [
         1,
         4,
         1,
         1,
     ] and learned.averages.ravel().tolist() == [2, 8, 2]
-    assert sorted([*learned.index.tolist(), *tested.index.tolist()]) == list(range(7))
-    (other,) = holdout.list_opposite_trials({"train": trials}, "test", 1, "here")
-    assert other.index.tolist() == learned.index.tolist()
+    assert sorted([*learned.index.tolist(), *tested_trials.index.tolist()]) == list(
+        range(7)
+    )
+    (opposite_trials,) = holdout.list_opposite_trials(
+        {"train": trials}, "test", 1, "here"
+    )
+    assert opposite_trials.index.tolist() == learned.index.tolist()
 
 
 def test_without_held_out_trials_the_split_test_is_tested() -> None:
@@ -128,7 +134,7 @@ def draw_trials(seed: int, is_mapped: bool = False) -> Trials:
     signal = random.normal(size=(7, 4, 3, 5)).astype(np.float32)
     signal[~is_there] = np.nan
     numbers = np.where(is_there, np.arange(28).reshape(7, 4), -1)
-    lazy_rows = LazyRows(signal.shape, signal.dtype, lambda part: signal[part])
+    lazy_rows = LazyRows(signal.shape, signal.dtype, lambda rows: signal[rows])
     return Trials.from_repetitions(
         lazy_rows if is_mapped else signal,
         [f"p{row}" for row in range(7)],
@@ -215,19 +221,21 @@ def test_choosing_trials_forgets_averages_over_others() -> None:
         "a",
         "b",
     ]
-    every = trials.choose(np.ones(7, bool))
-    assert every.averages.tolist() == trials.averages.tolist()
+    all_trials = trials.choose(np.ones(7, bool))
+    assert all_trials.averages.tolist() == trials.averages.tolist()
 
 
 def test_signals_in_memory_are_not_read_again() -> None:
     reads = list[Any]()
     signal = draw_trials(0).signal
 
-    def read(partial_any: Any) -> Any:
+    def read_rows(partial_any: Any) -> Any:
         reads.append(partial_any)
         return signal[partial_any]
 
-    trials = draw_trials(0).change(signal=LazyRows(signal.shape, signal.dtype, read))
+    trials = draw_trials(0).change(
+        signal=LazyRows(signal.shape, signal.dtype, read_rows)
+    )
     averages, singles = trials.averages, trials.singles
     count = len(reads)
 
@@ -262,8 +270,8 @@ def test_the_last_normalisation_replaces_those_before(is_read: bool) -> None:
         np.testing.assert_allclose(
             resulting_trials.singles, second(trials.singles), atol=1e-5
         )
-    plain = resulting_trials.normalise(None)
-    np.testing.assert_allclose(plain.averages, trials.averages, atol=1e-6)
+    plain_trials = resulting_trials.normalise(None)
+    np.testing.assert_allclose(plain_trials.averages, trials.averages, atol=1e-6)
 
 
 def test_channels_are_mapped_before_they_are_normalised() -> None:
@@ -280,10 +288,10 @@ def test_channels_are_mapped_before_they_are_normalised() -> None:
     expected = np.stack([3 * (oz - 1), np.zeros_like(oz)], 1)
     np.testing.assert_allclose(mapped.averages, expected, atol=1e-5)
     other_normaliser = Normaliser(np.float32([[0], [0]]), np.float32([[1], [1]]))
-    again = mapped.normalise(other_normaliser)
-    np.testing.assert_allclose(again.averages[:, 0], oz, atol=1e-5)
-    without = replace(trials, mapping=mapping)
-    np.testing.assert_allclose(without.averages[:, 1], 0)
+    renormalised = mapped.normalise(other_normaliser)
+    np.testing.assert_allclose(renormalised.averages[:, 0], oz, atol=1e-5)
+    unnormalised = replace(trials, mapping=mapping)
+    np.testing.assert_allclose(unnormalised.averages[:, 1], 0)
 
 
 def test_many_stimuli_are_read_in_blocks_as_few_are(
@@ -314,9 +322,9 @@ def test_infinite_signals_are_named_by_picture_and_channel(
 ) -> None:
     trials = draw_trials(0)
     trials.signal[trials.first_trials[4], 2, 1] = np.inf
-    read = trials.read_trials if as_singles else trials.read
+    read_trials = trials.read_trials if as_singles else trials.read
     with pytest.raises(BrainhiveError, match="picture p4, channel Pz"):
-        read(slice(0, 7 if not as_singles else None))
+        read_trials(slice(0, 7 if not as_singles else None))
     with pytest.raises(BrainhiveError, match="picture p4, channel Pz"):
         trials.select(["Pz"]).averages  # noqa: B018 (read)
     anonymous = replace(trials, image_ids=())
@@ -332,9 +340,9 @@ def test_a_voxel_that_is_not_finite_is_named_by_its_recorded_row() -> None:
     trials = Trials.from_repetitions(
         signal, ["a", "b"], Voxels(regions), np.zeros(1), None, ""
     )
-    for read in (trials, trials.select(["V1"])):
+    for read_trials in (trials, trials.select(["V1"])):
         with pytest.raises(BrainhiveError, match="picture b, voxel 3"):
-            read.averages  # noqa: B018 (read)
+            read_trials.averages  # noqa: B018 (read)
 
 
 def test_selected_channels_come_in_the_order_of_their_names() -> None:
@@ -359,8 +367,8 @@ def test_selected_channels_come_in_the_order_of_their_names() -> None:
     )
     # the digests are of the trials as they were recorded
     assert np.array_equal(resulting_trials.digests, trials.digests)
-    chosen = resulting_trials.choose(trials.repetition < 1).take(np.array([5]))
-    assert chosen.digests.tolist() == [trials.digests[trials.first_trials[5]]]
+    chosen_trials = resulting_trials.choose(trials.repetition < 1).take(np.array([5]))
+    assert chosen_trials.digests.tolist() == [trials.digests[trials.first_trials[5]]]
     assert trials.select().averages.shape == (7, 3, 5)
 
 
@@ -430,14 +438,19 @@ def test_sides_of_a_fold_know_the_digests_of_their_trials() -> None:
     trials = draw_trials(0).select(["Oz"])
     is_tested = trials.repetition % 2 == 0
 
-    tested, learned = (trials.hold_out(is_tested, split) for split in ("test", "train"))
+    tested_trials, learned = (
+        trials.hold_out(is_tested, split) for split in ("test", "train")
+    )
 
-    for side, mask in ((tested, is_tested), (learned, ~is_tested)):
-        assert side.digests.tolist() == draw_trials(0).digests[mask].tolist()
-        assert side.stimulus.tolist() == (100 + trials.picture_of_trial[mask]).tolist()
-        assert np.array_equal(side.averages, trials.singles[mask])
-        assert side.counts.tolist() == [1] * mask.sum()
-        assert side.trial_numbers.tolist() == trials.trial_numbers[mask].tolist()
+    for side_trials, mask in ((tested_trials, is_tested), (learned, ~is_tested)):
+        assert side_trials.digests.tolist() == draw_trials(0).digests[mask].tolist()
+        assert (
+            side_trials.stimulus.tolist()
+            == (100 + trials.picture_of_trial[mask]).tolist()
+        )
+        assert np.array_equal(side_trials.averages, trials.singles[mask])
+        assert side_trials.counts.tolist() == [1] * mask.sum()
+        assert side_trials.trial_numbers.tolist() == trials.trial_numbers[mask].tolist()
 
 
 def test_copies_of_trials_are_refused_with_their_count_and_place() -> None:
@@ -453,10 +466,12 @@ def test_copies_of_trials_are_refused_with_their_count_and_place() -> None:
     with pytest.raises(BrainhiveError) as caught:
         trials.refuse_copies(np.array([7, copied], np.uint64), "here", "tests", "")
     number = int(trials.counts[1:].sum())
-    place = (
+    location = (
         f"of {trials.image_ids[copied_row]}, session 1, run {trials.runs[copied_row]}"
     )
-    assert f"1 of {number} trials" in str(caught.value) and place in str(caught.value)
+    assert f"1 of {number} trials" in str(caught.value) and location in str(
+        caught.value
+    )
 
 
 def test_copies_are_refused_if_sessions_are_unknown() -> None:
@@ -619,17 +634,17 @@ def test_the_kinds_of_preparations_are_those_of_all_sessions(
 
 
 def test_the_stimulus_is_marked_only_if_all_sessions_agree() -> None:
-    def marks(times_s: Any, **provenance: Any) -> Any:
+    def find_marks(times_s: Any, **provenance: Any) -> Any:
         trials = replace(draw_trials(0), times_s=times_s, provenance=provenance)
         return trials.stimulus_marks
 
     times = np.arange(5) / 100
-    assert marks(times) == {"onset": 0.0}
-    assert marks(times, stimulus_ms=100) == {"stimulus": (0.0, 100.0)}
-    both = [{"stimulus_ms": 50}, {"stimulus_ms": 50}]
-    assert marks(times, sessions=both) == {"stimulus": (0.0, 50.0)}
-    assert marks(times, sessions=both, stimulus_ms=100) == {"onset": 0.0}
-    assert marks(times - 0.04, stimulus_ms=100) == {}
+    assert find_marks(times) == {"onset": 0.0}
+    assert find_marks(times, stimulus_ms=100) == {"stimulus": (0.0, 100.0)}
+    both_sessions = [{"stimulus_ms": 50}, {"stimulus_ms": 50}]
+    assert find_marks(times, sessions=both_sessions) == {"stimulus": (0.0, 50.0)}
+    assert find_marks(times, sessions=both_sessions, stimulus_ms=100) == {"onset": 0.0}
+    assert find_marks(times - 0.04, stimulus_ms=100) == {}
     modality = {"sessions": [{"modality": "MEG"}]}
     assert of_origin(**modality).modality == "MEG"
     assert of_origin(**modality, modality="EEG").modality == "EEG"
@@ -638,18 +653,18 @@ def test_the_stimulus_is_marked_only_if_all_sessions_agree() -> None:
 def test_trials_are_read_in_file_order() -> None:
     reads = list[int]()
 
-    def read(number: int) -> np.ndarray:
+    def read_trial(number: int) -> np.ndarray:
         reads.append(number)
         return np.full((2, 3), number)
 
     numbers = np.array([5, 0, 2, 4, 1])
-    gather = make_trial_reader(numbers, (2, 3), np.float32, read)
+    gather = make_trial_reader(numbers, (2, 3), np.float32, read_trial)
 
-    found = gather(slice(0, 3))
+    gathered = gather(slice(0, 3))
 
-    assert found.shape == (3, 2, 3) and found.dtype == np.float32
-    assert found[..., 0, 0].tolist() == [5, 0, 2] and reads == [0, 2, 5]
-    assert (found == found[..., :1, :1]).all()
+    assert gathered.shape == (3, 2, 3) and gathered.dtype == np.float32
+    assert gathered[..., 0, 0].tolist() == [5, 0, 2] and reads == [0, 2, 5]
+    assert (gathered == gathered[..., :1, :1]).all()
 
 
 def test_no_trials_have_no_stimuli() -> None:

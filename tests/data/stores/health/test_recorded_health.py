@@ -127,16 +127,16 @@ def test_equal_embeddings_are_equal_in_every_store(
 @pytest.mark.parametrize(("distance", "is_equal"), [(2.0e-4, True), (4.5e-4, False)])
 def test_equal_embeddings_differ_by_rounding(distance: float, is_equal: bool) -> None:
     random = np.random.default_rng(1)
-    found = []
+    comparisons = []
     for _ in range(8):
         unit, step = random.normal(size=(2, 5000))
         unit /= np.linalg.norm(unit)
         step -= (step @ unit) * unit
         pair = np.stack([unit, unit + distance * step / np.linalg.norm(step)])
         store: Any = SimpleNamespace(embedding=pair)
-        found.append(bool(find_equal_embeddings([store], np.ones(2, bool)).all()))
+        comparisons.append(bool(find_equal_embeddings([store], np.ones(2, bool)).all()))
     # a few random directions keep distances within some 20 %
-    assert np.mean(found) > 0.7 if is_equal else np.mean(found) < 0.3
+    assert np.mean(comparisons) > 0.7 if is_equal else np.mean(comparisons) < 0.3
 
 
 IDS = [f"train/p{number}" for number in range(6)]
@@ -195,12 +195,12 @@ def test_a_view_is_read_from_the_store_of_all_views(tmp_path: Path) -> None:
     assert store.select_view("vae-all", None) is store
     with pytest.raises(BrainhiveError):
         store.select_view("vae-view-3", 3)
-    for name, found in (
+    for name, view_store in (
         ("vae-view-2", (store.path, 2)),
         ("vae-view-2-0123abcd", (tmp_path / "set/train/vae-view-2-0123abcd.h5", None)),
         ("vae", (tmp_path / "set/train/vae.h5", None)),
     ):
-        assert target_store.find_store(tmp_path, "set", "train", name) == found
+        assert target_store.find_store(tmp_path, "set", "train", name) == view_store
     stores = target_store.open_stores(
         tmp_path, "set", "train", ["vae-view-2", "vae-all"]
     )
@@ -223,8 +223,8 @@ def test_a_store_of_other_pictures_is_refused(tmp_path: Path) -> None:
 def test_pixels_are_taken_from_any_store(tmp_path: Path) -> None:
     store = write_store(tmp_path / "set/train/a.h5")
     known_store = write_store(tmp_path / "set/train/b.h5", has_pixels=True)
-    first, pixels = get_stimuli_and_pixels({"a": store, "b": known_store})
-    assert first is store and pixels is known_store.pixels
+    first_stimuli, pixels = get_stimuli_and_pixels({"a": store, "b": known_store})
+    assert first_stimuli is store and pixels is known_store.pixels
     assert get_stimuli_and_pixels({"a": store}) == (store, None)
 
 
@@ -240,9 +240,9 @@ def test_pixels_are_taken_from_any_store(tmp_path: Path) -> None:
 def test_imported_vectors_may_have_unknown_pictures(
     tmp_path: Path, attributes: dict[str, Any], is_unknown: bool
 ) -> None:
-    usual = write_store(tmp_path / "set/train/a.h5")
+    usual_store = write_store(tmp_path / "set/train/a.h5")
     store = write_store(tmp_path / "set/train/b.h5", **attributes)
-    assert has_unknown_pictures([usual, store]) == is_unknown
+    assert has_unknown_pictures([usual_store, store]) == is_unknown
 
 
 @pytest.mark.parametrize(

@@ -91,12 +91,12 @@ def test_copies_of_training_pictures_are_left_out_and_named(
     run_command, home, photos, capsys
 ):
     copies = copy_into_test(photos, 2)
-    run = train(run_command, simulated(photos))
+    trained_run = train(run_command, simulated(photos))
     capsys.readouterr()
 
-    more = ("repetitions=[1,2]", "gallery=train+test", "subsets=3")
+    retrieval_overrides = ("repetitions=[1,2]", "gallery=train+test", "subsets=3")
     resulting_metrics = run_command(
-        "eval-retrieval", f"run={run}", *more, *QUICK
+        "eval-retrieval", f"run={trained_run}", *retrieval_overrides, *QUICK
     ).metrics
 
     assert resulting_metrics.facts.seen_in_training == SeenPictures(
@@ -117,8 +117,10 @@ def test_copies_of_training_pictures_are_left_out_and_named(
     (items,) = resulting_metrics.items.values()
     assert not set(items["image_ids"]) & set(copies)
 
-    few = ("analyses=[encoding,similarity]", "draws=20")
-    explained = run_command("explain", f"align_run={run}", *few).metrics
+    quick_overrides = ("analyses=[encoding,similarity]", "draws=20")
+    explained = run_command(
+        "explain", f"align_run={trained_run}", *quick_overrides
+    ).metrics
     assert explained.facts.seen_in_training.names == copies
     assert {
         metric.n for metrics in explained.scopes.values() for metric in metrics.values()
@@ -128,27 +130,30 @@ def test_copies_of_training_pictures_are_left_out_and_named(
 @pytest.mark.nightly
 def test_too_many_copies_are_refused_or_tested_with_a_caveat(run_command, home, photos):
     copies = copy_into_test(photos, 3)
-    run = train(run_command, simulated(photos))
+    trained_run = train(run_command, simulated(photos))
     elsewhere = paint_pictures(home / "elsewhere", N_CONCEPTS, PER_CONCEPT)
     for number, name in enumerate(open_split(elsewhere, "test").image_ids[:5]):
         image_id = open_split(photos, "train").image_ids[number]
         shutil.copy(photos / f"{image_id}.png", elsewhere / f"{name}.png")
     # not the same signals
-    others = simulated(elsewhere, "others").replace("noise: 0.1", "noise: 0.2")
-    run_command("embed", others, COLOURS)
+    other_dataset = simulated(elsewhere, "others").replace("noise: 0.1", "noise: 0.2")
+    run_command("embed", other_dataset, COLOURS)
 
     with pytest.raises(
         BrainhiveError,
         match=f"on 3 of the {N_TEST} test pictures of photos .*same pixels",
     ):
-        run_command("eval-retrieval", f"run={run}", *QUICK)
+        run_command("eval-retrieval", f"run={trained_run}", *QUICK)
     with pytest.raises(BrainhiveError, match="test pictures of others"):
         run_command(
-            "eval-retrieval", f"run={run / 'cells/sub-01_seed-1/model'}", others, *QUICK
+            "eval-retrieval",
+            f"run={trained_run / 'cells/sub-01_seed-1/model'}",
+            other_dataset,
+            *QUICK,
         )
 
     allowed = run_command(
-        "eval-retrieval", f"run={run}", "copies=allow", *QUICK
+        "eval-retrieval", f"run={trained_run}", "copies=allow", *QUICK
     ).metrics
     assert allowed.overall["top1"].n == N_TEST
     assert allowed.facts.seen_in_training.count == 0
@@ -202,16 +207,18 @@ def photograph_into_test(
 @pytest.mark.nightly
 def test_near_copies_are_left_out_if_both_pictures_are_here(run_command, home, photos):
     name = photograph_into_test(photos, lambda picture: picture, ".jpg")
-    run = train(run_command, simulated(photos))
+    trained_run = train(run_command, simulated(photos))
 
-    left_out = run_command("eval-retrieval", f"run={run}", *QUICK).metrics
+    left_out = run_command("eval-retrieval", f"run={trained_run}", *QUICK).metrics
 
     assert left_out.facts.seen_in_training == SeenPictures(
         count=1, of=N_TEST, names=[name]
     )
     assert left_out.overall["top1"].n == N_TEST - 1
 
-    learned = model_files.read_history(run / "cells/sub-01_seed-1/model").pictures
+    learned = model_files.read_history(
+        trained_run / "cells/sub-01_seed-1/model"
+    ).pictures
     store = TargetStore.open(home / f"embeddings/photos/test/{ENCODER}.h5")
     other_stand_in = SimpleNamespace(
         name="others", pictured_as="others", people="others", holdout=SEPARATE_TEST
@@ -229,9 +236,9 @@ def test_near_copies_are_left_out_if_both_pictures_are_here(run_command, home, p
 @pytest.mark.nightly
 def test_mirrored_pictures_are_tested_with_a_warning(run_command, home, photos):
     name = photograph_into_test(photos, ImageOps.mirror, ".png")
-    run = train(run_command, simulated(photos))
+    trained_run = train(run_command, simulated(photos))
 
-    metrics = run_command("eval-retrieval", f"run={run}", *QUICK).metrics
+    metrics = run_command("eval-retrieval", f"run={trained_run}", *QUICK).metrics
 
     assert metrics.overall["top1"].n == N_TEST and SEEN_COPIES not in metrics.caveats
     warning = ALTERED_WARNINGS["mirrored"]
@@ -252,10 +259,10 @@ def catch_error(run_command, *arguments: str) -> tuple[str, str, int]:
 
 @pytest.mark.nightly
 def test_trained_concepts_are_never_reported_as_tested(run_command, home, photos):
-    everything, split = simulated(photos, test_share=0), simulated(photos)
+    all_pictures, split = simulated(photos, test_share=0), simulated(photos)
     renamed = simulated(photos, "others")
-    run_command("embed", everything, COLOURS)
-    run_folder = run_command("train-align", everything, COLOURS, *SMALL).folder
+    run_command("embed", all_pictures, COLOURS)
+    run_folder = run_command("train-align", all_pictures, COLOURS, *SMALL).folder
 
     evaluation = ("eval-retrieval", f"run={run_folder}")
     message, _, _ = catch_error(run_command, *evaluation, split, *QUICK)
@@ -266,21 +273,21 @@ def test_trained_concepts_are_never_reported_as_tested(run_command, home, photos
     assert "photos/test" in message and shlex.quote(str(signals)) in hint
     signals.unlink()
 
-    seen = f"trained on {N_TEST} of the {N_TEST} test pictures of photos"
+    caveat = f"trained on {N_TEST} of the {N_TEST} test pictures of photos"
     message, _, exit_code = catch_error(run_command, *evaluation, split, *QUICK)
-    assert message.startswith(str(run_folder)) and seen in message and exit_code == 1
+    assert message.startswith(str(run_folder)) and caveat in message and exit_code == 1
     model = f"run={run_folder / 'cells/sub-01_seed-1/model'}"
-    assert seen in catch_error(run_command, "eval-retrieval", model, split, *QUICK)[0]
+    assert caveat in catch_error(run_command, "eval-retrieval", model, split, *QUICK)[0]
     run_command("embed", renamed, COLOURS)
-    seen = seen.replace("photos", "others")
-    assert seen in catch_error(run_command, *evaluation, renamed, *QUICK)[0]
+    caveat = caveat.replace("photos", "others")
+    assert caveat in catch_error(run_command, *evaluation, renamed, *QUICK)[0]
     assert not list(home.glob("runs/eval-retrieval/*/metrics.json"))
 
 
 def test_stores_of_another_split_are_refused_with_a_command(run_command, home, photos):
-    everything, split = simulated(photos, test_share=0), simulated(photos)
-    run_command("embed", everything, COLOURS)
-    run_command("train-align", everything, COLOURS, *SMALL)
+    all_pictures, split = simulated(photos, test_share=0), simulated(photos)
+    run_command("embed", all_pictures, COLOURS)
+    run_command("train-align", all_pictures, COLOURS, *SMALL)
     run_command(
         "embed", split, COLOURS, "splits=test"
     )  # the train store has all pictures

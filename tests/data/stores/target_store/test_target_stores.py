@@ -22,7 +22,7 @@ IMPORTED = {"imported": ["train.pt"], "preprocessing": "not known: imported"}
 
 
 @pytest.fixture
-def own(world: Path, tmp_path: Path) -> Path:
+def own_home(world: Path, tmp_path: Path) -> Path:
     """Copy the stores of the world, to change them."""
     shutil.copytree(world / "embeddings", tmp_path / "embeddings")
     return tmp_path / "embeddings"
@@ -37,7 +37,7 @@ def change_attributes(embeddings: Path, split: str, **attributes: Any) -> str:
 
 
 def test_stores_of_different_making_are_refused_with_both_names(
-    run_command, align_overrides, world, own, tmp_path
+    run_command, align_overrides, world, own_home, tmp_path
 ):
     run_folder = run_command("train-align", *align_overrides).folder
     trained_on = build_store_path(world / "embeddings", DATASET, "train", ENCODER)
@@ -45,28 +45,28 @@ def test_stores_of_different_making_are_refused_with_both_names(
         ({"preprocessing": "squash"}, "preprocessing"),
         (IMPORTED, "weights and preprocessing"),
     ):
-        changed_store = change_attributes(own, "test", **attributes)
+        changed_store = change_attributes(own_home, "test", **attributes)
 
         with pytest.raises(BrainhiveError, match=f"other {difference} than") as caught:
             run_command(
                 "eval-retrieval",
                 f"run={run_folder}",
-                f"paths.embeddings={own}",
+                f"paths.embeddings={own_home}",
                 f"paths.runs={tmp_path}",
             )
 
-        words = set(re.split(r"\s", caught.value.message))
-        assert {changed_store, str(trained_on)} <= words
+        message_words = set(re.split(r"\s", caught.value.message))
+        assert {changed_store, str(trained_on)} <= message_words
 
 
 @pytest.mark.nightly
 def test_imported_stores_of_several_files_are_taken_together(
-    run_command, align_overrides, own, tmp_path
+    run_command, align_overrides, own_home, tmp_path
 ):
-    own_paths = f"paths.embeddings={own}", f"paths.runs={tmp_path}"
+    own_paths = f"paths.embeddings={own_home}", f"paths.runs={tmp_path}"
     for split, digest in (("train", "a"), ("test", "b")):
         change_attributes(
-            own,
+            own_home,
             split,
             **IMPORTED,
             weights={"source": "imported: dictionary", "digest": digest * 64},
@@ -78,16 +78,16 @@ def test_imported_stores_of_several_files_are_taken_together(
     assert run_command("eval-retrieval", *own_paths).metrics.overall["top1"].n == 100
 
 
-def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):
+def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own_home, tmp_path):
     folder = RunFolder(tmp_path)
 
     def begin() -> None:
         keep_identity(folder, {ENCODER: TargetStore.open(path)})
 
-    path = build_store_path(own, DATASET, "train", ENCODER)
+    path = build_store_path(own_home, DATASET, "train", ENCODER)
     begin()
     begin()
-    change_attributes(own, "train", weights={"digest": "b" * 64})
+    change_attributes(own_home, "train", weights={"digest": "b" * 64})
     with pytest.raises(BrainhiveError, match="other weights"):
         begin()
 

@@ -23,7 +23,7 @@ DATASET = "demo-noise-0.3-40-concepts"
 
 
 @pytest.fixture
-def here(world: Path, tmp_path: Path) -> tuple[str, ...]:
+def home_overrides(world: Path, tmp_path: Path) -> tuple[str, ...]:
     """Return overrides for short trainings in a folder of this test."""
     return f"paths.runs={tmp_path / 'runs'}", "train.epochs=1"
 
@@ -52,10 +52,15 @@ def replace_signals(signals: Path, subject: int, **changes: object) -> Path:
 
 
 def test_a_subject_of_the_start_is_not_new_under_any_name(
-    run_command, align_overrides, here, tmp_path
+    run_command, align_overrides, home_overrides, tmp_path
 ):
     joint = run_command(
-        "train-align", *align_overrides, THREE, *here, "mode=joint", "subjects=1,2"
+        "train-align",
+        *align_overrides,
+        THREE,
+        *home_overrides,
+        "mode=joint",
+        "subjects=1,2",
     ).folder
     folder = build_model_path(joint, "all_seed-1")
     copied = tmp_path / "copied"
@@ -66,7 +71,7 @@ def test_a_subject_of_the_start_is_not_new_under_any_name(
         "train-align",
         *align_overrides,
         THREE,
-        *here,
+        *home_overrides,
         "mode=inter",
         "subjects=1,3",
         "trained_on=2,3",
@@ -87,10 +92,15 @@ def test_a_subject_of_the_start_is_not_new_under_any_name(
 
 @pytest.mark.nightly
 def test_a_start_may_know_other_subjects_but_not_the_tested_one(
-    run_command, align_overrides, here
+    run_command, align_overrides, home_overrides
 ):
     first_run_folder = run_command(
-        "train-align", *align_overrides, THREE, *here, "mode=intra", "subjects=3"
+        "train-align",
+        *align_overrides,
+        THREE,
+        *home_overrides,
+        "mode=intra",
+        "subjects=3",
     ).folder
     started = (
         "mode=inter",
@@ -99,8 +109,10 @@ def test_a_start_may_know_other_subjects_but_not_the_tested_one(
         f"train.start_from={first_run_folder.name}",
     )
 
-    inter = run_command("train-align", *align_overrides, THREE, *here, *started).folder
-    evaluation = ("eval-retrieval", f"run={inter}", here[0], *QUICK)
+    inter = run_command(
+        "train-align", *align_overrides, THREE, *home_overrides, *started
+    ).folder
+    evaluation = ("eval-retrieval", f"run={inter}", home_overrides[0], *QUICK)
 
     assert run_command(*evaluation).metrics.caveats == [SIMULATED]
     folder = build_model_path(inter, "sub-01_seed-1")
@@ -122,23 +134,36 @@ def test_a_start_may_know_other_subjects_but_not_the_tested_one(
 
 @pytest.mark.nightly
 def test_copied_weights_keep_the_caveat_of_selection_on_test(
-    run_command, align_overrides, here, tmp_path
+    run_command, align_overrides, home_overrides, tmp_path
 ):
-    alone = ("train-align", *align_overrides, *here, "mode=joint", "subjects=1")
-    on_test = run_command(*alone, "train.selection=test", "train.validation=0").folder
+    single_training = (
+        "train-align",
+        *align_overrides,
+        *home_overrides,
+        "mode=joint",
+        "subjects=1",
+    )
+    on_test = run_command(
+        *single_training, "train.selection=test", "train.validation=0"
+    ).folder
     folder, copied = build_model_path(on_test, "all_seed-1"), tmp_path / "copied"
     copied.mkdir()
     shutil.copy(folder / WEIGHTS, copied / "weights.safetensors")
     start = f"train.start_from={{backbone: {copied / 'weights.safetensors'}}}"
 
-    unknown = run_command(*alone, start).metrics
+    unknown = run_command(*single_training, start).metrics
     shutil.copy(folder / ARRAYS_FILE, copied)
-    result = run_command(*alone, start, "seeds=2")
+    result = run_command(*single_training, start, "seeds=2")
 
     assert UNKNOWN_HISTORY in unknown.caveats
     assert UNKNOWN_HISTORY not in result.metrics.caveats
     assert SELECTED_ON_TEST in result.metrics.caveats
-    evaluation = ("eval-retrieval", f"run={result.folder}", here[0], "sheet_rows=0")
+    evaluation = (
+        "eval-retrieval",
+        f"run={result.folder}",
+        home_overrides[0],
+        "sheet_rows=0",
+    )
     evaluated = run_command(*evaluation).metrics
     for metric in evaluated.overall.values():
         assert SELECTED_ON_TEST in metric.caveats
@@ -148,12 +173,12 @@ def test_copied_weights_keep_the_caveat_of_selection_on_test(
 
 @pytest.mark.nightly
 def test_other_signals_under_the_same_name_make_another_run(
-    run_command, align_overrides, here, own_signals, tmp_path
+    run_command, align_overrides, home_overrides, own_signals, tmp_path
 ):
     training = (
         "train-align",
         *align_overrides,
-        *here,
+        *home_overrides,
         own_signals,
         "mode=intra",
         "subjects=1",
@@ -162,7 +187,7 @@ def test_other_signals_under_the_same_name_make_another_run(
     evaluation = (
         "eval-retrieval",
         f"run={first_result.folder}",
-        here[0],
+        home_overrides[0],
         own_signals,
         *QUICK,
     )

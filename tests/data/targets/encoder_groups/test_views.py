@@ -41,20 +41,20 @@ def encoder(views: Any = "each", **knobs: Any) -> Python:
 def clips(count: int = 4, frames: int | None = FRAMES, **facts: Any) -> StimulusSet:
     """Make different clips of noise, or pictures if `frames` is None."""
 
-    def read(row: int) -> Any:
+    def read_clip(row: int) -> Any:
         random = np.random.default_rng(row)
         pixels = random.integers(0, 256, (frames or 1, 8, 8, 3), np.uint8)
         return Clip(pixels, None) if frames else Image.fromarray(pixels[0])
 
     names = Names.of(f"p{row}" for row in range(count))
-    return StimulusSet("set", "train", names, names, read, frames=frames, **facts)
+    return StimulusSet("set", "train", names, names, read_clip, frames=frames, **facts)
 
 
 def encode_frames(stimuli: StimulusSet, row: int) -> torch.Tensor:
     """Encode each frame without the others, as [F, 12]."""
-    opened = stimuli.open(row)
+    clip = stimuli.open(row)
     built = encoder().build()
-    pictures = opened.to_pictures() if isinstance(opened, Clip) else [opened]
+    pictures = clip.to_pictures() if isinstance(clip, Clip) else [clip]
     return torch.stack(
         [built.module(built.preprocess(picture)[None])[0] for picture in pictures]
     )
@@ -86,15 +86,15 @@ def test_frames_are_targets_of_their_own_or_one(code_allowed: None, views: Any) 
 
     targets = online([config], stimuli)
 
-    (found,) = targets.gather(ROWS).values()
-    torch.testing.assert_close(found, expected)
+    (target,) = targets.gather(ROWS).values()
+    torch.testing.assert_close(target, expected)
     assert targets.shapes == {config.name: tuple(expected.shape[1:])}
     counts = {config.name: FRAMES} if views == "each" else {}
     assert targets.alternatives == counts and targets.done.tolist() == [True] * 4
     if views == "each":
-        which = {config.name: torch.tensor([2, 0, 1])}
-        (found,) = targets.gather(ROWS, choices=which).values()
-        torch.testing.assert_close(found, stacked[range(3), [2, 0, 1]])
+        alternatives = {config.name: torch.tensor([2, 0, 1])}
+        (target,) = targets.gather(ROWS, choices=alternatives).values()
+        torch.testing.assert_close(target, stacked[range(3), [2, 0, 1]])
 
 
 def test_encoders_that_see_the_same_share_a_pass(code_allowed: None) -> None:
@@ -102,12 +102,12 @@ def test_encoders_that_see_the_same_share_a_pass(code_allowed: None) -> None:
     configs = [encoder("average"), encoder("each"), encoder(1)]
     groups = group_encoders(configs, "fp32", ALONE)
     assert len({id(group.network) for group in groups}) == 1
-    found = online(configs, stimuli).gather(ROWS)
+    targets = online(configs, stimuli).gather(ROWS)
     stacked = torch.stack([encode_frames(stimuli, row) for row in ROWS])
     for config, expected in zip(
         configs, (stacked.mean(1), stacked[:, 0], stacked[:, 1]), strict=True
     ):
-        torch.testing.assert_close(found[config.name], expected)
+        torch.testing.assert_close(targets[config.name], expected)
 
 
 @pytest.mark.parametrize("block", [1, 2, 512])
@@ -119,11 +119,11 @@ def test_many_stimuli_are_encoded_in_blocks(
     monkeypatch.setattr(targets, "MAX_ONLINE_STIMULI", block)
     stimuli, config = clips(5), encoder()
     tensor, rows = torch.tensor([1, 0, 2, 1, 2]), np.arange(5)
-    (found,) = (
+    (target,) = (
         online([config], stimuli).gather(rows, None, {config.name: tensor}).values()
     )
     expected = [encode_frames(stimuli, row)[tensor[row]] for row in rows]
-    torch.testing.assert_close(found, torch.stack(expected))
+    torch.testing.assert_close(target, torch.stack(expected))
 
 
 def test_pictures_have_one_view(code_allowed: None) -> None:
@@ -132,15 +132,15 @@ def test_pictures_have_one_view(code_allowed: None) -> None:
     for views in ("all", "average", 0):
         with pytest.raises(MissingData):
             count_views(encoder(views), pictures)
-    (found,) = online([encoder()], pictures).gather(ROWS).values()
+    (target,) = online([encoder()], pictures).gather(ROWS).values()
     expected = torch.cat([encode_frames(pictures, row) for row in ROWS])
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(target, expected)
 
 
 @pytest.mark.parametrize(
-    ("views", "each", "count", "shape"),
+    ("views", "views_each", "count", "shape"),
     [
-        ("each", 3, 3, (12,)),
+        ("views_each", 3, 3, (12,)),
         ("all", 3, None, (3, 12)),
         ("average", None, None, (12,)),
         (0, None, None, (12,)),
@@ -148,10 +148,10 @@ def test_pictures_have_one_view(code_allowed: None) -> None:
     ],
 )
 def test_views_of_a_clip_are_counted(
-    views: Any, each: int | None, count: int | None, shape: tuple[int, ...]
+    views: Any, views_each: int | None, count: int | None, shape: tuple[int, ...]
 ) -> None:
     config, stimuli = encoder(views), clips()
-    assert count_views(config, stimuli) == each
+    assert count_views(config, stimuli) == views_each
     assert count_alternatives(config, stimuli) == count
     assert get_target_shape(config, (12,), stimuli) == shape
     with pytest.raises(MissingData):
@@ -194,12 +194,12 @@ def test_weights_are_cast_as_autocast_would(precision: str, dtype: torch.dtype) 
         for kind, resulting_kind in kinds.items()
         if issubclass(kind, torch.nn.Linear | torch.nn.Conv2d)
     ]
-    other = [
+    other_weights = [
         resulting_kind
         for kind, resulting_kind in kinds.items()
         if issubclass(kind, torch.nn.LayerNorm)
     ]
-    assert set(cast) == {dtype} and set(other) == {torch.float32}
+    assert set(cast) == {dtype} and set(other_weights) == {torch.float32}
     assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
@@ -240,11 +240,11 @@ def test_other_pictures_are_found_by_the_ends_of_ids(tmp_path: Path) -> None:
         open_pictures(str(tmp_path / "none"), stimuli)
 
 
-def begin(path: Path, count: int, done: Sequence[int]) -> TargetWriter:
+def begin(path: Path, count: int, finished_rows: Sequence[int]) -> TargetWriter:
     ids = [f"p{row}" for row in range(count)]
     StorePlan(path, ids, ids, (12,), "float32", {}, has_pixels=True).create()
     writer = TargetWriter(path)
-    rows = np.array(done, int)
+    rows = np.array(finished_rows, int)
     zeros = np.zeros((len(rows), 12), np.float32)
     writer.write(rows, zeros, pixels=np.zeros((len(rows), 25), np.uint64))
     writer.close()
@@ -256,17 +256,17 @@ def test_only_what_a_store_lacks_is_written(code_allowed: None, tmp_path: Path) 
     stimuli = clips(5, frames=None)
     configs = [encoder(), encoder(degrade="noise-1")]
     groups = group_encoders(configs, "fp32", ALONE)
-    done = {configs[0].name: [1], configs[1].name: [0, 1, 2]}
+    finished_rows = {configs[0].name: [1], configs[1].name: [0, 1, 2]}
     writers = {
         name: begin(tmp_path / f"{number}.h5", 5, rows)
-        for number, (name, rows) in enumerate(done.items())
+        for number, (name, rows) in enumerate(finished_rows.items())
     }
 
     with console.progress("embedding", 5) as bar:
         bad = embed_stimuli(stimuli, groups, writers, 2, 0, ALONE, bar)
 
     assert bad == []
-    for number, (name, rows) in enumerate(done.items()):
+    for number, (name, rows) in enumerate(finished_rows.items()):
         writers[name].close()
         writers[name].finish()
         store = TargetStore.open(tmp_path / f"{number}.h5")

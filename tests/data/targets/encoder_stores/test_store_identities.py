@@ -156,10 +156,10 @@ def test_a_run_goes_on_with_stores_of_the_same_making(
 def test_pictures_count_when_a_run_is_resumed_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     keep_identity(folder, {"a": make(tmp_path / "1/a.h5", **MADE_BY)})
-    other = make(tmp_path / "2/a.h5", ids=IDS[::-1], **MADE_BY)
-    require_same_identities(folder, {"a": other})
+    other_store = make(tmp_path / "2/a.h5", ids=IDS[::-1], **MADE_BY)
+    require_same_identities(folder, {"a": other_store})
     with pytest.raises(BrainhiveError):
-        keep_identity(folder, {"a": other})
+        keep_identity(folder, {"a": other_store})
 
 
 def test_changed_embeddings_are_listed(tmp_path: Path) -> None:
@@ -197,8 +197,10 @@ def test_a_collapsed_store_is_reported_with_its_line(tmp_path: Path) -> None:
 
 def test_the_part_that_made_a_store_is_found(tmp_path: Path) -> None:
     text = resolve("clip-b32")
-    known = make(tmp_path / "a.h5", config=text.model_dump(mode="json"))
-    assert find_encoder_config(known) is type(text) and not holds_annotations(known)
+    known_store = make(tmp_path / "a.h5", config=text.model_dump(mode="json"))
+    assert find_encoder_config(known_store) is type(text) and not holds_annotations(
+        known_store
+    )
     for config in ({}, {"kind": "of-later"}):
         assert (
             find_encoder_config(make(tmp_path / "b.h5", config=config)) is EncoderConfig
@@ -208,9 +210,9 @@ def test_the_part_that_made_a_store_is_found(tmp_path: Path) -> None:
 
 
 def test_alternatives_are_of_the_same_stimuli_and_shape(tmp_path: Path) -> None:
-    folder, about = tmp_path / "embeddings/set/train", {"dataset": "set"}
+    folder, attributes = tmp_path / "embeddings/set/train", {"dataset": "set"}
     paths = Paths(embeddings=str(tmp_path / "embeddings"))
-    stores = {"a": make(folder / "a.h5", split="train", **about)}
+    stores = {"a": make(folder / "a.h5", split="train", **attributes)}
     make(folder / "b.h5")
     make(folder / "wide.h5", shape=(5,))
     make(folder / "gaps.h5", number=18)

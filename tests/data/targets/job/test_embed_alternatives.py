@@ -35,7 +35,7 @@ SAME = 1e-6
 def letters():
     """Count a to d in a caption, [4]: an encoder that reads captions."""
     return torch.nn.Identity(), lambda text: torch.tensor(
-        [float(text.count(one)) for one in "abcd"]
+        [float(text.count(letter)) for letter in "abcd"]
     )
 
 
@@ -94,30 +94,47 @@ def test_captions_are_kept_each_averaged_or_cut_to_the_first(run_command, coco):
         path.stem: TargetStore.open(path)
         for path in (coco / "embeddings/coco/train").glob("*.h5")
     }
-    each, first, average = (by_name[name] for name in sorted(by_name, key=len))
-    assert [store.alternatives for store in (each, first, average)] == [5, None, None]
-    assert each.embedding.shape == (COUNT, 5, 77, 8) and first.embedding.shape == (
+    each_caption, first_caption, average = (
+        by_name[name] for name in sorted(by_name, key=len)
+    )
+    assert [store.alternatives for store in (each_caption, first_caption, average)] == [
+        5,
+        None,
+        None,
+    ]
+    assert each_caption.embedding.shape == (
+        COUNT,
+        5,
+        77,
+        8,
+    ) and first_caption.embedding.shape == (
         COUNT,
         77,
         8,
     )
-    assert np.array_equal(first.embedding, each.embedding[:, 0])
+    assert np.array_equal(first_caption.embedding, each_caption.embedding[:, 0])
     # two captions, which fill five places: each counts once
-    assert np.allclose(average.embedding, each.embedding[:, :2].mean(1), atol=SAME)
-    assert not np.allclose(average.embedding, each.embedding[:].mean(1), atol=1e-3)
+    assert np.allclose(
+        average.embedding, each_caption.embedding[:, :2].mean(1), atol=SAME
+    )
+    assert not np.allclose(
+        average.embedding, each_caption.embedding[:].mean(1), atol=1e-3
+    )
 
 
 def test_other_pictures_stand_for_stimuli_by_their_ids(run_command, coco):
-    other = coco / "data/made"
-    other.mkdir()
+    other_folder = coco / "data/made"
+    other_folder.mkdir()
     for number in range(COUNT):
-        Image.new("RGB", (5, 5), (50 * number, 0, 0)).save(other / f"{number:012d}.png")
-    made = "{kind: python, source: '" + COLOURS + "', pictures: data/made}"
+        Image.new("RGB", (5, 5), (50 * number, 0, 0)).save(
+            other_folder / f"{number:012d}.png"
+        )
+    encoder = "{kind: python, source: '" + COLOURS + "', pictures: data/made}"
 
     run_command(
         "embed",
         "dataset=coco",
-        f"encoders=['{COLOURS}', {made}]",
+        f"encoders=['{COLOURS}', {encoder}]",
         "run.workers=2",
         "batch_size=1",
     )
@@ -125,8 +142,10 @@ def test_other_pictures_stand_for_stimuli_by_their_ids(run_command, coco):
     stores = [
         TargetStore.open(path) for path in (coco / "embeddings/coco/train").glob("*.h5")
     ]
-    own, replaced = sorted(stores, key=lambda store: len(store.path.stem))
-    assert own.image_ids == replaced.image_ids and not own.embedding[...].any()
+    own_store, replaced = sorted(stores, key=lambda store: len(store.path.stem))
+    assert (
+        own_store.image_ids == replaced.image_ids and not own_store.embedding[...].any()
+    )
     assert [round(float(row.max()) * 255) for row in replaced.embedding] == [
         0,
         50,
@@ -134,13 +153,17 @@ def test_other_pictures_stand_for_stimuli_by_their_ids(run_command, coco):
         150,
         200,
     ]
-    (other / f"{0:012d}.png").unlink()
+    (other_folder / f"{0:012d}.png").unlink()
     with pytest.raises(
         MissingData,
         match=r"data/made lacks pictures of coco/train, 1 of 5: train2017/0+",
     ):
         run_command(
-            "embed", "dataset=coco", f"encoders=[{made}]", "run.workers=0", again=True
+            "embed",
+            "dataset=coco",
+            f"encoders=[{encoder}]",
+            "run.workers=0",
+            again=True,
         )
 
 

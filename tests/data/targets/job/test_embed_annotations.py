@@ -94,12 +94,14 @@ def test_a_target_has_all_views_or_the_numbered_view(run_command, home, clips):
         "run.workers=0",
     )
 
-    every, one = (store(home, f"key-object-mask-{name}") for name in ("all", "view-2"))
-    assert (every.alternatives, every.shape) == (None, (FRAMES, 1, 64, 64))
-    assert (one.alternatives, one.shape) == (None, (1, 64, 64))
+    all_views, numbered_view = (
+        store(home, f"key-object-mask-{name}") for name in ("all", "view-2")
+    )
+    assert (all_views.alternatives, all_views.shape) == (None, (FRAMES, 1, 64, 64))
+    assert (numbered_view.alternatives, numbered_view.shape) == (None, (1, 64, 64))
     assert (
-        np.array_equal(one.embedding, every.embedding[:, 2])
-        and every.embedding[:, 2].any()
+        np.array_equal(numbered_view.embedding, all_views.embedding[:, 2])
+        and all_views.embedding[:, 2].any()
     )
     with pytest.raises(MissingData, match=r"views: 6.* clips/train has 6"):
         run_command("embed", "dataset=image-folder", f"encoders=[{masks % 6}]")

@@ -46,7 +46,7 @@ def forked(work: Callable[[], Any]) -> int:
 
 
 def killed_at(
-    call: int, work: Callable[[], Any], left: Path | None = None
+    call: int, work: Callable[[], Any], output_path: Path | None = None
 ) -> Callable[[], None]:
     """Make `work` die by SIGKILL at its `call`-th call to or from a store; `left` gets
     what was left.
@@ -62,8 +62,8 @@ def killed_at(
         sys.setprofile(watch)
         work()
         sys.setprofile(None)
-        if left:
-            left.write_text(str(next(count)))
+        if output_path:
+            output_path.write_text(str(next(count)))
 
     return watched
 
@@ -89,7 +89,7 @@ def stores(home: Path) -> dict[str, Path]:
     }
 
 
-def done(store: Path, expected: np.ndarray) -> int:
+def count_finished(store: Path, expected: np.ndarray) -> int:
     """Count the rows that a store says it has, finished or not, and hold that each of
     them is right.
     """
@@ -128,13 +128,13 @@ def test_a_killed_embed_loses_no_row_and_writes_no_wrong_row(
         for encoder, path in stores(tmp_path / "killed").items():
             initial_count, counts[encoder] = (
                 counts[encoder],
-                done(path, expected[encoder]),
+                count_finished(path, expected[encoder]),
             )
             assert counts[encoder] >= initial_count
     embed()
 
     for encoder, path in stores(tmp_path / "killed").items():
-        assert done(path, expected[encoder]) == 12
+        assert count_finished(path, expected[encoder]) == 12
         assert [file.name for file in path.parent.glob(f"{path.name}*")] == [path.name]
 
 

@@ -35,7 +35,7 @@ def network(home: Path) -> Path:
 
 
 @pytest.fixture
-def words(pictures: Path, network: Path) -> tuple[str, ...]:
+def embed_arguments(pictures: Path, network: Path) -> tuple[str, ...]:
     """Overrides that embed a folder of pictures with that network."""
     return (
         f"dataset={{kind: image-folder, root: {pictures}}}",
@@ -83,16 +83,19 @@ def states_of(recipe: embed.Recipe) -> dict[str, str]:
 
 
 def test_a_store_whose_weights_are_gone_is_taken_as_it_is(
-    run_command, home, network, words
+    run_command, home, network, embed_arguments
 ):
-    run_command("embed", *words)
+    run_command("embed", *embed_arguments)
     inode = path(home).stat().st_ino
     shutil.rmtree(network)
-    again = words[0], f"encoders=[{ {'kind': 'reference', 'source': str(network)} }]"
+    repeated_command = (
+        embed_arguments[0],
+        f"encoders=[{ {'kind': 'reference', 'source': str(network)} }]",
+    )
 
-    recipe = embed.Recipe.resolve("embed", None, {}, again)
+    recipe = embed.Recipe.resolve("embed", None, {}, repeated_command)
     states, inputs = states_of(recipe), list_inputs(embed, recipe)
-    run_command("embed", *again)
+    run_command("embed", *repeated_command)
 
     assert path(home).stat().st_ino == inode
     assert states == {
@@ -101,7 +104,7 @@ def test_a_store_whose_weights_are_gone_is_taken_as_it_is(
 
 
 @pytest.fixture
-def imported(run_command, home, pictures, words) -> np.ndarray:
+def imported(run_command, home, pictures, embed_arguments) -> np.ndarray:
     """Vectors that stand as that network's store, though nobody knows what made
     them.
     """
@@ -111,16 +114,16 @@ def imported(run_command, home, pictures, words) -> np.ndarray:
     ]
     values = np.random.default_rng(0).normal(size=(len(names), 24)).astype(np.float32)
     np.savez(home / "found.npz", ids=np.array(names), vectors=values)
-    run_command("import-embeddings", f"sources=['{home}/found.npz']", *words)
+    run_command("import-embeddings", f"sources=['{home}/found.npz']", *embed_arguments)
     return values
 
 
 def test_an_imported_store_is_kept_until_asked(
-    run_command, home, pictures, network, words, imported, capsys
+    run_command, home, pictures, network, embed_arguments, imported, capsys
 ):
-    recipe = embed.Recipe.resolve("embed", None, {}, words)
+    recipe = embed.Recipe.resolve("embed", None, {}, embed_arguments)
     states, inputs = states_of(recipe), list_inputs(embed, recipe)
-    run_command("embed", *words, "dtype=float16")
+    run_command("embed", *embed_arguments, "dtype=float16")
 
     (state,) = states.values()
     assert list(states) == [str(path(home).relative_to(home))]
@@ -128,7 +131,7 @@ def test_an_imported_store_is_kept_until_asked(
     assert not describe_missing(inputs)
     assert f"{path(home)} {state}\n" in capsys.readouterr().err
     assert np.array_equal(open_store(home).embedding, imported)
-    run_command("embed", *words, again=True)
+    run_command("embed", *embed_arguments, again=True)
     assert np.allclose(
         open_store(home).embedding, directly(network, pictures), atol=1e-5
     )
@@ -136,51 +139,53 @@ def test_an_imported_store_is_kept_until_asked(
 
 
 @pytest.fixture
-def two_stores(run_command, home, pictures, words):
+def two_stores(run_command, home, pictures, embed_arguments):
     """Stores of two encoders, and what opens them together."""
-    run_command("embed", words[0], f"encoders=[{COLOURS!r}, demo-clip]")
+    run_command("embed", embed_arguments[0], f"encoders=[{COLOURS!r}, demo-clip]")
     config = parts.resolve("datasets", {"kind": "image-folder", "root": str(pictures)})
-    both = [encoders.resolve(COLOURS), encoders.resolve("demo-clip")]
-    return lambda: open_stores(config.build(Paths()), config, "train", both, Paths())
+    encoder_configs = [encoders.resolve(COLOURS), encoders.resolve("demo-clip")]
+    return lambda: open_stores(
+        config.build(Paths()), config, "train", encoder_configs, Paths()
+    )
 
 
 def test_a_finished_store_of_another_making_is_made_anew(
-    run_command, home, pictures, network, words, capsys
+    run_command, home, pictures, network, embed_arguments, capsys
 ):
-    run_command("embed", *words)
+    run_command("embed", *embed_arguments)
     initial_array = np.array(open_store(home).embedding)
     write(network, 0, mean=[0.1, 0.2, 0.3])
-    run_command("embed", *words)
+    run_command("embed", *embed_arguments)
     assert (
         "was made with other preprocessing: it is embedded again"
         in capsys.readouterr().err
     )
     write(network, 1)
-    run_command("embed", *words)
+    run_command("embed", *embed_arguments)
     assert "was made with other preprocessing, weights" in capsys.readouterr().err
     assert not np.allclose(open_store(home).embedding, initial_array, atol=1e-2)
     assert np.allclose(
         open_store(home).embedding, directly(network, pictures), atol=1e-5
     )
 
-    run_command("embed", *words, "dtype=float16")
+    run_command("embed", *embed_arguments, "dtype=float16")
     assert open_store(home).attributes["dtype"] == "float16"
     assert "was made with other dtype" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_unfinished_store_goes_on_with_the_same_weights_alone(
-    run_command, home, pictures, network, words, seed
+    run_command, home, pictures, network, embed_arguments, seed
 ):
     (broken := pictures / "concept_3" / "2.png").write_bytes(b"no picture")
     with pytest.raises(BrainhiveError, match="1 pictures cannot be decoded"):
-        run_command("embed", *words)
+        run_command("embed", *embed_arguments)
     with h5py.File(path(home).with_suffix(".h5.part")) as file:
         initial_embedding = file["embedding"][:11]
     write(network, seed)
     Image.new("RGB", (16, 16), (255, 0, 0)).save(broken)
 
-    run_command("embed", *words)
+    run_command("embed", *embed_arguments)
 
     assert np.array_equal(open_store(home).embedding[:11], initial_embedding) == (
         seed == 0

@@ -51,12 +51,12 @@ def directly(pictures: Path, output: str) -> np.ndarray:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+def call_counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Pictures that went through timm's transform, and through its networks."""
     counts = {"transform": 0, "network": 0}
     create_transform = timm.data.create_transform
 
-    def counted(*args, **knobs):
+    def count_call(*args, **knobs):
         transform = create_transform(*args, **knobs)
 
         def call(picture):
@@ -69,7 +69,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         if isinstance(module, timm.models.VisionTransformer):
             counts["network"] += len(output)
 
-    monkeypatch.setattr(timm.data, "create_transform", counted)
+    monkeypatch.setattr(timm.data, "create_transform", count_call)
     handle = torch.nn.modules.module.register_module_forward_hook(hook)
     yield counts
     handle.remove()
@@ -100,9 +100,9 @@ def test_latents_and_tokens_keep_their_shape_in_a_store(
 
 
 def test_degraded_pictures_share_one_network_and_one_decoding(
-    run_command, home, pictures, folder, seen, monkeypatch
+    run_command, home, pictures, folder, call_counts, monkeypatch
 ):
-    loads, opened = [], []
+    loads, opened_rows = [], []
     make, open_picture = timm.create_model, Image.open
     monkeypatch.setattr(
         timm,
@@ -112,7 +112,9 @@ def test_degraded_pictures_share_one_network_and_one_decoding(
     monkeypatch.setattr(
         Image,
         "open",
-        lambda *args, **knobs: opened.append(knobs) or open_picture(*args, **knobs),
+        lambda *args, **knobs: (
+            opened_rows.append(knobs) or open_picture(*args, **knobs)
+        ),
     )
     blurs = ["gaussian-9", "mosaic-5", "noise-25"]
     encoder = {**TIMM, "degrade": blurs, "output": ["class", "mean"]}
@@ -122,12 +124,12 @@ def test_degraded_pictures_share_one_network_and_one_decoding(
     )
 
     # which verifies checksums
-    decoded = [knobs for knobs in opened if knobs["formats"] != ("PNG",)]
+    decoded = [knobs for knobs in opened_rows if knobs["formats"] != ("PNG",)]
     assert (len(loads), len(decoded)) == (1, len(list(pictures.rglob("*.png"))))
-    assert seen["network"] == (1 + len(blurs)) * (
+    assert call_counts["network"] == (1 + len(blurs)) * (
         12 + 1
     )  # a forward for each that is seen, and for its shapes
-    plain, made = encoders.resolve(TIMM).build(), set()
+    plain_network, networks = encoders.resolve(TIMM).build(), set()
     for config in encoders.resolve(encoder).store_configs:
         resulting_target_store = TargetStore.open(
             target_store.build_store_path(
@@ -137,7 +139,7 @@ def test_degraded_pictures_share_one_network_and_one_decoding(
         assert resulting_target_store.attributes["config"]["degrade"] == config.degrade
         assert config.degrade in resulting_target_store.attributes["preprocessing"]
         files = sorted(pictures.rglob("*.png"))
-        shape = plain.preprocess(Image.new("RGB", (64, 64))).shape[-1]
+        shape = plain_network.preprocess(Image.new("RGB", (64, 64))).shape[-1]
         views = [
             degrade(Image.open(file).convert("RGB"), config.degrade, shape)
             for file in files
@@ -145,8 +147,8 @@ def test_degraded_pictures_share_one_network_and_one_decoding(
         module = encoders.resolve({**TIMM, "output": config.output}).build().module
         with torch.inference_mode():
             expected = module(
-                torch.stack([plain.preprocess(view) for view in views])
+                torch.stack([plain_network.preprocess(view) for view in views])
             ).numpy()
         assert np.allclose(resulting_target_store.embedding, expected, atol=ROUNDING)
-        made.add(resulting_target_store.embedding[...].tobytes())
-    assert len(made) == 2 * len(blurs)
+        networks.add(resulting_target_store.embedding[...].tobytes())
+    assert len(networks) == 2 * len(blurs)

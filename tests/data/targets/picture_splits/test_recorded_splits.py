@@ -57,9 +57,9 @@ def test_a_test_without_near_neighbours(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setattr("brainhive_cli.data.targets.picture_splits.DRAWS", 40)
-    ((train, test),), found = match_neighbours(draw(90), count)
+    ((train, test),), distances = match_neighbours(draw(90), count)
     assert not set(train) & set(test)
-    recorded(5, train=train, test=test, first=test[:10], **found)
+    recorded(5, train=train, test=test, first=test[:10], **distances)
 
 
 @pytest.mark.parametrize("block", [1024, 13])
@@ -110,13 +110,13 @@ def test_corners_are_those_of_a_crop_of_the_original() -> None:
 
 
 def pictures() -> StimulusSet:
-    def read(row: int) -> Image.Image:
+    def read_picture(row: int) -> Image.Image:
         if row == 4:
             raise BrainhiveError("picture 4", "replace it")
         return Image.new("RGB", (4, 4), (row, 10 * row, 0))
 
     names = Names.of("abcde")
-    return StimulusSet("set", "train", names, names, read)
+    return StimulusSet("set", "train", names, names, read_picture)
 
 
 def view(picture: Image.Image) -> Any:
@@ -124,8 +124,8 @@ def view(picture: Image.Image) -> Any:
 
 
 def test_pictures_are_read_as_training_and_encoders_see_them() -> None:
-    seen = {"level": lambda picture: torch.tensor([picture.getpixel((0, 0))[1]])}
-    rows, image, sizes, views = read_pictures(pictures(), view, seen, None, [2, 0])
+    readers = {"level": lambda picture: torch.tensor([picture.getpixel((0, 0))[1]])}
+    rows, image, sizes, views = read_pictures(pictures(), view, readers, None, [2, 0])
     assert rows.tolist() == [2, 0] and image.tolist() == [[2, 20, 0], [0, 0, 0]]
     assert sizes.shape == (2, 6) and views["level"].tolist() == [[20], [0]]
 
@@ -135,20 +135,20 @@ def test_pictures_are_read_as_training_and_encoders_see_them() -> None:
     # nothing is opened for latents alone
     _, image, _, views = read_pictures(pictures(), view, {}, latent, [4, 1])
     assert image.tolist() == [[4.5], [1.5]] and views == {}
-    _, image, _, views = read_pictures(pictures(), view, seen, latent, [3])
+    _, image, _, views = read_pictures(pictures(), view, readers, latent, [3])
     assert image.tolist() == [[3.5]] and views["level"].tolist() == [[30]]
 
 
 def test_batches_are_loaded_in_their_order() -> None:
-    def read(rows: Any) -> Any:
+    def read_rows(rows: Any) -> Any:
         return read_pictures(pictures(), view, {}, None, rows)
 
     single_launch = Launch(0, 1, torch.device("cpu"))
-    batches = list(load_batches(read, 5, [[3, 1], [0]], 0, single_launch))
+    batches = list(load_batches(read_rows, 5, [[3, 1], [0]], 0, single_launch))
     assert [batch.rows.tolist() for batch in batches] == [[3, 1], [0]]
     assert batches[0].image[:, 0].tolist() == [3, 1] and batches[1].step == 0
     with pytest.raises(BrainhiveError):
-        list(load_batches(read, 5, [[4]], 0, single_launch))
+        list(load_batches(read_rows, 5, [[4]], 0, single_launch))
 
 
 def test_tensors_become_pictures() -> None:

@@ -39,9 +39,9 @@ def vectors(seed: int = 0, width: int = 6) -> np.ndarray:
     """Draw vectors of twelve concepts, some of which are nearly equal."""
     random = np.random.default_rng(seed)
     centres = np.repeat(random.normal(size=(12, width)), 5, 0)
-    drawn = centres + 0.5 * random.normal(size=centres.shape) + 0.2
-    drawn[7] = drawn[3] * 2
-    return drawn.astype(np.float32)
+    noisy = centres + 0.5 * random.normal(size=centres.shape) + 0.2
+    noisy[7] = noisy[3] * 2
+    return noisy.astype(np.float32)
 
 
 def store(path: Path, values: np.ndarray, lacks: tuple[int, ...] = ()) -> TargetStore:
@@ -104,14 +104,14 @@ def test_features_of_all_splits_have_common_axes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They come from the encoder with the fewest values."""
-    few_vectors, other_vectors, many = vectors(), vectors(3), vectors(1, 12)
+    few_vectors, other_vectors, many_vectors = vectors(), vectors(3), vectors(1, 12)
     stores = {
         "test": {
-            "many": store(tmp_path / "many.h5", many),
+            "many": store(tmp_path / "many.h5", many_vectors),
             "few": store(tmp_path / "few.h5", few_vectors),
         },
         "train": {
-            "many": store(tmp_path / "many_train.h5", many),
+            "many": store(tmp_path / "many_train.h5", many_vectors),
             "few": store(
                 tmp_path / "few_train.h5",
                 np.vstack([other_vectors[:30], few_vectors[30:]]),
@@ -219,7 +219,7 @@ def test_each_store_gets_the_rows_that_it_lacks() -> None:
     images = StimulusSet(
         "greys", "train", names, names, lambda row: Image.new("RGB", (2, 2), (row,) * 3)
     )
-    written: dict[str, dict[int, float]] = {"a": {}, "b": {}, "b2": {}}
+    written_rows: dict[str, dict[int, float]] = {"a": {}, "b": {}, "b2": {}}
 
     def group(*members: str, factor: int) -> Any:
         return SimpleNamespace(
@@ -235,7 +235,7 @@ def test_each_store_gets_the_rows_that_it_lacks() -> None:
     def writer(name: str) -> Any:
         def write(rows: Any, values: Any, **fields: Any) -> None:
             assert len(rows) == len(values) == len(fields["pixels"])
-            written[name] |= dict(
+            written_rows[name] |= dict(
                 zip(rows.tolist(), values[:, 0].tolist(), strict=True)
             )
 
@@ -248,14 +248,14 @@ def test_each_store_gets_the_rows_that_it_lacks() -> None:
     bad = embed_stimuli(
         images,
         [group("a", factor=10), group("b", "b2", factor=100)],
-        {name: writer(name) for name in written},
+        {name: writer(name) for name in written_rows},
         2,
         0,
         HERE,
         bar,
     )
 
-    assert written == {
+    assert written_rows == {
         "a": {row: 10.0 * row for row in range(3)},
         "b": {row: 100.0 * row for row in (0, 2, 4, 6)},
         "b2": {row: 100.0 * row + 1 for row in (6, 7)},

@@ -67,7 +67,7 @@ SPEC = SignalSpec((), 1, (SUBJECT,), (VOXELS,))
 
 
 @pytest.fixture(scope="module")
-def made() -> Aligner:
+def written_aligner() -> Aligner:
     torch.manual_seed(0)
     model = Aligner(Layout(SPEC, HEADS, NEURONS, retrieval_heads=("image",))).eval()
     with torch.no_grad():
@@ -81,32 +81,32 @@ def made() -> Aligner:
 def feature_mixers() -> State:
     """Make MindEye2's mixer blocks over features, which have no effect on outputs."""
     torch.manual_seed(2)
-    found = {}
+    mixers = {}
     for number in range(2):
         layers = nn.Sequential(
             nn.Linear(8, 8), nn.GELU(), nn.Dropout(), nn.Linear(8, 8)
         )
         block = nn.Sequential(nn.LayerNorm(8), layers).state_dict()
-        found |= {
-            f"backbone.mixer_blocks1.{number}.{name}": each
-            for name, each in block.items()
+        mixers |= {
+            f"backbone.mixer_blocks1.{number}.{name}": weights_of_block
+            for name, weights_of_block in block.items()
         }
-    return found
+    return mixers
 
 
-def as_published(made: Aligner) -> State:
+def as_published(written_aligner: Aligner) -> State:
     """Return the weights of a model as a checkpoint of NEURONS names them."""
-    found = {}
-    for name, value in made.backbone.state_dict().items():
+    state = {}
+    for name, value in written_aligner.backbone.state_dict().items():
         name = name.removeprefix("brain.").replace(f"linears.{SUBJECT}.", "linears.0.")
-        found[re.sub(r"^prior\.", "diffusion_prior.", name)] = value
-    found |= feature_mixers()
-    found["text_dec.decoder.lm_head.weight"] = found[
+        state[re.sub(r"^prior\.", "diffusion_prior.", name)] = value
+    state |= feature_mixers()
+    state["text_dec.decoder.lm_head.weight"] = state[
         "text_dec.decoder.transformer.wte.weight"
     ]
     for name in ("betas", "alphas_cumprod"):
-        found[f"diffusion_prior.noise_scheduler.{name}"] = torch.zeros(3)
-    return found
+        state[f"diffusion_prior.noise_scheduler.{name}"] = torch.zeros(3)
+    return state
 
 
 def save(state: State, path: Path) -> Path:
@@ -136,22 +136,24 @@ def blurry_branch() -> nn.ModuleDict:
 
 
 @pytest.fixture(scope="module")
-def neurons(made: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def neurons(written_aligner: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = (
         tmp_path_factory.mktemp("neurons")
         / "exp_1/subj_01/checkpoints/brain_model_prior_last.pth"
     )
-    return save(as_published(made), path)
+    return save(as_published(written_aligner), path)
 
 
 @pytest.fixture(scope="module")
-def mindeye2(made: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mindeye2(
+    written_aligner: Aligner, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """MindEye2's: no projection to text, no decoders, and a branch of blurry
     pictures.
     """
     state = {
         n: v
-        for n, v in as_published(made).items()
+        for n, v in as_published(written_aligner).items()
         if n.startswith(("ridge", "backbone", "diffusion"))
     }
     state |= {
@@ -164,7 +166,9 @@ def mindeye2(made: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def test_the_names_are_those_of_the_manifest(made: Aligner, golden: Path) -> None:
+def test_the_names_are_those_of_the_manifest(
+    written_aligner: Aligner, golden: Path
+) -> None:
     manifest = json.loads((golden / "neurons/state_dict_manifest.json").read_text())[
         "state_dicts"
     ]
@@ -176,55 +180,70 @@ def test_the_names_are_those_of_the_manifest(made: Aligner, golden: Path) -> Non
             if "noise_scheduler" not in name
         }
 
-    assert general(as_published(made)) == general(manifest["brain_model_prior.pth"])
+    assert general(as_published(written_aligner)) == general(
+        manifest["brain_model_prior.pth"]
+    )
 
 
 def test_neurons_checkpoint_is_the_model_that_wrote_it(
-    made: Aligner, neurons: Path
+    written_aligner: Aligner, neurons: Path
 ) -> None:
-    found, signal, subject = (
+    loaded_model, signal, subject = (
         aligner.load(neurons),
         torch.randn(3, VOXELS, 1),
         torch.zeros(3, dtype=torch.long),
     )
 
-    one, other = (tensor.decode(signal, subject, range(3)) for tensor in (found, made))
-
-    assert isinstance(
-        one, Decoded
-    ) and one.tensors.keys() == other.tensors.keys() == HEADS.keys() - {"motion"}
-    assert all(
-        torch.allclose(tensor, other.tensors[name], atol=1e-4)
-        for name, tensor in one.tensors.items()
+    loaded_prediction, written_prediction = (
+        tensor.decode(signal, subject, range(3))
+        for tensor in (loaded_model, written_aligner)
     )
-    shapes = {name: head.shape for name, head in found.layout.heads.items()}
+
+    assert (
+        isinstance(loaded_prediction, Decoded)
+        and loaded_prediction.tensors.keys()
+        == written_prediction.tensors.keys()
+        == HEADS.keys() - {"motion"}
+    )
+    assert all(
+        torch.allclose(tensor, written_prediction.tensors[name], atol=1e-4)
+        for name, tensor in loaded_prediction.tensors.items()
+    )
+    shapes = {name: head.shape for name, head in loaded_model.layout.heads.items()}
     assert shapes == {name: head.shape for name, head in HEADS.items()}
-    assert found.layout.backbone["mode"] == "published"
-    assert (found.learned.dataset, found.learned.subjects) == ("cc2017", (SUBJECT,))
+    assert loaded_model.layout.backbone["mode"] == "published"
+    assert (loaded_model.learned.dataset, loaded_model.learned.subjects) == (
+        "cc2017",
+        (SUBJECT,),
+    )
     names = {
-        key: config.name for key, config in find_encoders(found.layout.encoders).items()
+        key: config.name
+        for key, config in find_encoders(loaded_model.layout.encoders).items()
     }
     assert names == {
         tensor: tensor for tensor in ("clip-bigg-tokens-view-2", "clip-bigg-text")
     }
-    assert SELECTED_ON_TEST in found.learned.caveats
+    assert SELECTED_ON_TEST in loaded_model.learned.caveats
 
 
 def test_mindeye2s_prior_and_blurry_branch_get_their_inputs(
-    made: Aligner, mindeye2: Path
+    written_aligner: Aligner, mindeye2: Path
 ) -> None:
-    found, signal = aligner.load(mindeye2), torch.randn(3, VOXELS, 1)
+    loaded_model, signal = aligner.load(mindeye2), torch.randn(3, VOXELS, 1)
     subject, branch = torch.zeros(3, dtype=torch.long), blurry_branch()
-    brain, prior = made.backbone.brain, made.backbone.prior
+    brain, prior = written_aligner.backbone.brain, written_aligner.backbone.prior
 
-    decoded = found.decode(signal, subject, range(3)).tensors
+    decoded = loaded_model.decode(signal, subject, range(3)).tensors
 
-    assert (found.learned.dataset, found.learned.selection) == ("nsd", "last epoch")
+    assert (loaded_model.learned.dataset, loaded_model.learned.selection) == (
+        "nsd",
+        "last epoch",
+    )
     with torch.no_grad():
-        wanted = prior.sample(
+        expected_tokens = prior.sample(
             brain.predict_with_voxel_tokens(signal, subject)[0], range(3)
         )
-        assert torch.allclose(decoded["image"], wanted, atol=1e-5)
+        assert torch.allclose(decoded["image"], expected_tokens, atol=1e-5)
         mixed = brain.backbone.mix(brain.ridge["linears"](signal, subject))
         maps = branch["bnorm"](branch["blin1"](mixed).reshape(3, 64, 7, 7))
         expected = branch["b_maps_projector"](maps).flatten(2).permute(0, 2, 1)
@@ -236,16 +255,18 @@ def test_mindeye2s_prior_and_blurry_branch_get_their_inputs(
 
 @pytest.mark.nightly
 def test_a_model_starts_in_parts_from_several_checkpoints(
-    made: Aligner, neurons: Path, mindeye2: Path, tmp_path: Path
+    written_aligner: Aligner, neurons: Path, mindeye2: Path, tmp_path: Path
 ) -> None:
     """As in NEURONS, backbone and prior start from MindEye2, and the ridge is new."""
-    plain = {**NEURONS, "mode": "right"}
+    plain_fields = {**NEURONS, "mode": "right"}
     new_aligner = Aligner(
-        Layout(replace(SPEC, widths=(5,)), HEADS, plain, retrieval_heads=("image",))
+        Layout(
+            replace(SPEC, widths=(5,)), HEADS, plain_fields, retrieval_heads=("image",)
+        )
     )
     initial_weights, own_weights = (
         new_aligner.backbone.state_dict(),
-        made.backbone.state_dict(),
+        written_aligner.backbone.state_dict(),
     )
     initial_weights = {name: weight.clone() for name, weight in initial_weights.items()}
     torch.save({"proj": torch.ones(WIDTH, 6)}, tmp_path / "coca.pth")
@@ -271,15 +292,15 @@ def test_a_model_starts_in_parts_from_several_checkpoints(
 def test_gpt2_starts_from_files_with_and_without_a_last_layer(
     tmp_path: Path,
 ) -> None:
-    part = "backbone.text_dec.decoder.transformer"
-    for above, ending in (("", ".safetensors"), ("decoder.transformer.", ".pth")):
+    module_name = "backbone.text_dec.decoder.transformer"
+    for prefix, ending in (("", ".safetensors"), ("decoder.transformer.", ".pth")):
         new_aligner = Aligner(Layout(SPEC, HEADS, NEURONS, retrieval_heads=("image",)))
-        weights = new_aligner.get_submodule(part).state_dict()
+        weights = new_aligner.get_submodule(module_name).state_dict()
         published = {
-            above + name: torch.randn_like(value) for name, value in weights.items()
+            prefix + name: torch.randn_like(value) for name, value in weights.items()
         }
         surplus = {
-            f"{above}h.0.attn.bias": torch.ones(1, 1, 4, 4),
+            f"{prefix}h.0.attn.bias": torch.ones(1, 1, 4, 4),
             "lm_head.weight": torch.zeros(2, 2),
         }
         path = tmp_path / f"model{ending}"
@@ -287,14 +308,14 @@ def test_gpt2_starts_from_files_with_and_without_a_last_layer(
             published | surplus, path
         )
 
-        load_start(new_aligner, path, part)
+        load_start(new_aligner, path, module_name)
 
-        for name, value in new_aligner.get_submodule(part).state_dict().items():
-            assert torch.equal(value, published[above + name]), name
+        for name, value in new_aligner.get_submodule(module_name).state_dict().items():
+            assert torch.equal(value, published[prefix + name]), name
 
 
 def test_a_checkpoint_without_a_part_or_with_others_is_one_line(
-    made: Aligner, tmp_path: Path
+    written_aligner: Aligner, tmp_path: Path
 ) -> None:
     for absent_prefix, added, pattern in (
         (
@@ -306,8 +327,8 @@ def test_a_checkpoint_without_a_part_or_with_others_is_one_line(
         ("backbone.clip_proj.0", {}, "MindEye2"),
     ):
         state = {
-            name: each
-            for name, each in as_published(made).items()
+            name: tensor
+            for name, tensor in as_published(written_aligner).items()
             if not name.startswith(absent_prefix)
         }
         with pytest.raises(BrainhiveError, match=pattern):
@@ -322,7 +343,7 @@ Golden = dict[str, Tensor]
 PUBLISHED = "autoencoder_subj05_4x_locont_no_reconst"
 
 
-def read(path: Path) -> Golden:
+def read_golden(path: Path) -> Golden:
     with safe_open(path, "pt") as file:
         return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
 
@@ -334,8 +355,8 @@ def first_subject(golden: Golden) -> Tensor:
 
 def weights_of(golden: Golden) -> Golden:
     return {
-        name.removeprefix("weights."): each
-        for name, each in golden.items()
+        name.removeprefix("weights."): tensor
+        for name, tensor in golden.items()
         if "weights." in name
     }
 
@@ -368,7 +389,7 @@ def save_mindeye1(state: Golden, path: Path) -> Path:
 @pytest.fixture
 def low(golden: Path) -> Golden:
     """Golden values: MindEye1's low level at tiny widths."""
-    return read(golden / "havir/structural.safetensors")
+    return read_golden(golden / "havir/structural.safetensors")
 
 
 @pytest.fixture
@@ -379,8 +400,8 @@ def low_file(low: Golden, tmp_path: Path) -> Path:
         old_name = next(
             (
                 old_name
-                for old_name, new in ATTENTION_NAMES.items()
-                if f".{new}." in name
+                for old_name, new_name in ATTENTION_NAMES.items()
+                if f".{new_name}." in name
             ),
             "",
         )
@@ -396,7 +417,7 @@ def low_file(low: Golden, tmp_path: Path) -> Path:
 @pytest.fixture
 def high(golden: Path) -> Golden:
     """Golden values: MindEye1's high level at tiny widths."""
-    return read(golden / "havir/semantic.safetensors")
+    return read_golden(golden / "havir/semantic.safetensors")
 
 
 @pytest.fixture
@@ -513,10 +534,10 @@ def test_an_upstream_folder_gives_the_references_output(
     """Golden values: the BrainHiVE repository's encoders; without a name the kind is
     known by its weights.
     """
-    for named, file in zip(
+    for named_pairs, file in zip(
         ({"brain_backbone": kind}, {}), model_files.WEIGHT_FILES, strict=True
     ):
-        config = config_of(reference) | named
+        config = config_of(reference) | named_pairs
         model = aligners.load(write(tmp_path / file, config, state_of(reference), file))
 
         with torch.no_grad():
@@ -534,9 +555,9 @@ def test_an_upstream_folder_gives_the_references_output(
         assert list(model.layout.dims) == list(DIMS)
         assert model.layout.encoders == {key: key for key in DIMS}
     model.save(tmp_path / "ours")
-    again = aligners.load(tmp_path / "ours")
-    assert asdict(again.layout) == asdict(model.layout)
+    reloaded = aligners.load(tmp_path / "ours")
+    assert asdict(reloaded.layout) == asdict(model.layout)
     assert all(
-        torch.equal(again.state_dict()[name], value)
+        torch.equal(reloaded.state_dict()[name], value)
         for name, value in model.state_dict().items()
     )

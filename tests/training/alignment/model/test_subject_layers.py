@@ -28,12 +28,12 @@ def test_a_new_subject_gets_the_mean_of_the_subject_layers():
     for parameter in layer.parameters():
         parameter.data += torch.randn_like(parameter)
 
-    out, second_layer = (
+    outputs, second_layer = (
         layer(SIGNAL, SUBJECT),
         layer(SIGNAL, torch.tensor([0, 1, 2, 1])),
     )
-    assert torch.equal(out[:3], second_layer[:3])
-    assert not torch.allclose(out[3], second_layer[3])
+    assert torch.equal(outputs[:3], second_layer[:3])
+    assert not torch.allclose(outputs[3], second_layer[3])
     stacked = torch.stack(
         [layer(SIGNAL, torch.full((4,), subject)) for subject in range(3)]
     )

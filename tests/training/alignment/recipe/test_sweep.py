@@ -12,7 +12,7 @@ SWEEP = ("subjects=1,2", "train.epochs=1", "sweep.train.lr=[1e-3,2e-3]")
 def test_a_sweep_is_one_queue_and_goes_on_where_it_stopped(
     run_command, align_overrides, world, tmp_path, monkeypatch
 ):
-    here, trained = f"paths.runs={tmp_path / 'runs'}", []
+    runs_override, trained = f"paths.runs={tmp_path / 'runs'}", []
     train_cell = cell_folder.train_cell
 
     def stop_at_the_third(name: str, *arguments: object) -> None:
@@ -23,9 +23,9 @@ def test_a_sweep_is_one_queue_and_goes_on_where_it_stopped(
 
     monkeypatch.setattr(cell_folder, "train_cell", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        run_command("train-align", *align_overrides, here, *SWEEP)
+        run_command("train-align", *align_overrides, runs_override, *SWEEP)
 
-    result = run_command("train-align", *align_overrides, here, *SWEEP)
+    result = run_command("train-align", *align_overrides, runs_override, *SWEEP)
 
     first_cells = ["sub-01_seed-1", "sub-02_seed-1"]
     assert trained == [*first_cells, "sub-01_seed-1", *first_cells]
@@ -41,24 +41,24 @@ def test_a_sweep_is_one_queue_and_goes_on_where_it_stopped(
 def test_runs_of_a_sweep_read_their_common_inputs_once(
     run_command, align_overrides, world, tmp_path, monkeypatch
 ):
-    opened = []
+    opened_stores = []
     read_training = training_data.read_training
 
     def count(signals: object, subject: int, *arguments: object) -> object:
-        opened.append(subject)
+        opened_stores.append(subject)
         return read_training(signals, subject, *arguments)
 
     monkeypatch.setattr(training_data, "read_training", count)
-    here = f"paths.runs={tmp_path / 'runs'}"
+    runs_override = f"paths.runs={tmp_path / 'runs'}"
 
-    swept = run_command("train-align", *align_overrides, here, *SWEEP)
-    n_swept = len(opened)
+    swept = run_command("train-align", *align_overrides, runs_override, *SWEEP)
+    n_swept = len(opened_stores)
     first_result = run_command(
-        "train-align", *align_overrides, here, *SWEEP[:2], "train.lr=2e-3"
+        "train-align", *align_overrides, runs_override, *SWEEP[:2], "train.lr=2e-3"
     )
 
     # each person once, after the rehearsal of each run
-    assert opened.count(1) == opened.count(2) == n_swept / 2
+    assert opened_stores.count(1) == opened_stores.count(2) == n_swept / 2
     assert (
         f"train-align/{first_result.folder.name}"
         in swept.metrics.facts.step_runs.values()
@@ -68,20 +68,20 @@ def test_runs_of_a_sweep_read_their_common_inputs_once(
 def test_a_sweep_of_inputs_trains_with_its_own_inputs(
     run_command, align_overrides, world, tmp_path
 ):
-    here = f"paths.runs={tmp_path / 'swept'}"
-    plain = f"paths.runs={tmp_path / 'plain'}"
+    runs_override = f"paths.runs={tmp_path / 'swept'}"
+    plain_runs_override = f"paths.runs={tmp_path / 'plain'}"
     window = "signal.window_ms=[0, 400]"
     keys = ("subjects=1", "train.epochs=1")
 
     swept = run_command(
         "train-align",
         *align_overrides,
-        here,
+        runs_override,
         *keys,
         "sweep={signal.window_ms: [[400, 1000], [0, 400]]}",
     )
     first_run_folder = run_command(
-        "train-align", *align_overrides, plain, *keys, window
+        "train-align", *align_overrides, plain_runs_override, *keys, window
     ).folder
 
     step_run = swept.metrics.facts.step_runs["train-align · window_ms=0+400"]

@@ -59,15 +59,15 @@ def base_of(normalise: str | None = None) -> SourceModel:
     """A model of three people, whose signals were normalised or not."""
     people = other_responses = [responses_of(subject) for subject in (1, 2, 3)]
     if normalise:
-        config = part(normalise)
+        config = load_part(normalise)
         other_responses = [
-            each.normalise(config.build(config.measure([each.averages])))
-            for each in people
+            person.normalise(config.build(config.measure([person.averages])))
+            for person in people
         ]
     targets = make_targets({"e": torch.from_numpy(EMBEDDING)})
     spec = replace(
         make_signal_spec(CHANNELS, SAMPLES, (1, 2, 3)),
-        signal={"normalise": part(normalise).model_dump()} if normalise else {},
+        signal={"normalise": load_part(normalise).model_dump()} if normalise else {},
         rate_hz=100.0,
     )
     layout = make_token_layout(spec, 16, {"e": 8}, backbone={"kind": "brain_mlp"})
@@ -79,15 +79,15 @@ def base_of(normalise: str | None = None) -> SourceModel:
         seed=1,
     )
     normalisers = {
-        each.subject: each.normaliser
-        for each in other_responses
-        if each.normaliser is not None
+        person.subject: person.normaliser
+        for person in other_responses
+        if person.normaliser is not None
     }
     model.learned = replace(model.learned, normalisers=normalisers)
     return SourceModel(model, targets, TERMS, TRAIN, people)
 
 
-def part(kind: str):
+def load_part(kind: str):
     shelf = "normalisations" if kind in SIGNAL_PARTS else "alignments"
     return parts.resolve(shelf, kind)
 
@@ -126,10 +126,10 @@ def fit_arm(
     base: SourceModel, arm: str, responses: Trials = LEARNED, seed: int = 0
 ) -> PersonModel:
     if arm in SIGNAL_PARTS:
-        return base.align_signals(part(arm), responses)
+        return base.align_signals(load_part(arm), responses)
     if arm in (*FREE, *PAIRED):
-        return base.align_tokens(part(arm), responses)
-    return base.train_arm(arm, responses, seed, 0.1, part("euclidean"))
+        return base.align_tokens(load_part(arm), responses)
+    return base.train_arm(arm, responses, seed, 0.1, load_part("euclidean"))
 
 
 def test_zero_shot_is_normalised_by_the_mean_of_other_people(whitened):
@@ -155,7 +155,7 @@ def test_zero_shot_is_normalised_by_the_mean_of_other_people(whitened):
 
 @pytest.mark.nightly
 def test_aligned_signals_have_the_statistics_of_other_people(base):
-    for config in map(part, SIGNAL_PARTS):
+    for config in map(load_part, SIGNAL_PARTS):
         expected = [
             config.measure([training_trial.averages])
             for training_trial in base.training_trials
@@ -181,25 +181,25 @@ def test_aligned_signals_have_the_statistics_of_other_people(base):
 def test_labels_have_a_part_in_alignments_by_pairs_only(base):
     relabelled = replace(LEARNED, stimulus=np.roll(LEARNED.stimulus, 7))
     for kind in (*SIGNAL_PARTS, *FREE, *PAIRED):
-        tokens, others = (
-            decode(fit_arm(base, kind, each)) for each in (LEARNED, relabelled)
+        tokens, other_tokens = (
+            decode(fit_arm(base, kind, labels)) for labels in (LEARNED, relabelled)
         )
 
-        assert torch.equal(tokens, others) == (kind not in PAIRED), kind
+        assert torch.equal(tokens, other_tokens) == (kind not in PAIRED), kind
         assert not torch.equal(tokens, decode(base.zero_shot)), kind
 
 
 def test_a_test_trial_is_decoded_without_the_others(base):
-    short, tensor = (
+    short_signal, tensor = (
         replace(base, train=TRAIN.model_copy(update={"epochs": 2})),
         torch.from_numpy(TESTED.averages),
     )
     for kind in (*SIGNAL_PARTS, *FREE, *PAIRED, TRANSFER, SUBJECT_LAYER):
-        decoder = fit_arm(short, kind)
+        decoder = fit_arm(short_signal, kind)
 
         assert not depends_on_other_trials(decoder.encode, tensor), kind
-        together = replace(decoder, align=lambda tokens: tokens - tokens.mean(0))
-        assert depends_on_other_trials(together.encode, tensor), kind
+        joint_decoder = replace(decoder, align=lambda tokens: tokens - tokens.mean(0))
+        assert depends_on_other_trials(joint_decoder.encode, tensor), kind
 
 
 @pytest.mark.nightly
@@ -218,10 +218,10 @@ def test_permuted_arms_learn_wrong_labels(base):
 
 
 def test_the_strongest_pull_leaves_only_the_alignment_of_signals(base):
-    aligned = base.align_signals(part("euclidean"), LEARNED)
+    aligned = base.align_signals(load_part("euclidean"), LEARNED)
 
     strong, weak = (
-        base.train_arm(TRANSFER, LEARNED, 0, pull, part("euclidean"))
+        base.train_arm(TRANSFER, LEARNED, 0, pull, load_part("euclidean"))
         for pull in (1.0, 0.3)
     )
 
@@ -265,9 +265,9 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
 
 def test_arms_decode_the_recorded_tokens(base, recorded: Recorded) -> None:
-    short = replace(base, train=TRAIN.model_copy(update={"epochs": 1}))
+    short_training = replace(base, train=TRAIN.model_copy(update={"epochs": 1}))
     tokens = {
-        arm: decode(short.train_arm(arm, LEARNED, 3, 0.1)) for arm in TRAINED_ARMS
+        arm: decode(short_training.train_arm(arm, LEARNED, 3, 0.1)) for arm in TRAINED_ARMS
     }
     recorded(3, **tokens)
 
@@ -284,7 +284,7 @@ def test_alignments_decode_the_recorded_tokens(
         kind: decode(fit_arm(source, kind, person))
         for kind in (*SIGNAL_PARTS, *FREE, *PAIRED)
     }
-    tokens["own"] = decode(whitened.align_signals(part("whiten"), person))
+    tokens["own"] = decode(whitened.align_signals(load_part("whiten"), person))
     tokens |= {f"whitened {k}": decode(fit_arm(whitened, k, person)) for k in FREE}
 
     assert source._reference_tokens.shape == (60, 16)
@@ -293,7 +293,7 @@ def test_alignments_decode_the_recorded_tokens(
 
 def test_each_arm_changes_its_part_of_the_training(base, fits) -> None:
     drop = replace(base, train=TRAIN.model_copy(update={"last_batch": "drop"}))
-    for model, last in ((base, TRAIN.last_batch), (drop, "even")):
+    for model, last_batch in ((base, TRAIN.last_batch), (drop, "even")):
         for arm in TRAINED_ARMS:
             with np.errstate(all="ignore"):
                 model.train_arm(arm, LEARNED, 5, 0.25)
@@ -301,7 +301,7 @@ def test_each_arm_changes_its_part_of_the_training(base, fits) -> None:
 
             is_transfer = arm in (TRANSFER, PERMUTED_TRANSFER)
             assert train.start_pull == (0.25 if is_transfer else TRAIN.start_pull)
-            assert (train.selection, train.last_batch) == ("last", last)
+            assert (train.selection, train.last_batch) == ("last", last_batch)
             assert (start is None) == (arm in (SCRATCH, PERMUTED_SCRATCH))
             assert layout.spec.subjects == (NEW,)
             assert (layout.subject_layer == "linear") == (arm == SUBJECT_LAYER)
@@ -335,29 +335,29 @@ def test_a_person_gets_a_number_that_nobody_has(base, whitened, fits) -> None:
             arm = model.train_arm(FINE_TUNING, person, 0)
             layout, data, *_ = fits.pop()
             assert layout.spec.subjects == (number,) and arm.subject == number
-            known = [subject] if model is whitened else []
-            assert list(data.history.normalisers) == known
+            known_subjects = [subject] if model is whitened else []
+            assert list(data.history.normalisers) == known_subjects
 
 
 def test_seeds_of_a_person_differ(base, fits) -> None:
     for seed in (1, 1, 2):
         base.train_arm(PERMUTED_SCRATCH, LEARNED, seed)
-    first, again, other = fits
-    assert first[4] == again[4] != other[4]
-    orders = [each[1].trials[0].stimulus.tolist() for each in fits]
+    first_fit, repeated_fit, other_fit = fits
+    assert first_fit[4] == repeated_fit[4] != other_fit[4]
+    orders = [arm_fit[1].trials[0].stimulus.tolist() for arm_fit in fits]
     assert orders[0] == orders[1] != orders[2]
 
 
 def test_signals_are_aligned_before_transfer_alone(base, whitened, fits) -> None:
-    aligned = base.align_signals(part("euclidean"), LEARNED).normaliser
+    aligned = base.align_signals(load_part("euclidean"), LEARNED).normaliser
     for arm in TRAINED_ARMS:
-        normaliser = base.train_arm(arm, LEARNED, 0, 0.5, part("euclidean")).normaliser
+        normaliser = base.train_arm(arm, LEARNED, 0, 0.5, load_part("euclidean")).normaliser
         if arm in (TRANSFER, PERMUTED_TRANSFER):
             np.testing.assert_array_equal(normaliser.matrix, aligned.matrix)
         else:
             assert normaliser is None
         own_normaliser = whitened.train_arm(
-            arm, LEARNED, 0, 0.5, part("euclidean")
+            arm, LEARNED, 0, 0.5, load_part("euclidean")
         ).normaliser
         expected = whitened._fit_normaliser(LEARNED)
         np.testing.assert_array_equal(own_normaliser.matrix, expected.matrix)
@@ -391,9 +391,9 @@ def test_people_of_several_widths_have_no_mean_normaliser(whitened) -> None:
 
 def test_signals_are_aligned_as_the_model_was_trained(base, whitened) -> None:
     with pytest.raises(BrainhiveError):
-        whitened.align_signals(part("euclidean"), LEARNED)
+        whitened.align_signals(load_part("euclidean"), LEARNED)
     with pytest.raises(BrainhiveError):
-        base.align_signals(part("channel"), repeated(NEW, voxels=True))
+        base.align_signals(load_part("channel"), repeated(NEW, voxels=True))
 
 
 def test_models_in_closed_form_have_arms_of_their_own(base, fits) -> None:
@@ -402,12 +402,12 @@ def test_models_in_closed_form_have_arms_of_their_own(base, fits) -> None:
     )
     model = copy.deepcopy(base.model)
     model.layout = layout
-    closed = replace(base, model=model)
+    closed_form = replace(base, model=model)
     for arm in (SUBJECT_LAYER, FINE_TUNING):
         with pytest.raises(BrainhiveError):
-            closed.train_arm(arm, LEARNED, 0)
+            closed_form.train_arm(arm, LEARNED, 0)
     # where transfer is trained whatever its strength
-    closed.train_arm(TRANSFER, LEARNED, 0, 1.0)
+    closed_form.train_arm(TRANSFER, LEARNED, 0, 1.0)
     assert len(fits) == 1
 
 

@@ -90,11 +90,11 @@ def test_pictures_of_any_number_are_encoded_in_blocks(
 
     monkeypatch.setattr(trained_model, "PICTURES_PER_BLOCK", 2)
     tokens = model.encode_pictures(targets, rows)
-    without = model.encode_pictures(targets, rows, without="e")
+    without_encoder = model.encode_pictures(targets, rows, without="e")
 
     torch.testing.assert_close(tokens, pictures)
     mean = model.module.encode_image({"e": embedding[rows].mean(0, keepdim=True)})
-    torch.testing.assert_close(without, mean.detach().float().expand(5, -1))
+    torch.testing.assert_close(without_encoder, mean.detach().float().expand(5, -1))
 
 
 def test_samples_of_a_signal_depend_on_its_picture_alone(

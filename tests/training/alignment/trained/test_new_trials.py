@@ -39,8 +39,8 @@ def person_of(
 
 
 def sensors(preparation: Mapping[str, Any], **fields: Any) -> SignalSpec:
-    known: dict[str, Any] = {"unit": "µV", "rate_hz": 50.0, **fields}
-    return replace(make_signal_spec(("Oz", "Pz"), 4), preparation=preparation, **known)
+    facts: dict[str, Any] = {"unit": "µV", "rate_hz": 50.0, **fields}
+    return replace(make_signal_spec(("Oz", "Pz"), 4), preparation=preparation, **facts)
 
 
 def epochs(
@@ -69,31 +69,31 @@ CASES: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_steps_of_the_preparation_are_taken(case: str, recorded: Recorded) -> None:
     spec, trials = CASES[case]
-    found, left = prepare_as(person_of(spec), trials, "here")
+    prepared, left_out = prepare_as(person_of(spec), trials, "here")
     recorded(
         5,
-        signal=found.signal[:, None],
-        times_s=found.times_s,
-        rate_hz=found.rate_hz,
-        unit=len(found.unit),
-        channels=list(map(RECORDED.index, found.channels))
-        if len(found.channels) == 3
-        else len(found.channels),
-        left=len(left),
+        signal=prepared.signal[:, None],
+        times_s=prepared.times_s,
+        rate_hz=prepared.rate_hz,
+        unit=len(prepared.unit),
+        channels=list(map(RECORDED.index, prepared.channels))
+        if len(prepared.channels) == 3
+        else len(prepared.channels),
+        left=len(left_out),
     )
-    assert found.signal.dtype == np.float32 or case == "whitened before"
+    assert prepared.signal.dtype == np.float32 or case == "whitened before"
 
 
 def test_the_noise_of_the_last_session_whitens() -> None:
     trials = epochs("µV")
     spec = sensors({}, unit="whitened")
-    found, _ = prepare_as(person_of(spec), trials, "here")
+    prepared, _ = prepare_as(person_of(spec), trials, "here")
     # channels in the order of the whitener, in the unit of the recordings, mV
     signal = trials.signal[:, [3, 2, 0]] * 1e-3
     np.testing.assert_allclose(
-        found.signal, WHITENERS[-1] @ signal, rtol=1e-4, atol=1e-7
+        prepared.signal, WHITENERS[-1] @ signal, rtol=1e-4, atol=1e-7
     )
-    assert found.unit == "whitened" and found.channels == RECORDED
+    assert prepared.unit == "whitened" and prepared.channels == RECORDED
 
 
 def test_what_cannot_be_prepared_is_refused() -> None:
@@ -120,8 +120,8 @@ def test_voxels_are_in_the_order_of_the_store() -> None:
     np.testing.assert_allclose(trials.signal[:, :, 0], signal, rtol=1e-6)
     # nothing is known of another number of voxels, or without a store
     stranger = person_of(replace(spec, unit=""))
-    for who, width, unit in ((person, 4, "z"), (stranger, 3, "beta")):
-        trials, _ = read_new(who, np.ones((2, width)), None, {})
+    for tested, width, unit in ((person, 4, "z"), (stranger, 3, "beta")):
+        trials, _ = read_new(tested, np.ones((2, width)), None, {})
         assert not trials.regions and trials.unit == unit
 
 
@@ -145,9 +145,9 @@ def test_time_0_is_moved_to_the_picture_by_whole_samples(
 ) -> None:
     times_s = np.arange(6) / 50
     axes = {"channels": ("Oz", "Pz"), "times_s": times_s, "unit": "µV"}
-    given = {} if delay_ms is None else {"delay_ms": delay_ms}
+    stated = {} if delay_ms is None else {"delay_ms": delay_ms}
     person = person_of(sensors({}), delay_s=0.115)
     signal = np.ones((3, 2, 6))
-    trials, differs = read_new(person, signal, None, axes | given)
+    trials, differs = read_new(person, signal, None, axes | stated)
     np.testing.assert_allclose(trials.times_s, times_s - shift_s, atol=1e-9)
     assert len(differs) == number

@@ -160,9 +160,9 @@ def test_signals_of_any_dtype_are_encoded() -> None:
 
 
 def test_voxels_have_neither_channels_nor_times() -> None:
-    for given in ((("Oz",),), (None, 100.0), (None, None, (0.0, 100.0))):
+    for arguments in ((("Oz",),), (None, 100.0), (None, None, (0.0, 100.0))):
         with pytest.raises(RecipeError):
-            PortableModel(voxels_model(), 4, None, *given)
+            PortableModel(voxels_model(), 4, None, *arguments)
 
 
 def test_trials_that_are_normalised_alone_are_refused() -> None:
@@ -172,10 +172,10 @@ def test_trials_that_are_normalised_alone_are_refused() -> None:
 
 def test_absent_channels_are_mapped_or_refused() -> None:
     pytest.importorskip("mne")
-    given = ("Cz", "O1", "P3", "P4")
+    channels = ("Cz", "O1", "P3", "P4")
     with pytest.raises(BrainhiveError):
-        PortableModel(sensors_model(), 1, None, given)
-    module = PortableModel(sensors_model(), 1, None, given, mapping="spline")
+        PortableModel(sensors_model(), 1, None, channels)
+    module = PortableModel(sensors_model(), 1, None, channels, mapping="spline")
     assert module.channels.shape == (2, 4)
     torch.testing.assert_close(
         module(module.example), module.encode(module.model_input), rtol=1e-4, atol=1e-4

@@ -59,8 +59,8 @@ def test_the_licence_follows_from_all_data(
     licence: str,
     reasons: int,
 ) -> None:
-    found, unknown, terms = find_terms(learned_from(stimuli, recordings), is_prior)
-    assert found == licence
+    loaded_terms, unknown, terms = find_terms(learned_from(stimuli, recordings), is_prior)
+    assert loaded_terms == licence
     assert len(list(filter(None, unknown.split(" and ")))) == reasons
     public = {"demo", "demo-films", "things-eeg", "things-meg", "nsd"}
     assert terms.keys() == public & set(stimuli) and all(terms.values())
@@ -151,12 +151,12 @@ def test_only_finite_weights_and_texts_without_paths_are_shared(
     text = tmp_path / "config.json"
     for content, is_fit in (("µV of data/x.fif", True), ("in /home/jane/x", False)):
         text.write_text(content)
-        for given in (text, content.encode()):
+        for content_form in (text, content.encode()):
             if is_fit:
-                _refuse_unfit("config.json", given)
+                _refuse_unfit("config.json", content_form)
             else:
                 with pytest.raises(BrainhiveError):
-                    _refuse_unfit("config.json", given)
+                    _refuse_unfit("config.json", content_form)
 
 
 def test_a_shared_run_holds_its_models_and_no_places(trained_run: Path) -> None:
@@ -168,8 +168,8 @@ def test_a_shared_run_holds_its_models_and_no_places(trained_run: Path) -> None:
         for cell in cells
         for name in ("config.json", "learned.safetensors", "model.safetensors")
     }
-    others = {"recipe.yaml", "metrics.json", "embeddings.json"}
-    assert shared.files.keys() == models | others
+    other_files = {"recipe.yaml", "metrics.json", "embeddings.json"}
+    assert shared.files.keys() == models | other_files
     assert shared.recipe.keys() == RunFolder(trained_run).recipe().keys() - {
         "paths",
         "run",

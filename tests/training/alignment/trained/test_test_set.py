@@ -85,7 +85,7 @@ def test_a_run_that_lost_a_file_is_refused_by_its_check(
 def test_a_check_reads_neither_weights_nor_signals(
     trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*asked: Any, **keys: Any) -> None:
+    def refuse(*arguments: Any, **keys: Any) -> None:
         raise AssertionError
 
     monkeypatch.setattr(aligners, "load", refuse)
@@ -112,9 +112,9 @@ def test_models_of_several_seeds_share_the_trials_of_a_person(run: TrainedRun) -
     cell = run.cells[0]
     seeds = replace(run, cells=[cell, replace(cell, seed=2)])
     tests = open_test_set(seeds, "test")
-    first, second = tests.models[0]
-    assert tests.open_person(first, 1) is tests.open_person(second, 1)
-    assert tests.open_person(first, 1) is not tests.open_person(first, 2)
+    first_model, second = tests.models[0]
+    assert tests.open_person(first_model, 1) is tests.open_person(second, 1)
+    assert tests.open_person(first_model, 1) is not tests.open_person(first_model, 2)
 
 
 def hold_out_another_fold(model: TrainedModel) -> TrainedModel:
@@ -126,18 +126,18 @@ def select_another_window(model: TrainedModel) -> TrainedModel:
 
 
 def read_channels_in_another_order(model: TrainedModel) -> TrainedModel:
-    other = replace(model)
+    other_model = replace(model)
     spec = replace(model.layout.spec, names=model.layout.spec.names[::-1])
-    vars(other)["layout"] = replace(model.layout, spec=spec)
-    return other
+    vars(other_model)["layout"] = replace(model.layout, spec=spec)
+    return other_model
 
 
 def store_a_normaliser(model: TrainedModel) -> TrainedModel:
     layout, history = model.layout, model.history
     mean = Normaliser(np.zeros((17, 1)), np.ones((17, 1)))
-    other = replace(model)
-    vars(other)["_description"] = layout, replace(history, normalisers={1: mean})
-    return other
+    other_model = replace(model)
+    vars(other_model)["_description"] = layout, replace(history, normalisers={1: mean})
+    return other_model
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,8 @@ def test_seen_pictures_are_warned_of_once(
 
 
 def test_models_of_a_fold_are_compared_with_its_pictures(run: TrainedRun) -> None:
-    first, second = run.cells
-    tests = open_test_set(replace(run, cells=[first, replace(second, fold=2)]), "test")
+    first_cell, second = run.cells
+    tests = open_test_set(replace(run, cells=[first_cell, replace(second, fold=2)]), "test")
     seen_by_subjects = [
         list(pictures.seen_by_subject) for pictures in tests.list_seen()
     ]
@@ -271,16 +271,16 @@ def test_another_config_of_the_data_set_has_another_study(
     run: TrainedRun, described: list[tuple[Any, ...]]
 ) -> None:
     fields = {"kind": "demo", "noise": 0.3, "subjects": 3, "concepts": 40}
-    other = replace(run, dataset_config=parts.resolve("datasets", fields))
-    assert find_studies(run, other) == [1, 1, 2]
+    other_run = replace(run, dataset_config=parts.resolve("datasets", fields))
+    assert find_studies(run, other_run) == [1, 1, 2]
 
 
 def test_another_folder_of_embeddings_has_another_study(
     run: TrainedRun, described: list[tuple[Any, ...]], world: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(world / "embeddings", tmp_path / "embeddings")
-    other = replace(run, paths=Paths(embeddings=str(folder)))
-    assert find_studies(run, other) == [1, 1, 2]
+    other_run = replace(run, paths=Paths(embeddings=str(folder)))
+    assert find_studies(run, other_run) == [1, 1, 2]
 
 
 def test_another_encoder_has_another_study(
@@ -291,8 +291,8 @@ def test_another_encoder_has_another_study(
     stores = open_test_set(run, "test").open_stores("test")
     monkeypatch.setattr(TestSet, "open_stores", lambda self, split: stores)
     encoder = parts.resolve("encoders", {"kind": "timm", "source": "random"})
-    other = replace(run, encoders=[encoder])
-    assert find_studies(run, other) == [1, 1, 2]
+    other_run = replace(run, encoders=[encoder])
+    assert find_studies(run, other_run) == [1, 1, 2]
 
 
 def test_a_study_has_the_trials_of_all_tested_people(
@@ -341,10 +341,10 @@ def test_new_clips_and_missing_signals_have_no_study(
     assert open_test_set(replace(run, dataset=film), "test").study is None
     assert not described
 
-    seen = replace(film, holdout=Holdout(by="runs", folds=2))
-    assert seen.holdout.has_seen_pictures
+    seen_film = replace(film, holdout=Holdout(by="runs", folds=2))
+    assert seen_film.holdout.has_seen_pictures
     pictures = open_test_set(run, "test").open_stores("test")
-    tests = open_test_set(replace(run, dataset=seen), "test")
+    tests = open_test_set(replace(run, dataset=seen_film), "test")
     tests._stores.update(test=pictures, train=pictures)
     assert tests.study == 1 and described[0][-1] is True
 

@@ -32,7 +32,7 @@ class ProvenanceOnly:
     def open_store(self, subject: int) -> Any:
         splits = enumerate(self.facts[subject])
         return SimpleNamespace(
-            splits={n: SimpleNamespace(provenance=each) for n, each in splits}
+            splits={n: SimpleNamespace(provenance=provenance) for n, provenance in splits}
         )
 
 
@@ -69,8 +69,8 @@ def test_a_delay_and_a_unit_are_those_of_the_stores(
 ) -> None:
     recordings: Any = ProvenanceOnly(facts)
     model = TrainedModel(Path("a model"), Cell("a", (2, 3), (1,), 1), [], Signal())
-    nothing: Any = None
-    person = TestedPerson(1, "test", model, recordings, nothing, nothing)
+    nothing_stated: Any = None
+    person = TestedPerson(1, "test", model, recordings, nothing_stated, nothing_stated)
     assert person.delay_s == pytest.approx(delay_s)
     assert person.recorded_unit == unit
     assert person.is_prepared == (1 in facts)
@@ -110,8 +110,8 @@ def test_trials_are_normalised_as_in_the_training(
 def test_new_people_are_normalised_by_their_own_recordings(
     world: Path, normalised_run: TrainedRun
 ) -> None:
-    run = replace(normalised_run, origin="another data set")
-    person = open_test_set(run, "test").open_person(run.open_first(), 2)
+    other_run = replace(normalised_run, origin="another data set")
+    person = open_test_set(other_run, "test").open_person(other_run.open_first(), 2)
     assert not person.has_normaliser
     trained = person.train_trials.averages
     np.testing.assert_allclose(trained.mean((0, 2)), 0, atol=0.05)
@@ -141,16 +141,16 @@ def test_seen_pictures_are_left_out_of_tested_trials_alone(trained_run: Path) ->
     finished_trained_run = TrainedRun.read(RunFolder(trained_run))
     tests = open_test_set(finished_trained_run, "test")
     person = tests.open_person(finished_trained_run.open_first(), 1)
-    everything = person.read("test")
-    seen_rows = everything.stimulus[:3]
+    all_trials = person.read("test")
+    seen_rows = all_trials.stimulus[:3]
 
     def find_seen(subject: int, rows: Any) -> Any:
         assert subject == 1
         return np.isin(rows, seen_rows)
 
     person.find_seen = find_seen
-    assert len(person.raw_trials.stimulus) == len(everything.stimulus) - 3
+    assert len(person.raw_trials.stimulus) == len(all_trials.stimulus) - 3
     assert not np.isin(person.trials.stimulus, seen_rows).any()
-    assert len(person.all_trials.stimulus) == len(everything.stimulus)
+    assert len(person.all_trials.stimulus) == len(all_trials.stimulus)
     recording = person.recordings.open_recording(1, "test")
     assert not np.isin(person.read_recording(recording).stimulus, seen_rows).any()

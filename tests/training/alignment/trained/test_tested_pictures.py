@@ -94,7 +94,7 @@ def test_each_subject_leaves_out_the_pictures_of_its_models() -> None:
 
     pictures = compare_pictures(
         models,
-        lambda row, other: "cropped" if (row, other) == (7, name) else "",
+        lambda row, name_: "cropped" if (row, name_) == (7, name) else "",
         sources=prior,
     )
 
@@ -111,7 +111,7 @@ def test_each_subject_leaves_out_the_pictures_of_its_models() -> None:
     finished_ones = np.ones(20, bool)
     finished_ones[[3, 7]] = False
     stores = make_stores(make_pixels(*range(100, 120)), finished_any=finished_ones)
-    fewer = compare_pictures(models, lambda row, other: "copy", stores, sources=prior)
+    fewer = compare_pictures(models, lambda row, name_: "copy", stores, sources=prior)
     assert list_rows(fewer.is_seen) == [5, 9] and list_rows(~fewer.is_tested) == [3, 7]
 
 
@@ -151,7 +151,7 @@ def test_only_concepts_of_earlier_trainings_are_named() -> None:
     started = make_model_history(["c"], concepts=["c3"], recordings="eeg").inherit(
         make_model_history(["d"], concepts=["c4", "c3"], recordings="eeg")
     )
-    done = np.arange(20) != 2
+    has_embedding = np.arange(20) != 2
 
     def concepts(*models: TrainingHistory, stores: Any = None) -> list[int]:
         pictures = compare_pictures({1: list(models)}, stores=stores)
@@ -166,7 +166,7 @@ def test_only_concepts_of_earlier_trainings_are_named() -> None:
         and concepts(started) == [4]
     )
     assert concepts(own_model_history, other_model_history, started) == [2, 4]
-    stores = make_stores(make_pixels(*range(100, 120)), finished_any=done)
+    stores = make_stores(make_pixels(*range(100, 120)), finished_any=has_embedding)
     assert concepts(other_model_history, stores=stores) == []
 
 
@@ -248,8 +248,8 @@ def test_pictures_that_any_run_leaves_out_are_summarised() -> None:
     second = compare_pictures({1: [make_model_history(["t5", *IMAGES[10:15]])]})
 
     runs = [first_pictures, second, first_pictures]
-    seen, lines = summarise_tested_pictures(runs, ["warning", *first_pictures.warnings])
+    summary, lines = summarise_tested_pictures(runs, ["warning", *first_pictures.warnings])
 
     names = ["t3", "t5", "t10", "t11", "t12"]
-    assert (seen.count, seen.of, seen.names) == (7, 20, names)
+    assert (summary.count, summary.of, summary.names) == (7, 20, names)
     assert lines == ["warning", *first_pictures.warnings, *second.warnings]

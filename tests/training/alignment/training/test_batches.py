@@ -82,33 +82,33 @@ def test_targets_follow_the_order_of_the_subjects_micro_batches() -> None:
 
 def test_all_processes_mix_signals_alike_and_within_a_subject() -> None:
     rows = np.random.default_rng(0).permutation(3 * PICTURES)[:41]
-    drawn = [
+    drawn_by_process = [
         make_batches(data_of(), replace(CPU_LAUNCH, rank=rank, processes=2)).draw(
             rows, 4, (0.5, 1.0)
         )
         for rank in (0, 1)
     ]
 
-    one, other = (context.mixing for _, _, context in drawn)
+    first_mixing, other_mixing = (context.mixing for _, _, context in drawn_by_process)
     assert (
-        one is not None
-        and other is not None
-        and torch.equal(one.partner, other.partner)
+        first_mixing is not None
+        and other_mixing is not None
+        and torch.equal(first_mixing.partner, other_mixing.partner)
     )
-    subjects = torch.cat([subject for parts, _, _ in drawn for _, subject in parts])
-    assert torch.equal(subjects[one.partner], subjects)
+    subjects = torch.cat([subject for parts, _, _ in drawn_by_process for _, subject in parts])
+    assert torch.equal(subjects[first_mixing.partner], subjects)
     clean = torch.cat([100.0 * torch.tensor(list(WIDTHS))[subjects]]) + torch.cat(
-        [targets["e"][:, 0] for _, targets, _ in drawn]
+        [targets["e"][:, 0] for _, targets, _ in drawn_by_process]
     )
-    mixed = torch.cat([signal[:, 0, 0] for parts, _, _ in drawn for signal, _ in parts])
-    assert torch.allclose(one.mix(clean), mixed, atol=1e-3) and not torch.allclose(
+    mixed = torch.cat([signal[:, 0, 0] for parts, _, _ in drawn_by_process for signal, _ in parts])
+    assert torch.allclose(first_mixing.mix(clean), mixed, atol=1e-3) and not torch.allclose(
         clean, mixed
     )
 
 
 def test_subjects_with_different_signals_do_not_train_together() -> None:
     regions = {"V1": (0, 1), "FFA": (2, 3, 4)}
-    for other, what in (
+    for other_spec, difference in (
         ({"channels": tuple("abcde")}, "sensors"),
         ({"rate_hz": 100.0}, "sampling rate"),
         ({"regions": {"V1": (0,)}}, "regions"),
@@ -117,10 +117,10 @@ def test_subjects_with_different_signals_do_not_train_together() -> None:
             "signal": voxels(4).averages,
             "rate_hz": None,
             "regions": regions,
-            **other,
+            **other_spec,
         }
         with pytest.raises(
-            BrainhiveError, match=f"subjects 1 and 4 differ in their {what}"
+            BrainhiveError, match=f"subjects 1 and 4 differ in their {difference}"
         ):
             spec_of(
                 [
@@ -173,8 +173,8 @@ def test_an_epoch_has_mindeye2s_steps_with_balanced_subjects() -> None:
             ]
             assert counts.max() - counts.min() <= 1 and counts.min() > 0
         assert all(
-            np.array_equal(one, two)
-            for one, two in zip(epoch, batches.split_epoch(42, 3), strict=True)
+            np.array_equal(first_step, two)
+            for first_step, two in zip(epoch, batches.split_epoch(42, 3), strict=True)
         )
         assert not np.array_equal(epoch[0], batches.split_epoch(42, 4)[0])
 
@@ -184,11 +184,11 @@ CPU = torch.device("cpu")
 
 def data_with(alternatives: int) -> CellData:
     random = np.random.default_rng(0)
-    first, *others = (
+    first_person, *other_people = (
         random.normal(size=(PICTURES, 8)).astype(np.float32)
         for _ in range(alternatives)
     )
-    return cells.make_cell_data(first, alternatives=others)
+    return cells.make_cell_data(first_person, alternatives=other_people)
 
 
 def test_the_next_blur_of_each_sample_is_that_of_ubp(golden: Path) -> None:
@@ -276,16 +276,16 @@ def test_rows_of_a_bank_are_the_signals_of_their_subject(
             owners += [owner] * len(values)
     assert bank.stimulus.tolist() == stimuli
     assert bank.subject.tolist() == owners
-    chosen = np.sort(random.choice(len(expected), random.integers(1, 9)))
-    parts = bank.split(chosen)
-    assert np.concatenate(parts).tolist() == chosen.tolist()
-    shapes = {(owners[row], np.shape(expected[row])) for row in chosen}
+    chosen_rows = np.sort(random.choice(len(expected), random.integers(1, 9)))
+    parts = bank.split(chosen_rows)
+    assert np.concatenate(parts).tolist() == chosen_rows.tolist()
+    shapes = {(owners[row], np.shape(expected[row])) for row in chosen_rows}
     if not is_wide and len({recording.max_repetitions for recording in trials}) == 1:
         assert len(parts) == 1
     elif is_wide:
         assert len(parts) == len(shapes)
     single_bank = open_bank(trials[:1], CPU_LAUNCH.device, is_mapped, rows)
-    assert single_bank.gather(chosen[:0]).shape == (0, *np.shape(expected[0]))
+    assert single_bank.gather(chosen_rows[:0]).shape == (0, *np.shape(expected[0]))
     for partial_part in parts:
         gathered = bank.gather(partial_part)
         for row, signal in zip(partial_part, gathered, strict=True):
@@ -314,15 +314,15 @@ IDS = [f"p{row}" for row in range(12)]
 CONCEPTS = [f"c{row // 3}" for row in range(12)]
 
 
-@pytest.mark.parametrize("by", ["concepts", "pictures"])
-def test_copies_of_held_out_pictures_are_held_out_too(by: Any) -> None:
-    held_out = choose_held_out(CONCEPTS, 0.25, by=by)
-    original, (first, second, third) = (
+@pytest.mark.parametrize("unit", ["concepts", "pictures"])
+def test_copies_of_held_out_pictures_are_held_out_too(unit: Any) -> None:
+    held_out = choose_held_out(CONCEPTS, 0.25, by=unit)
+    original, (first_copy, second, third) = (
         np.flatnonzero(held_out)[0],
         np.flatnonzero(~held_out)[[0, 4, 8]],
     )
     pixels = known_pictures(
-        {first: original, second: original, third: original}, {second: 8, third: 9}
+        {first_copy: original, second: original, third: original}, {second: 8, third: 9}
     )
     compared = list[tuple[int, int]]()
 
@@ -331,18 +331,18 @@ def test_copies_of_held_out_pictures_are_held_out_too(by: Any) -> None:
         return "copy"
 
     pictures = ("set", IDS, pixels, confirm)
-    held_out_rows = choose_held_out(CONCEPTS, 0.25, pictures, by)
+    held_out_rows = choose_held_out(CONCEPTS, 0.25, pictures, unit)
 
     # equal pixels are not compared, and hashes of nine bits' distance are not near
-    assert np.flatnonzero(held_out_rows & ~held_out).tolist() == [first, second]
+    assert np.flatnonzero(held_out_rows & ~held_out).tolist() == [first_copy, second]
     assert compared == [(second, hash_names("set", IDS).tolist()[original])]
     for likeness, count in (("mirrored", 1), ("cropped", 2), (None, 1), ("", 1)):
         confirmed = ("set", IDS, pixels, lambda row, name, kind=likeness: kind)
-        second_held_out = choose_held_out(CONCEPTS, 0.25, confirmed, by)
+        second_held_out = choose_held_out(CONCEPTS, 0.25, confirmed, unit)
         assert (second_held_out & ~held_out).sum() == count and second_held_out[
             held_out
         ].all()
-    unknown = choose_held_out(CONCEPTS, 0.25, ("set", IDS, None, confirm), by)
+    unknown = choose_held_out(CONCEPTS, 0.25, ("set", IDS, None, confirm), unit)
     assert np.array_equal(unknown, held_out)
 
 
@@ -441,18 +441,18 @@ def test_mixtures_differ_between_processes_and_steps() -> None:
         )
         return context.mixing
 
-    first, again, other = draw(0, 1), draw(1, 1), draw(0, 2)
-    assert torch.equal(first.share, again.share)
-    assert not torch.equal(first.share, other.share)
+    first_draw, repeated_draw, other_draw = draw(0, 1), draw(1, 1), draw(0, 2)
+    assert torch.equal(first_draw.share, repeated_draw.share)
+    assert not torch.equal(first_draw.share, other_draw.share)
     # halves are of the two processes
-    assert not torch.equal(first.share[:40], first.share[40:])
+    assert not torch.equal(first_draw.share[:40], first_draw.share[40:])
     # no trial is mixed beyond its half, or its subject
     halves, subjects = torch.arange(80) // 40, torch.arange(80) // PICTURES
     for kind in (halves, subjects):
-        assert torch.equal(kind[first.partner], kind)
-    assert sorted(first.partner.tolist()) == list(range(80))
-    none = make_batches(data_of()).draw(np.arange(80), 1)[2]
-    assert none.mixing is None and none.stimuli.tolist() == [*range(60), *range(20)]
+        assert torch.equal(kind[first_draw.partner], kind)
+    assert sorted(first_draw.partner.tolist()) == list(range(80))
+    no_mixing = make_batches(data_of()).draw(np.arange(80), 1)[2]
+    assert no_mixing.mixing is None and no_mixing.stimuli.tolist() == [*range(60), *range(20)]
 
 
 def test_what_is_drawn_once_depends_on_seed_and_subject_alone() -> None:
@@ -470,11 +470,11 @@ def test_what_is_drawn_once_depends_on_seed_and_subject_alone() -> None:
         assert list(fixed_draws) == list(range(position + 1))
         return list(fixed_draws[position].signals)  # type: ignore[arg-type]
 
-    (one,), (two, again) = bank(0, [1]), bank(0, [2, 1])
-    assert one.shape == (PICTURES, 2) and torch.equal(one, again)
-    assert not torch.equal(one, two)
-    assert not torch.equal(one, bank(1, [1])[0])
-    assert not torch.equal(one, bank(0, [1], 1)[0])
+    (first_bank,), (two, repeated_bank) = bank(0, [1]), bank(0, [2, 1])
+    assert first_bank.shape == (PICTURES, 2) and torch.equal(first_bank, repeated_bank)
+    assert not torch.equal(first_bank, two)
+    assert not torch.equal(first_bank, bank(1, [1])[0])
+    assert not torch.equal(first_bank, bank(0, [1], 1)[0])
     each_step = {"parts": [{**SMOOTH, "drawn": "each_step"}]}
     assert not make_batches(
         cells.make_cell_data(embedding), augment=each_step
@@ -489,12 +489,12 @@ def test_what_was_drawn_once_belongs_to_its_sample_in_every_step() -> None:
     plain_batches = make_batches(cells.make_cell_data(embedding, 2))
     rows = np.arange(5, 2 * PICTURES, 7)
 
-    found, other = (signals_of(batches, seed, rows[::-1]) for seed in (0, 1))
+    first_signals, other_signals = (signals_of(batches, seed, rows[::-1]) for seed in (0, 1))
 
-    assert torch.equal(found, other)
+    assert torch.equal(first_signals, other_signals)
     joined = torch.cat(list(batches.fixed_draws[0].signals))[rows]  # type: ignore[arg-type]
     signal = signals_of(plain_batches, 0, rows)
-    is_plain = (found == signal).all(-1)
+    is_plain = (first_signals == signal).all(-1)
     assert torch.equal(is_plain, joined >= 0.5)
 
 
@@ -551,9 +551,9 @@ def test_an_alternative_target_is_drawn_for_each_trial_and_step() -> None:
                 for level in range(3)
             ]
         )
-        same = (options == targets["e"]).all(-1)
-        assert (same.sum(0) == 1).all()
-        return same.int().argmax(0).tolist()
+        is_drawn = (options == targets["e"]).all(-1)
+        assert (is_drawn.sum(0) == 1).all()
+        return is_drawn.int().argmax(0).tolist()
 
     drawn_levels = [levels(seed) for seed in range(6)]
     assert drawn_levels == [levels(seed) for seed in range(6)]
@@ -706,8 +706,8 @@ def test_held_out_pictures_are_measured_by_subject(
     assert pool == 15 and fields["seeds"] == (3,) and fields["split"] == "validation"
     assert list(fields["items"].ids[1]) == [14, 13, 12, 11, 10]
     assert summarise_validation(torch.empty(0), [], data, 3, []) == []
-    none = replace(data, held_out=np.zeros(PICTURES, bool))
-    assert list_validation_queries(none, bank) == []
+    without_held_out = replace(data, held_out=np.zeros(PICTURES, bool))
+    assert list_validation_queries(without_held_out, bank) == []
 
 
 def test_the_share_of_first_places_is_unknown_without_signals() -> None:

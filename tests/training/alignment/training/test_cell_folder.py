@@ -38,17 +38,17 @@ def test_a_checkpoint_is_written_each_minute_and_before_a_stop(
     )
     bar = console.Bar("training", 3)
     cell = CellFolder("a", RunFolder(tmp_path), CPU_LAUNCH, None, bar)
-    made = list[int]()
+    written_steps = list[int]()
 
     def content() -> dict[str, Any]:
-        made.append(1)
-        return {"step": len(made)}
+        written_steps.append(1)
+        return {"step": len(written_steps)}
 
     cell.at_start(2)
     for _ in range(2):
         clock_s[0] += passed_s
         cell.after_step(content)
-    assert len(made) == 2 * is_saved and len(stopped) == 2
+    assert len(written_steps) == 2 * is_saved and len(stopped) == 2
     assert bar.items == 2 and bar.total == 5
     assert (tmp_path / "checkpoints/a.pt").exists() is is_saved
     # an epoch is told with and without validation

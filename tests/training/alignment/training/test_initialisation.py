@@ -46,10 +46,10 @@ def test_only_the_seed_decides_the_initial_weights(data: CellData, init: str) ->
         torch.rand(7)
         model = make_aligner(seed, make_layout(data), data, init)  # type: ignore[arg-type]
         weights.append(model.state_dict())
-    one, again, other = weights
-    assert all(torch.equal(value, again[name]) for name, value in one.items())
-    names = [name for name, value in one.items() if value.ndim > 1]
-    assert names and not any(torch.equal(one[name], other[name]) for name in names)
+    first_weights, repeated_weights, other_weights = weights
+    assert all(torch.equal(value, repeated_weights[name]) for name, value in first_weights.items())
+    names = [name for name, value in first_weights.items() if value.ndim > 1]
+    assert names and not any(torch.equal(first_weights[name], other_weights[name]) for name in names)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_a_new_person_gets_the_mean_of_known_matrices() -> None:
     torch.testing.assert_close(weights[name][0], known_weights[name].mean(0))
     assert torch.equal(weights[name][1], known_weights[name][2])
     assert all(
-        torch.equal(weights[each], known_weights[each])
-        for each in weights
-        if each != name
+        torch.equal(weights[weight], known_weights[weight])
+        for weight in weights
+        if weight != name
     )
     assert model.losses == start.losses
 
@@ -147,12 +147,12 @@ def test_a_model_of_nobody_is_a_start_like_any_other() -> None:
 
 def test_ridges_of_known_people_are_taken_over_and_others_stay() -> None:
     start, model = voxels_model((4, 7), (5, 6), 1), voxels_model((7, 9), (6, 3), 2)
-    own = {name: f"backbone.ridge.linears.{name}.weight" for name in (4, 7, 9)}
-    assert own[9] in list_subject_weights(model)
-    assert own[4] not in model.state_dict()
-    initial = model.state_dict()[own[9]].clone()
+    own_names = {name: f"backbone.ridge.linears.{name}.weight" for name in (4, 7, 9)}
+    assert own_names[9] in list_subject_weights(model)
+    assert own_names[4] not in model.state_dict()
+    initial = model.state_dict()[own_names[9]].clone()
     copy_weights(model, start)
-    assert torch.equal(model.state_dict()[own[9]], initial)
+    assert torch.equal(model.state_dict()[own_names[9]], initial)
     weights = start.state_dict()
     for name, value in model.state_dict().items():
         assert ".9." in name or torch.equal(value, weights[name]), name
@@ -195,29 +195,29 @@ def test_a_start_of_another_size_or_unit_is_refused_or_named(
 
 
 def test_a_part_is_found_below_any_prefix_of_its_file(tmp_path: Path) -> None:
-    part = "backbone.backbone"
+    module_name = "backbone.backbone"
     weights = {
         name: torch.randn_like(value)
         for name, value in voxels_model((1,), (5,))
-        .get_submodule(part)
+        .get_submodule(module_name)
         .state_dict()
         .items()
     }
-    for number, before in enumerate(("", f"{part}.", "backbone.")):
+    for number, prefix in enumerate(("", f"{module_name}.", "backbone.")):
         model = voxels_model((1,), (5,), 3)
         other_copies_by_name = {
             name: value.clone()
             for name, value in model.state_dict().items()
-            if not name.startswith(f"{part}.")
+            if not name.startswith(f"{module_name}.")
         }
         file = tmp_path / f"{number}.safetensors"
         # names of another network are not taken for the part's
         surplus = {f"text.{name}": value * 0 for name, value in weights.items()}
-        save_file({f"{before}{n}": v for n, v in weights.items()} | surplus, file)
+        save_file({f"{prefix}{n}": v for n, v in weights.items()} | surplus, file)
 
-        load_start(model, file, part)
+        load_start(model, file, module_name)
 
-        resulting_weights = model.get_submodule(part).state_dict()
+        resulting_weights = model.get_submodule(module_name).state_dict()
         assert all(
             torch.equal(resulting_weights[name], weights[name]) for name in weights
         )
@@ -259,11 +259,11 @@ SELECTIONS = {"best": "last epoch", "last": "last epoch", "test": "test"}
 def test_the_record_says_what_selected_the_epoch(
     data: CellData, selection: Any
 ) -> None:
-    more = {"validation_recordings": {1: [0]}} if selection == "recordings" else {}
-    train = Train(selection=selection, **more)
-    nothing = replace(data, held_out=np.zeros(PICTURES, np.bool_))
+    extra_fields = {"validation_recordings": {1: [0]}} if selection == "recordings" else {}
+    train = Train(selection=selection, **extra_fields)
+    without_held_out = replace(data, held_out=np.zeros(PICTURES, np.bool_))
     expected = SELECTIONS.get(selection, "validation")
-    assert make_history(nothing, train).selection == expected
+    assert make_history(without_held_out, train).selection == expected
     # pictures that nobody was shown validate nothing
     unseen = np.arange(PICTURES + 3) >= PICTURES
     trials = [data.trials[0].change(stimulus=np.arange(PICTURES) - 1)]
@@ -291,18 +291,18 @@ def test_the_record_of_a_training_has_those_of_its_starts(
 
 def test_public_networks_alone_need_no_history(tmp_path: Path) -> None:
     weights = {"h.0.weight": torch.ones(2)}
-    own, public, fetched = (
+    own_file, public, fetched = (
         tmp_path / name / "model.safetensors" for name in ("own", "gpt2", "cc2017")
     )
-    for file in (own, public, fetched):
+    for file in (own_file, public, fetched):
         file.parent.mkdir()
         save_file(weights, file)
     (public.parent / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    (own.parent / "config.json").write_text(json.dumps({"sizes": [1]}))
+    (own_file.parent / "config.json").write_text(json.dumps({"sizes": [1]}))
     assert read_history(public, "backbone.text") is None
     assert read_history(fetched, "backbone.text") is None
-    for file, part in ((own, "backbone.text"), (public, ""), (fetched, "")):
-        history = read_history(file, part)
+    for file, prefix in ((own_file, "backbone.text"), (public, ""), (fetched, "")):
+        history = read_history(file, prefix)
         assert history is not None and not history.has_all_subjects
     # upstream's models have the layout of transformers, and have seen brains
     save_file({"brain_model.backbone.weight": torch.ones(2)}, public)
@@ -328,6 +328,6 @@ def test_each_stage_starts_from_files_of_its_own(home: Path) -> None:
 
 def test_a_prior_of_other_widths_is_refused_by_name(data: CellData) -> None:
     layout = replace(make_layout(data), prior="runs/train-prior/other")
-    other = replace(data, fuser=FusionEncoder({"e": 7}, 16, 16))
+    other_data = replace(data, fuser=FusionEncoder({"e": 7}, 16, 16))
     with pytest.raises(BrainhiveError, match=r"runs/train-prior/other: .*7.*8"):
-        make_aligner(1, layout, other, "torch")
+        make_aligner(1, layout, other_data, "torch")

@@ -42,16 +42,16 @@ def test_reading_a_recipe_or_naming_its_run_loads_no_weights(
 
 
 @pytest.mark.parametrize(
-    "other", [{"channels": ("A", "B", "D")}, {"rate_hz": 50.0, "times_s": TIMES_S * 2}]
+    "other_fields", [{"channels": ("A", "B", "D")}, {"rate_hz": 50.0, "times_s": TIMES_S * 2}]
 )
-def test_a_check_compares_the_signals_of_all_who_train_together(home, other):
-    shown = ["cat", "dog"] * 10
+def test_a_check_compares_the_signals_of_all_who_train_together(home, other_fields):
+    picture_names = ["cat", "dog"] * 10
     dataset = {"kind": "categories", "names": ["cat", "dog"]}
     axes = {"channels": ("A", "B", "C"), "times_s": TIMES_S, "unit": "µV"}
-    for subject, more in ((1, {}), (2, other)):
+    for subject, extra_fields in ((1, {}), (2, other_fields)):
         signal = np.random.default_rng(subject).normal(size=(20, 3, 20))
         runs = np.arange(20) // 5
-        api.store_trials(signal, shown, dataset, subject, run=runs, **axes | more)
+        api.store_trials(signal, picture_names, dataset, subject, run=runs, **axes | extra_fields)
     dataset["holdout"] = {"by": "runs", "folds": 4}
     fields = {"dataset": dataset, "mode": "joint"}
     job = Job.resolve(Recipe.resolve("train-align", None, fields, []))
@@ -68,19 +68,19 @@ def test_a_fold_goes_on_without_a_subject_who_has_no_run_for_it(
     axes = {"channels": ("A", "B", "C"), "times_s": TIMES_S, "unit": "µV"}
     for subject, count in ((1, 4), (2, 3)):
         signal = np.random.default_rng(subject).normal(size=(5 * count, 3, 20))
-        shown = (["cat", "dog"] * 10)[: len(signal)]
+        picture_names = (["cat", "dog"] * 10)[: len(signal)]
         runs = np.arange(len(signal)) // 5
-        api.store_trials(signal, shown, dataset, subject, run=runs, **axes)
+        api.store_trials(signal, picture_names, dataset, subject, run=runs, **axes)
     dataset["holdout"] = {"by": "runs", "folds": 4}
     ridge = {"kind": "ridge", "alpha": "auto", "standardise": False}
-    chosen = {"dataset": dataset, "mode": mode, "seeds": [0], "backbone": ridge}
+    fields_of_recipe = {"dataset": dataset, "mode": mode, "seeds": [0], "backbone": ridge}
     api.run("embed", dataset=dataset)
-    trained = api.open_run(api.run("train-align", **chosen).folder)
+    trained = api.open_run(api.run("train-align", **fields_of_recipe).folder)
     warnings = " ".join(capsys.readouterr().err.split())
     assert "subject 2 has no trials in fold 4" in warnings
-    tested = [(cell.tested_on, cell.fold) for cell in trained.cells]
-    assert ((2,), 4) not in tested and len(tested) == {"intra": 7, "joint": 4}[mode]
-    assert mode == "intra" or tested[-1] == ((1,), 4)
+    tested_cells = [(cell.tested_on, cell.fold) for cell in trained.cells]
+    assert ((2,), 4) not in tested_cells and len(tested_cells) == {"intra": 7, "joint": 4}[mode]
+    assert mode == "intra" or tested_cells[-1] == ((1,), 4)
     evaluated = api.open_run(api.run("eval-retrieval", run=str(trained.path)).folder)
     assert evaluated.metrics()[0]["n"] > 0
 
@@ -93,10 +93,10 @@ HELD_OUT = ANIMALS | {"holdout": {"by": "runs", "folds": 2}}
 def store(subject: int, sessions: int | None = None, runs: int = 2) -> None:
     """Store 12 trials of a person, with or without sessions."""
     signal = np.random.default_rng(subject).normal(size=(12, 3, 20))
-    more = {} if sessions is None else {"session": np.arange(12) * sessions // 12}
-    run = np.arange(12) * runs // 12
+    columns = {} if sessions is None else {"session": np.arange(12) * sessions // 12}
+    run_numbers = np.arange(12) * runs // 12
     api.store_trials(
-        signal, ["cat", "dog"] * 6, dict(ANIMALS), subject, run=run, **more, **AXES
+        signal, ["cat", "dog"] * 6, dict(ANIMALS), subject, run=run_numbers, **columns, **AXES
     )
 
 
@@ -125,9 +125,9 @@ def test_people_of_training_and_test_must_be_here(home) -> None:
         assert lacks_people(**fields)
 
 
-@pytest.mark.parametrize("kept", [None, 1, 3])
-def test_a_person_has_as_many_sessions_as_are_learned_from(home, kept) -> None:
-    store(1, kept)
+@pytest.mark.parametrize("n_kept", [None, 1, 3])
+def test_a_person_has_as_many_sessions_as_are_learned_from(home, n_kept) -> None:
+    store(1, n_kept)
     recipe = Recipe.resolve(
         "train-align",
         None,
@@ -136,7 +136,7 @@ def test_a_person_has_as_many_sessions_as_are_learned_from(home, kept) -> None:
     )
     job = Job(recipe, recipe.dataset.build(recipe.paths))
     cells = [Cell("sub-01_seed-1", (1,), (1,), 1)]
-    if kept == 3:
+    if n_kept == 3:
         job._check_sessions(cells)
     else:
         with pytest.raises(RecipeError):
@@ -194,29 +194,29 @@ def test_a_tuned_model_keeps_the_keys_of_its_run(home, capsys) -> None:
         store(subject)
     base = base_of(home, Cell("a", (1, 2), (1, 2), 1))
 
-    def tuned(**fields: Any) -> Recipe:
+    def tune(**fields: Any) -> Recipe:
         mode = {"mode": "finetune", "dataset": HELD_OUT}
         return inherit_keys(
             Recipe.resolve("train-align", None, mode | fields, []), base
         )
 
-    found = tuned(backbone="nice", train={"epochs": 3})
-    assert found.subjects == [3] and found.finetune.run == "run"
-    assert found.backbone == base.recipe.backbone and found.train.epochs == 3
+    tuned_recipe = tune(backbone="nice", train={"epochs": 3})
+    assert tuned_recipe.subjects == [3] and tuned_recipe.finetune.run == "run"
+    assert tuned_recipe.backbone == base.recipe.backbone and tuned_recipe.train.epochs == 3
     assert "backbone" in capsys.readouterr().err
-    assert tuned(subjects=[3]).subjects == [3]
+    assert tune(subjects=[3]).subjects == [3]
     assert capsys.readouterr().err == ""
     for subjects in ([1], [2, 3]):
         with pytest.raises(BrainhiveError):
-            tuned(subjects=subjects)
+            tune(subjects=subjects)
     with pytest.raises(RecipeError):
-        tuned(train={"prior_dropout": 0.1})
+        tune(train={"prior_dropout": 0.1})
     # statistics of all sessions would see later ones
-    assert tuned(finetune={"sessions": 1}).finetune.sessions == 1
+    assert tune(finetune={"sessions": 1}).finetune.sessions == 1
     base = base_of(home, *base.cells, signal={"normalise": "whiten"})
-    assert tuned().signal.normalise is not None
+    assert tune().signal.normalise is not None
     with pytest.raises(RecipeError):
-        tuned(finetune={"sessions": 1})
+        tune(finetune={"sessions": 1})
 
 
 def test_a_single_model_is_no_run_to_be_tuned(home, trained_run) -> None:

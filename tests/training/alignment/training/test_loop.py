@@ -89,12 +89,12 @@ def train(
             CPU_LAUNCH,
             events.append,
         )
-        return *written(run_folder.path), events
+        return *read_results(run_folder.path), events
 
     return run_cell
 
 
-def written(run_folder: Path) -> tuple[Weights, Measurements]:
+def read_results(run_folder: Path) -> tuple[Weights, Measurements]:
     cell = run_folder / "cells" / "cell"
     state = load_file(cell / "model" / "model.safetensors")
     measurements = Measurements.from_document(
@@ -131,7 +131,7 @@ VARIED = {"parts": ["smooth"]}
 
 
 @pytest.mark.parametrize(
-    ("after", "how", "loss", "knobs"),
+    ("n_steps", "stop", "loss", "knobs"),
     [
         (
             4,
@@ -154,24 +154,24 @@ VARIED = {"parts": ["smooth"]}
     ],
 )
 def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
-    train, embedding, monkeypatch, after, how, loss, knobs
+    train, embedding, monkeypatch, n_steps, stop, loss, knobs
 ):
     fuser = FusionEncoder({"e": 8}, 16, 16) if "prior_dropout" in knobs else None
-    data = make_cell_data(embedding, 2, how, [-embedding, 2 * embedding])
+    data = make_cell_data(embedding, 2, stop, [-embedding, 2 * embedding])
     data = replace(data, fuser=fuser)  # which drops units as the layout says
-    whole, metrics, events = train(data, "whole", loss, **knobs)
+    uninterrupted, metrics, events = train(data, "whole", loss, **knobs)
     monkeypatch.setattr(cell_folder, "CHECKPOINT_INTERVAL_S", 0.0)
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
-        interrupt(pressed, after)
+        interrupt(pressed, n_steps)
         train(data, "resumed", loss, **knobs)
     torch.manual_seed(99)  # whatever is drawn meanwhile must not matter
 
-    resumed, again, later = train(data, "resumed", loss, **knobs)
+    resumed, resumed_metrics, resumed_events = train(data, "resumed", loss, **knobs)
 
-    assert is_same(resumed, whole) and again == metrics
+    assert is_same(resumed, uninterrupted) and resumed_metrics == metrics
     expected = {event["epoch"]: event["loss"] for event in events}
-    assert [event["loss"] for event in later] == [
-        expected[event["epoch"]] for event in later
+    assert [event["loss"] for event in resumed_events] == [
+        expected[event["epoch"]] for event in resumed_events
     ]
 
 
@@ -195,12 +195,12 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
     _, metrics, _ = train(
         replace(data, held_out=np.zeros(PICTURES, bool)), validation=0
     )
-    seen = [
+    selections = [
         replace(trial, stimulus=np.where(trial.stimulus < 15, -1, trial.stimulus))
         for trial in data.trials
     ]
     # no subject saw what is held out
-    _, unseen, _ = train(replace(data, trials=seen), "unseen")
+    _, unseen, _ = train(replace(data, trials=selections), "unseen")
 
     caveats = [UNKNOWN_HISTORY]
     cell = CellFacts(epoch=4, selected_on="last epoch", caveats=caveats)
@@ -270,21 +270,21 @@ def test_training_without_progress_stops_and_keeps_the_best(
 def test_nothing_random_touches_validation(train, embedding):
     varied = {"parts": [{"kind": "smooth", "p": 1}], "repetitions": 0.1}
     # so that both end with the weights they began with
-    still = {"lr": 1e-30, "weight_decay": 0, "epochs": 1}
+    frozen_training = {"lr": 1e-30, "weight_decay": 0, "epochs": 1}
 
-    plain, metrics, (told,) = train(make_cell_data(embedding), "plain", **still)
-    same, again, (noisy,) = train(
+    plain_weights, metrics, (plain_event,) = train(make_cell_data(embedding), "plain", **frozen_training)
+    same_weights, same_metrics, (noisy,) = train(
         make_cell_data(embedding, repetitions="random", alternatives=[-embedding]),
         "noisy",
         augment=varied,
-        **still,
+        **frozen_training,
     )
 
     assert (
-        all(torch.allclose(plain[key], same[key], atol=1e-20) for key in plain)
-        and again == metrics
+        all(torch.allclose(plain_weights[key], same_weights[key], atol=1e-20) for key in plain_weights)
+        and same_metrics == metrics
     )
-    assert noisy["loss"] != told["loss"]  # but it does touch training
+    assert noisy["loss"] != plain_event["loss"]  # but it does touch training
 
 
 def test_each_trial_is_a_sample_of_its_own(embedding):
@@ -341,11 +341,11 @@ def test_two_processes_go_on_in_an_epoch_with_the_same_weights(tmp_path):
 
     run_in_processes(_resume_in_two, tmp_path)
 
-    (whole, metrics), (resumed, again) = (
-        written(tmp_path / "whole"),
-        written(tmp_path / "resumed"),
+    (uninterrupted, metrics), (resumed, resumed_metrics) = (
+        read_results(tmp_path / "whole"),
+        read_results(tmp_path / "resumed"),
     )
-    assert is_same(whole, resumed) and metrics == again
+    assert is_same(uninterrupted, resumed) and metrics == resumed_metrics
     steps = (tmp_path / "resumed" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in steps] == [0, 1]
 
@@ -396,12 +396,12 @@ def train_stages(
 def list_learning_rates(stage: Stage, steps: int) -> list[float]:
     """List the learning rate of each step."""
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], stage.lr)
-    schedule, found = make_lr_scheduler(optimizer, stage, steps), []
+    schedule, rates = make_lr_scheduler(optimizer, stage, steps), []
     for _ in range(stage.epochs * steps):
-        found.append(optimizer.param_groups[0]["lr"])
+        rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    return found
+    return rates
 
 
 @pytest.mark.nightly
@@ -415,7 +415,7 @@ def test_one_cycle_equals_neurons_learning_rates(golden: Path):
         config = json.loads(file.metadata()["config"])
     for name, epochs in (("stage1", 30), ("stage2", config["epochs"])):
         expected = reference[f"expected.lr_{name}"]
-        at = reference[f"input.steps_{name}"].tolist()
+        step_numbers = reference[f"input.steps_{name}"].tolist()
         stage = Stage(
             epochs=epochs,
             lr=expected.max().item(),
@@ -423,9 +423,9 @@ def test_one_cycle_equals_neurons_learning_rates(golden: Path):
             warmup_epochs=2,
         )
 
-        learning_rates = list_learning_rates(stage, (at[-1] + 1) // epochs)
+        learning_rates = list_learning_rates(stage, (step_numbers[-1] + 1) // epochs)
 
-        assert [learning_rates[step] for step in at] == pytest.approx(
+        assert [learning_rates[step] for step in step_numbers] == pytest.approx(
             expected.tolist(), rel=1e-6
         )
 
@@ -472,18 +472,18 @@ def test_a_stage_starts_from_a_model_folder_with_its_history(data, tmp_path):
     starting = CellData(
         data.trials, data.targets, data.held_out, None, start_files={1: {"": model}}
     )
-    still = {"epochs": 1, "lr": 1e-30}
+    frozen_training = {"epochs": 1, "lr": 1e-30}
 
     second = train_stages(
         starting,
         tmp_path / "second",
-        [{"epochs": 1, "lr": 5e-2}, still],
+        [{"epochs": 1, "lr": 5e-2}, frozen_training],
         weight_decay=0,
     )
 
     assert all(torch.equal(second[name], first_stages[name]) for name in first_stages)
-    written = tmp_path / "second" / "cells" / "cell" / "model"
-    assert TrainingHistory.read(written).selection == "test"
+    written_model = tmp_path / "second" / "cells" / "cell" / "model"
+    assert TrainingHistory.read(written_model).selection == "test"
 
 
 def shipped(name: str | None, *overrides: str) -> Recipe:
@@ -592,7 +592,7 @@ def test_a_pull_moves_weights_by_its_share_of_the_learning_rate(data):
             "freeze": ["fuser"],
         }
     ]
-    step, first = Learner.step, dict[float, Weights]()
+    step, first_weights = Learner.step, dict[float, Weights]()
     for pull in (0.0, 0.4):
 
         def keep(learner: Learner, pull: float = pull) -> None:
@@ -601,7 +601,7 @@ def test_a_pull_moves_weights_by_its_share_of_the_learning_rate(data):
                 key: value.clone()
                 for key, value in learner.model[1].state_dict().items()
             }
-            first.setdefault(pull, state)
+            first_weights.setdefault(pull, state)
 
         settings = {
             "batch_size": 16,
@@ -615,10 +615,10 @@ def test_a_pull_moves_weights_by_its_share_of_the_learning_rate(data):
             loop.fit(make_layout(data), data, TERMS[:1], train, start, seed=1)
 
     for name, value in start.state_dict().items():
-        expected = first[0.0][name] + 0.5 * 0.4 * (value - first[0.0][name])
-        torch.testing.assert_close(first[0.4][name], expected)
+        expected = first_weights[0.0][name] + 0.5 * 0.4 * (value - first_weights[0.0][name])
+        torch.testing.assert_close(first_weights[0.4][name], expected)
     assert any(
-        not torch.equal(first[0.4][name], first[0.0][name]) for name in first[0.0]
+        not torch.equal(first_weights[0.4][name], first_weights[0.0][name]) for name in first_weights[0.0]
     )
 
 
@@ -713,13 +713,13 @@ def test_reference_weights_and_decay_are_as_in_transformers():
 
         names = {parameter: name for name, parameter in ours.named_parameters()}
         decayed, exempt = make_learner(ours, decay="weights").optimizer.param_groups
-        (every,) = make_learner(ours).optimizer.param_groups
+        (group,) = make_learner(ours).optimizer.param_groups
         trainer = set(Trainer.get_decay_parameter_names(None, ours))
         assert {names[p] for p in decayed["params"]} == trainer and len(
             exempt["params"]
         ) > 3
         assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
-        assert len(every["params"]) == len(names) and every["weight_decay"] == 0.05
+        assert len(group["params"]) == len(names) and group["weight_decay"] == 0.05
 
 
 def make_learner(model: torch.nn.Module, **knobs: Any) -> Learner:
@@ -780,26 +780,26 @@ def test_gradients_are_clipped_unless_their_norm_may_be_any():
 
 
 def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch):
-    seen: list[Weights] = []
+    averages: list[Weights] = []
     step = Learner.step
 
     def watched(learner: Learner) -> None:
         step(learner)
-        losses, aligner = (part.state_dict() for part in learner.model)
+        losses, aligner = (module.state_dict() for module in learner.model)
         weights = aligner | {f"losses.{key}": value for key, value in losses.items()}
-        seen.append({key: value.clone() for key, value in weights.items()})
+        averages.append({key: value.clone() for key, value in weights.items()})
 
     monkeypatch.setattr(Learner, "step", watched)
-    kept, _, _ = train(make_cell_data(embedding), ema=0.6, selection="last")
+    kept_weights, _, _ = train(make_cell_data(embedding), ema=0.6, selection="last")
 
-    average = seen[0]
-    for count, weights in enumerate(seen[1:], 2):
+    average = averages[0]
+    for count, weights in enumerate(averages[1:], 2):
         decay = min(0.6, (1 + count) / (10 + count))
         average = {
             key: decay * average[key] + (1 - decay) * weights[key] for key in weights
         }
-    assert all(torch.allclose(kept[key], average[key], atol=1e-6) for key in kept)
-    assert not is_same(kept, seen[-1])
+    assert all(torch.allclose(kept_weights[key], average[key], atol=1e-6) for key in kept_weights)
+    assert not is_same(kept_weights, averages[-1])
 
 
 def test_a_batch_has_the_order_of_its_micro_batches(embedding: np.ndarray) -> None:
@@ -889,8 +889,8 @@ def test_any_object_can_be_the_callbacks_of_a_training(
     steps = make_batches(data).steps
     whole_calls, resumed = Calls(checkpoint, steps + 1), Calls(checkpoint, 0)
 
-    first = loop.fit(layout, data, terms, train, callbacks=whole_calls)
-    again = loop.fit(
+    first_result = loop.fit(layout, data, terms, train, callbacks=whole_calls)
+    resumed_result = loop.fit(
         layout, data, terms, train, checkpoint=checkpoint, callbacks=resumed
     )
 
@@ -909,7 +909,7 @@ def test_any_object_can_be_the_callbacks_of_a_training(
         epochs[1],
         end,
     ]
-    assert is_same(first.state_dict(), again.state_dict())
+    assert is_same(first_result.state_dict(), resumed_result.state_dict())
     # nothing else is written
     assert [path.name for path in tmp_path.iterdir()] == ["mine.pt"]
 

@@ -26,9 +26,9 @@ def test_a_term_may_have_the_target_of_another_name() -> None:
     value = Objective([term(target="c", loss="mse")])(PREDICTED, TARGETS, CONTEXT)
     expected = (PREDICTED["a"] - TARGETS["c"]).square().mean()
     torch.testing.assert_close(value, expected)
-    for wrong in (term(target="x"), term(prediction="x", target="a")):
+    for wrong_term in (term(target="x"), term(prediction="x", target="a")):
         with pytest.raises(RecipeError):
-            Objective([wrong])(PREDICTED, TARGETS, CONTEXT)
+            Objective([wrong_term])(PREDICTED, TARGETS, CONTEXT)
     # a term that is not active asks for nothing
     idle = term(prediction="x", epochs=[5, 6])
     Objective([idle, term()])(PREDICTED, TARGETS, CONTEXT)
@@ -45,11 +45,11 @@ def test_only_contrastive_losses_compare_centred_vectors() -> None:
         return {name: value - value.mean(1, True) for name, value in values.items()}
 
     for loss, is_contrastive in (("clip", True), ("mse", False)):
-        plain, centred = (Objective([term(loss=loss)], flag) for flag in (False, True))
-        given = (PREDICTED, TARGETS)
-        of_centred = plain(*map(centre, given), CONTEXT)
-        expected = of_centred if is_contrastive else plain(*given, CONTEXT)
-        torch.testing.assert_close(centred(*given, CONTEXT), expected)
+        plain_objective, centred = (Objective([term(loss=loss)], flag) for flag in (False, True))
+        arguments = (PREDICTED, TARGETS)
+        of_centred = plain_objective(*map(centre, arguments), CONTEXT)
+        expected = of_centred if is_contrastive else plain_objective(*arguments, CONTEXT)
+        torch.testing.assert_close(centred(*arguments, CONTEXT), expected)
 
 
 WAVE = {"base": 0.0, "peak": 2.0, "epochs": [0, 4]}

@@ -23,12 +23,12 @@ def make_optimizer(lr: float = 0.5) -> torch.optim.SGD:
 
 def list_learning_rates(optimizer: Any, schedule: Any, steps: int) -> list[float]:
     """List the learning rate of each step."""
-    found = []
+    rates = []
     for _ in range(steps):
-        found.append(optimizer.param_groups[0]["lr"])
+        rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    return found
+    return rates
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 7), (3, 5), (6, 1)])
@@ -115,15 +115,15 @@ def test_the_moving_average_forgets_its_start_and_ends_its_ramp() -> None:
 def test_the_best_epoch_is_kept_and_of_equal_ones_the_last() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     learner = make_learner(model, epochs=9)
-    kept = []
+    kept_epochs = []
     for number, score in enumerate((0.2, 0.5, 0.5, 0.4, 0.0)):
         model.weight.data.fill_(number)
         learner.steps_done, learner.loss_sum = 3, 7.0
         learner.finish_epoch(torch.full((2,), number), score, score)
-        kept.append((learner.selected_epoch, learner.score, learner.ranks[0].item()))
+        kept_epochs.append((learner.selected_epoch, learner.score, learner.ranks[0].item()))
         assert learner.epoch == number + 1
         assert (learner.steps_done, learner.loss_sum) == (0, 0.0)
-    assert kept == [(1, 0.2, 0), (2, 0.5, 1), (3, 0.5, 2), (3, 0.5, 2), (3, 0.5, 2)]
+    assert kept_epochs == [(1, 0.2, 0), (2, 0.5, 1), (3, 0.5, 2), (3, 0.5, 2), (3, 0.5, 2)]
     assert (learner.best_epoch, learner.best_top1) == (3, 0.5)
 
     # without scores the last stays; the weights of the kept epoch do not move with it
@@ -138,22 +138,22 @@ def test_rates_and_decay_of_parts_are_groups_of_their_own() -> None:
     model = torch.nn.Sequential(
         torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.LayerNorm(2))
     )
-    for decay, plain in (("all", 0), ("not_biases", 2), ("weights", 3)):
+    for decay, n_plain in (("all", 0), ("not_biases", 2), ("weights", 3)):
         learner = make_learner(
             model, decay=decay, lr=0.1, weight_decay=0.3, lr_of={"1": 0.5, "1.0": 2}
         )
-        found = {
+        groups = {
             id(parameter): (group["weight_decay"], group["lr"])
             for group in learner.optimizer.param_groups
             for parameter in group["params"]
         }
-        assert len(found) == 4
-        assert sum(weight == 0 for weight, _ in found.values()) == plain
-        assert {weight for weight, _ in found.values()} <= {0.0, 0.3}
+        assert len(groups) == 4
+        assert sum(weight == 0 for weight, _ in groups.values()) == n_plain
+        assert {weight for weight, _ in groups.values()} <= {0.0, 0.3}
         for name, parameter in model.named_parameters():
             # the deepest part that is named counts
             factor = 2 if name.startswith("1.0") else 1
-            assert found[id(parameter)][1] == pytest.approx(0.1 * factor)
+            assert groups[id(parameter)][1] == pytest.approx(0.1 * factor)
 
 
 def test_a_part_is_itself_or_below_one_that_is_named() -> None:
@@ -189,10 +189,10 @@ def test_stages_follow_the_epochs_and_freeze_their_modules() -> None:
         learner.epoch = epoch
         learner.enter_stage()
         assert learner.stage_end == stop and learner.peak_lr == lr
-        names = {name for name, each in model.named_parameters() if each.requires_grad}
+        names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         assert names == learned and len(learner.parameters) == len(learned)
         learner.train()
-        assert [part.training for part in model] == [epoch >= 2, epoch not in (2,)]
+        assert [module.training for module in model] == [epoch >= 2, epoch not in (2,)]
     assert {"0.bias"} == {n for n, _ in model.named_parameters()} - set(
         learner.learnable
     )

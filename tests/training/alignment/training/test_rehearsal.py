@@ -43,13 +43,13 @@ def store(
     """Store two trials of each picture, in two sessions."""
     images = dataset_of(dataset)
     splits = [split] if split else ["train", "test"]
-    shown = [str(i) for name in splits for i in images.images(name).image_ids] * 2
+    image_ids = [str(i) for name in splits for i in images.images(name).image_ids] * 2
     random = np.random.default_rng(subject if seed is None else seed)
-    signal = random.normal(size=(len(shown), len(channels), 160))
+    signal = random.normal(size=(len(image_ids), len(channels), 160))
     axes: dict[str, Any] = {"channels": channels, "times_s": np.arange(160) / 250}
-    session = np.arange(len(shown)) * 2 // len(shown)
+    session = np.arange(len(image_ids)) * 2 // len(image_ids)
     axes |= {"unit": "uV", "session": session}
-    api.store_trials(signal, shown, dict(dataset), subject, name=name, **axes)
+    api.store_trials(signal, image_ids, dict(dataset), subject, name=name, **axes)
 
 
 def dataset_of(dataset: dict[str, Any]) -> Any:

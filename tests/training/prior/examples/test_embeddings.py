@@ -43,12 +43,12 @@ def test_what_a_prior_cannot_learn_from_is_refused(
     with pytest.raises(
         BrainhiveError, match=r"takes the encoders brainhive_cli-\S+, not \{kind: timm"
     ):
-        own = [
+        own_encoders = [
             prior_override
             for prior_override in prior_overrides
             if not prior_override.startswith("prior=")
         ]
-        begin_training(*own, f"encoders=[{TIMM}]", f"continue_from={prior}")
+        begin_training(*own_encoders, f"encoders=[{TIMM}]", f"continue_from={prior}")
     monkeypatch.setattr(
         StimulusSet,
         "__post_init__",
@@ -131,20 +131,20 @@ def test_training_on_kept_latents_is_training_on_the_pictures(
 def test_an_interrupted_store_is_completed_and_then_only_read(
     prior_overrides, begin_training, home, monkeypatch
 ):
-    encode, seen, most = SDXL.encode, list[int](), 1
+    encode, encoded_rows, max_calls = SDXL.encode, list[int](), 1
 
-    def counted(
+    def count_call(
         generator: SDXL, images: torch.Tensor, random: object = None
     ) -> torch.Tensor:
-        if len(seen) == most:
+        if len(encoded_rows) == max_calls:
             raise KeyboardInterrupt
-        seen.append(len(images))
+        encoded_rows.append(len(images))
         return encode(generator, images)
 
-    monkeypatch.setattr(SDXL, "encode", counted)
+    monkeypatch.setattr(SDXL, "encode", count_call)
     with pytest.raises(KeyboardInterrupt):
         begin_training(*prior_overrides, CACHED)  # after one batch
-    left_stores, most = stores(home), 100
+    left_stores, max_calls = stores(home), 100
     resumed, second_run = (
         begin_training(*prior_overrides, CACHED),
         begin_training(*prior_overrides, CACHED),
@@ -153,7 +153,7 @@ def test_an_interrupted_store_is_completed_and_then_only_read(
     assert [path.suffix for path in left_stores] == [".part"] and [
         path.suffix for path in stores(home)
     ] == [".h5"]
-    assert seen == [4, 4, 4]  # of twelve pictures, none was encoded twice
+    assert encoded_rows == [4, 4, 4]  # of twelve pictures, none was encoded twice
     shutil.rmtree(home / "latents")
     straight = latents_of(begin_training(*prior_overrides, CACHED))
     assert np.array_equal(latents_of(resumed), straight) and np.array_equal(

@@ -92,14 +92,14 @@ def test_gradient_checkpointing_gives_the_same_gradient(
         loss.backward()
         return kept[0], [p.grad for p in training.prior.parameters()]
 
-    plain_bytes, plain = backward(begin_training(*prior_overrides))
-    fewer_bytes, same = backward(
+    plain_bytes, plain_gradient = backward(begin_training(*prior_overrides))
+    fewer_bytes, same_gradient = backward(
         begin_training(*prior_overrides, "train.gradient_checkpointing=true")
     )
 
     assert fewer_bytes < plain_bytes / 2
     assert all(
-        torch.allclose(a, b, atol=ROUNDING) for a, b in zip(plain, same, strict=True)
+        torch.allclose(a, b, atol=ROUNDING) for a, b in zip(plain_gradient, same_gradient, strict=True)
     )
 
 

@@ -60,7 +60,7 @@ def base_of(
     samples, names = people[0].signal.shape[2], people[0].channels
     penalty = cohort["PENALTY"] / (samples if is_aligned else 1)
     section = {"normalise": ALIGNMENT.model_dump()} if is_aligned else {}
-    spec = make_signal_spec(names, samples, tuple(each.subject for each in people))
+    spec = make_signal_spec(names, samples, tuple(person.subject for person in people))
     layout = Layout(
         type(spec)(
             spec.names, samples, spec.subjects, spec.widths, 100.0, signal=section
@@ -72,10 +72,10 @@ def base_of(
     normalisers = {}
     if is_aligned:
         normalisers = {
-            each.subject: ALIGNMENT.build(ALIGNMENT.measure([each.averages]))
-            for each in people
+            person.subject: ALIGNMENT.build(ALIGNMENT.measure([person.averages]))
+            for person in people
         }
-        people = [each.normalise(normalisers[each.subject]) for each in people]
+        people = [person.normalise(normalisers[person.subject]) for person in people]
     targets = Targets(
         {"e": StoreTargets(torch.from_numpy(features.astype(np.float32)))}
     )
@@ -110,8 +110,8 @@ class Cohort:
             for number, signal in enumerate(self.data["sources"])
         ]
         self.pools = [
-            responses_of(signal, 100 + who, first_count)
-            for who, signal in enumerate(self.data["pool"])
+            responses_of(signal, 100 + person_number, first_count)
+            for person_number, signal in enumerate(self.data["pool"])
         ]
         self.raw, self.aligned = (
             base_of(self.settings, features, sources, is_aligned)
@@ -182,7 +182,7 @@ def test_all_people_reach_the_golden_accuracy_with_labels(
     size, rows = max(cohort.expected["sizes"]), cohort.table[arm]
     assert size == cohort.settings["POOL"]
 
-    found = [cohort.score(arm, index, size, draw=0) for index in range(len(rows))]
+    accuracies = [cohort.score(arm, index, size, draw=0) for index in range(len(rows))]
 
-    assert len(found) == cohort.settings["NEW"]
-    assert found == pytest.approx([row[-1] for row in rows], abs=TOLERANCE)
+    assert len(accuracies) == cohort.settings["NEW"]
+    assert accuracies == pytest.approx([row[-1] for row in rows], abs=TOLERANCE)

@@ -47,12 +47,12 @@ def test_people_of_another_data_set_are_tested_by_every_cell(home: Path) -> None
     folder = write_run(home)
     other_recipe = parts.resolve("datasets", {**DEMO, "subjects": 3, "noise": 0.5})
     everybody = TrainedRun.read(folder, dataset=other_recipe)
-    assert {tested for _, tested in list_tests(everybody)} == {(1, 2, 3)}
+    assert {tested_on for _, tested_on in list_tests(everybody)} == {(1, 2, 3)}
     assert everybody.tests_new_subjects
     assert everybody.trained_on is not None
     assert everybody.origin == everybody.trained_on.name != everybody.dataset.name
     trained_run = TrainedRun.read(folder, dataset=other_recipe, subjects=[3])
-    assert {tested for _, tested in list_tests(trained_run)} == {(3,)}
+    assert {tested_on for _, tested_on in list_tests(trained_run)} == {(3,)}
 
 
 def test_another_holdout_would_test_training_trials(home: Path, pictures: Path) -> None:

@@ -85,18 +85,18 @@ def test_signals_that_do_not_match_are_refused_in_one_line():
 def test_models_decode_subjects_of_another_data_set_above_chance(
     run_command, align_overrides, world
 ):
-    run = f"run={run_command('train-align', *align_overrides).folder}"
+    run_override = f"run={run_command('train-align', *align_overrides).folder}"
     with pytest.raises(MissingData, match=r"demo-noise-0.7") as caught:
         run_command(
             "eval-retrieval",
-            run,
+            run_override,
             "dataset={kind: demo, noise: 0.7, subjects: 1, concepts: 8}",
         )
     assert caught.value.hint.startswith("brainhive embed")
     run_command("embed", f"dataset={OTHER}", COLOURS, "splits=test")
 
-    result = run_command("eval-retrieval", run, f"dataset={OTHER}", *QUICK)
-    fewer = run_command("eval-retrieval", run, f"dataset={OTHER}", "subjects=2", *QUICK)
+    result = run_command("eval-retrieval", run_override, f"dataset={OTHER}", *QUICK)
+    fewer = run_command("eval-retrieval", run_override, f"dataset={OTHER}", "subjects=2", *QUICK)
 
     metrics = result.metrics
     sets = "demo-noise-0.5-8-concepts, zero-shot from demo-noise-0.3-40-concepts"
@@ -110,7 +110,7 @@ def test_models_decode_subjects_of_another_data_set_above_chance(
     ]
     assert list(metrics.items) == cells and list(fewer.metrics.items) == cells[1::2]
     ranks = [
-        each.metrics.items["sub-01_seed-1 · sub-02"]["ranks"]
-        for each in (result, fewer)
+        scored.metrics.items["sub-01_seed-1 · sub-02"]["ranks"]
+        for scored in (result, fewer)
     ]
     assert ranks[0] == ranks[1]

@@ -54,7 +54,7 @@ def test_a_shared_map_decodes_new_subjects_and_can_be_fine_tuned(
     top1 = evaluated.metrics.scopes["all"]["top1"]  # of all three subjects
     assert top1.n == 300 and top1.low > top1.chance
 
-    near, far = (
+    near_run, far_run = (
         run_command(
             "train-align",
             encoders,
@@ -66,10 +66,10 @@ def test_a_shared_map_decodes_new_subjects_and_can_be_fine_tuned(
         )
         for share in (0.01, 1)
     )
-    start, one, all_pictures = (
-        weights(run.folder, "sub-01_seed-1") for run in (inter, near, far)
+    start, single_run, all_pictures = (
+        weights(tuned_run.folder, "sub-01_seed-1") for tuned_run in (inter, near_run, far_run)
     )
-    assert 0 < (one - start).norm() < 0.5 * (all_pictures - start).norm()
+    assert 0 < (single_run - start).norm() < 0.5 * (all_pictures - start).norm()
 
 
 @pytest.fixture
@@ -98,23 +98,23 @@ def test_a_closed_form_learns_from_no_held_out_picture(
 ) -> None:
     calls, solve = dict[int, Any](), Ridge.fit
 
-    def keep(self: Any, subject: int, signal: Any, targets: Any, rest: Any) -> None:
+    def keep(self: Any, subject: int, signal: Any, targets: Any, remaining: Any) -> None:
         values = []
 
-        def read(rows: slice) -> Any:
+        def read_rows(rows: slice) -> Any:
             values.append(targets(rows))
             return values[-1]
 
-        solve(self, subject, signal, read, rest)
-        calls[subject] = signal, torch.cat([value["e"] for value in values]), rest
+        solve(self, subject, signal, read_rows, remaining)
+        calls[subject] = signal, torch.cat([value["e"] for value in values]), remaining
 
     monkeypatch.setattr(Ridge, "fit", keep)
     layout, data = cell
 
     model = fit(layout, data, [], Train(validation=0.25), seed=1)
 
-    shown = []
-    for trials, (signal, targets, rest) in zip(
+    learned_rows = []
+    for trials, (signal, targets, remaining) in zip(
         data.trials, calls.values(), strict=True
     ):
         numbers = trials.stimulus.tolist()
@@ -127,13 +127,13 @@ def test_a_closed_form_learns_from_no_held_out_picture(
             if number >= 0 and not is_held_out[row]
         ]
         assert np.array_equal(signal, trials.averages[rows])
-        assert np.array_equal(rest, trials.averages[np.flatnonzero(is_held_out)])
+        assert np.array_equal(remaining, trials.averages[np.flatnonzero(is_held_out)])
         stimuli = torch.tensor([numbers[row] for row in rows])
         assert torch.equal(targets, data.targets.gather(stimuli)["e"])
-        shown.append(targets)
+        learned_rows.append(targets)
     assert list(calls) == [1, 2] and not model.training
     # each trial counts once in the mean target
-    torch.testing.assert_close(model.means["e"].data, torch.cat(shown).mean(0))
+    torch.testing.assert_close(model.means["e"].data, torch.cat(learned_rows).mean(0))
 
 
 def test_a_closed_form_is_measured_on_what_it_held_out(
@@ -163,9 +163,9 @@ def test_a_closed_form_that_cannot_continue_refuses_a_start(
     cell: tuple[Layout, CellData],
 ) -> None:
     layout, data = cell
-    first = fit(layout, data, [], Train(), seed=1)
+    first_fit = fit(layout, data, [], Train(), seed=1)
     with pytest.raises(BrainhiveError, match=layout.backbone["kind"]):
-        fit(layout, data, [], Train(), start=first, seed=1)
+        fit(layout, data, [], Train(), start=first_fit, seed=1)
 
 
 @pytest.mark.parametrize("is_mapped", [False, True])
@@ -180,25 +180,25 @@ def test_a_closed_form_reads_signals_in_blocks(
     def read_late(trials: Trials) -> Trials:
         signal = trials.signal
 
-        def read(rows: Any) -> Any:
+        def read_rows(rows: Any) -> Any:
             reads.append(len(signal[rows]))
             return signal[rows]
 
-        return replace(trials, signal=LazyRows(signal.shape, signal.dtype, read))
+        return replace(trials, signal=LazyRows(signal.shape, signal.dtype, read_rows))
 
     late = replace(data, trials=list(map(read_late, data.trials)), is_mapped=is_mapped)
 
     model = fit(layout, late, [], Train(validation=0.25), seed=1)
 
     # every stimulus with a picture once, and at most a block of them at a time
-    known = 0
-    every = 0
+    n_learned = 0
+    n_all = 0
     for trials in data.trials:
-        known += int(trials.counts[trials.stimulus >= 0].sum())
-        every += len(trials.signal)
+        n_learned += int(trials.counts[trials.stimulus >= 0].sum())
+        n_all += len(trials.signal)
     n_repetitions = data.trials[0].max_repetitions
     assert max(reads) <= 8 * n_repetitions and sum(reads) == (
-        known if is_mapped else every
+        n_learned if is_mapped else n_all
     )
     for name, weight in expected.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight), name

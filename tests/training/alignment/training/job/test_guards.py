@@ -116,5 +116,5 @@ def test_a_training_does_not_depend_on_tests_or_left_out_people(
                         file[f"{split}/signal"][:] = (
                             3 * file[f"{split}/signal"][:][::-1] + 20
                         )
-    first, second = weights
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    first_weights, second = weights
+    assert all(torch.equal(value, second[name]) for name, value in first_weights.items())

@@ -50,8 +50,8 @@ def results(
         patch.setenv("BRAINHIVE_HOME", str(home))
         run_command("embed", *WORLD)
         runs = {
-            name: run_command("train-align", *TRAINING, *more)
-            for name, more in (("frozen", ()), ("lora", LORA))
+            name: run_command("train-align", *TRAINING, *overrides)
+            for name, overrides in (("frozen", ()), ("lora", LORA))
         }
     return {"home": home, **runs}
 
@@ -72,7 +72,7 @@ def test_a_model_with_an_adapter_keeps_its_start_and_learns(
         torch.equal(value, starts[1][key]) for key, value in starts[0].items()
     )
     for folder in models["lora"]:
-        moved = [up.abs().max() for up in aligners.load(folder).adapter.up]  # type: ignore[union-attr]
+        moved = [up_weights.abs().max() for up_weights in aligners.load(folder).adapter.up]  # type: ignore[union-attr]
         assert moved and min(moved) > 0
 
 
@@ -88,10 +88,10 @@ def test_each_cell_has_its_own_gallery_of_the_stores_pictures(
             model = trained_run.open(cell)
             targets = open_targets(tests, model, "test")
             galleries.append(model.encode_pictures(targets, np.arange(20)))
-    frozen, same, first, second = galleries
-    assert torch.equal(frozen, same)
-    assert not torch.allclose(frozen, first, atol=1e-4) and not torch.allclose(
-        first, second, atol=1e-4
+    frozen, same_gallery, first_gallery, second = galleries
+    assert torch.equal(frozen, same_gallery)
+    assert not torch.allclose(frozen, first_gallery, atol=1e-4) and not torch.allclose(
+        first_gallery, second, atol=1e-4
     )
 
     fewer = SimpleNamespace(image_ids=list(tests.open_pictures("test").image_ids)[1:])

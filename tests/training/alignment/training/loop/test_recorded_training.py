@@ -159,8 +159,8 @@ def test_three_epochs(recorded: Recorded, tmp_path: Path, design: str) -> None:
         torch.manual_seed(5)
         data = replace(data, fuser=FusionEncoder({"e": 8}, 16, 16))
     if "validation_recordings" in settings:
-        tested = [person(4, 20), replace(person(2, 30), subject=7)]
-        data = replace(data, test_trials=tested, test_targets=data.targets)
+        tested_people = [person(4, 20), replace(person(2, 30), subject=7)]
+        data = replace(data, test_trials=tested_people, test_targets=data.targets)
     terms = [Term(prediction=TOKEN_HEAD, loss=loss)]
     if "plain" in layout.heads:
         course = {"from": 0.5, "to": 0.1, "epochs": [0, 3], "course": "linear"}
@@ -200,9 +200,9 @@ def test_batches_of_two_processes(
     recorded: Recorded, repetitions: Any, is_mapped: bool
 ) -> None:
     data = cell_of(repetitions=repetitions, is_mapped=is_mapped)
-    once = {"kind": "smooth", "p": 0.6}
-    augment = {"parts": [once, {**SMOOTH, "drawn": "each_step"}]}
-    drawn = {}
+    drawn_once = {"kind": "smooth", "p": 0.6}
+    augment = {"parts": [drawn_once, {**SMOOTH, "drawn": "each_step"}]}
+    drawn_by_process = {}
     for rank in (0, 1):
         batches = make_batches(
             data, replace(CPU_LAUNCH, rank=rank, processes=2), augment=augment
@@ -211,7 +211,7 @@ def test_batches_of_two_processes(
             batches.split_epoch(3, 1)[1], 5, (0.4, 0.7)
         )
         assert context.mixing is not None
-        drawn[rank] = {
+        drawn_by_process[rank] = {
             "steps": batches.steps,
             "signals": torch.cat([signal for signal, _ in parts]),
             "subjects": torch.cat([subject for _, subject in parts]),
@@ -221,4 +221,4 @@ def test_batches_of_two_processes(
             "shares": context.mixing.share,
         }
 
-    recorded(digits=4, drawn=drawn)
+    recorded(digits=4, drawn=drawn_by_process)

@@ -35,9 +35,9 @@ def take_pictures(share: float) -> set[int]:
     assert np.array_equal(
         trials.averages[:, 0, 0], trials.stimulus
     ) and trials.channels == ("O1", "O2")
-    found, counts = np.unique(trials.stimulus, return_counts=True)
+    rows, counts = np.unique(trials.stimulus, return_counts=True)
     assert (counts == 2).all()  # whole pictures
-    return set(found.tolist())
+    return set(rows.tolist())
 
 
 def test_a_share_has_whole_pictures_and_is_part_of_larger_shares():
@@ -94,9 +94,9 @@ def load_weights(run_folder: Path, cell: str) -> dict[str, torch.Tensor]:
 
 
 def measure_distance(
-    one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor], other_weights: dict[str, torch.Tensor]
 ) -> float:
-    return max(float((one[key] - other[key]).abs().max()) for key in one)
+    return max(float((weights[key] - other_weights[key]).abs().max()) for key in weights)
 
 
 def test_new_subjects_start_from_the_joint_model_of_their_seed(
@@ -112,7 +112,7 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(
         "seeds=1,2",
         "train.epochs=2",
     )
-    still = (
+    frozen_training = (
         "mode=finetune",
         "seeds=1,2",
         "train.epochs=1",
@@ -122,7 +122,7 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(
     )
 
     result = run_command(
-        "train-align", *align_overrides, *still, "backbone=nice", "dim=8"
+        "train-align", *align_overrides, *frozen_training, "backbone=nice", "dim=8"
     )  # what the model is made of is the run's
 
     assert list(result.metrics.facts.cells) == ["sub-03_seed-1", "sub-03_seed-2"]
@@ -143,7 +143,7 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(
         run_command(
             "train-align",
             *align_overrides,
-            *still,
+            *frozen_training,
             f"finetune.run={joint.folder.name}",
             "subjects=1,3",
         )
@@ -151,14 +151,14 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(
         run_command(
             "train-align",
             *align_overrides,
-            *still,
+            *frozen_training,
             f"finetune.run={result.folder.name}",
             "subjects=1",
         )
     second_result = run_command(
         "train-align",
         *align_overrides,
-        *still,
+        *frozen_training,
         f"finetune.run={joint.folder.name}",
         "subjects=3",
     )
@@ -175,7 +175,7 @@ def test_what_cannot_be_fine_tuned_is_said_in_one_line(
 ):
     with pytest.raises(MissingData, match="no finished train-align run"):
         run_command("train-align", *align_overrides, own_runs, "mode=finetune")
-    tuned = ("train-align", *align_overrides, own_runs, "mode=finetune", "subjects=3")
+    tuned_arguments = ("train-align", *align_overrides, own_runs, "mode=finetune", "subjects=3")
     intra = run_command(
         "train-align",
         *align_overrides,
@@ -185,7 +185,7 @@ def test_what_cannot_be_fine_tuned_is_said_in_one_line(
         "train.epochs=1",
     ).folder.name
     with pytest.raises(BrainhiveError, match="sub-01_seed-1, sub-02_seed-1"):
-        run_command(*tuned, f"finetune.run={intra}")
+        run_command(*tuned_arguments, f"finetune.run={intra}")
     with pytest.raises(RecipeError, match=r"sessions is .* subject 3") as unnamed:
-        run_command(*tuned, f"finetune.run={intra}", "finetune.sessions=1")
+        run_command(*tuned_arguments, f"finetune.run={intra}", "finetune.sessions=1")
     assert "finetune.share" in unnamed.value.hint

@@ -6,11 +6,11 @@ from brainhive_cli.training.alignment.training import training_data
 def test_an_epoch_is_selected_on_test_signals_of_left_out_people(
     run_command, align_overrides, world, runs, monkeypatch
 ):
-    opened = []
+    opened_trials = []
     match = training_data.match_split
 
     def note(signals, subject, split, *arguments):
-        opened.append((subject, split))
+        opened_trials.append((subject, split))
         return match(signals, subject, split, *arguments)
 
     monkeypatch.setattr(training_data, "match_split", note)
@@ -19,5 +19,5 @@ def test_an_epoch_is_selected_on_test_signals_of_left_out_people(
 
     run_command("train-align", *align_overrides, three, *ours)
 
-    assert {subject for subject, split in opened if split == "test"} == {2}
-    assert {subject for subject, split in opened if split == "train"} <= {1, 3}
+    assert {subject for subject, split in opened_trials if split == "test"} == {2}
+    assert {subject for subject, split in opened_trials if split == "train"} <= {1, 3}
