@@ -11,7 +11,7 @@ from torch import nn
 from brainhive_cli.models.adamw import AdamW
 
 
-def train(kind: Any, network: nn.Module, start: Any = None) -> tuple[list[Any], Any]:
+def train(kind, network: nn.Module, start=None) -> tuple[list[Any], Any]:
     """Take five steps. Return the weights, and the state before the last two."""
     random = torch.Generator().manual_seed(1)
     groups = [
@@ -34,25 +34,27 @@ def train(kind: Any, network: nn.Module, start: Any = None) -> tuple[list[Any], 
 
 
 @pytest.mark.nightly  # torch's own loads its compiler
-def test_steps_and_state_are_those_of_torch() -> None:
-    first = nn.Linear(4, 3)
-    second = copy.deepcopy(first)
-    third = copy.deepcopy(first)
+def test_steps_and_state_are_those_of_torch():
+    network = nn.Linear(4, 3)
+    second = copy.deepcopy(network)
+    third = copy.deepcopy(network)
 
-    weights, state = train(torch.optim.AdamW, first)
+    weights, state = train(torch.optim.AdamW, network)
     same_weights, same_state = train(AdamW, second)
-    # a checkpoint of one is read by the other
+    # a checkpoint of torch's AdamW is read by ours
     mixed_weights, _ = train(AdamW, third, copy.deepcopy(state))
 
     assert same_state["param_groups"] == state["param_groups"]
     for number, values in state["state"].items():
         for name, value in values.items():
             assert torch.equal(value, same_state["state"][number][name])
-    for before, after, mixed in zip(weights, same_weights, mixed_weights, strict=True):
-        assert torch.equal(before, after) and torch.equal(before, mixed)
+    for weight, same_weight, mixed in zip(
+        weights, same_weights, mixed_weights, strict=True
+    ):
+        assert torch.equal(weight, same_weight) and torch.equal(weight, mixed)
 
 
-def test_a_step_does_not_import_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_does_not_import_the_compiler(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # its import now fails
     weight = nn.Parameter(torch.ones(2))
     optimizer = AdamW([weight], 1e-3, fused=True)

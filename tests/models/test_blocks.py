@@ -6,8 +6,9 @@ import torch
 from brainhive_cli.models.blocks import Dropout
 
 
-def test_dropout_drops_so_many_and_keeps_the_mean() -> None:
-    dropout, x = Dropout(0.3), torch.ones(400, 1001, requires_grad=True)
+def test_dropout_drops_so_many_and_keeps_the_mean():
+    dropout = Dropout(0.3)
+    x = torch.ones(400, 1001, requires_grad=True)
     torch.manual_seed(0)
     dropped = dropout(x)
     dropped.sum().backward()

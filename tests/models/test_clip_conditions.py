@@ -31,6 +31,6 @@ def test_captions_survive_encoding_and_a_missing_tokenizer_fails(
         ids = tokens.encode(text)
         assert (len(ids), int(ids[0]), int(ids[-1])) == (12, tokens.start, 0)
         assert tokens.decode(ids.tolist()) == text
-        assert tokens.decode([tokens.start, tokens.end, *ids.tolist()]) == ""
+        assert tokens.decode([tokens.start, tokens.end] + list(ids.tolist())) == ""
     with pytest.raises(MissingData, match="tokenizer"):
         Vocabulary(str(tmp_path))

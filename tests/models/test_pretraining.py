@@ -49,7 +49,7 @@ def write_row(names: str, entry: Pretraining) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def test_the_guide_shows_all_training_data() -> None:
+def test_the_guide_shows_all_training_data():
     lines = (DOCS / "encoders.md").read_text().splitlines()
     start = lines.index(HEADER) + 2
     rows = [write_row(*item) for item in read_pretraining().items()]
@@ -57,7 +57,7 @@ def test_the_guide_shows_all_training_data() -> None:
     assert not lines[start + len(rows)].startswith("|")
 
 
-def test_entries_name_parts_and_data_sets_that_exist() -> None:
+def test_entries_name_parts_and_data_sets_that_exist():
     recipes = {path.name for path in shipped_recipes().glob("papers/*")}
     for names, entry in read_pretraining().items():
         shelves = {find_shelf(kind) for kind in list_kinds(names)}
@@ -68,7 +68,7 @@ def test_entries_name_parts_and_data_sets_that_exist() -> None:
             assert parts.is_kind("datasets", name) or name in recipes, name
 
 
-def test_all_backbones_with_published_weights_have_an_entry() -> None:
+def test_all_backbones_with_published_weights_have_an_entry():
     kinds = []
     for kind, row in parts.read_rows("backbones").items():
         if "pretrained" in (row.model_extra or {}):
@@ -90,7 +90,5 @@ def test_all_backbones_with_published_weights_have_an_entry() -> None:
         ("hub:owner/name", "things-eeg", "not known"),
     ],
 )
-def test_people_are_in_the_training_or_may_be(
-    weights: str, people: str, answer: str
-) -> None:
+def test_people_are_in_the_training_or_may_be(weights, people, answer):
     assert look_up_training(weights, people) == answer

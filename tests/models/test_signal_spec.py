@@ -30,8 +30,8 @@ def difference(
     return ""
 
 
-def test_what_differs_is_named() -> None:
-    cases: list[tuple[dict[str, Any], str]] = [
+def test_what_differs_is_named():
+    cases = [
         ({"unit": "V", "rate_hz": 250.0}, "unit V, not uV; rate_hz 250 Hz, not 100 Hz"),
         ({"steps": STEPS | {"whiten": "no"}}, "whiten no, not train"),
         (
@@ -40,11 +40,11 @@ def test_what_differs_is_named() -> None:
         ),
         ({"steps": STEPS | {"simulated": True}}, "signals simulated, not recorded"),
     ]
-    for changes, named in cases:
-        assert difference(**changes).startswith(named)
+    for changes, description in cases:
+        assert difference(**changes).startswith(description)
 
 
-def test_rates_of_preparations_replace_lower_true_rates() -> None:
+def test_rates_of_preparations_replace_lower_true_rates():
     steps = STEPS | {"rate_hz": 250}
     spec = replace(SPEC, rate_hz=200.0, preparation=steps)
     spec.refuse_other_signals("uV", 250.0, steps, "slower recording", True)
@@ -54,7 +54,7 @@ def test_rates_of_preparations_replace_lower_true_rates() -> None:
     assert refused.value.message.count("rate_hz") == 1
 
 
-def test_the_same_and_what_nobody_knows_is_no_difference() -> None:
+def test_the_same_and_what_nobody_knows_is_no_difference():
     assert (
         difference()
         == difference(rate_hz=100.0001)

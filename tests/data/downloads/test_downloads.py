@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Event, Thread, Timer
-from types import SimpleNamespace
 
 import pytest
 
@@ -49,7 +48,7 @@ def sha256(body: bytes) -> str:
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
-def break_off(request: BaseHTTPRequestHandler) -> None:
+def break_off(request: BaseHTTPRequestHandler):
     """Send half of the body, and end the connection."""
     request.send_response(200)
     request.send_header("Content-Length", str(len(BODY)))
@@ -57,7 +56,7 @@ def break_off(request: BaseHTTPRequestHandler) -> None:
     request.wfile.write(BODY[:HALF])
 
 
-def drip(request: BaseHTTPRequestHandler) -> None:
+def drip(request: BaseHTTPRequestHandler):
     """Send a byte at a time."""
     request.send_response(200)
     request.send_header("Content-Length", str(len(BODY)))
@@ -84,17 +83,15 @@ def leave_half(routes: Routes, folder: Path, digest: str = "etag:a-2") -> Remote
     routes.answers["/a.bin"] = answer
     with pytest.raises(MissingData):
         download_files([file], folder)
-    (part,) = folder.glob("*.part")
-    assert part.read_bytes() == BODY[:HALF]
+    (partial_file,) = folder.glob("*.part")
+    assert partial_file.read_bytes() == BODY[:HALF]
     routes.requests.clear()
     return file
 
 
-def test_a_download_of_another_process_is_waited_for(
-    routes: Routes, tmp_path: Path
-) -> None:
+def test_a_download_of_another_process_is_waited_for(routes, tmp_path):
     file = list_body(routes, sha256(BODY))
-    other = Claim(tmp_path / downloads.CLAIM_FILE, "the folder")
+    claim_of_other = Claim(tmp_path / downloads.CLAIM_FILE, "the folder")
     ended = Event()
 
     def download() -> None:
@@ -104,13 +101,11 @@ def test_a_download_of_another_process_is_waited_for(
     Thread(target=download, daemon=True).start()
     assert not ended.wait(0.5) and not list(tmp_path.glob("*.part"))
     (tmp_path / "a.bin").write_bytes(BODY)
-    other.release()
+    claim_of_other.release()
     assert ended.wait(5) and routes.requests == []
 
 
-def test_an_adopted_partial_file_is_written_no_more(
-    routes: Routes, tmp_path: Path
-) -> None:
+def test_an_adopted_partial_file_is_written_no_more(routes, tmp_path):
     file = list_body(routes)
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -145,8 +140,8 @@ def test_an_adopted_partial_file_is_written_no_more(
     ],
 )
 def test_a_range_is_appended_only_where_it_begins(
-    routes: Routes, tmp_path: Path, start: int, stated_range: str
-) -> None:
+    routes, tmp_path, start, stated_range
+):
     file = leave_half(routes, tmp_path)
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -160,13 +155,11 @@ def test_a_range_is_appended_only_where_it_begins(
     download_files([file], tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == BODY
     is_valid = start in (0, HALF) and str(start) in stated_range.partition("/")[0]
-    asked = [("/a.bin", f"bytes={HALF}-")] + [("/a.bin", "")] * (not is_valid)
-    assert routes.requests == asked
+    requests = [("/a.bin", f"bytes={HALF}-")] + [("/a.bin", "")] * (not is_valid)
+    assert routes.requests == requests
 
 
-def test_a_host_that_always_sends_a_wrong_range_is_refused(
-    routes: Routes, tmp_path: Path
-) -> None:
+def test_a_host_that_always_sends_a_wrong_range_is_refused(routes, tmp_path):
     file = leave_half(routes, tmp_path)
     routes.answers["/a.bin"] = lambda request: send(
         request, BODY[7:], 206, Content_Range=f"bytes 7-9/{len(BODY)}"
@@ -176,9 +169,7 @@ def test_a_host_that_always_sends_a_wrong_range_is_refused(
     assert not (tmp_path / "a.bin").exists()
 
 
-def test_a_partial_file_of_another_version_is_removed(
-    routes: Routes, tmp_path: Path
-) -> None:
+def test_a_partial_file_of_another_version_is_removed(routes, tmp_path):
     leave_half(routes, tmp_path, "etag:a-2")
     routes.answers["/a.bin"] = BODY[::-1]
     download_files([list_body(routes, "etag:b-2")], tmp_path)
@@ -187,9 +178,7 @@ def test_a_partial_file_of_another_version_is_removed(
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5", "git"])
-def test_a_file_of_equal_size_and_another_digest_is_missing(
-    tmp_path: Path, algorithm: str
-) -> None:
+def test_a_file_of_equal_size_and_another_digest_is_missing(tmp_path, algorithm):
     prefix = b"blob 5\0" if algorithm == "git" else b""
     name = "sha1" if algorithm == "git" else algorithm
     digest = hashlib.new(name, prefix + b"first").hexdigest()
@@ -201,8 +190,8 @@ def test_a_file_of_equal_size_and_another_digest_is_missing(
 
 
 def test_a_checked_file_is_read_again_only_once_it_has_changed(
-    routes: Routes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    routes, tmp_path, monkeypatch
+):
     file = list_body(routes, sha256(BODY))
     download_files([file], tmp_path)
     with (tmp_path / downloads.NOTES_FILE).open("a") as notes:
@@ -211,11 +200,11 @@ def test_a_checked_file_is_read_again_only_once_it_has_changed(
     def refuse(*_: object) -> str:
         raise AssertionError("the file is read")
 
-    later = RemoteFile(file.name, file.url, file.size, sha256(b"later"))
+    later_file = RemoteFile(file.name, file.url, file.size, sha256(b"later"))
     with monkeypatch.context() as patch:
         patch.setattr(downloads, "_digest_file", refuse)
         assert find_missing_files([file], tmp_path) == []
-        assert find_missing_files([later], tmp_path) == [later]
+        assert find_missing_files([later_file], tmp_path) == [later_file]
     os.utime(tmp_path / "a.bin", ns=(1, 1))
     assert find_missing_files([file], tmp_path) == []
     (tmp_path / "a.bin").write_bytes(BODY[::-1])
@@ -224,45 +213,45 @@ def test_a_checked_file_is_read_again_only_once_it_has_changed(
     assert (tmp_path / "a.bin").read_bytes() == BODY
 
 
-def test_another_tag_of_the_host_means_another_version(
-    routes: Routes, tmp_path: Path
-) -> None:
-    file, later = list_body(routes, "etag:a-2"), list_body(routes, "etag:b-2")
+def test_another_tag_of_the_host_means_another_version(routes, tmp_path):
+    file = list_body(routes, "etag:a-2")
+    later_file = list_body(routes, "etag:b-2")
     download_files([file], tmp_path)
     assert find_missing_files([file], tmp_path) == []
-    assert find_missing_files([later], tmp_path) == [later]
+    assert find_missing_files([later_file], tmp_path) == [later_file]
     # without a note, the size decides
     (tmp_path / downloads.NOTES_FILE).unlink()
-    assert find_missing_files([later], tmp_path) == []
+    assert find_missing_files([later_file], tmp_path) == []
 
 
-def test_files_that_a_later_version_lacks_are_named(
-    routes: Routes, tmp_path: Path
-) -> None:
+def test_files_that_a_later_version_lacks_are_named(routes, tmp_path):
     def list_version(version: str, *names: str) -> list[RemoteFile]:
-        url, digest = f"{routes.address}a.bin", sha256(BODY)
+        url = f"{routes.address}a.bin"
+        digest = sha256(BODY)
         return [
             RemoteFile(name, url, len(BODY), digest, version=version) for name in names
         ]
 
     routes.answers["/a.bin"] = BODY
-    first = list_version("nemar:x@1", "kept", "gone", "sub-01/gone", "sub-02/gone")
-    download_files(first, tmp_path)
+    first_version = list_version(
+        "nemar:x@1", "kept", "gone", "sub-01/gone", "sub-02/gone"
+    )
+    download_files(first_version, tmp_path)
     download_files(list_version("nemar:y@1", "other"), tmp_path)
-    assert find_outdated_files(first, tmp_path) == []
-    later = list_version("nemar:x@2", "kept", "sub-01/new")
-    gone = {"gone", "sub-01/gone", "sub-02/gone"}
-    assert set(find_outdated_files(later, tmp_path)) == gone
+    assert find_outdated_files(first_version, tmp_path) == []
+    later_version = list_version("nemar:x@2", "kept", "sub-01/new")
+    absent_names = {"gone", "sub-01/gone", "sub-02/gone"}
+    assert set(find_outdated_files(later_version, tmp_path)) == absent_names
     # a list of a folder says nothing about other folders
     folder = list_version("nemar:x@2", "sub-01/new", "sub-01/more")
     assert find_outdated_files(folder, tmp_path) == ["sub-01/gone"]
     (tmp_path / "gone").unlink()
-    assert "gone" not in find_outdated_files(later, tmp_path)
+    assert "gone" not in find_outdated_files(later_version, tmp_path)
 
 
 def test_an_absent_file_is_told_while_another_server_drips(
-    routes: Routes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    routes, tmp_path, monkeypatch
+):
     monkeypatch.setattr(downloads, "GRACE_S", 0.2)
     files = [list_body(routes), RemoteFile("b", f"{routes.address}b", 5)]
     routes.answers["/a.bin"] = drip
@@ -272,25 +261,21 @@ def test_an_absent_file_is_told_while_another_server_drips(
     assert time.monotonic() - start < 3
 
 
-def test_ctrl_c_does_not_wait_for_a_server_that_drips(
-    routes: Routes, tmp_path: Path
-) -> None:
+def test_ctrl_c_does_not_wait_for_a_server_that_drips(routes, tmp_path):
     file = list_body(routes)
     routes.answers["/a.bin"] = drip
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    old_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     start = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
             Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
             download_files([file], tmp_path)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, old_handler)
     assert time.monotonic() - start < 3
 
 
-def test_ctrl_c_does_not_wait_for_a_silent_server(
-    routes: Routes, tmp_path: Path
-) -> None:
+def test_ctrl_c_does_not_wait_for_a_silent_server(routes, tmp_path):
     """Python waits at its end for threads that are no daemons."""
     has_ended = Event()
 
@@ -311,7 +296,9 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(
         [sys.executable, "-c", "\n".join(lines)], stderr=subprocess.DEVNULL
     )
     try:
-        while not any(part.stat().st_size for part in tmp_path.glob("*.part")):
+        while not any(
+            partial_file.stat().st_size for partial_file in tmp_path.glob("*.part")
+        ):
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
@@ -325,14 +312,14 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(
 @pytest.fixture
 def limit_files() -> Iterator[Callable[[int], None]]:
     """Limit the size of files, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    old_limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old_limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, old_limits)
 
 
 def test_a_full_disk_is_an_error_of_the_system(
-    routes: Routes, tmp_path: Path, limit_files: Callable[[int], None]
-) -> None:
+    routes, tmp_path, limit_files: Callable[[int], None]
+):
     file = list_body(routes)
     limit_files(HALF)
     with pytest.raises(OSError) as caught:
@@ -340,46 +327,16 @@ def test_a_full_disk_is_an_error_of_the_system(
     assert not isinstance(caught.value, BrainhiveError)
     assert caught.value.errno == errno.EFBIG
     assert str(caught.value.filename) == str(tmp_path / "a.bin")
-    assert [part.stat().st_size for part in tmp_path.glob("*.part")] == [HALF]
+    assert [
+        partial_file.stat().st_size for partial_file in tmp_path.glob("*.part")
+    ] == [HALF]
 
 
-def test_a_file_in_the_place_of_a_folder_is_named(
-    routes: Routes, tmp_path: Path
-) -> None:
+def test_a_file_in_the_place_of_a_folder_is_named(routes, tmp_path):
     file = RemoteFile("a/b", f"{routes.address}b", 5)
     (tmp_path / "a").write_text("")
     with pytest.raises(FileExistsError, match=str(tmp_path / "a")):
         download_files([file], tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("status", "content_range", "first"),
-    [
-        (200, "bytes 5-9/10", 0),
-        (206, "bytes 5-9/10", 5),
-        (206, "bytes 0-9/*", 0),
-        (206, "bytes 5-9/11", -1),
-        (206, "bytes */10", -1),
-        (206, "", -1),
-    ],
-)
-def test_the_first_byte_of_an_answer_is_read(status, content_range, first):
-    headers = {"Content-Range": content_range} if content_range else {}
-    answer = SimpleNamespace(status=status, headers=headers)
-    assert downloads._read_range_start(answer, 10) == first
-
-
-@pytest.mark.parametrize(
-    ("algorithm", "digest"),
-    [
-        ("md5", "md5:900150983cd24fb0d6963f7d28e17f72"),
-        ("git", "git:f2ba8f84ab5c1bce84a7b441cb1959cfc7093b7f"),
-    ],
-)
-def test_digests_are_those_of_md5_and_git(tmp_path, algorithm, digest):
-    # from RFC 1321 and `git hash-object`
-    (tmp_path / "file").write_bytes(b"abc")
-    assert downloads._digest_file(tmp_path / "file", algorithm) == digest
 
 
 def test_a_file_of_the_hub_that_is_not_as_listed_is_removed(tmp_path, monkeypatch):

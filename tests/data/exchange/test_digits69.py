@@ -27,16 +27,17 @@ SIDE = 6
 
 def write_file(folder: Path) -> Path:
     """Write a MATLAB file of 4 pictures, 3 further digits and 8 voxels of 24."""
-    random, grid = np.random.default_rng(0), (2, 3, 4)
+    random = np.random.default_rng(0)
+    grid = (2, 3, 4)
     brain = np.zeros(grid, np.uint8)
     brain[0, :2] = 1
-    names = [
-        "primary.nii",
-        *(f"{h}.V{n}{v}.nii" for h in ("lh", "rh") for n in (1, 2, 3) for v in "dv"),
-    ]
-    masks = [brain, *(np.zeros(grid, np.uint8) for _ in names[1:])]
+    names = ["primary.nii"]
+    for hemisphere in ("lh", "rh"):
+        for area in ("V1d", "V1v", "V2d", "V2v", "V3d", "V3v"):
+            names.append(f"{hemisphere}.{area}.nii")
+    masks = [brain] + [np.zeros(grid, np.uint8) for _ in names[1:]]
     for number, mask in enumerate(masks[1:5], 1):
-        # one voxel in the brain, one outside
+        # a voxel in the brain, and a voxel outside
         mask[0, 0, number - 1] = mask[1, 2, 3] = 1
     content = {
         "X": random.integers(0, 256, (4, SIDE**2), np.uint8),
@@ -54,8 +55,8 @@ def write_file(folder: Path) -> Path:
 
 
 def test_a_matlab_file_is_converted_into_folders(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     content = loadmat(write_file(tmp_path))
     assert digits69.write_folders(tmp_path) == "4 pictures, 8 voxels, 3 further digits"
 
@@ -75,7 +76,8 @@ def test_a_matlab_file_is_converted_into_folders(
     betas, mask, area = (np.asarray(image.dataobj) for image in images)
     assert all(np.array_equal(i.affine, np.diag([2, 2, 2, 1])) for i in images)
     assert betas.shape == (2, 3, 4, 4) and mask.sum() == 8
-    flat, inside = betas.reshape(-1, 4, order="F"), mask.ravel(order="F") > 0
+    flat = betas.reshape(-1, 4, order="F")
+    inside = mask.ravel(order="F") > 0
     assert np.allclose(flat[inside].T, content["Y"]) and not flat[~inside].any()
     loaded = nibabel.load(tmp_path / "betas/sub-01_mask.nii.gz")
     assert loaded.affine.tolist() == np.diag([2.0, 2.0, 2.0, 1.0]).tolist()
@@ -84,9 +86,7 @@ def test_a_matlab_file_is_converted_into_folders(
 
 
 @pytest.fixture
-def fetch(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Result]]:
+def fetch(tmp_path, home, monkeypatch) -> Iterator[Callable[..., Result]]:
     """Serve the synthetic file, and run fetch with arguments."""
     path = write_file(tmp_path / "served")
     handler = partial(SimpleHTTPRequestHandler, directory=str(path.parent))
@@ -104,13 +104,13 @@ def fetch(
         source = replace(sources.SOURCES["digits69"], web_files=(file,))
         monkeypatch.setattr(sources, "SOURCES", {**sources.SOURCES, "digits69": source})
         monkeypatch.setattr("brainhive_cli.commands.fetch.SOURCES", sources.SOURCES)
-        yield lambda *words: CliRunner().invoke(app, ["fetch", "digits69", *words])
+        yield lambda *arguments: CliRunner().invoke(
+            app, ["fetch", "digits69"] + list(arguments)
+        )
         server.shutdown()
 
 
-def test_it_is_fetched_once_and_has_no_licence(
-    fetch: Callable[..., Result], home: Path
-) -> None:
+def test_it_is_fetched_once_and_has_no_licence(fetch: Callable[..., Result], home):
     planned = fetch("--check")
     assert planned.exit_code == 0 and "none stated" in " ".join(planned.stdout.split())
     assert not (home / "data").exists()
@@ -123,16 +123,16 @@ def test_it_is_fetched_once_and_has_no_licence(
     )
     table = home / "data/digits69/betas/sub-01_ses-01_trials.csv"
     stamp = table.stat().st_mtime_ns
-    again = fetch()
-    assert again.exit_code == 0 and "nothing to download" in " ".join(
-        again.stderr.split()
+    second_result = fetch()
+    assert second_result.exit_code == 0 and "nothing to download" in " ".join(
+        second_result.stderr.split()
     )
     assert table.stat().st_mtime_ns == stamp
 
 
 def test_a_download_with_wrong_content_is_refused_and_removed(
-    fetch: Callable[..., Result], home: Path, tmp_path: Path
-) -> None:
+    fetch: Callable[..., Result], home, tmp_path
+):
     (tmp_path / "served" / digits69.FILE).write_bytes(b"MATLAB 5.0, cut short")
     refused = fetch()
     assert refused.exit_code == MissingData.exit_code

@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import warnings
@@ -85,17 +84,18 @@ def draw_samples(count=2000, channels=6):
 
 def add_in_chunks(folder, samples):
     """Add samples in chunks of 1 to 60."""
-    random, at = np.random.default_rng(2), 0
-    while at < len(samples):
-        chunk = samples[at : at + int(random.integers(1, 60))]
+    random = np.random.default_rng(2)
+    start = 0
+    while start < len(samples):
+        chunk = samples[start : start + int(random.integers(1, 60))]
         folder.add_samples(chunk)
-        at += len(chunk)
+        start += len(chunk)
 
 
-def read(root, run=1, datatype="eeg"):
+def read_run(root, run_number=1, datatype="eeg"):
     """Read a block with mne-bids, without a warning."""
     path = mne_bids.BIDSPath(
-        "01", "01", "live", run=f"{run:02d}", root=root, datatype=datatype
+        "01", "01", "live", run=f"{run_number:02d}", root=root, datatype=datatype
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -104,11 +104,14 @@ def read(root, run=1, datatype="eeg"):
 
 @pytest.mark.parametrize("column", ["", "stimulus_id", "stim_file"])
 def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures, column):
-    samples, root = draw_samples(), pictures / "session"
+    samples = draw_samples()
+    root = pictures / "session"
     onsets = 60 + 90 * np.arange(20) + np.arange(20) % 7
-    shown = [PICTURES[number % len(PICTURES)] for number in range(20)]
+    shown_pictures = [PICTURES[number % len(PICTURES)] for number in range(20)]
     folder = SessionFolder(root, FORMAT, subject=1)
-    for number, (onset, name) in enumerate(zip(onsets.tolist(), shown, strict=True)):
+    for number, (onset, name) in enumerate(
+        zip(onsets.tolist(), shown_pictures, strict=True)
+    ):
         if number == 10:
             # half of the events come before their samples
             add_in_chunks(folder, samples[:1000])
@@ -123,31 +126,33 @@ def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures, column):
     (events,) = root.rglob("*_events.tsv")
     assert "stim_file\tstimulus_id" in events.read_text().splitlines()[0]
 
-    command = ["prepare", "--from", "recording", f"preparation.root={root}", *STEPS]
+    command = ["prepare", "--from", "recording", f"preparation.root={root}"] + list(
+        STEPS
+    )
     command += [f"preparation.column={column}"] * bool(column)
-    told = CliRunner().invoke(app, command)
+    result = CliRunner().invoke(app, command)
 
-    assert told.exit_code == 0, told.output
-    assert "warn" not in told.output.lower()
+    assert result.exit_code == 0, result.output
+    assert "warn" not in result.output.lower()
     store = SignalStore.open(pictures / "signals/image-folder/default/sub-01.h5")
     assert SIMULATED not in describe_store(store)["caveats"]
     stored = 0
     for recording in store.splits.values():
         for row, name in enumerate(recording.pictures):
-            at = [
+            onsets_of_picture = [
                 onset
-                for onset, picture in zip(onsets, shown, strict=True)
+                for onset, picture in zip(onsets, shown_pictures, strict=True)
                 if image_id(picture) == name
             ]
             # [C, T]
             by_hand = [
                 samples.astype(np.float32)[onset - 25 : onset + 50, :4].T
-                for onset in at
+                for onset in onsets_of_picture
             ]
-            assert recording.repetitions[row] == len(at)
+            assert recording.repetitions[row] == len(onsets_of_picture)
             trials = recording.signal[recording.find_trials([row])]
             np.testing.assert_allclose(trials, by_hand, rtol=1e-6)
-            stored += len(at)
+            stored += len(onsets_of_picture)
     assert stored == 20
 
 
@@ -156,12 +161,14 @@ def test_a_session_is_not_written_over(tmp_path):
     folder.add_samples(draw_samples(10))
     folder.add_event(5, "S 1", "")
     folder.close()
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    contents = {
+        path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    }
     with pytest.raises(BrainhiveError, match="exists"):
         SessionFolder(tmp_path, FORMAT, 1)
     assert {
         path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
-    } == before
+    } == contents
 
 
 def start_python(code, folder):
@@ -172,52 +179,6 @@ def start_python(code, folder):
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": paths},
     )
-
-
-KILLED = """
-import sys
-from pathlib import Path
-import numpy as np
-from tests.data.exchange.test_session_folder import FORMAT, RATE_HZ, draw_samples
-from brainhive_cli.data.exchange.session_folder import SessionFolder
-
-folder, samples = SessionFolder(Path(sys.argv[1]), FORMAT, 1), draw_samples()
-for at in range(0, 100_000_000, 7):
-    row = np.arange(at, at + 7) % len(samples)
-    folder.add_samples(samples[row])
-    if at % 5600 < 700:  # trials of three seconds, and a pause of twenty
-        folder.add_event(at, f"S {at}", "cat")
-    folder.add_result({"at": at})
-    if at == 15_400:  # after the third block, before which the second one is written
-        print("running", flush=True)
-"""
-
-
-@pytest.mark.nightly
-def test_a_killed_process_leaves_the_blocks_that_ended(tmp_path):
-    child = start_python(KILLED, tmp_path)
-    assert child.stdout.readline() == b"running\n"
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-
-    start = 0
-    for run in (1, 2):
-        raw = read(tmp_path, run)
-        expected = draw_samples().astype(np.float32)[
-            (start + np.arange(raw.n_times)) % 2000, :4
-        ]
-        np.testing.assert_allclose(raw.get_data()[:4].T * 1e6, expected, rtol=1e-6)
-        onsets = np.rint(raw.annotations.onset * RATE_HZ).astype(int) + start
-        assert onsets.tolist() == list(
-            range(5600 * (run - 1), 5600 * (run - 1) + 700, 7)
-        )
-        start += raw.n_times
-    results = [
-        json.loads(line)["at"]
-        for line in (tmp_path / "results.jsonl").read_text().splitlines()
-    ]
-    assert results == list(range(0, 7 * len(results), 7))
 
 
 RUNNING = """
@@ -237,6 +198,7 @@ for name in ("FORMAT", "MEG"):
         folder.add_samples(samples[at : at + rate_hz // 10])
         if at % rate_hz == 0:
             folder.add_event(at, "S 1", "cat")
+            folder.add_result({"at": at})
         time.sleep(0.003)
     folders.append(folder)
 print(at, flush=True)
@@ -254,18 +216,24 @@ def test_a_killed_process_loses_only_the_last_seconds(tmp_path):
 
     scales = {"FORMAT": [1e-6] * 5 + [1], "MEG": [1e-15, 1e-13, 1]}
     for name, format in {"FORMAT": FORMAT, "MEG": MEG}.items():
-        raw = read(tmp_path / name, datatype="meg" if name == "MEG" else "eeg")
+        raw = read_run(tmp_path / name, datatype="meg" if name == "MEG" else "eeg")
         assert raw.n_times > 10 * format.rate_hz
         samples = draw_samples(20_000, len(format.channels)).astype(np.float32)
         expected = samples[: raw.n_times] * scales[name]
         np.testing.assert_allclose(raw.get_data().T, expected, rtol=1e-6)
         seconds = range(np.ceil(raw.n_times / format.rate_hz).astype(int))
         assert raw.annotations.onset.tolist() == list(seconds)
+        # results are written at once
+        lines = (tmp_path / name / "results.jsonl").read_text().splitlines()
+        rate_hz = int(format.rate_hz)
+        samples_of_results = [json.loads(line)["at"] for line in lines]
+        assert samples_of_results == list(range(0, 20 * rate_hz, rate_hz))
 
 
 @pytest.mark.parametrize("name", ["FORMAT", "MEG"])
 def test_a_write_that_fails_leaves_the_samples_before(tmp_path, name):
-    format, is_meg = {"FORMAT": FORMAT, "MEG": MEG}[name], name == "MEG"
+    format = {"FORMAT": FORMAT, "MEG": MEG}[name]
+    is_meg = name == "MEG"
     path = mne_bids.BIDSPath(
         "01", "01", "live", run="01", root=tmp_path, datatype="meg" if is_meg else "eeg"
     )
@@ -273,23 +241,23 @@ def test_a_write_that_fails_leaves_the_samples_before(tmp_path, name):
     info = mne.create_info(
         list(format.channels), format.rate_hz, list(format.channel_types)
     )
-    run = GrowingRun(path, info, datetime.now(UTC), np.ones(channels))
+    growing_run = GrowingRun(path, info, datetime.now(UTC), np.ones(channels))
     samples = draw_samples(3000, channels).astype(np.float32)
-    run.append(samples[:1000], [(0, 7, {"trial_type": "S 7"})])
+    growing_run.append(samples[:1000], [(0, 7, {"trial_type": "S 7"})])
 
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = sum(file.stat().st_size for file in tmp_path.rglob("*_run-01_?eg.?[ei]?"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5000, limit[1]))
     try:
         with pytest.raises(OSError, match="large"):
-            run.append(samples[1000:2000], [(1500, 1, {})])
+            growing_run.append(samples[1000:2000], [(1500, 1, {})])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert len(read(tmp_path, datatype=path.datatype)) == 1000
+    assert len(read_run(tmp_path, datatype=path.datatype)) == 1000
 
-    run.append(samples[2000:], [(1500, 7, {"trial_type": "S 7"})])
-    run.finish()
-    raw = read(tmp_path, datatype=path.datatype)
+    growing_run.append(samples[2000:], [(1500, 7, {"trial_type": "S 7"})])
+    growing_run.finish()
+    raw = read_run(tmp_path, datatype=path.datatype)
     expected = np.concatenate([samples[:1000], samples[2000:]]).T
     np.testing.assert_allclose(raw.get_data(), expected, rtol=1e-6)
     (sidecar,) = tmp_path.rglob("*_run-01_?eg.json")
@@ -302,7 +270,7 @@ MEG = StreamFormat(
     ("MEG1", "MEG2", "STI"),
     ("mag", "grad", "stim"),
     ("fT", "fT/cm", ""),
-    1000.0,
+    rate_hz=1000.0,
     positions=np.array([[0.01, 0.02, 0.1], [0.03, 0.0, 0.1], [np.nan] * 3]),
 )
 
@@ -316,7 +284,7 @@ def test_meg_becomes_a_fif_when_it_is_closed(tmp_path):
     folder.close()
     folder.close()
 
-    raw = read(tmp_path, datatype="meg")
+    raw = read_run(tmp_path, datatype="meg")
     assert raw.get_channel_types() == ["mag", "grad", "stim"]
     expected = samples.astype(np.float32) * [1e-15, 1e-13, 1]
     np.testing.assert_allclose(raw.get_data().T, expected, rtol=1e-6)
@@ -328,10 +296,12 @@ def test_meg_becomes_a_fif_when_it_is_closed(tmp_path):
 
 
 def test_blocks_become_runs_and_no_trial_crosses_a_gap(pictures, run_command):
-    root, length = pictures / "session", 2 * round(PAUSE_S * RATE_HZ)
+    root = pictures / "session"
+    length = 2 * round(PAUSE_S * RATE_HZ)
     # names that files cannot hold
     strange = ("[Comment]", "a\nb", "a b", "a_b", "e,\\1", "n/a")
-    samples, onsets = draw_samples(3 * length), [500, length + 500, 2 * length + 500]
+    samples = draw_samples(3 * length)
+    onsets = [500, length + 500, 2 * length + 500]
     folder = SessionFolder(
         root, replace(FORMAT, simulated="brainhive demo", channels=strange), 1
     )
@@ -342,7 +312,14 @@ def test_blocks_become_runs_and_no_trial_crosses_a_gap(pictures, run_command):
     folder.add_event(2 * length + 790, "S 1", image_id(PICTURES[0]))
     folder.close()
     assert len(list(root.rglob("*.vhdr"))) == 3
-    assert read(root).ch_names == ["_Comment_", "a_b-0", "a b", "a_b-1", "e,_1", "_"]
+    assert read_run(root).ch_names == [
+        "_Comment_",
+        "a_b-0",
+        "a b",
+        "a_b-1",
+        "e,_1",
+        "_",
+    ]
 
     table = run_command(
         "prepare", "preparation.kind=recording", f"preparation.root={root}", *STEPS
@@ -362,13 +339,3 @@ def test_blocks_become_runs_and_no_trial_crosses_a_gap(pictures, run_command):
     assert describe_store(store)["caveats"] == [SIMULATED]
     block = root / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_run-01_eeg.vhdr"
     assert read_simulated(block) == "brainhive demo"
-
-
-def test_a_session_without_pictures_has_a_table_without_rows(tmp_path):
-    folder = SessionFolder(tmp_path / "session", FORMAT, 1)
-    folder.add_samples(draw_samples(500))
-    folder.add_event(200, "pause", "")
-    folder.close()
-
-    table = tmp_path / "session/stimuli/stimuli.tsv"
-    assert table.read_text() == "stimulus_id\tfilename\ttype\n"

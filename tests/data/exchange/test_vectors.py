@@ -32,7 +32,7 @@ CONCEPTS = [f"c{number % 3}" for number in range(7)]
 
 
 @pytest.fixture(autouse=True)
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_batches(monkeypatch):
     monkeypatch.setattr(vectors, "VECTORS_PER_BATCH", 3)
 
 
@@ -47,9 +47,7 @@ def write_store(path: Path, values: np.ndarray, dtype: str = "float32") -> Targe
 
 
 @pytest.mark.parametrize("shape", [(1,), (5,), (4, 1), (1, 3), (2, 3, 2)])
-def test_a_parquet_file_gives_back_ids_and_vectors(
-    tmp_path: Path, shape: tuple[int, ...]
-) -> None:
+def test_a_parquet_file_gives_back_ids_and_vectors(tmp_path, shape: tuple[int, ...]):
     values = np.random.default_rng(0).normal(size=(7, *shape)).astype(np.float32)
     rows = np.array([6, 0, 2, 3, 1])
     file = tmp_path / "set_train_vae-part-00000-of-00000.parquet"
@@ -69,7 +67,7 @@ def test_a_parquet_file_gives_back_ids_and_vectors(
     assert table["concept"].to_pylist() == [CONCEPTS[row] for row in rows]
 
 
-def test_files_of_the_named_encoder_are_chosen(tmp_path: Path) -> None:
+def test_files_of_the_named_encoder_are_chosen(tmp_path):
     store = write_store(tmp_path / "set/train/vae.h5", np.ones((7, 2), np.float32))
     for encoder, row in (("vae", 1), ("clip", 2)):
         file = tmp_path / f"files/set_train_{encoder}-part-00000-of-00001.parquet"
@@ -85,7 +83,7 @@ def test_files_of_the_named_encoder_are_chosen(tmp_path: Path) -> None:
     assert sorted(unnamed.names) == IDS[1:3] and not unnamed.has_encoder_name
 
 
-def test_dictionaries_of_vectors_are_joined(tmp_path: Path) -> None:
+def test_dictionaries_of_vectors_are_joined(tmp_path):
     torch.save(
         {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[3.0, 4.0]])[0]},
         tmp_path / "1.pt",
@@ -100,8 +98,9 @@ def test_dictionaries_of_vectors_are_joined(tmp_path: Path) -> None:
     ]
 
 
-def test_a_list_of_names_goes_with_the_array_of_its_length(tmp_path: Path) -> None:
-    ids, values = np.array(["a", "b"], "S3"), np.arange(6.0).reshape(2, 3)
+def test_a_list_of_names_goes_with_the_array_of_its_length(tmp_path):
+    ids = np.array(["a", "b"], "S3")
+    values = np.arange(6.0).reshape(2, 3)
     np.savez(tmp_path / "1.npz", ids=ids, values=values, mean=np.ones((3, 3)))
     source = open_vectors([tmp_path / "1.npz"], [])
     assert list(source.names) == ["a", "b"]
@@ -111,7 +110,7 @@ def test_a_list_of_names_goes_with_the_array_of_its_length(tmp_path: Path) -> No
         open_vectors([tmp_path / "2.npz"], [])
 
 
-def test_an_array_without_names_has_those_of_known_rows(tmp_path: Path) -> None:
+def test_an_array_without_names_has_those_of_known_rows(tmp_path):
     values = np.arange(8.0).reshape(4, 2)
     np.save(tmp_path / "1.npy", values)
     source = open_vectors([tmp_path / "1.npy"], [], row_names=list("abcd"))
@@ -127,7 +126,7 @@ def test_an_array_without_names_has_those_of_known_rows(tmp_path: Path) -> None:
             open_vectors([tmp_path / "1.npy"], [], row_names=names)
 
 
-def test_a_folder_has_a_vector_for_each_picture(tmp_path: Path) -> None:
+def test_a_folder_has_a_vector_for_each_picture(tmp_path):
     for name in ("cat/1_vae", "cat/1_clip", "dog/2_vae"):
         path = tmp_path / f"{name}.npy"
         path.parent.mkdir(exist_ok=True)
@@ -143,13 +142,7 @@ def test_a_folder_has_a_vector_for_each_picture(tmp_path: Path) -> None:
         open_vectors([tmp_path / "array.npy"], [], "_vae", list("ab"))
 
 
-def test_vectors_of_one_number_stay_vectors(tmp_path: Path) -> None:
-    torch.save({"a": torch.tensor([1.0]), "b": torch.tensor([2.0])}, tmp_path / "1.pt")
-    (batch,) = open_vectors([tmp_path / "1.pt"], []).read_batches()
-    assert batch.tolist() == [[1], [2]]
-
-
-def test_parts_of_features_are_read_in_order(tmp_path: Path) -> None:
+def test_parts_of_features_are_read_in_order(tmp_path):
     (tmp_path / "file_names.txt").write_text("a\nb\nc\nd\n")
     np.save(tmp_path / "features_02.npy", np.array([[3.0], [4.0]]))
     np.save(tmp_path / "features_01.npy", np.array([[1.0], [2.0]]))
@@ -183,8 +176,8 @@ def write_parts(folder: Path, names: list[str], rows: list[range]) -> list[Path]
 )
 @pytest.mark.parametrize("names_files", [False, True])
 def test_parts_are_joined_in_the_order_of_their_numbers(
-    tmp_path: Path, names: tuple[str, ...], names_files: bool
-) -> None:
+    tmp_path, names: tuple[str, ...], names_files
+):
     numbers = [range(2), range(2, 10), range(10, 12)]
     if len(names) == 2:
         numbers = [range(2), range(2, 12)]
@@ -203,9 +196,7 @@ def test_parts_are_joined_in_the_order_of_their_numbers(
         ("features_4-8.npy", "features_8-12.npy"),
     ],
 )
-def test_parts_with_gaps_or_overlaps_are_refused(
-    tmp_path: Path, names: tuple[str, ...]
-) -> None:
+def test_parts_with_gaps_or_overlaps_are_refused(tmp_path, names: tuple[str, ...]):
     write_parts(tmp_path, list(names), [range(6), range(6, 12)])
     with pytest.raises(BrainhiveError):
         open_vectors([tmp_path], [])
@@ -220,9 +211,7 @@ def test_parts_with_gaps_or_overlaps_are_refused(
         (["bow/1", "bow-tie/1", "bow1/1"], False),
     ],
 )
-def test_rows_without_names_need_a_single_order(
-    tmp_path: Path, names: list[str], is_refused: bool
-) -> None:
+def test_rows_without_names_need_a_single_order(tmp_path, names: list[str], is_refused):
     file = tmp_path / "array.npy"
     np.save(file, np.ones((len(names), 2)))
     if is_refused:
@@ -243,7 +232,7 @@ def test_rows_without_names_need_a_single_order(
         (np.array([["a", "b"]]), True),
     ],
 )
-def test_batches_are_numbers_of_one_shape(second: Any, is_refused: bool) -> None:
+def test_batches_are_numbers_of_one_shape(second, is_refused):
     source = Vectors("x", [Path("x")], [], lambda: iter([np.ones((3, 2)), second]))
     if is_refused:
         with pytest.raises(BrainhiveError):
@@ -264,22 +253,24 @@ def pictures(split: str = "train", **facts: Any) -> StimulusSet:
         return Image.fromarray(levels)
 
     facts = {"open": open_picture, **facts}
-    names = Names.of(IDS), Names.of(CONCEPTS)
-    return StimulusSet("set", split, *names, **facts)
+    return StimulusSet("set", split, Names.of(IDS), Names.of(CONCEPTS), **facts)
 
 
 def make_empty_digests() -> np.ndarray:
     return np.zeros((len(IDS), PIXEL_HASH_WORDS), np.uint64)
 
 
-def test_pictures_of_the_rows_are_identified_if_all_are_here() -> None:
+def test_pictures_of_the_rows_are_identified_if_all_are_here():
     images = pictures()
     digests = digest_pictures(images, np.array([2, -1, 0, 2]), make_empty_digests())
     assert digests is not None and digests.any(1).tolist() == [
         True,
         False,
         True,
-        *[False] * 4,
+        False,
+        False,
+        False,
+        False,
     ]
     assert np.array_equal(digests[2], describe_pixels(images.open(2)))
     assert digest_pictures(images, np.array([2, 5]), make_empty_digests()) is None
@@ -293,14 +284,15 @@ def test_pictures_of_the_rows_are_identified_if_all_are_here() -> None:
         )
 
 
-def test_pictures_are_read_once_for_several_encoders(tmp_path: Path) -> None:
-    opened = []
+def test_pictures_are_read_once_for_several_encoders(tmp_path):
+    opened_rows = []
 
     def open_picture(row: int) -> Image.Image:
-        opened.append(row)
+        opened_rows.append(row)
         return pictures().open(row)
 
-    images, identified = pictures(open=open_picture), dict[str, np.ndarray]()
+    images = pictures(open=open_picture)
+    identified = dict[str, np.ndarray]()
     source = Vectors(
         "x", [Path("x.npy")], ["a", "b", "c"], lambda: iter([np.ones((3, 2))])
     )
@@ -310,10 +302,10 @@ def test_pictures_are_read_once_for_several_encoders(tmp_path: Path) -> None:
         share = images, path, np.array(rows)
         copy_vectors([share], source, {}, "float32", False, identified)
 
-        # as if the vectors were the only ones
+        # as if no other vectors were copied
         expected = digest_pictures(pictures(), np.array(rows), make_empty_digests())
         assert np.array_equal(TargetStore.open(path).pixels, expected)
-    assert sorted(opened) == [0, 2, 3]
+    assert sorted(opened_rows) == [0, 2, 3]
 
 
 VALUES = np.arange(16.0).reshape(8, 2)
@@ -323,7 +315,7 @@ ROWS = {
 }
 
 
-def copy_values(tmp_path: Path, values: np.ndarray, skip_missing: bool = False) -> Any:
+def copy_values(tmp_path: Path, values: np.ndarray, skip_missing: bool = False):
     names = [f"v{number}" for number in range(8)]
     source = Vectors(
         "x",
@@ -341,7 +333,7 @@ def copy_values(tmp_path: Path, values: np.ndarray, skip_missing: bool = False) 
     return [TargetStore.open(path) for _, path, _ in shares]
 
 
-def test_vectors_go_to_the_rows_of_their_stores(tmp_path: Path) -> None:
+def test_vectors_go_to_the_rows_of_their_stores(tmp_path):
     train, test = copy_values(tmp_path, VALUES)
     for store, rows in ((train, ROWS["train"]), (test, ROWS["test"])):
         vector_rows = np.flatnonzero(rows >= 0)
@@ -353,7 +345,7 @@ def test_vectors_go_to_the_rows_of_their_stores(tmp_path: Path) -> None:
     assert train.attributes["imported"] == ["x.npy"]
 
 
-def test_vectors_that_are_not_finite_are_refused_or_left_out(tmp_path: Path) -> None:
+def test_vectors_that_are_not_finite_are_refused_or_left_out(tmp_path):
     values = VALUES.copy()
     # no store has row 4, but a store has row 3
     values[4, 0] = np.nan
@@ -367,15 +359,13 @@ def test_vectors_that_are_not_finite_are_refused_or_left_out(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("count", [7, 9])
-def test_vectors_that_are_not_as_many_as_names_are_refused(
-    tmp_path: Path, count: int
-) -> None:
+def test_vectors_that_are_not_as_many_as_names_are_refused(tmp_path, count):
     with pytest.raises(BrainhiveError):
         copy_values(tmp_path, np.ones((count, 2)))
     assert not list(tmp_path.rglob("*.h5*"))
 
 
-def test_files_of_overlapping_sources_are_read_once(tmp_path: Path) -> None:
+def test_files_of_overlapping_sources_are_read_once(tmp_path):
     store = write_store(tmp_path / "set/train/vae.h5", np.ones((7, 2), np.float32))
     file = tmp_path / "files/set_train_vae-part-00000-of-00001.parquet"
     file.parent.mkdir()

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, MissingExtra
-from brainhive_cli.data.files import hdf5, ids
+from brainhive_cli.data.files import hdf5
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path) -> Path:
     path = tmp_path / "deep/er/store.h5"
     spaces = {"embedding": ((6, 2, 3), "float32"), "below/signal": ((4, 5), "float16")}
     attributes: dict[str, Any] = {
@@ -29,76 +29,47 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def read(path: Path, made_by: str = "") -> dict[str, Any]:
+def read_attributes(path: Path, made_by: str = "") -> dict[str, Any]:
     with hdf5.open_file(path, made_by) as file:
         return hdf5.get_attributes(file)
 
 
-def test_a_missing_file_is_told_from_an_unfinished_one(path: Path) -> None:
+def test_a_missing_file_is_told_from_an_unfinished_one(path):
     with pytest.raises(MissingData, match=r"other\.h5 does not"):
-        read(path.with_name("other.h5"))
+        read_attributes(path.with_name("other.h5"))
     path.rename(hdf5.get_part_path(path))
     with pytest.raises(MissingData, match=r"store\.h5 .*finished"):
-        read(path)
+        read_attributes(path)
 
 
-def test_a_store_is_written_and_read_without_locks(path: Path) -> None:
+def test_a_store_is_written_and_read_without_locks(path):
     """Another program holds all locks, as on network disks without locks."""
-    with path.open() as held, hdf5.get_part_path(path).open("w") as part:
-        for file in (held, part):
+    with path.open() as store_file, hdf5.get_part_path(path).open("w") as part_file:
+        for file in (store_file, part_file):
             fcntl.flock(file, fcntl.LOCK_EX)
-        assert read(path)["name"] == "é"
+        assert read_attributes(path)["name"] == "é"
         hdf5.seal(path, {"more": 1})
-    assert read(path)["more"] == 1
+    assert read_attributes(path)["more"] == 1
 
 
-def test_a_file_cut_short_or_of_another_format_is_refused(path: Path) -> None:
+def test_a_file_cut_short_or_of_another_format_is_refused(path):
     for content in (
         path.read_bytes()[: path.stat().st_size // 2],
         b"not HDF5 at all" * 100,
     ):
         path.write_bytes(content)
         with pytest.raises(BrainhiveError, match=r"store\.h5") as caught:
-            read(path, "brainhive embed")
+            read_attributes(path, "brainhive embed")
         assert "brainhive embed" in caught.value.hint
         assert "\n" not in caught.value.message
 
 
-IDS = ["train/cat/one", "train/dog/two", "test/dog/two", "loose", "train/dog/two.copy"]
-
-
-def test_ids_match_in_full_or_by_stem() -> None:
-    for wanted, rows in (
-        (IDS, [0, 1, 2, 3, 4]),
-        (["elsewhere/loose", "loose"], [3, 3]),
-        (
-            ["train/cat/one.jpg", "two.copy", r"test\dog\two.PNG", "loose.tif"],
-            [0, 4, 2, 3],
-        ),
-    ):
-        assert ids.match_ids(wanted, IDS, "store").tolist() == rows
-    # composed letters are those that are written in two parts
-    known = ["train/cafe\u0301/cafe\u0301_1", "train/cafe\u0301/cafe\u0301_2"]
-    assert ids.match_ids(
-        ["train/caf\u00e9/caf\u00e9_2.png", "caf\u00e9_1"], known, "x"
-    ).tolist() == [1, 0]
-
-
-def test_an_ambiguous_or_unknown_id_is_refused() -> None:
-    for name, error, pattern in (
-        ("two", BrainhiveError, "two .*train/dog/two .*test/dog/two"),
-        ("three", MissingData, "store .*'three'.* 5: train/cat/one, train/dog/two"),
-    ):
-        with pytest.raises(error, match=pattern):
-            ids.match_ids(["loose", name], IDS, "store")
-
-
-def test_hdf5_that_names_other_files_is_refused(tmp_path: Path) -> None:
+def test_hdf5_that_names_other_files_is_refused(tmp_path):
     """Links, raw storage and virtual datasets refer to other files or pipes."""
     (tmp_path / "secret").write_bytes(b"secretsecret" * 100)
     os.mkfifo(tmp_path / "pipe")
-    with h5py.File(tmp_path / "other.h5", "w") as other:
-        other["x"] = np.ones(100, "f4")
+    with h5py.File(tmp_path / "other.h5", "w") as other_file:
+        other_file["x"] = np.ones(100, "f4")
 
     def write(form: str) -> Path:
         with h5py.File(tmp_path / f"{form}.h5", "w") as file:
@@ -131,7 +102,7 @@ def test_hdf5_that_names_other_files_is_refused(tmp_path: Path) -> None:
         assert len(hdf5.open_numbers(file, "betas/b", "f")) == 100
 
 
-def test_rows_without_a_checksum_are_not_read(path: Path) -> None:
+def test_rows_without_a_checksum_are_not_read(path):
     """A foreign file had fewer checksums than rows."""
     with hdf5.open_unlocked(path, "r+") as file:
         del file[f"{hdf5.CHECKSUMS}/embedding"]
@@ -142,7 +113,7 @@ def test_rows_without_a_checksum_are_not_read(path: Path) -> None:
             rows[0:6]
 
 
-def test_a_filter_that_is_not_installed_is_named(tmp_path: Path) -> None:
+def test_a_filter_that_is_not_installed_is_named(tmp_path):
     with h5py.File(tmp_path / "packed.h5", "w") as file:
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         settings.set_chunk((4,))

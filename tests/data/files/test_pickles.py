@@ -51,33 +51,32 @@ def content() -> dict[str, Any]:
     }
 
 
-def assert_same(found: Any, expected: Any) -> None:
-    assert isinstance(found, type(expected))
+def assert_same(actual, expected):
+    assert isinstance(actual, type(expected))
     if isinstance(expected, dict):
-        assert list(found) == list(expected)
+        assert list(actual) == list(expected)
         for key in expected:
-            assert_same(found[key], expected[key])
+            assert_same(actual[key], expected[key])
     elif isinstance(expected, np.ndarray):
-        assert found.dtype == expected.dtype
-        np.testing.assert_array_equal(found, expected)
+        assert actual.dtype == expected.dtype
+        np.testing.assert_array_equal(actual, expected)
     elif isinstance(expected, torch.Tensor):
-        assert found.dtype == expected.dtype and torch.equal(found, expected)
+        assert actual.dtype == expected.dtype and torch.equal(actual, expected)
     else:
-        assert found == expected
+        assert actual == expected
 
 
-def test_the_real_index_of_things_eeg2_is_read(shared: Path) -> None:
-    found = pickles.load(shared / "data/things/image_metadata.npy")
+def test_the_real_index_of_things_eeg2_is_read(shared):
+    index = pickles.load(shared / "data/things/image_metadata.npy")
     assert (
-        len(found["train_img_files"]) == 16540
-        and found["train_img_files"][0] == "aardvark_01b.jpg"
+        len(index["train_img_files"]) == 16540
+        and index["train_img_files"][0] == "aardvark_01b.jpg"
     )
 
 
-def test_tensors_of_an_older_torch_file_are_mapped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, shared = tmp_path / "a.pt", torch.arange(12).reshape(3, 4)
+def test_tensors_of_an_older_torch_file_are_mapped(tmp_path, monkeypatch):
+    path = tmp_path / "a.pt"
+    shared = torch.arange(12).reshape(3, 4)
     expected = {
         "half": torch.rand(5, 3).half(),
         "row": shared[1],
@@ -88,15 +87,15 @@ def test_tensors_of_an_older_torch_file_are_mapped(
 
     # torch itself would copy them into memory
     monkeypatch.setattr(torch, "load", None)
-    found, names = pickles.load(path)
+    tensors, names = pickles.load(path)
 
-    assert_same(found, expected)
+    assert_same(tensors, expected)
     assert names == ["a"]
 
 
 def test_formats_of_users_are_read_as_by_numpy_and_torch(
-    golden: Path,
-) -> None:
+    golden,
+):
     files = sorted(
         p
         for p in (golden / "prepare/formats").rglob("*")
@@ -113,15 +112,15 @@ def test_formats_of_users_are_read_as_by_numpy_and_torch(
         assert_same(pickles.load(path), expected)
 
 
-def test_arrays_and_plain_types_come_through_pickles_of_numpy(tmp_path: Path) -> None:
+def test_arrays_and_plain_types_come_through_pickles_of_numpy(tmp_path):
     path = tmp_path / "bare.npy"
     for protocol in (2, 5):
         path.write_bytes(pickle.dumps(content(), protocol))
-        found = pickles.load(path)
-        assert_same(found, content())
-        assert found["again"] is found["large"]
+        loaded = pickles.load(path)
+        assert_same(loaded, content())
+        assert loaded["again"] is loaded["large"]
         # protocol 2 writes bytes as text
-        assert isinstance(found["large"], np.memmap) == (protocol == 5)
+        assert isinstance(loaded["large"], np.memmap) == (protocol == 5)
     np.save(path, content(), allow_pickle=True)  # type: ignore[arg-type]
     assert_same(pickles.load(path), content())
     np.save(path, np.arange(6.0).reshape(2, 3))
@@ -131,29 +130,30 @@ def test_arrays_and_plain_types_come_through_pickles_of_numpy(tmp_path: Path) ->
 
 
 def test_names_of_matlab_cells_are_read_from_an_npz(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     cells = np.empty((1, 3), object)
     cells[0] = [np.array([name]) for name in ("Fp1", "Oz", "Pz")]
     names = np.array(["a", "b"], object)
     np.savez(tmp_path / "a.npz", names=names, channels=cells, x=np.arange(3))
-    found = pickles.load(tmp_path / "a.npz")
-    assert found["names"].tolist() == ["a", "b"] and found["names"].dtype.kind == "U"
-    assert found["channels"].tolist() == ["Fp1", "Oz", "Pz"]
-    assert found["x"].tolist() == [0, 1, 2]
+    arrays = pickles.load(tmp_path / "a.npz")
+    assert arrays["names"].tolist() == ["a", "b"] and arrays["names"].dtype.kind == "U"
+    assert arrays["channels"].tolist() == ["Fp1", "Oz", "Pz"]
+    assert arrays["x"].tolist() == [0, 1, 2]
 
 
 # names of NumPy 1 and 2
 @pytest.mark.parametrize(("protocol", "core"), [(2, "numpy.core"), (5, "numpy._core")])
 def test_a_torch_file_keeps_arrays_tensors_and_plain_types(
-    tmp_path: Path, protocol: int, core: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, protocol, core, monkeypatch
+):
     tensors = {
         "t": torch.arange(6.0).reshape(2, 3).T,
         "b": torch.ones(3).bfloat16(),
         "0": torch.ones(0, 2),
     }
-    expected, path = {**content(), **tensors}, tmp_path / "content.pt"
+    expected = {**content(), **tensors}
+    path = tmp_path / "content.pt"
     with monkeypatch.context() as patch:
         for maker in (*NUMPY_MAKERS, np._core.numeric._frombuffer):
             patch.setattr(
@@ -164,15 +164,13 @@ def test_a_torch_file_keeps_arrays_tensors_and_plain_types(
         assert f"{core}.multiarray".encode() in archive.read("content/data.pkl")
     # torch itself reads neither protocol 5 nor such arrays
     monkeypatch.setattr(torch, "load", None)
-    found = pickles.load(path)
-    assert_same(found, expected)
-    assert isinstance(found["large"], np.memmap) == (protocol == 5)
+    loaded = pickles.load(path)
+    assert_same(loaded, expected)
+    assert isinstance(loaded["large"], np.memmap) == (protocol == 5)
 
 
 @pytest.mark.parametrize("harmful", [Harmful(), Instance()])
-def test_objects_are_refused_before_they_run_code(
-    tmp_path: Path, harmful: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_objects_are_refused_before_they_run_code(tmp_path, harmful, monkeypatch):
     monkeypatch.chdir(tmp_path)
     hidden = {"eeg": np.zeros((200, 4, 60)), "more": [{"deep": (harmful,)}]}
     torch.save(hidden, "archive.pt", pickle_protocol=5)
@@ -210,7 +208,7 @@ OBJECT_AT_0 = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
         Reduced(np.dtype, ("f8", False, True), OBJECT_AT_0),
     ],
 )
-def test_bytes_become_no_pointers(tmp_path: Path, dtype: Any, size: int) -> None:
+def test_bytes_become_no_pointers(tmp_path, dtype, size):
     """NumPy would follow the bytes to an address, and crash."""
     path = tmp_path / "a.pkl"
     content = b"A" * size
@@ -227,7 +225,7 @@ def test_bytes_become_no_pointers(tmp_path: Path, dtype: Any, size: int) -> None
                 pickles.load(path)
 
 
-def test_a_file_cut_short_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_file_cut_short_is_one_clear_error(tmp_path):
     torch.save(content(), tmp_path / "archive.pt", pickle_protocol=5)
     torch.save(
         {"a": torch.rand(200, 4)},
@@ -236,34 +234,34 @@ def test_a_file_cut_short_is_one_clear_error(tmp_path: Path) -> None:
     )
     (tmp_path / "bare.npy").write_bytes(pickle.dumps(content(), 5))
     for path in list(tmp_path.iterdir()):
-        whole = path.read_bytes()
+        content_of_file = path.read_bytes()
         for share in (0.0, 0.3, 0.9999):
-            path.write_bytes(whole[: int(share * len(whole))])
+            path.write_bytes(content_of_file[: int(share * len(content_of_file))])
             with pytest.raises(BrainhiveError, match=path.name) as caught:
                 pickles.load(path)
             assert "\n" not in caught.value.message
 
 
 def test_lists_that_repeat_one_another_are_no_array(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     """A pickle of 200 bytes may have a list twice in a list, 40 levels deep."""
     monkeypatch.setattr(pickles, "MAX_LISTS", 2**12)
     monkeypatch.setattr(pickles, "MAX_ITEMS", 2**20)
-    nested: Any = [1]
+    nested = [1]
     for _ in range(40):
         nested = [nested, nested]
-    own: list[Any] = []
-    own.append(own)
-    for value in (nested, own, [[1.0] * 2**11] * 2**11):
+    list_in_itself = []
+    list_in_itself.append(list_in_itself)
+    for value in (nested, list_in_itself, [[1.0] * 2**11] * 2**11):
         with pytest.raises(ValueError, match="repeat"):
             pickles.to_array(value)
 
 
-def test_a_long_text_among_many_is_no_array() -> None:
+def test_a_long_text_among_many_is_no_array():
     """Each text of an array takes as much memory as the longest."""
     with pytest.raises(ValueError, match="in memory"):
-        pickles.to_array(["a" * 2**20, *["b"] * 2**14])
+        pickles.to_array(["a" * 2**20] + ["b"] * 2**14)
     assert pickles.to_array([["a", "bc"], ["d", "e"]]).tolist() == [
         ["a", "bc"],
         ["d", "e"],

@@ -26,12 +26,12 @@ RUNS = np.array([[0, 1], [0, 1], [1, 0]], np.int16)
 ONSET_S = np.array([[5.0, 9.0], [2.0, 3.0], [1.0, 8.0]])
 
 
-def test_trials_come_in_the_order_of_sessions_runs_and_onsets() -> None:
+def test_trials_come_in_the_order_of_sessions_runs_and_onsets():
     order = replay(sessions=SESSIONS, runs=RUNS, onset_s=ONSET_S)
     assert order == ["b", "b", "a", "a", "c", "c"]
 
 
-def test_trials_come_in_the_order_of_their_numbers() -> None:
+def test_trials_come_in_the_order_of_their_numbers():
     assert replay(trial_numbers=np.argsort(ONSET_S.ravel()).reshape(3, 2))
     numbers = np.array([[5, 0], [3, 1], [4, 2]])
     assert replay(trial_numbers=numbers) == ["a", "b", "c", "b", "c", "a"]
@@ -40,6 +40,6 @@ def test_trials_come_in_the_order_of_their_numbers() -> None:
 @pytest.mark.parametrize("times", [{}, {"sessions": SESSIONS}])
 def test_trials_of_unknown_order_do_not_come_sorted(
     times: dict[str, np.ndarray],
-) -> None:
+):
     order = replay(**times)
     assert sorted(order) == sorted(NAMES * 2) and order != sorted(order)

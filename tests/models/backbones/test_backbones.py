@@ -1,4 +1,4 @@
-"""Behaviour of every backbone that predicts one vector."""
+"""Behaviour of every backbone that predicts a vector."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ KINDS = [
     for kind in parts.list_kinds("backbones")
     if not parts.load("backbones", kind).Config.takes_spec
 ]
-"""Kinds that predict one vector."""
+"""Kinds that predict a single vector."""
 
 
 def build_tiny(kind, channels, samples):
@@ -54,13 +54,13 @@ def test_all_parameters_get_gradients_and_only_training_drops():
     signal = torch.randn(4, 5, 160)
     subject = torch.tensor([0, 1, 0, 1])
     for kind, model in build_all(5, 160):
-        first = model(signal, subject)
+        output = model(signal, subject)
         second = model(signal, subject)
-        first.square().mul(torch.randn(16)).sum().backward()
+        output.square().mul(torch.randn(16)).sum().backward()
         model.eval()
 
         assert all(p.grad is not None for p in model.parameters()), kind
-        assert not torch.equal(first, second), kind
+        assert not torch.equal(output, second), kind
         assert torch.equal(model(signal, subject), model(signal, subject)), kind
 
 
@@ -114,7 +114,7 @@ def test_a_new_subject_gets_the_mean_of_the_learned_parameters(kind):
     torch.testing.assert_close(token, model(signal, subject))
 
 
-def test_negative_filters_are_reflected_before_a_step() -> None:
+def test_negative_filters_are_reflected_before_a_step():
     """Source: Conv2dWithAbs of VBP, which overwrites the weights in each forward."""
     filters = spatial_mlp.NonNegativeFilters(2, 1)
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_negative_filters_are_reflected_before_a_step() -> None:
 
     assert evaluated.item() == 1.0
     assert filters.weight.flatten().tolist() == [0.5, 0.25]
-    # the gradient is that of a positive weight
+    # the gradient has the sign of a positive weight
     assert filters.weight.grad.flatten().tolist() == [1.0, 2.0]
 
 
@@ -153,7 +153,7 @@ class _Learner(torch.nn.Module):
         return {"token": signal.flatten(1)}, {"token": torch.ones(2)}
 
 
-def test_a_wrapped_backbone_keeps_its_learn() -> None:
+def test_a_wrapped_backbone_keeps_its_learn():
     signal = torch.zeros(2, 3, 4)
 
     _, replaced = backbones.learn(_Wrapper(_Learner()), {}, signal, None, {}, None)

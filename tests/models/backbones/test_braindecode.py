@@ -45,7 +45,7 @@ REPOSITORY = "owner/toy"
 
 
 def spec_of(names: tuple[str, ...], samples: int = 250, **values) -> SignalSpec:
-    """Describe signals of one subject at 250 Hz."""
+    """Describe signals of a subject at 250 Hz."""
     return SignalSpec(names, samples, (1,), (len(names),), rate_hz=250.0, **values)
 
 
@@ -281,13 +281,19 @@ def test_results_say_that_the_data_of_weights_are_unknown(
         return run_command("train-align", *align_overrides, runs, window, *overrides)
 
     def evaluate(trained):
-        quick = ("sheet_rows=0", "baseline=none", "ceiling_splits=0")
-        result = run_command("eval-retrieval", runs, f"run={trained.folder}", *quick)
+        result = run_command(
+            "eval-retrieval",
+            runs,
+            f"run={trained.folder}",
+            "sheet_rows=0",
+            "baseline=none",
+            "ceiling_splits=0",
+        )
         return result.metrics.caveats
 
     toy = {"kind": "braindecode", **TOY.model_dump(mode="json")}
     trained = align("subjects=1", f"backbone={json.dumps(toy)}")
-    tuned = run_command(
+    finetuned = run_command(
         "train-align",
         *align_overrides,
         runs,
@@ -299,7 +305,7 @@ def test_results_say_that_the_data_of_weights_are_unknown(
 
     assert UNKNOWN_PICTURES in trained.metrics.caveats
     assert UNKNOWN_PICTURES in evaluate(trained)
-    assert UNKNOWN_PICTURES in evaluate(tuned)
+    assert UNKNOWN_PICTURES in evaluate(finetuned)
     assert UNKNOWN_PICTURES not in evaluate(scratch)
 
 

@@ -28,9 +28,7 @@ def weights_of(reference: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", UPSTREAM_BACKBONES)
-def test_a_backbone_with_the_references_weights_gives_its_output(
-    golden: Path, kind: str
-):
+def test_a_backbone_with_the_references_weights_gives_its_output(golden, kind):
     """Golden values: the BrainHiVE repository's encoders in evaluation mode."""
     reference = load_file(golden / "backbones" / f"{kind}.safetensors")
     weights = weights_of(reference)
@@ -78,7 +76,7 @@ def read_renamed(
 
 def build_with_weights(
     settings: dict[str, Any], signal: Tensor, dim: int, weights: dict[str, Tensor]
-) -> Any:
+):
     """Make a backbone for a signal, with the reference's weights."""
     _, channels, samples = signal.shape
     config = parts.resolve("backbones", settings)
@@ -91,7 +89,7 @@ def build_with_weights(
 
 
 @pytest.fixture
-def bridge(golden: Path) -> tuple[Any, dict[str, Tensor]]:
+def bridge(golden) -> tuple[Any, dict[str, Tensor]]:
     """BRIDGE's brain encoder with the reference's weights, and the golden tensors."""
     reference, weights = read_renamed(golden, "bridge_brain")
     settings = {
@@ -112,7 +110,7 @@ def test_segments_give_bridges_token(bridge: tuple[Any, dict[str, Tensor]]):
     assert (token - reference["expected.token"]).abs().max() < TOLERANCE
 
 
-def test_the_spatial_mlp_gives_the_token_of_blur_perception(golden: Path):
+def test_the_spatial_mlp_gives_the_token_of_blur_perception(golden):
     reference, weights = read_renamed(golden, "blur_encoder")
     weights["spatial.weight"] = weights["spatial.weight"][:, 0]
     settings = {
@@ -140,7 +138,7 @@ def test_the_window_has_bridges_segments(bridge: tuple[Any, dict[str, Tensor]]):
 def test_segments_have_bridges_attention(bridge: tuple[Any, dict[str, Tensor]]):
     """Golden values: the softmax of the scores over segments."""
     model, reference = bridge
-    scores: list[Tensor] = []
+    scores = []
     model.attention.register_forward_hook(
         lambda *arguments: scores.append(arguments[-1])
     )

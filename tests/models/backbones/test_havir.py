@@ -1,8 +1,6 @@
 """HAVIR's networks compared with the reference, and its two streams."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -61,9 +59,7 @@ def spec_of_odd_voxels(n_voxels: int, region: str) -> SignalSpec:
     return SignalSpec((), 1, (5,), (2 * n_voxels,), regions={region: (indices,)})
 
 
-def test_the_structural_generator_is_the_references(
-    golden: Path, tmp_path: Path
-) -> None:
+def test_the_structural_generator_is_the_references(golden, tmp_path):
     """Golden values: MindEye1's Voxel2StableDiffusionModel at tiny widths."""
     config, expected = read(golden / "havir/structural.safetensors")
     heads = {}
@@ -88,15 +84,15 @@ def test_the_structural_generator_is_the_references(
     decoded = model.decode(signal, subject, range(len(signal)))
     with torch.no_grad():
         token = model.encode_signal(signal, subject)
-        other = model.predict(signal.flip(0), subject)
+        flipped_predictions = model.predict(signal.flip(0), subject)
 
     assert_near(decoded.tensors["latent"], expected["out.latent"])
     assert_near(decoded.tensors["maps"], expected["out.maps"])
     assert torch.equal(token, decoded.tensors["maps"].flatten(1))
-    assert (other["latent"] - expected["out.latent"]).abs().max() > 0.01
+    assert (flipped_predictions["latent"] - expected["out.latent"]).abs().max() > 0.01
 
 
-def test_the_semantic_extractor_is_the_references(golden: Path, tmp_path: Path) -> None:
+def test_the_semantic_extractor_is_the_references(golden, tmp_path):
     """Golden values: MindEye1's BrainNetwork with its projector at tiny widths."""
     config, expected = read(golden / "havir/semantic.safetensors")
     shape = (config["tokens"], config["clip_size"])
@@ -129,37 +125,6 @@ def test_the_semantic_extractor_is_the_references(golden: Path, tmp_path: Path) 
 
 
 @pytest.fixture
-def model() -> Any:
+def model():
     torch.manual_seed(0)
     return backbones.build(TINY, SPEC, HEADS).eval()
-
-
-def test_each_head_depends_on_the_voxels_of_its_stream_alone(model: Any) -> None:
-    signal = torch.randn(2, 5, 1, requires_grad=True)
-    subject = torch.zeros(2, dtype=torch.long)
-    streams = {
-        "latent": "spatial",
-        "maps": "spatial",
-        "image": "semantic",
-        "text": "semantic",
-    }
-
-    for head, stream in streams.items():
-        output = model(signal, subject)[head].square().sum()
-        (gradient,) = torch.autograd.grad(output, signal)
-        voxels = gradient.abs().sum((0, 2)).nonzero().flatten().tolist()
-        assert voxels == list(SPLIT[stream][0])
-
-
-def test_subjects_of_equal_width_have_regions_of_their_own() -> None:
-    spec = replace(SPEC, widths=(5, 5))
-    model = backbones.build(TINY, spec, HEADS).eval()
-    signal = torch.randn(4, 5, 1)
-    subject = torch.tensor([1, 0, 0, 1])
-
-    batch = model(signal, subject)
-
-    for row in range(4):
-        single = model(signal[row : row + 1], subject[row : row + 1])
-        for head in HEADS:
-            torch.testing.assert_close(batch[head][row], single[head][0])

@@ -14,7 +14,7 @@ from tests.worlds.model_layouts import make_signal_spec
 
 
 def fit(signal: Tensor, numbers: Tensor, categories: int, subject: int = 1):
-    """Fit a model of subjects 7 and 1 to the signals of one of them."""
+    """Fit a model of subjects 7 and 1 to the signals of subject 1."""
     names = tuple(map(str, range(signal.shape[1])))
     spec = make_signal_spec(names, signal.shape[2], (7, 1))
     model = Config().build(spec, {"category": Head((categories,))})
@@ -26,17 +26,6 @@ def fit(signal: Tensor, numbers: Tensor, categories: int, subject: int = 1):
 def score(model, signal: Tensor, index: int) -> Tensor:
     """Return the scores of signals of the subject at an index."""
     return model(signal, torch.full((len(signal),), index))["category"].detach()
-
-
-def test_categories_are_learned():
-    numbers = torch.arange(24) % 3
-    signal = torch.randn(24, 4, 5, generator=torch.Generator().manual_seed(0))
-    signal[torch.arange(24), numbers] += 4
-
-    model = fit(signal, numbers, 3)
-
-    accuracy = (score(model, signal, 1).argmax(1) == numbers).float().mean()
-    assert accuracy > 0.9
 
 
 def test_embeddings_of_pictures_are_no_labels():
@@ -93,6 +82,6 @@ def test_one_category_and_one_trial_a_category_are_refused(numbers):
 
 def test_a_fit_leaves_its_signals_as_they_are():
     signal = torch.randn(24, 4, 5, dtype=torch.float64) + 3
-    before = signal.clone()
+    original = signal.clone()
     fit(signal, torch.arange(24) % 3, 3)
-    assert torch.equal(signal, before)
+    assert torch.equal(signal, original)

@@ -26,7 +26,7 @@ from tests.tools.golden_files import assert_near
 Golden = dict[str, Tensor]
 
 
-def read(golden: Path, name: str) -> tuple[dict[str, Any], Golden, Golden]:
+def read_golden(golden: Path, name: str) -> tuple[dict[str, Any], Golden, Golden]:
     """Read a golden file.
 
     Returns:
@@ -50,8 +50,8 @@ def load_weights(module: nn.Module, weights: Golden) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def test_motion_tokens_are_the_references(golden: Path) -> None:
-    config, tensors, weights = read(golden, "motion_proj")
+def test_motion_tokens_are_the_references(golden):
+    config, tensors, weights = read_golden(golden, "motion_proj")
     projection = make_motion_projection(config["clip_size"], config["n_frames"])
     load_weights(projection, weights)
 
@@ -60,8 +60,8 @@ def test_motion_tokens_are_the_references(golden: Path) -> None:
     assert_near(motion, tensors["expected.motion_tokens"])
 
 
-def test_concepts_are_the_references(golden: Path) -> None:
-    _, tensors, weights = read(golden, "classifier")
+def test_concepts_are_the_references(golden):
+    _, tensors, weights = read_golden(golden, "classifier")
     hidden, width = weights["vision_proj_channel.weight"].shape
     head = make_concept_head(width, hidden, len(weights["classifier.bias"]))
     load_weights(head, weights)
@@ -72,7 +72,7 @@ def test_concepts_are_the_references(golden: Path) -> None:
 
 
 def make_decoder(
-    config: dict[str, Any], tensors: Golden, weights: Golden, mode: Any
+    config: dict[str, Any], tensors: Golden, weights: Golden, mode
 ) -> TextDrivenDecoder:
     """Make the decoder with the reference's sizes and weights."""
     settings = neurons.Config(
@@ -100,8 +100,8 @@ def decode_masks_singly(
     return torch.cat(masks)
 
 
-def test_mode_published_decodes_as_the_reference(golden: Path) -> None:
-    config, tensors, weights = read(golden, "text_driven_decoder")
+def test_mode_published_decodes_as_the_reference(golden):
+    config, tensors, weights = read_golden(golden, "text_driven_decoder")
     decoder = make_decoder(config, tensors, weights, "published")
     motion = tensors["input.motion_tokens"]
     text = tensors["input.text"]
@@ -118,8 +118,8 @@ def test_mode_published_decodes_as_the_reference(golden: Path) -> None:
     assert_near(single_masks, tensors["fault.segmentation_one_clip_at_a_time"])
 
 
-def test_mode_right_decodes_each_clip_by_itself(golden: Path) -> None:
-    config, tensors, weights = read(golden, "text_driven_decoder")
+def test_mode_right_decodes_each_clip_by_itself(golden):
+    config, tensors, weights = read_golden(golden, "text_driven_decoder")
     decoder = make_decoder(config, tensors, weights, "right")
     motion = tensors["input.motion_tokens"]
     text = tensors["input.text"]
@@ -133,8 +133,8 @@ def test_mode_right_decodes_each_clip_by_itself(golden: Path) -> None:
     assert_near(decode_masks_singly(decoder, motion, text), masks)
 
 
-def test_the_text_driven_decoder_decodes_without_a_text(golden: Path) -> None:
-    config, tensors, weights = read(golden, "text_driven_decoder")
+def test_the_text_driven_decoder_decodes_without_a_text(golden):
+    config, tensors, weights = read_golden(golden, "text_driven_decoder")
     decoder = make_decoder(config, tensors, weights, "right")
 
     decoded = decoder(tensors["input.motion_tokens"], None)
@@ -167,8 +167,8 @@ def decode_with_features(
     return features | decoded
 
 
-def test_maps_and_features_are_the_references_in_mode_published(golden: Path) -> None:
-    config, tensors, weights = read(golden, "text_driven_decoder")
+def test_maps_and_features_are_the_references_in_mode_published(golden):
+    config, tensors, weights = read_golden(golden, "text_driven_decoder")
     decoder = make_decoder(config, tensors, weights, "published")
 
     features = decode_with_features(
@@ -180,11 +180,9 @@ def test_maps_and_features_are_the_references_in_mode_published(golden: Path) ->
     assert_near(features["decoder"], tensors["expected.decoder_batch_time"])
 
 
-def test_time_within_a_clip_is_right_for_published_texts_too(
-    golden: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_within_a_clip_is_right_for_published_texts_too(golden, monkeypatch):
     """Golden values: texts of the whole batch as published, time within a clip."""
-    config, tensors, weights = read(golden, "text_driven_decoder")
+    config, tensors, weights = read_golden(golden, "text_driven_decoder")
     decoder = make_decoder(config, tensors, weights, "right")
     published = make_decoder(config, tensors, weights, "published")
     monkeypatch.setattr(decoder, "fuse", published.fuse)
@@ -198,11 +196,11 @@ def test_time_within_a_clip_is_right_for_published_texts_too(
     assert_near(masks, tensors["right.segmentation_text_batch_time_clip"])
 
 
-def test_latents_are_resized_to_their_head_by_nearest_values(golden: Path) -> None:
+def test_latents_are_resized_to_their_head_by_nearest_values(golden):
     """Golden value: L1 distance of the reference's resized latents from an
     autoencoder's.
     """
-    _, tensors, _ = read(golden, "text_driven_decoder")
+    _, tensors, _ = read_golden(golden, "text_driven_decoder")
     n_clips, n_frames = tensors["input.motion_tokens"].shape[:2]
     decoded = tensors["expected.latents_reference"].unflatten(0, (n_clips, n_frames))
     target = tensors["input.vae_latents"].unflatten(0, (n_clips, n_frames))
@@ -239,13 +237,13 @@ def draw_weight(seed: int, name: str, shape: torch.Size) -> Tensor:
     return 1 + 0.1 * values if name.endswith("weight") else 0.1 * values
 
 
-def assert_starts_with(value: Tensor, first_values: Tensor) -> None:
+def assert_starts_with(value: Tensor, first_values: Tensor):
     assert torch.equal(value.flatten()[: len(first_values)], first_values)
 
 
-def test_at_its_real_widths_the_decoder_is_the_references(golden: Path) -> None:
+def test_at_its_real_widths_the_decoder_is_the_references(golden):
     """Golden values: two clips of three frames, with the first values of the inputs."""
-    config, tensors, _ = read(golden, "decoder_real_width")
+    config, tensors, _ = read_golden(golden, "decoder_real_width")
     seed = config["seed"]
     decoder = TextDrivenDecoder(neurons.Config(mode="published"), 1664, 1280, 4)
     weights = {}
@@ -272,9 +270,9 @@ def test_at_its_real_widths_the_decoder_is_the_references(golden: Path) -> None:
 
 
 @pytest.fixture
-def caption_head(golden: Path) -> tuple[CaptionHead, dict[str, Any], Golden]:
+def caption_head(golden) -> tuple[CaptionHead, dict[str, Any], Golden]:
     """The caption head with the reference's weights, and its config and tensors."""
-    config, tensors, weights = read(golden, "caption")
+    config, tensors, weights = read_golden(golden, "caption")
     settings = neurons.Config(
         vocabulary=config["vocab"],
         caption_width=config["n_embd"],
@@ -287,7 +285,7 @@ def caption_head(golden: Path) -> tuple[CaptionHead, dict[str, Any], Golden]:
     return head, config, tensors
 
 
-def test_the_caption_head_predicts_as_the_reference(caption_head) -> None:
+def test_the_caption_head_predicts_as_the_reference(caption_head):
     head, config, tensors = caption_head
     ids = tensors["input.tokens"]
 
@@ -299,7 +297,7 @@ def test_the_caption_head_predicts_as_the_reference(caption_head) -> None:
     assert_near(accuracy, tensors["expected.accuracy"])
 
 
-def test_captions_are_written_as_by_the_reference(caption_head) -> None:
+def test_captions_are_written_as_by_the_reference(caption_head):
     head, config, tensors = caption_head
     text = tensors["input.text"]
     expected = tensors[f"expected.greedy_{config['greedy_steps']['plain']}"]
@@ -329,75 +327,3 @@ HEADS = {
 def model() -> nn.Module:
     torch.manual_seed(0)
     return backbones.build(neurons.TINY, SPEC, HEADS)
-
-
-def get_shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each head without the batch."""
-    return {name: tuple(value.shape[1:]) for name, value in tensors.items()}
-
-
-def test_every_part_learns_from_the_tokens_of_the_prior(model: nn.Module) -> None:
-    signal = torch.randn(3, 7, 1)
-    subject = torch.zeros(3, dtype=torch.long)
-    targets = {name: torch.rand(3, *head.shape) for name, head in HEADS.items()}
-    targets["caption"] = torch.randint(1, 16, (3, 8)).float()
-
-    predicted, replaced = backbones.learn(
-        model, HEADS, signal, subject, targets, LossContext()
-    )
-    sum(value.square().sum() for value in predicted.values()).backward()
-
-    expected_shapes = {name: head.shape for name, head in HEADS.items()}
-    expected_shapes |= {"caption": (8, 16), "denoised": (4, 16)}
-    assert get_shapes(predicted) == expected_shapes
-    assert replaced.keys() == {"denoised"}
-    assert torch.equal(replaced["denoised"], targets["image"])
-    idle = {name for name, p in model.named_parameters() if p.grad is None}
-    assert idle == {
-        "brain.ridge.linears.2.weight",
-        "brain.ridge.linears.2.bias",
-        # not trained in the reference either
-        "prior.net.causal_transformer.layers.0.0.rotary_emb.freqs",
-        "text_seg_dec.k.weight",
-    }
-
-
-def test_tokens_are_sampled_by_the_seed_of_each_row(
-    model: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(neurons, "SIGNALS_PER_BATCH", 2)
-    model.eval()
-    signal = torch.randn(5, 7, 1)
-    subject = torch.zeros(5, dtype=torch.long)
-
-    decoded = backbones.decode(model, HEADS, signal, subject, range(5))
-    with_other_seeds = backbones.decode(model, HEADS, signal, subject, range(1, 6))
-    single = backbones.decode(model, HEADS, signal[3:4], subject[3:4], [3])
-
-    heads = decoded.tensors
-    assert heads.keys() == HEADS.keys() - {"motion"}
-    latents = with_other_seeds.tensors["latents"]
-    assert not torch.allclose(heads["latents"], latents, atol=1e-3)
-    for name, value in single.tensors.items():
-        assert torch.allclose(value, heads[name][3:4], atol=1e-5)
-    assert 0 <= heads["mask"].min() <= heads["mask"].max() <= 1
-    captions = decoded.texts["caption"]
-    assert len(captions) == 5
-    assert captions[2] != ""
-    assert captions[2] == model.vocabulary.decode(heads["caption"][2].tolist())
-
-
-def test_named_heads_are_predicted_alone(model: nn.Module) -> None:
-    model.eval()
-    signal = torch.randn(5, 7, 1)
-    subject = torch.zeros(5, dtype=torch.long)
-
-    with torch.no_grad():
-        image = backbones.predict(model, HEADS, signal, subject, ["image"])
-        text = backbones.predict(model, HEADS, signal, subject, ["text"])
-        heads = backbones.predict(model, HEADS, signal, subject)
-
-    assert get_shapes(image) == {"image": (4, 16)}
-    assert torch.equal(image["image"], heads["image"])
-    assert torch.equal(text["text"], heads["text"])
-    assert get_shapes(heads) == {name: head.shape for name, head in HEADS.items()}

@@ -31,7 +31,7 @@ def draw_data(
 
 
 def fit(signal, targets, subject: int = 1, held_out: int = 0, **settings):
-    """Fit a ridge of one subject, and predict all signals.
+    """Fit the ridge of a subject, and predict all signals.
 
     Args:
         signal: Signals [N, V, 1].
@@ -82,7 +82,8 @@ def test_fewer_components_are_a_ridge_on_the_first_components():
     signal, targets = draw_data(40)
     flat = signal[..., 0].numpy().astype(np.float64)
     u, s, _ = np.linalg.svd(flat - flat.mean(0), full_matrices=False)
-    u, s = u[:, :6], s[:6]
+    u = u[:, :6]
+    s = s[:6]
 
     _, predicted = fit(signal, targets, components=6, standardise=False)
 
@@ -142,9 +143,9 @@ def test_a_penalty_takes_memory_for_components_not_for_voxels(monkeypatch):
     """24,800 numbers of EEG and 425,984 of tokens would take 84 GB."""
     shapes = []
 
-    def choose_penalty(singular, rotated, *others, **options):
+    def choose_penalty(singular, rotated, *arguments, **options):
         shapes.append((len(singular), len(rotated)))
-        return linear_maps.choose_penalty(singular, rotated, *others, **options)
+        return linear_maps.choose_penalty(singular, rotated, *arguments, **options)
 
     monkeypatch.setattr(ridge, "choose_penalty", choose_penalty)
     signal, targets = draw_data(40)
@@ -155,9 +156,9 @@ def test_a_penalty_takes_memory_for_components_not_for_voxels(monkeypatch):
 
 def test_a_fit_beyond_the_free_memory_is_refused_at_once(monkeypatch):
     signal, targets = draw_data(40)
-    needed = ridge.count_fit_bytes(25, 40, 40)
-    assert needed >= 8 * 25**2 + 4 * 65 * 25  # Gram matrix, basis and scores
-    monkeypatch.setattr(ridge, "count_free_bytes", lambda device: needed - 1)
+    needed_bytes = ridge.count_fit_bytes(25, 40, 40)
+    assert needed_bytes >= 8 * 25**2 + 4 * 65 * 25  # Gram matrix, basis and scores
+    monkeypatch.setattr(ridge, "count_free_bytes", lambda device: needed_bytes - 1)
     monkeypatch.setattr(ridge.Components, "fit", None)
 
     with pytest.raises(BrainhiveError, match=r"\b25\b.*\b40\b"):
@@ -167,10 +168,10 @@ def test_a_fit_beyond_the_free_memory_is_refused_at_once(monkeypatch):
 @pytest.mark.parametrize("alpha", ["auto", 50.0])
 def test_targets_far_from_0_keep_penalty_and_spread(alpha):
     signal, targets = draw_data(15)
-    _, near = fit(signal, targets, 4, alpha=alpha)
+    _, predictions = fit(signal, targets, 4, alpha=alpha)
     far_targets = {name: values + 10_000 for name, values in targets.items()}
-    _, far = fit(signal, far_targets, 4, alpha=alpha)
-    for name, values in near.items():
+    _, far_predictions = fit(signal, far_targets, 4, alpha=alpha)
+    for name, values in predictions.items():
         spread = float(values.std())
-        shifted = far[name].double() - 10_000
+        shifted = far_predictions[name].double() - 10_000
         assert (shifted - values).abs().max() < 0.02 * spread

@@ -2,7 +2,6 @@
 
 import json
 import runpy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,9 +75,9 @@ def fit(model: SharedRidge, subjects: list[SubjectData]) -> SharedRidge:
 )
 def test_the_map_is_scikit_learns_on_the_signals_of_all_subjects(
     counts: tuple[int, ...],
-    intercept: bool,
-    block_numbers: int,
-    monkeypatch: pytest.MonkeyPatch,
+    intercept,
+    block_numbers,
+    monkeypatch,
 ):
     linear_model = pytest.importorskip("sklearn.linear_model")
     monkeypatch.setattr(shared_ridge, "MAX_TARGET_NUMBERS", block_numbers)
@@ -103,7 +102,7 @@ def test_the_map_is_scikit_learns_on_the_signals_of_all_subjects(
 @pytest.mark.parametrize("counts", [FEW_SIGNALS, MANY_SIGNALS])
 @pytest.mark.parametrize("intercept", [True, False])
 def test_alpha_auto_is_generalised_cross_validation_by_head(
-    counts: tuple[int, ...], intercept: bool
+    counts: tuple[int, ...], intercept
 ):
     subjects = draw_subjects(counts)
     features = torch.cat([signal.flatten(1) for signal, _ in subjects])
@@ -112,10 +111,10 @@ def test_alpha_auto_is_generalised_cross_validation_by_head(
         head_targets = torch.cat([targets[name].flatten(1) for _, targets in subjects])
         alphas[name] = choose_penalty_by_hat_matrix(features, head_targets, intercept)
 
-    found = fit(build(alpha="auto", intercept=intercept), subjects)
+    model = fit(build(alpha="auto", intercept=intercept), subjects)
 
     signal, _ = subjects[0]
-    predicted = found(signal)
+    predicted = model(signal)
     for name, alpha in alphas.items():
         expected = fit(build(alpha=alpha, intercept=intercept), subjects)(signal)
         torch.testing.assert_close(predicted[name], expected[name])
@@ -129,7 +128,7 @@ def test_subjects_with_other_sensors_are_refused():
     assert caught.value.hint
 
 
-def test_it_is_the_reference_ridge_of_calibration(golden: Path):
+def test_it_is_the_reference_ridge_of_calibration(golden):
     """Golden values: cohort.py, with its penalty and simulated subjects."""
     cohort = runpy.run_path(str(golden / "calibrate" / "cohort.py"))
     settings = json.loads((golden / "calibrate" / "cohort.json").read_text())

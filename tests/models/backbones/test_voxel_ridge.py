@@ -15,15 +15,6 @@ def model():
     return model
 
 
-def test_a_mixed_batch_is_encoded_as_each_signal_alone(model):
-    voxels = torch.randn(5, 6, 1)
-    subject = torch.tensor([2, 0, 2, 1, 0])
-
-    tokens = [model(voxels[i : i + 1], subject[i : i + 1]) for i in range(5)]
-
-    torch.testing.assert_close(model(voxels, subject), torch.cat(tokens))
-
-
 def test_the_penalty_adds_the_gradient_of_the_squared_weights(model):
     voxels = torch.randn(4, 6, 1)
     subject = torch.tensor([0, 1, 0, 1])

@@ -20,7 +20,7 @@ def open_golden(golden: Path) -> tuple[dict[str, Tensor], nn.Module, Adapter]:
     nothing yet.
     """
     tensors = load_file(golden / "methods/lora.safetensors")
-    width, heads, inner, blocks, image, patch, out, rank, alpha = tensors[
+    width, heads, inner, blocks, image, patch, projection_dim, rank, alpha = tensors[
         "settings"
     ].tolist()
     sizes = {
@@ -32,7 +32,7 @@ def open_golden(golden: Path) -> tuple[dict[str, Tensor], nn.Module, Adapter]:
         "num_attention_heads": heads,
         "image_size": image,
         "patch_size": patch,
-        "projection_dim": out,
+        "projection_dim": projection_dim,
     }
     config = CLIPVisionConfig(**sizes, hidden_act="gelu")
     network = CLIPVisionModelWithProjection(config).eval().requires_grad_(False)
@@ -46,15 +46,17 @@ def open_golden(golden: Path) -> tuple[dict[str, Tensor], nn.Module, Adapter]:
     return tensors, network, Adapter(find_linear_shapes(network, ENDINGS), rank, alpha)
 
 
-def load_change(adapter: Adapter, tensors: dict[str, Tensor]) -> None:
+def load_change(adapter: Adapter, tensors: dict[str, Tensor]):
     """Load the weights of the reference into an adapter."""
     with torch.no_grad():
-        for name, down, up in zip(adapter.names, adapter.down, adapter.up, strict=True):
-            down.copy_(tensors[f"lora.{name}.A"])
-            up.copy_(tensors[f"lora.{name}.B"])
+        for name, down_weight, up_weight in zip(
+            adapter.names, adapter.down, adapter.up, strict=True
+        ):
+            down_weight.copy_(tensors[f"lora.{name}.A"])
+            up_weight.copy_(tensors[f"lora.{name}.B"])
 
 
-def test_an_adapted_network_has_pefts_embeddings_and_gradients(golden: Path) -> None:
+def test_an_adapted_network_has_pefts_embeddings_and_gradients(golden):
     tensors, network, adapter = open_golden(golden)
     assert (
         sum(parameter.numel() for parameter in adapter.parameters())
@@ -73,14 +75,14 @@ def test_an_adapted_network_has_pefts_embeddings_and_gradients(golden: Path) -> 
     (output.image_embeds * tensors["probe"]).sum().backward()
     compared = [key for key in tensors if key.startswith("expected.grad.")]
     for key in compared:
-        name, which = key.removeprefix("expected.grad.").rsplit(".", 1)
-        weight = {"A": adapter.down, "B": adapter.up}[which][adapter.names.index(name)]
+        name, matrix = key.removeprefix("expected.grad.").rsplit(".", 1)
+        weight = {"A": adapter.down, "B": adapter.up}[matrix][adapter.names.index(name)]
         assert (weight.grad - tensors[key]).abs().max() < CLOSE
     assert compared
 
 
 @torch.no_grad()
-def test_a_new_adapter_leaves_the_references_embedding(golden: Path) -> None:
+def test_a_new_adapter_leaves_the_references_embedding(golden):
     tensors, network, adapter = open_golden(golden)
 
     adapter.attach(network)
@@ -90,14 +92,16 @@ def test_a_new_adapter_leaves_the_references_embedding(golden: Path) -> None:
 
 
 @torch.no_grad()
-def test_an_adapted_network_is_pefts_merged_one(golden: Path) -> None:
-    """Golden values: the embedding and one weight after W + alpha / rank B A."""
+def test_an_adapted_network_is_pefts_merged_one(golden):
+    """Golden values: the embedding and a weight after W + alpha / rank B A."""
     tensors, network, adapter = open_golden(golden)
     load_change(adapter, tensors)
     adapter.attach(network)
+    adapter.attach(network)  # in place of the first
     # an adapted map of the unit vectors shows its whole weight
     name = "vision_model.encoder.layers.1.self_attn.q_proj"
-    merged, bias = tensors["expected.merged_q_proj_1"], tensors[f"weights.{name}.bias"]
+    merged = tensors["expected.merged_q_proj_1"]
+    bias = tensors[f"weights.{name}.bias"]
 
     embedding = network(pixel_values=tensors["pixels"]).image_embeds
     rows = network.get_submodule(name)(torch.eye(merged.shape[1]))
@@ -107,10 +111,10 @@ def test_an_adapted_network_is_pefts_merged_one(golden: Path) -> None:
 
 
 def test_a_new_adapter_changes_nothing_and_scales_with_its_rank(
-    golden: Path,
-) -> None:
+    golden,
+):
     tensors, network, _ = open_golden(golden)
-    plain = network(pixel_values=tensors["pixels"]).image_embeds
+    embedding = network(pixel_values=tensors["pixels"]).image_embeds
     torch.manual_seed(0)
     adapter = Adapter({"visual_projection": (12, 4000)}, 8, 8)
     assert (
@@ -119,10 +123,10 @@ def test_a_new_adapter_changes_nothing_and_scales_with_its_rank(
     )
     changed = Adapter(find_linear_shapes(network, ()), 4, 4)
     changed.attach(network)
-    assert torch.equal(network(pixel_values=tensors["pixels"]).image_embeds, plain)
+    assert torch.equal(network(pixel_values=tensors["pixels"]).image_embeds, embedding)
 
 
-def test_unknown_maps_and_attention_of_torch_are_refused() -> None:
+def test_unknown_maps_and_attention_of_torch_are_refused():
     with pytest.raises(RecipeError, match=r"train\.lora\.modules .*'q_proj'"):
         find_linear_shapes(nn.Sequential(nn.Linear(3, 2)), ("q_proj",))
     with pytest.raises(BrainhiveError, match="attention"):

@@ -32,15 +32,16 @@ def make_cubic_matrix() -> Callable[[int, int, float], np.ndarray]:
     """
 
     def make_matrix(n_values: int, n_positions: int, step: float) -> np.ndarray:
-        matrix, a = np.zeros((n_positions, n_values)), -0.75
+        matrix = np.zeros((n_positions, n_values))
+        sharpness = -0.75
         centres = (np.arange(n_positions) + 0.5) * step - 0.5
         for row, centre in enumerate(centres):
             for tap in np.floor(centre) + np.arange(-1, 3):
                 x = abs(centre - tap)
                 if x <= 1:
-                    weight = (a + 2) * x**3 - (a + 3) * x**2 + 1
+                    weight = (sharpness + 2) * x**3 - (sharpness + 3) * x**2 + 1
                 else:
-                    weight = a * (x**3 - 5 * x**2 + 8 * x - 4)
+                    weight = sharpness * (x**3 - 5 * x**2 + 8 * x - 4)
                 matrix[row, int(np.clip(tap, 0, n_values - 1))] += weight
         return matrix
 

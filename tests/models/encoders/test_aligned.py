@@ -5,7 +5,7 @@ import torch
 from brainhive_cli.models import encoders
 
 
-def test_a_network_of_full_size_has_its_stated_width_and_names() -> None:
+def test_a_network_of_full_size_has_its_stated_width_and_names():
     for name in ("dino-b16+dreamsim", "siglip2+alignet"):
         config = encoders.resolve({"kind": name, "source": "random"})
         with torch.device("meta"):  # shapes without weights

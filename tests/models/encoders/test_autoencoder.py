@@ -13,7 +13,7 @@ from brainhive_cli.models.generators import autoencoder
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def pictures(tmp_path) -> Path:
     folder = tmp_path / "pictures"
     (folder / "train").mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -24,8 +24,8 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_an_autoencoder_trains_once_and_shares_its_latent_space(
-    pictures: Path,
-) -> None:
+    pictures,
+):
     config = encoders.resolve({"kind": "autoencoder", "source": str(pictures)})
     assert not config.is_available
     encoder = config.build()
@@ -46,9 +46,7 @@ def test_an_autoencoder_trains_once_and_shares_its_latent_space(
     assert decoder.decode(latents).shape == (1, 3, 28, 28)
 
 
-def test_absent_or_damaged_pictures_are_missing_data(
-    tmp_path: Path, pictures: Path
-) -> None:
+def test_absent_or_damaged_pictures_are_missing_data(tmp_path, pictures):
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingData, match="holds 0 pictures"):
         encoders.resolve(

@@ -13,7 +13,9 @@ open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed"
 
 from brainhive_cli.models import encoders  # noqa: E402
 
-SIDE, MEAN, STD = 28, [0.48, 0.45, 0.41], [0.27, 0.26, 0.28]
+SIDE = 28
+MEAN = [0.48, 0.45, 0.41]
+STD = [0.27, 0.26, 0.28]
 MODEL = {
     "embed_dim": 12,
     "vision_cfg": {
@@ -35,20 +37,20 @@ SAME = 1e-6
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bigg")
     torch.manual_seed(0)
-    made = open_clip.CLIP(**MODEL)
-    for weight in made.parameters():  # or a norm that is left out would not be seen
+    network = open_clip.CLIP(**MODEL)
+    for weight in network.parameters():  # or a norm that is left out would not be seen
         weight.data.add_(0.1 * torch.randn_like(weight))
-    save_file(made.state_dict(), folder / "open_clip_model.safetensors")
-    written = {"model_cfg": MODEL, "preprocess_cfg": {"mean": MEAN, "std": STD}}
-    (folder / "open_clip_config.json").write_text(json.dumps(written))
+    save_file(network.state_dict(), folder / "open_clip_model.safetensors")
+    config = {"model_cfg": MODEL, "preprocess_cfg": {"mean": MEAN, "std": STD}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
     return folder
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path):
+def model(folder):
     return open_clip.create_model(f"local-dir:{folder}").eval()
 
 
@@ -59,7 +61,7 @@ def test_tokens_are_normed_and_pictures_scaled_as_in_mindeye2(folder, model, mod
         {"kind": "clip-bigg-tokens", "source": str(folder), "mode": mode}
     ).build()
 
-    found = encoder.module(encoder.preprocess(Image.fromarray(pixels))[None])
+    embedding = encoder.module(encoder.preprocess(Image.fromarray(pixels))[None])
 
     picture = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
     ranged = (picture + 1) / 2 if mode == "published" else picture
@@ -68,7 +70,9 @@ def test_tokens_are_normed_and_pictures_scaled_as_in_mindeye2(folder, model, mod
     with torch.no_grad():
         _, tokens = model.visual((ranged - mean) / std)
     model.visual.output_tokens = False
-    assert found.shape == (1, 16, 16) and torch.allclose(found, tokens, atol=SAME)
+    assert embedding.shape == (1, 16, 16) and torch.allclose(
+        embedding, tokens, atol=SAME
+    )
     assert encoder.preprocessing.endswith("half way to white") == (mode == "published")
 
 
@@ -78,12 +82,16 @@ def test_texts_are_the_projected_end_token_not_normalised(folder, model):
         {"kind": "clip-bigg-text", "source": str(folder)}
     ).build()
 
-    found = encoder.module(torch.stack([encoder.preprocess(text) for text in texts]))
+    embeddings = encoder.module(
+        torch.stack([encoder.preprocess(text) for text in texts])
+    )
 
     with torch.no_grad():
         expected = model.encode_text(open_clip.tokenize(texts))
-    assert encoder.reads == "captions" and torch.allclose(found, expected, atol=SAME)
-    assert (found.norm(dim=-1) - 1).abs().min() > 0.01
+    assert encoder.reads == "captions" and torch.allclose(
+        embeddings, expected, atol=SAME
+    )
+    assert (embeddings.norm(dim=-1) - 1).abs().min() > 0.01
     # no image tower
     assert (
         sum(weight.numel() for weight in encoder.module.parameters()) < 16 * 49408 * 1.1

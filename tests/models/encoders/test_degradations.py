@@ -1,7 +1,5 @@
 """Degraded pictures: golden tensors, and encoders that see them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -21,19 +19,19 @@ numbers.
 
 
 @pytest.fixture
-def reference(golden: Path) -> dict[str, Tensor]:
+def reference(golden) -> dict[str, Tensor]:
     """Golden tensors: a picture and its degradations."""
     return load_file(golden / "methods" / "blur.safetensors")
 
 
-def noise(side: int, seed: int = 0) -> Image.Image:
+def noise(side_px: int, seed: int = 0) -> Image.Image:
     """Draw a picture of noise."""
     return Image.fromarray(
-        np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+        np.random.default_rng(seed).integers(0, 256, (side_px, side_px, 3), np.uint8)
     )
 
 
-def test_pictures_are_degraded_as_published(reference: dict[str, Tensor]) -> None:
+def test_pictures_are_degraded_as_published(reference: dict[str, Tensor]):
     picture = reference["picture"].numpy()
     compared = 0
     for name, expected in reference.items():
@@ -43,11 +41,13 @@ def test_pictures_are_degraded_as_published(reference: dict[str, Tensor]) -> Non
         number = (
             round(1 / float(strength)) if kind == "low_resolution" else int(strength)
         )
-        how = f"{kind.replace('_', '-')}-{number}"
+        degradation = f"{kind.replace('_', '-')}-{number}"
         degraded = np.asarray(
-            degrade(Image.fromarray(picture), how, min(picture.shape[:2]))
+            degrade(Image.fromarray(picture), degradation, min(picture.shape[:2]))
         )
-        assert np.abs(degraded.astype(int) - expected.numpy()).max() <= ROUNDING, how
+        assert np.abs(degraded.astype(int) - expected.numpy()).max() <= ROUNDING, (
+            degradation
+        )
         assert np.abs(degraded.astype(int) - picture).max() > 10 * ROUNDING
         compared += 1
     assert compared
@@ -57,26 +57,29 @@ def test_pictures_are_degraded_as_published(reference: dict[str, Tensor]) -> Non
     assert mask[0, 0] == mask[-1, -1] == mask.min()
 
 
-def test_kernels_count_pixels_of_the_networks_input() -> None:
-    large, small = noise(8).resize((128, 128), Image.Resampling.NEAREST), noise(8)
+def test_kernels_count_pixels_of_the_networks_input():
+    large = noise(8).resize((128, 128), Image.Resampling.NEAREST)
+    small = noise(8)
     encoder = open_clip.Config(
         **{**dict(open_clip.TINY), "degrade": "gaussian-5"}
     ).prepare()
-    plain = open_clip.TINY.prepare()
+    undegraded = open_clip.TINY.prepare()
     sharp = open_clip.Config(
         **{**dict(open_clip.TINY), "degrade": "gaussian-1"}
     ).prepare()
     for picture in (large, small):
-        assert torch.equal(sharp.preprocess(picture), plain.preprocess(picture))
-        by_hand = plain.preprocess(degrade(picture, "gaussian-5", 16))
+        assert torch.equal(sharp.preprocess(picture), undegraded.preprocess(picture))
+        by_hand = undegraded.preprocess(degrade(picture, "gaussian-5", 16))
         assert torch.equal(encoder.preprocess(picture), by_hand)
-        assert not torch.allclose(by_hand, plain.preprocess(picture), atol=0.1)
+        assert not torch.allclose(by_hand, undegraded.preprocess(picture), atol=0.1)
     pair = encoder.preprocess_all([large, large.rotate(90)])
     assert torch.equal(pair[1], encoder.preprocess(large.rotate(90)))
-    assert "gaussian-5" in encoder.preprocessing and encoder.weights == plain.weights
+    assert (
+        "gaussian-5" in encoder.preprocessing and encoder.weights == undegraded.weights
+    )
 
 
-def test_each_degradation_of_a_list_makes_an_encoder_with_a_name() -> None:
+def test_each_degradation_of_a_list_makes_an_encoder_with_a_name():
     blurs = encoders.resolve(
         {"kind": "clip-rn50", "degrade": ["gaussian-1", "gaussian-63"]}
     ).store_configs
@@ -85,17 +88,20 @@ def test_each_degradation_of_a_list_makes_an_encoder_with_a_name() -> None:
         "clip-rn50-gaussian-63",
     ]
     assert blurs[0].published_name == "clip-rn50-gaussian-1"
-    plain = encoders.resolve("clip-rn50")
-    assert blurs[0].network_key == plain.network_key
-    assert blurs[0].static_shape == plain.static_shape == (1024,)
-    found = find_encoders(
+    undegraded = encoders.resolve("clip-rn50")
+    assert blurs[0].network_key == undegraded.network_key
+    assert blurs[0].static_shape == undegraded.static_shape == (1024,)
+    configs_by_name = find_encoders(
         ["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2", "clip-rn50-blur-3"]
     )
-    assert list(found) == ["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2"]
-    assert found["clip-rn50-gaussian-1"] == blurs[0]
+    assert list(configs_by_name) == [
+        "clip-rn50-gaussian-1",
+        "clip-rn50-noise-25-view-2",
+    ]
+    assert configs_by_name["clip-rn50-gaussian-1"] == blurs[0]
 
 
-def test_invalid_degradations_are_refused() -> None:
+def test_invalid_degradations_are_refused():
     for degradation in ("gaussian-4", "fovea-0", "blur-3"):
         with pytest.raises(RecipeError, match="degrad"):
             encoders.resolve({"kind": "clip-rn50", "degrade": degradation})

@@ -1,7 +1,5 @@
 """Encoders of conditions of diffusion models, compared with golden values."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -28,8 +26,8 @@ SAME = 1e-5
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
-def assert_far(found: Tensor, expected: Tensor) -> None:
-    assert (found - expected).abs().max() > 1000 * TOLERANCE * expected.abs().max()
+def assert_far(actual: Tensor, expected: Tensor):
+    assert (actual - expected).abs().max() > 1000 * TOLERANCE * expected.abs().max()
 
 
 @pytest.fixture
@@ -55,19 +53,17 @@ def test_conditions_of_versatile_diffusion_equal_the_reference(conditions):
 
     assert_near(image, expected["out.image_condition"])
     assert_near(text, expected["out.text_condition"])
-    wrong = select_prefix(expected, "wrong.")
-    assert wrong
-    for mistake in wrong.values():
+    mistakes = select_prefix(expected, "wrong.")
+    assert mistakes
+    for mistake in mistakes.values():
         assert_far(image, mistake)
 
 
 def test_conditions_have_clips_embedding_of_length_1_as_a_token(conditions):
     """Golden values: CLIP's projected class token and end token."""
     image, text, expected = conditions
-    image_embeds, text_embeds = (
-        expected["out.image_embeds"],
-        expected["out.text_embeds"],
-    )
+    image_embeds = expected["out.image_embeds"]
+    text_embeds = expected["out.text_embeds"]
     # CLIP's rule: the end token has the largest id
     end = expected["in.input_ids"].argmax(1)
 
@@ -106,7 +102,7 @@ def test_latents_equal_the_reference_times_the_missing_factor(golden, tmp_path):
     assert_near(encoder.module(expected["in.image"] * 2 - 1), expected["out.latent"])
 
 
-def view_of(side_px: int) -> Any:
+def view_of(side_px: int):
     """Make an encoder of pictures with this side."""
     tiny = parts.load("encoders", "vd-vae").TINY
     return tiny.model_copy(update={"resolution_px": side_px}).build()
@@ -115,21 +111,23 @@ def view_of(side_px: int) -> Any:
 def test_pictures_are_resized_with_antialiasing_and_not_rounded(golden, tmp_path):
     """Golden values: resized floats. A picture rounds them to bytes."""
     _, expected = read(golden / "havir" / "latent_target.safetensors")
-    given = expected["in.image_to_resize"][0]
-    large = Image.fromarray((given * 255).round().byte().permute(1, 2, 0).numpy())
+    pixels_before = expected["in.image_to_resize"][0]
+    large = Image.fromarray(
+        (pixels_before * 255).round().byte().permute(1, 2, 0).numpy()
+    )
     (resized_by_reference,) = select_prefix(
         expected, "out.resized_bilinear_antialias_"
     ).values()
-    side = resized_by_reference.shape[-1]
+    side_px = resized_by_reference.shape[-1]
 
-    found = view_of(side).preprocess(large) / 2 + 0.5
+    resized_by_encoder = view_of(side_px).preprocess(large) / 2 + 0.5
 
     rounding = 0.5 / 255
     options = {"mode": "bilinear", "antialias": True, "align_corners": False}
-    assert (found - resized_by_reference[0]).abs().max() <= rounding + SAME
+    assert (resized_by_encoder - resized_by_reference[0]).abs().max() <= rounding + SAME
     assert_near(
         torch.nn.functional.interpolate(
-            expected["in.image_to_resize"], (side, side), **options
+            expected["in.image_to_resize"], (side_px, side_px), **options
         ),
         resized_by_reference,
     )
@@ -168,7 +166,7 @@ def test_text_of_clip_h14_is_the_projected_end_token(
         [encoder.preprocess(text) for text in ("This picture is aardvark", "ab")]
     )
     model = transformers.CLIPModel.from_pretrained(folder)
-    # what follows the end of a text changes nothing
+    # tokens after the end of a text have no effect
     tower = model.text_model(input_ids=ids[:, :30])
 
     embedded = encoder.module(ids)

@@ -21,7 +21,12 @@ SAME = 1e-5
 """Largest difference of float32 from the float64 computed here, relative to the
 embedding's spread.
 """
-D, HEADS, DEPTH, SIDE, RANK, ALPHA = 16, 2, 2, 64, 3, 0.5
+D = 16
+HEADS = 2
+DEPTH = 2
+SIDE = 64
+RANK = 3
+ALPHA = 0.5
 TINY = {"embed_dim": D, "num_heads": HEADS, "depth": DEPTH, "img_size": SIDE}
 SINGLES = {
     "dino-b16+dreamsim": "dino_vitb16",
@@ -39,10 +44,8 @@ def new_state(name: str, seed: int) -> State:
     CLIP's too.
     """
     generator = torch.Generator().manual_seed(seed)
-    patch, old_grid = (
-        int(name[-2:]),
-        5 if name == "dinov2_vitb14" else SIDE // int(name[-2:]),
-    )
+    patch = int(name[-2:])
+    old_grid = 5 if name == "dinov2_vitb14" else SIDE // int(name[-2:])
     shapes = {
         "cls_token": (1, 1, D),
         "pos_embed": (1, 1 + old_grid**2, D),
@@ -57,10 +60,10 @@ def new_state(name: str, seed: int) -> State:
             "mlp.fc1": (4 * D, D),
             "mlp.fc2": (D, 4 * D),
         }
-        for part, shape in {**linears, "norm1": (D,), "norm2": (D,)}.items():
+        for layer, shape in {**linears, "norm1": (D,), "norm2": (D,)}.items():
             shapes |= {
-                f"blocks.{i}.{part}.weight": shape,
-                f"blocks.{i}.{part}.bias": shape[:1],
+                f"blocks.{i}.{layer}.weight": shape,
+                f"blocks.{i}.{layer}.bias": shape[:1],
             }
         if name == "dinov2_vitb14":
             shapes |= {f"blocks.{i}.ls{k}.gamma": (D,) for k in (1, 2)}
@@ -72,13 +75,14 @@ def new_state(name: str, seed: int) -> State:
     }
 
 
-def write_checkpoint(folder: Path, name: str, state: State) -> None:
+def write_checkpoint(folder: Path, name: str, state: State):
     """Write weights in the format of their publishers."""
-    other, head = new_state(name, 99), torch.zeros(2)
+    student_state = new_state(name, 99)
+    head = torch.zeros(2)
     if name == "dino_vitb16":
         wrapped: Any = {
             "student": {
-                f"module.backbone.{key}": value for key, value in other.items()
+                f"module.backbone.{key}": value for key, value in student_state.items()
             },
             "teacher": {f"backbone.{key}": value for key, value in state.items()},
             "args": argparse.Namespace(arch="vit_base"),
@@ -97,10 +101,8 @@ def write_checkpoint(folder: Path, name: str, state: State) -> None:
 
 def write_adapter(folder: Path, members: int, seed: int = 7) -> State:
     generator = torch.Generator().manual_seed(seed)
-    stem, parts = (
-        "base_model.model.extractor_list.{}.model.blocks.{}.attn.qkv.lora_{}.weight",
-        {},
-    )
+    stem = "base_model.model.extractor_list.{}.model.blocks.{}.attn.qkv.lora_{}.weight"
+    parts = {}
     for e in range(members):
         for i in range(DEPTH):
             parts[stem.format(e, i, "A")] = torch.randn(RANK, D, generator=generator)
@@ -122,17 +124,15 @@ def compute(
     adapter: State | None,
     e: int = 0,
 ) -> dict[str, Tensor]:
-    """Compute one member's outputs in float64, with the adapter beside the weights and
-    not merged.
-    """
+    """Compute the outputs of a member in float64, without merging the adapter."""
     w = {key: value.double() for key, value in state.items()}
-    patch, is_clip = int(name[-2:]), "clip" in name
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    patch = int(name[-2:])
+    is_clip = "clip" in name
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
     if is_clip:
-        mean, std = (
-            (0.48145466, 0.4578275, 0.40821073),
-            (0.26862954, 0.26130258, 0.27577711),
-        )
+        mean = (0.48145466, 0.4578275, 0.40821073)
+        std = (0.26862954, 0.26130258, 0.27577711)
     pixels = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / 255
     grid = SIDE // patch
     pixels = ((pixels - mean) / std)[: grid * patch, : grid * patch]  # [H, W, 3]
@@ -141,35 +141,41 @@ def compute(
     )
     x = patches.reshape(grid**2, -1) @ w["patch_embed.proj.weight"].reshape(D, -1).T
     x = torch.cat([w["cls_token"][0], x + w["patch_embed.proj.bias"]])  # [S, D]
-    places = w["pos_embed"][0]
-    old = round((len(places) - 1) ** 0.5)
-    if old != grid:
-        matrix = torch.tensor(make_cubic_matrix(old, grid, old / (grid + 0.1)))
-        square = torch.einsum(
-            "ih,jw,hwd->ijd", matrix, matrix, places[1:].reshape(old, old, D)
+    positions = w["pos_embed"][0]
+    old_grid = round((len(positions) - 1) ** 0.5)
+    if old_grid != grid:
+        matrix = torch.tensor(
+            make_cubic_matrix(old_grid, grid, old_grid / (grid + 0.1))
         )
-        places = torch.cat([places[:1], square.reshape(-1, D)])
+        square = torch.einsum(
+            "ih,jw,hwd->ijd",
+            matrix,
+            matrix,
+            positions[1:].reshape(old_grid, old_grid, D),
+        )
+        positions = torch.cat([positions[:1], square.reshape(-1, D)])
     eps = 1e-5 if is_clip else 1e-6
 
-    def norm(x: Tensor, part: str) -> Tensor:
+    def norm(x: Tensor, layer: str) -> Tensor:
         x = (x - x.mean(-1, keepdim=True)) / (
             x.var(-1, keepdim=True, unbiased=False) + eps
         ).sqrt()
-        return x * w[f"{part}.weight"] + w[f"{part}.bias"]
+        return x * w[f"{layer}.weight"] + w[f"{layer}.bias"]
 
-    def linear(x: Tensor, part: str) -> Tensor:
-        return x @ w[f"{part}.weight"].T + w[f"{part}.bias"]
+    def linear(x: Tensor, layer: str) -> Tensor:
+        return x @ w[f"{layer}.weight"].T + w[f"{layer}.bias"]
 
-    x = x + places
+    x = x + positions
     x = norm(x, "pos_drop") if is_clip else x
     blocks = []
     for i in range(DEPTH):
-        block, y = f"blocks.{i}", norm(x, f"blocks.{i}.norm1")
+        block = f"blocks.{i}"
+        y = norm(x, f"blocks.{i}.norm1")
         qkv = linear(y, f"{block}.attn.qkv")
         if adapter:
             low = f"base_model.model.extractor_list.{e}.model.{block}.attn.qkv.lora"
-            a, b = (adapter[f"{low}_{part}.weight"].double() for part in "AB")
-            qkv = qkv + ALPHA / RANK * (y @ a.T) @ b.T
+            lora_a, b = (adapter[f"{low}_{layer}.weight"].double() for layer in "AB")
+            qkv = qkv + ALPHA / RANK * (y @ lora_a.T) @ b.T
         q, k, v = qkv.reshape(-1, 3, HEADS, D // HEADS).permute(1, 2, 0, 3)
         # [heads, S, D / heads]
         mixed = ((q @ k.mT) / (D // HEADS) ** 0.5).softmax(-1) @ v
@@ -183,12 +189,12 @@ def compute(
         )
         x = x + linear(y, f"{block}.mlp.fc2") * w.get(f"{block}.ls2.gamma", 1)
         blocks.append(x)
-    last = norm(x, "norm") if is_clip else x
+    last_tokens = norm(x, "norm") if is_clip else x
     return {
-        "embedding": last[0] @ w["proj"] if is_clip else x[0],
-        "class": last[0],
-        "mean": last[1:].mean(0),
-        "patches": last[1:],
+        "embedding": last_tokens[0] @ w["proj"] if is_clip else x[0],
+        "class": last_tokens[0],
+        "mean": last_tokens[1:].mean(0),
+        "patches": last_tokens[1:],
         "block-0": blocks[0],
         "block-1.mean": blocks[1][1:].mean(0),
     }
@@ -209,59 +215,60 @@ TYPES = {
 
 @pytest.mark.parametrize("name", TYPES)
 def test_an_ensemble_joins_the_outputs_of_its_adapted_members(
-    name: str,
-    tmp_path: Path,
-    picture: Image.Image,
-    make_cubic_matrix: Cubic,
-    measure_error: Any,
-) -> None:
+    name,
+    tmp_path,
+    picture,
+    make_cubic_matrix,
+    measure_error,
+):
     members, lora = TYPES[name]
     states = {member: new_state(member, seed) for seed, member in enumerate(members)}
     for member, state in states.items():
         write_checkpoint(tmp_path, member, state)
     adapter = write_adapter(tmp_path / lora, len(members))
-    each = [
-        compute(picture, make_cubic_matrix, *of, adapter, e)
-        for e, of in enumerate(states.items())
+    outputs_by_member = [
+        compute(picture, make_cubic_matrix, *member_and_state, adapter, e)
+        for e, member_and_state in enumerate(states.items())
     ]
     expected = {
-        output: torch.cat([one[output] for one in each], -1) for output in each[0]
+        output: torch.cat([outputs[output] for outputs in outputs_by_member], -1)
+        for output in outputs_by_member[0]
     }
     base = config_of(name, tmp_path, adapter="skip").build()
     configs = config_of(name, tmp_path, output=list(expected)).store_configs
-    encoder, forwards = encoders.join_outputs(configs).build(), []
+    encoder = encoders.join_outputs(configs).build()
+    forwards = []
     for _, network in encoder.module.tower:
         network.anatomy.blocks[0].register_forward_hook(lambda *_: forwards.append(1))
 
     with torch.no_grad():
-        found = encoder.module(encoder.preprocess(picture)[None])
+        embeddings = encoder.module(encoder.preprocess(picture)[None])
 
     assert len(forwards) == len(members)
-    for output, known in zip(found, expected.values(), strict=True):
-        assert measure_error(output[0], known) < SAME
-    plain = [
-        compute(picture, make_cubic_matrix, *of, None)["embedding"]
-        for of in states.items()
+    for output, expected_value in zip(embeddings, expected.values(), strict=True):
+        assert measure_error(output[0], expected_value) < SAME
+    base_embeddings = [
+        compute(picture, make_cubic_matrix, *member_and_state, None)["embedding"]
+        for member_and_state in states.items()
     ]
     with torch.no_grad():
         assert (
             measure_error(
-                base.module(base.preprocess(picture)[None])[0], torch.cat(plain)
+                base.module(base.preprocess(picture)[None])[0],
+                torch.cat(base_embeddings),
             )
             < SAME
         )
     assert encoder.weights["digest"] != base.weights["digest"]
 
 
-def test_a_bad_dreamsim_folder_says_what_is_wrong(tmp_path: Path) -> None:
-    adapter, weights = (
-        tmp_path / "dinov2_vitb14_single_lora",
-        tmp_path / "dinov2_vitb14_pretrain.pth",
-    )
+def test_a_bad_dreamsim_folder_says_what_is_wrong(tmp_path):
+    adapter = tmp_path / "dinov2_vitb14_single_lora"
+    weights = tmp_path / "dinov2_vitb14_pretrain.pth"
     write_checkpoint(tmp_path, "dinov2_vitb14", new_state("dinov2_vitb14", 1))
     write_adapter(adapter, 1)
     another = {"student": new_state("dinov2_vitb14", 1), "epoch": 1}
-    damages: list[tuple[Callable[[], Any], str]] = [
+    damages = [
         (
             lambda: torch.save(another, weights),
             "vit_base_patch14_dinov2",

@@ -70,10 +70,10 @@ def clip_directly(folder: Path, picture: Image.Image) -> Tensor:
 
 
 def crop(picture: Image.Image) -> Tensor:
-    side = 128
+    side_px = 128
     steps = [
-        v2.Resize(side),
-        v2.CenterCrop(side),
+        v2.Resize(side_px),
+        v2.CenterCrop(side_px),
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
     ]
@@ -94,7 +94,7 @@ VIT = {
 VIT |= {"image_size": 32, "patch_size": 16}
 
 
-def write_vit(folder: Path, name: str, **config: Any) -> Any:
+def write_vit(folder: Path, name: str, **config: Any):
     """Write a model of transformers and a processor of its size; return the model."""
     network = getattr(transformers, name)
     torch.manual_seed(0)
@@ -107,10 +107,11 @@ def write_vit(folder: Path, name: str, **config: Any) -> Any:
 
 
 def test_any_vision_transformer_of_the_hub_works_by_its_name(
-    hub_cache: Callable[[str], Path], picture: Image.Image
-) -> None:
+    hub_cache: Callable[[str], Path], picture
+):
     folder = hub_cache("a-lab/its-vit")
-    model, first_tokens = write_vit(folder, "DeiTModel", **VIT), 2
+    model = write_vit(folder, "DeiTModel", **VIT)
+    first_tokens = 2
     reader = transformers.ViTImageProcessor.from_pretrained(folder)
     direct = model(**reader(picture, return_tensors="pt"), output_hidden_states=True)
     tokens = direct.last_hidden_state  # [1, S, D]
@@ -126,8 +127,8 @@ def test_any_vision_transformer_of_the_hub_works_by_its_name(
 
 
 def test_named_encoders_load_from_the_hubs_cache(
-    hub_cache: Callable[[str], Path], picture: Image.Image
-) -> None:
+    hub_cache: Callable[[str], Path], picture
+):
     for name, repository, write, directly in (
         (
             "clip_b32",
@@ -142,31 +143,33 @@ def test_named_encoders_load_from_the_hubs_cache(
             vae_directly,
         ),
     ):
-        owner, model, *below = repository.split("/")
+        owner, model, *subfolders = repository.split("/")
         snapshot = hub_cache(f"{owner}/{model}")
-        folder = write(snapshot.joinpath(*below))
+        folder = write(snapshot.joinpath(*subfolders))
         config = encoders.resolve(name)
         encoder = config.build()
-        found = embed(encoder, picture)
-        torch.testing.assert_close(found, directly(folder, picture), rtol=0, atol=SAME)
+        embedding = embed(encoder, picture)
+        torch.testing.assert_close(
+            embedding, directly(folder, picture), rtol=0, atol=SAME
+        )
         assert (
             encoder.weights["revision"] == snapshot.name
             and len(encoder.weights["digest"]) == 64
         )
         assert config.name == name.replace("_", "-")
         # the config in a folder tells the kind
-        for other in (f"hub:{repository}", str(folder)):
-            assert torch.equal(embed(encoders.resolve(other).build(), picture), found)
+        for reference in (f"hub:{repository}", str(folder)):
+            assert torch.equal(
+                embed(encoders.resolve(reference).build(), picture), embedding
+            )
 
 
 @pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.fp16.safetensors"])
-def test_a_folder_of_todays_transformers_is_read(
-    tmp_path: Path, picture: Image.Image, weights: str
-) -> None:
+def test_a_folder_of_todays_transformers_is_read(tmp_path, picture, weights):
     model = write_vit(tmp_path, "DeiTModel", **VIT)
     settings = tmp_path / "preprocessor_config.json"
-    whole = {"image_processor": json.loads(settings.read_text())}
-    (tmp_path / "processor_config.json").write_text(json.dumps(whole))
+    processor_config = {"image_processor": json.loads(settings.read_text())}
+    (tmp_path / "processor_config.json").write_text(json.dumps(processor_config))
     settings.unlink()
     (tmp_path / "model.safetensors").unlink()
     if weights.endswith(".bin"):
@@ -174,17 +177,17 @@ def test_a_folder_of_todays_transformers_is_read(
     else:
         save_file(model.state_dict(), tmp_path / weights, {"format": "pt"})
 
-    found = embed(encoders.resolve(str(tmp_path)).build(), picture)
+    embedding = embed(encoders.resolve(str(tmp_path)).build(), picture)
 
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
     pixels = processor(picture, return_tensors="pt")
     expected = model(**pixels).last_hidden_state[:, 0]
-    torch.testing.assert_close(found, expected, rtol=0, atol=SAME)
+    torch.testing.assert_close(embedding, expected, rtol=0, atol=SAME)
 
 
 def test_errors_of_absent_weights_name_those_in_the_folder(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     write_vae(tmp_path)
     weights = tmp_path / "diffusion_pytorch_model.safetensors"
     weights.rename(tmp_path / "diffusion_pytorch_model.fp16.safetensors")
@@ -194,7 +197,7 @@ def test_errors_of_absent_weights_name_those_in_the_folder(
 
 def test_errors_of_absent_weights_state_the_download_command(
     hub_cache: Callable[[str], Path],
-) -> None:
+):
     with pytest.raises(MissingData, match="laion/CLIP-ViT-H-14") as caught:
         encoders.resolve("clip-h14").build()
     files = (
@@ -210,11 +213,11 @@ def test_errors_of_absent_weights_state_the_download_command(
 
 
 def test_a_function_of_the_user_is_an_encoder(
-    picture: Image.Image,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    code_allowed: None,
-) -> None:
+    picture,
+    tmp_path,
+    monkeypatch,
+    code_allowed,
+):
     (tmp_path / "my_network.py").write_text(
         "import torch\n"
         "from torchvision.transforms.v2.functional import pil_to_tensor\n"
@@ -225,13 +228,13 @@ def test_a_function_of_the_user_is_an_encoder(
         "    return Mean(), pil_to_tensor\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    plain = encoders.resolve("python:my_network:make")
-    more = {"source": "python:my_network:make", "arguments": {"bias": 1}}
-    shifted = encoders.resolve({"kind": "python", **more})
+    unshifted = encoders.resolve("python:my_network:make")
+    settings = {"source": "python:my_network:make", "arguments": {"bias": 1}}
+    shifted = encoders.resolve({"kind": "python", **settings})
     torch.testing.assert_close(
-        embed(shifted.build(), picture), embed(plain.build(), picture) + 1
+        embed(shifted.build(), picture), embed(unshifted.build(), picture) + 1
     )
-    assert plain.name == "my_network-make" and shifted.name.startswith(
+    assert unshifted.name == "my_network-make" and shifted.name.startswith(
         "my_network-make-"
     )
     for source, error in (
@@ -242,7 +245,7 @@ def test_a_function_of_the_user_is_an_encoder(
             encoders.resolve(f"python:{source}").build()
 
 
-def test_a_store_is_named_after_its_encoder() -> None:
+def test_a_store_is_named_after_its_encoder():
     degraded = {
         "kind": "clip-rn50",
         "degrade": "low-resolution-10",
@@ -267,13 +270,13 @@ def test_a_store_is_named_after_its_encoder() -> None:
         (degraded, "clip-rn50-stage-3-mean-low-resolution-10-view-2"),
     ):
         assert encoders.resolve(reference).name == name
-    made = [
+    vae_settings = [
         {},
         {"posterior": "sample"},
         {"posterior": "sample", "seed": 1},
         {"resolution_px": 64},
     ]
-    names = [encoders.resolve({"kind": "vae", **knobs}).name for knobs in made]
+    names = [encoders.resolve({"kind": "vae", **knobs}).name for knobs in vae_settings]
     assert len(set(names)) == 4 and all(name.startswith("vae-") for name in names[1:])
     clip = encoders.resolve("clip-b32")
     assert clip.name == "clip-b32"
@@ -282,25 +285,19 @@ def test_a_store_is_named_after_its_encoder() -> None:
     assert tokens.published_name == tokens.name == "clip-b32-tokens"
 
 
-def test_a_list_of_encoders_has_each_output_once() -> None:
-    both = {"kind": "dinov2-b14", "output": ["class", "mean"]}
-    found = TypeAdapter(encoders.Encoders).validate_python(
-        ["vae", both, "dinov2-b14:mean", "vae"]
+def test_a_list_of_encoders_has_each_output_once():
+    two_outputs = {"kind": "dinov2-b14", "output": ["class", "mean"]}
+    configs = TypeAdapter(encoders.Encoders).validate_python(
+        ["vae", two_outputs, "dinov2-b14:mean", "vae"]
     )
-    assert [config.name for config in found] == [
+    assert [config.name for config in configs] == [
         "vae",
         "dinov2-b14-class",
         "dinov2-b14-mean",
     ]
     assert (
-        found[1].network_key
-        == found[2].network_key
+        configs[1].network_key
+        == configs[2].network_key
         != encoders.resolve("dinov2-giant:mean").network_key
     )
-    assert encoders.join_outputs(found[1:]) == encoders.resolve(both)
-
-
-CLIP = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_attention_heads": 2}
-CLIP |= {"num_hidden_layers": 1, "model_type": "clip_vision_model"}
-VAE = {"block_out_channels": [8], "norm_num_groups": 4, "sample_size": 32}
-TOWER = {"image_size": 32, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
+    assert encoders.join_outputs(configs[1:]) == encoders.resolve(two_outputs)

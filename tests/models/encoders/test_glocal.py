@@ -40,20 +40,21 @@ def install(file: Path, folder: Path) -> Path:
     ],
 )
 def test_a_real_transform_maps_its_bases_embedding(
-    name: str,
-    file: str,
-    width: int,
-    shared: Path,
-    tmp_path: Path,
-    picture: Any,
-    embed: Any,
-    measure_error: Any,
-) -> None:
+    name,
+    file,
+    width,
+    shared,
+    tmp_path,
+    picture,
+    embed,
+    measure_error,
+):
     path = shared / f"data/glocal/{file}_transform.npz"
     source = str(install(path, tmp_path / "norm"))
     base = encoders.resolve(base_of(width))
     aligned = encoders.resolve({"kind": name, "base": base, "source": source}).build()
-    t, x = np.load(path), embed(base.build(), picture).double().numpy()
+    t = np.load(path)
+    x = embed(base.build(), picture).double().numpy()
     assert (
         measure_error(
             embed(aligned, picture),
@@ -68,8 +69,8 @@ def test_a_real_transform_maps_its_bases_embedding(
 
 
 def test_a_damaged_transform_or_one_of_another_base_is_refused(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     np.savez(tmp_path / "transform.npz", weights=np.eye(8), mean=0, std=1)
     config = encoders.resolve(
         {"kind": "glocal", "base": base_of(6), "source": str(tmp_path)}

@@ -51,13 +51,13 @@ def pictures() -> Pictures:
         (Path(__file__).resolve().parents[4] / "shared/data/photos").glob("*.jpg")
     )[:3]
     noise = np.random.default_rng(0).integers(0, 255, (3, 40, 50, 3), dtype=np.uint8)
-    found = [Image.open(photo).convert("RGB") for photo in photos] or [
-        Image.fromarray(each) for each in noise
+    originals = [Image.open(photo).convert("RGB") for photo in photos] or [
+        Image.fromarray(pixels) for pixels in noise
     ]
     sizes = [(128, 128), (300, 500), (640, 260)]
     return [
-        each.resize(size, Image.Resampling.BICUBIC)
-        for each, size in zip(found, sizes, strict=True)
+        pixels.resize(size, Image.Resampling.BICUBIC)
+        for pixels, size in zip(originals, sizes, strict=True)
     ]
 
 
@@ -85,7 +85,7 @@ class Family:
     has_class: bool = True
 
 
-def shaken(network: Any) -> Any:
+def shaken(network):
     """Add noise to all weights, so that no norm, scale or bias has no effect."""
     torch.manual_seed(1)
     for weight in network.parameters():
@@ -93,9 +93,7 @@ def shaken(network: Any) -> Any:
     return network.eval()
 
 
-def write_transformers(
-    network: str, config: Any, processor: Any
-) -> Callable[[Path], None]:
+def write_transformers(network: str, config, processor) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         shaken(getattr(transformers, network)(config)).save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -103,20 +101,24 @@ def write_transformers(
     return write
 
 
-def tokens(last: Tensor, blocks: Any, extra: int) -> dict[str, Tensor]:
-    """The outputs by name, from normalised last tokens [B, S, D] and those of each
-    block.
+def tokens(last_tokens: Tensor, blocks, extra: int) -> dict[str, Tensor]:
+    """Return outputs by name, from last tokens and tokens of each block.
+
+    Args:
+        last_tokens: Tokens [B, S, D] after the last norm.
+        blocks: Tokens [B, S, D] of each block.
+        extra: Number of tokens before the patches.
     """
     return {
-        "class": last[:, 0],
-        "mean": last[:, extra:].mean(1),
-        "patches": last[:, extra:],
-        "tokens": last,
+        "class": last_tokens[:, 0],
+        "mean": last_tokens[:, extra:].mean(1),
+        "patches": last_tokens[:, extra:],
+        "tokens": last_tokens,
         "block-0": blocks[0],
         "block-1.class": blocks[1][:, 0],
         "block-2.mean": blocks[2][:, extra:].mean(1),
         "block-1.patches": blocks[1][:, extra:],
-        "tokens-mean": last.mean(1),
+        "tokens-mean": last_tokens.mean(1),
         "block-1.tokens-mean": blocks[1].mean(1),
         "block-0.667.mean": blocks[int(0.667 * len(blocks)) - 1][:, extra:].mean(1),
     }
@@ -129,21 +131,21 @@ def transformers_directly(
         tower = getattr(transformers, network).from_pretrained(folder).eval()
         processor = transformers.AutoImageProcessor.from_pretrained(folder)
         batch = processor(images=pictures, return_tensors="pt")
-        found = tower(**batch, output_hidden_states=True)
-        last = found.last_hidden_state
+        output = tower(**batch, output_hidden_states=True)
+        last_tokens = output.last_hidden_state
         if network.startswith("CLIP"):  # the library normalises the class token alone
-            last = tower.vision_model.post_layernorm(last)
+            last_tokens = tower.vision_model.post_layernorm(last_tokens)
         embedding = (
-            found.image_embeds if network.startswith("CLIP") else found.pooler_output
+            output.image_embeds if network.startswith("CLIP") else output.pooler_output
         )
-        blocks = found.hidden_states[1:]
-        return {"embedding": embedding, **tokens(last, blocks, extra)}
+        blocks = output.hidden_states[1:]
+        return {"embedding": embedding, **tokens(last_tokens, blocks, extra)}
 
     return directly
 
 
-def vit(side: int, patch: int, **more: Any) -> dict[str, Any]:
-    return {**TOWER, "image_size": side, "patch_size": patch, **more}
+def vit(side_px: int, patch: int, **options: Any) -> dict[str, Any]:
+    return {**TOWER, "image_size": side_px, "patch_size": patch, **options}
 
 
 CLIP = transformers.CLIPConfig(
@@ -166,8 +168,8 @@ DINOV3 = transformers.DINOv3ViTConfig(
 )
 
 
-def square(side: int) -> dict[str, int]:
-    return {"height": side, "width": side}
+def square(side_px: int) -> dict[str, int]:
+    return {"height": side_px, "width": side_px}
 
 
 CLIP_VIEW = transformers.CLIPImageProcessor(
@@ -181,9 +183,9 @@ SIGLIP2_VIEW = transformers.SiglipImageProcessor(size=square(48), resample=2)
 DINOV3_VIEW = transformers.DINOv3ViTImageProcessor()
 
 
-def write_open_clip(vision: dict[str, Any], **more: Any) -> Callable[[Path], None]:
+def write_open_clip(vision: dict[str, Any], **options: Any) -> Callable[[Path], None]:
     text = {"context_length": 8, "vocab_size": 60, "width": 16, "heads": 2, "layers": 1}
-    model = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text, **more}
+    model = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text, **options}
     view = {
         "mean": [0.5, 0.4, 0.3],
         "std": [0.2, 0.3, 0.2],
@@ -192,10 +194,10 @@ def write_open_clip(vision: dict[str, Any], **more: Any) -> Callable[[Path], Non
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        made = shaken(open_clip.CLIP(**model))
-        save_file(made.state_dict(), folder / "open_clip_model.safetensors")
-        written = {"model_cfg": model, "preprocess_cfg": view}
-        (folder / "open_clip_config.json").write_text(json.dumps(written))
+        network = shaken(open_clip.CLIP(**model))
+        save_file(network.state_dict(), folder / "open_clip_model.safetensors")
+        config = {"model_cfg": model, "preprocess_cfg": view}
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
 
     return write
 
@@ -203,14 +205,14 @@ def write_open_clip(vision: dict[str, Any], **more: Any) -> Callable[[Path], Non
 def open_clip_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     model, view = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     batch = torch.stack([view(picture) for picture in pictures])
-    found = {"embedding": model.eval().encode_image(batch)}
+    outputs = {"embedding": model.eval().encode_image(batch)}
     if not hasattr(model.visual, "transformer"):
         stages = model.visual.forward_intermediates(batch)["image_intermediates"]
-        return {**found, "stage-3": stages[3], "stage-3.mean": stages[3].mean((2, 3))}
+        return {**outputs, "stage-3": stages[3], "stage-3.mean": stages[3].mean((2, 3))}
     _, blocks = model.visual.transformer.forward_intermediates(
         model.visual._embeds(batch)
     )
-    return {**found, **tokens(model.visual.ln_post(blocks[-1]), blocks, extra=1)}
+    return {**outputs, **tokens(model.visual.ln_post(blocks[-1]), blocks, extra=1)}
 
 
 def write_timm(name: str) -> Callable[[Path], None]:
@@ -238,24 +240,24 @@ def timm_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     return timm_outputs(model, torch.stack([view(picture) for picture in pictures]))
 
 
-def timm_outputs(model: Any, batch: Tensor) -> dict[str, Tensor]:
+def timm_outputs(model, batch: Tensor) -> dict[str, Tensor]:
     features = model.forward_features(batch)
-    found = {"embedding": model.forward_head(features, pre_logits=True)}
+    outputs = {"embedding": model.forward_head(features, pre_logits=True)}
     if features.ndim == 4:  # a convolutional network
         stage = model.layer3(
             model.layer2(
                 model.layer1(model.maxpool(model.act1(model.bn1(model.conv1(batch)))))
             )
         )
-        return {**found, "stage-3": stage, "stage-4.mean": features.mean((2, 3))}
+        return {**outputs, "stage-3": stage, "stage-4.mean": features.mean((2, 3))}
     pairs = model.forward_intermediates(
         batch, return_prefix_tokens=True, output_fmt="NLC", intermediates_only=True
     )
     blocks = [torch.cat([prefix, patches], 1) for patches, prefix in pairs]
-    return {**found, **tokens(features, blocks, model.num_prefix_tokens)}
+    return {**outputs, **tokens(features, blocks, model.num_prefix_tokens)}
 
 
-def write_synclr(folder: Path) -> None:
+def write_synclr(folder: Path):
     folder.mkdir()
     tower = {f"module.visual.{k}": v for k, v in synclr_network().state_dict().items()}
     state = {
@@ -266,7 +268,7 @@ def write_synclr(folder: Path) -> None:
     torch.save({"model": state, "epoch": 500}, folder / "synclr_vit_b_16.pth")
 
 
-def synclr_network() -> Any:
+def synclr_network():
     torch.manual_seed(2)
     return shaken(timm.create_model("test_vit", num_classes=0))
 
@@ -274,11 +276,10 @@ def synclr_network() -> Any:
 def synclr_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     steps = [transforms.Resize(160), transforms.CenterCrop(160), transforms.ToTensor()]
     clip = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-    view = transforms.Compose([*steps, transforms.Normalize(*clip)])
-    model, batch = (
-        synclr_network(),
-        torch.stack([view(picture) for picture in pictures]),
-    )
+    mean, std = clip
+    view = transforms.Compose(steps + [transforms.Normalize(mean, std)])
+    model = synclr_network()
+    batch = torch.stack([view(picture) for picture in pictures])
     return {
         **timm_outputs(model, batch),
         "embedding": model.forward_features(batch)[:, 0],
@@ -319,7 +320,7 @@ def vae_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     return {"embedding": (latents * 0.13025).flatten(1), "latent": latents * 0.13025}
 
 
-def hf(network: str, config: Any, view: Any, tower: str, extra: int) -> dict[str, Any]:
+def hf(network: str, config, view, tower: str, extra: int) -> dict[str, Any]:
     return {
         "write": write_transformers(network, config, view),
         "directly": transformers_directly(tower, extra),
@@ -369,8 +370,8 @@ FAMILIES = {
 
 
 def compare(name: str, folder: Path, pictures: Pictures) -> dict[str, float]:
-    """Embed with the family's part, all outputs in one forward, and measure how unlike
-    the library it is.
+    """Embed with the family's part, all outputs in a single forward, and measure the
+    differences from the library.
     """
     family = FAMILIES[name]
     family.write(folder)
@@ -379,30 +380,33 @@ def compare(name: str, folder: Path, pictures: Pictures) -> dict[str, float]:
         theirs = {
             name: values for name, values in theirs.items() if "class" not in name
         }
-    asked = {"output": list(theirs)} if len(theirs) > 1 else {}
-    part = encoders.resolve(
-        {"kind": family.kind, "source": str(folder), **dict(family.knobs), **asked}
+    outputs_setting = {"output": list(theirs)} if len(theirs) > 1 else {}
+    encoder = encoders.resolve(
+        {
+            "kind": family.kind,
+            "source": str(folder),
+            **dict(family.knobs),
+            **outputs_setting,
+        }
     ).build()
-    batch = torch.stack([part.preprocess(picture) for picture in pictures])
-    ours = part.module(batch)
-    ours = dict(zip(theirs, ours if asked else [ours], strict=True))
+    batch = torch.stack([encoder.preprocess(picture) for picture in pictures])
+    ours = encoder.module(batch)
+    ours = dict(zip(theirs, ours if outputs_setting else [ours], strict=True))
     return {output: unlike(ours[output], values) for output, values in theirs.items()}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_gives_what_its_library_gives(
-    name: str, tmp_path: Path, pictures: Pictures
-) -> None:
-    found = compare(name, tmp_path / "model", pictures)
-    assert max(found.values()) <= SAME, found
-    assert len(found) in (1, 2, 3, 10, 12)
+def test_a_family_gives_what_its_library_gives(name, tmp_path, pictures: Pictures):
+    differences = compare(name, tmp_path / "model", pictures)
+    assert max(differences.values()) <= SAME, differences
+    assert len(differences) in (1, 2, 3, 10, 12)
 
 
 def test_a_vae_samples_as_diffusers_does_with_the_same_noise(
-    tmp_path: Path, pictures: Pictures
-) -> None:
+    tmp_path, pictures: Pictures
+):
     write_vae(None)(tmp_path)
-    part = encoders.resolve(
+    encoder = encoders.resolve(
         {"kind": "vae", "source": str(tmp_path), "posterior": "sample", "seed": 5}
     ).build()
     posterior = (
@@ -410,16 +414,18 @@ def test_a_vae_samples_as_diffusers_does_with_the_same_noise(
         .encode(cropped(pictures))
         .latent_dist
     )
-    batch = torch.stack([part.preprocess(picture) for picture in pictures])
+    batch = torch.stack([encoder.preprocess(picture) for picture in pictures])
     for row, view in enumerate(batch):
         noise = torch.Generator().manual_seed(zlib.crc32(view.numpy().tobytes()) ^ 5)
         expected = posterior.mean[row] + posterior.std[row] * torch.randn(
             4, 32, 32, generator=noise
         )
-        assert unlike(part.module(batch)[row], (expected * 0.13025).flatten()) <= SAME
+        assert (
+            unlike(encoder.module(batch)[row], (expected * 0.13025).flatten()) <= SAME
+        )
 
 
-def test_unknown_outputs_are_refused() -> None:
+def test_unknown_outputs_are_refused():
     for knobs, pattern in (
         ({"kind": "dinov2-b14", "output": "clas"}, "output"),
         ({**TIMM, "output": "block-6"}, "'block-6'"),

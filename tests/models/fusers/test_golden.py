@@ -13,7 +13,7 @@ CLOSE = 1e-6
 Tensors = dict[str, Tensor]
 
 
-def read(golden: Path, name: str, **renamed: str) -> tuple[Tensors, Tensors]:
+def read_golden(golden: Path, name: str, **renamed: str) -> tuple[Tensors, Tensors]:
     """Read the tensors of a file, and its weights under our names."""
     tensors = load_file(golden / "methods" / f"{name}.safetensors")
     weights = {
@@ -29,16 +29,14 @@ def read(golden: Path, name: str, **renamed: str) -> tuple[Tensors, Tensors]:
     return tensors, weights
 
 
-def build(
-    kind: str, dims: dict[str, int], dim: int, *subjects: int, **knobs: Any
-) -> Any:
+def build(kind: str, dims: dict[str, int], dim: int, *subjects: int, **knobs: Any):
     return parts.resolve("fusers", {"kind": kind, **knobs}).build(dims, dim, *subjects)
 
 
-def test_the_router_equals_samga_for_everyone_and_for_subjects(
-    golden: Path, monkeypatch: Any
-) -> None:
-    tensors, weights = read(golden, "samga_target", layer__="layers__", router__="")
+def test_the_router_equals_samga_for_everyone_and_for_subjects(golden, monkeypatch):
+    tensors, weights = read_golden(
+        golden, "samga_target", layer__="layers__", router__=""
+    )
     features, subject, keep = (
         tensors[name] for name in ("features", "subject", "keep")
     )
@@ -53,12 +51,13 @@ def test_the_router_equals_samga_for_everyone_and_for_subjects(
 
     fuser.load_state_dict(fuser.state_dict() | weights)
     embeddings = {f"{n}": features[:, n] for n in range(layers)}
-    for drawn, expected in (
+    for dropout_mask, expected in (
         (torch.ones_like(subject), "subject"),
         (keep[:, 0], "dropped"),
     ):
         monkeypatch.setattr(
-            "torch.nn.functional.dropout", lambda *_, drawn=drawn: drawn
+            "torch.nn.functional.dropout",
+            lambda *_, dropout_mask=dropout_mask: dropout_mask,
         )
         assert (
             fuser.weights(subject) - tensors[f"expected.weights_{expected}"]
@@ -70,24 +69,27 @@ def test_the_router_equals_samga_for_everyone_and_for_subjects(
         assert (picture - tensors["expected.token_global"]).abs().max() < CLOSE
 
 
-def test_weights_for_everyone_are_samgas_without_a_subject(golden: Path) -> None:
-    tensors, weights = read(golden, "samga_target", layer__="layers__", router__="")
+def test_weights_for_everyone_are_samgas_without_a_subject(golden):
+    tensors, weights = read_golden(
+        golden, "samga_target", layer__="layers__", router__=""
+    )
     layers, width = tensors["features"].shape[1:]
     dims = {f"{layer}": width for layer in range(layers)}
-    subjects, hidden = len(weights["subject_bias"]), len(weights["pre.bias"])
+    subjects = len(weights["subject_bias"])
+    hidden = len(weights["pre.bias"])
     fuser = build("router", dims, len(weights["share.weight"]), subjects, hidden=hidden)
     fuser.load_state_dict(fuser.state_dict() | weights)
 
-    found = fuser.weights(None)
+    weights_for_everyone = fuser.weights(None)
 
     # the reference stores them for each trial of a batch
     for expected in tensors["expected.weights_global"]:
-        assert found.shape == expected.shape
-        assert (found - expected).abs().max() < CLOSE
+        assert weights_for_everyone.shape == expected.shape
+        assert (weights_for_everyone - expected).abs().max() < CLOSE
 
 
-def test_branches_give_bridges_token(golden: Path) -> None:
-    tensors, weights = read(
+def test_branches_give_bridges_token(golden):
+    tensors, weights = read_golden(
         golden, "bridge_fusion", branch__="branches__", block__w="block__ff__w"
     )
     embeddings = {
@@ -106,10 +108,11 @@ def test_branches_give_bridges_token(golden: Path) -> None:
     assert (fuser(embeddings) - tensors["expected.token"]).abs().max() < CLOSE
 
 
-def test_levels_give_the_token_of_visual_blur_perception(golden: Path) -> None:
-    tensors, weights = read(golden, "blur_encoder", img_adapter="adapter")
+def test_levels_give_the_token_of_visual_blur_perception(golden):
+    tensors, weights = read_golden(golden, "blur_encoder", img_adapter="adapter")
     embeddings = tensors["embeddings"]
-    levels, learned = embeddings.shape[1], weights["default_feature"].shape[1]
+    levels = embeddings.shape[1]
+    learned = weights["default_feature"].shape[1]
     hidden, dim = (len(weights[f"adapter.{n}.bias"]) for n in (0, 3))
     fuser = build(
         "levels",
@@ -128,15 +131,3 @@ def test_levels_give_the_token_of_visual_blur_perception(golden: Path) -> None:
 
     token = fuser.eval()({f"{n}": embeddings[:, n] for n in range(levels)})
     assert (token - tensors["expected.image_token"]).abs().max() < CLOSE
-
-
-def test_linear_maps_embeddings_and_outputs_of_the_backbone() -> None:
-    embeddings = {"a": torch.randn(5, 3), "b": torch.randn(5, 3)}
-    for join, width in (("mean", 3), ("concatenate", 6)):
-        fuser = build("linear", {"a": 3, "b": 3}, 4, join=join, signal_dim=7)
-        assert fuser.image.in_features == width and fuser(embeddings).shape == (5, 4)
-        assert fuser.of_signal(torch.randn(2, 7)).shape == (2, 4)
-    assert torch.equal(
-        build("mean", {"a": 3, "b": 3}, 3)(embeddings),
-        (embeddings["a"] + embeddings["b"]) / 2,
-    )

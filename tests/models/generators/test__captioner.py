@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path) -> Path:
     """Repositories of GIT and of a converter from tokens [3, 7]."""
     return git_captioner_repository.write(tmp_path / "served", 3, 7)
 
@@ -40,7 +40,7 @@ def pictures(count: int) -> torch.Tensor:
     )
 
 
-def test_features_of_the_tower_are_captioned_as_the_picture_is(root: Path) -> None:
+def test_features_of_the_tower_are_captioned_as_the_picture_is(root):
     """With a converter that changes nothing, both captions are the same."""
     git = tf.GitForCausalLM.from_pretrained(root / NAME).eval()
     state = {"linear1.weight": torch.eye(TOKENS), "linear2.weight": torch.eye(WIDTH)}
@@ -57,13 +57,13 @@ def test_features_of_the_tower_are_captioned_as_the_picture_is(root: Path) -> No
 
     assert captions == tokenizer.batch_decode(ids, skip_special_tokens=True)
     assert len(set(captions)) > 2 and all(
-        set(each.split()) <= {"a", "b", "ab"} for each in captions
+        set(caption.split()) <= {"a", "b", "ab"} for caption in captions
     )
 
 
 def test_tokens_are_mapped_over_tokens_and_then_over_features(
-    root: Path,
-) -> None:
+    root,
+):
     """Source: MindEye2's CLIPConverter."""
     tokens = torch.randn(6, 3, 7, generator=torch.Generator().manual_seed(1))
     state = torch.load(root / CONVERTER)["model_state_dict"]
@@ -84,9 +84,7 @@ def test_tokens_are_mapped_over_tokens_and_then_over_features(
     assert len(captioner.preprocessor(captions[0])["input_ids"]) <= 21  # 20, and an end
 
 
-def test_other_tokens_and_models_are_refused_in_one_line(
-    root: Path, tmp_path: Path
-) -> None:
+def test_other_tokens_and_models_are_refused_in_one_line(root, tmp_path):
     caption = make_head_caption(root)
     captioner = _captioner.load_captioner(caption, CPU, torch.float32)
     with pytest.raises(

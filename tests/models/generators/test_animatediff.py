@@ -30,19 +30,18 @@ from brainhive_cli.models.generators.animatediff import (
 )
 from brainhive_cli.models.heads import Conditioning
 
-PX, FRAMES = 32, 4
+PX = 32
+FRAMES = 4
 CONFIG = TINY.model_copy(update={"frames": FRAMES, "kept": (1, 3)})
-TOLERANCE = 1e-4
-"""Tolerance of frames in 0..1, because a batch rounds differently from a row."""
 
 
 @pytest.fixture(scope="module")
-def generator() -> Any:
+def generator():
     return CONFIG.build()
 
 
 @pytest.fixture(scope="module")
-def generator_without_keyframe() -> Any:
+def generator_without_keyframe():
     return CONFIG.model_copy(update={"sparse_control": None}).build()
 
 
@@ -50,17 +49,15 @@ def generator_without_keyframe() -> Any:
 def conditioning() -> Conditioning:
     """Conditions of two rows, without masks."""
     rng = torch.Generator().manual_seed(1)
-    start, images = (
-        torch.rand(2, 2, 3, PX, PX, generator=rng),
-        torch.rand(2, 3, PX, PX, generator=rng),
-    )
+    start = torch.rand(2, 2, 3, PX, PX, generator=rng)
+    images = torch.rand(2, 3, PX, PX, generator=rng)
     return Conditioning(
         texts=torch.randn(2, 5, 16, generator=rng), images=images, start=start
     )
 
 
 def generate_clips(
-    generator: Any,
+    generator,
     conditioning: Conditioning,
     seeds: tuple[int, ...] = (1, 2),
     **sampling: Any,
@@ -85,8 +82,8 @@ def open_sparse_control(
 ) -> tuple[Any, Callable[[], list[Tensor]], dict[str, Tensor]]:
     """Return the golden network, a function that runs it, and the golden tensors."""
     file = golden / "neurons" / "sparse_control.safetensors"
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
+    with safe_open(file, "pt") as file_with_metadata:
+        metadata = file_with_metadata.metadata()
     network: Any = SparseControlNetModel(**json.loads(metadata["config"]))
     seed, frames, time = (
         int(metadata[name]) for name in ("seed", "frames", "timestep")
@@ -108,14 +105,16 @@ def open_sparse_control(
         "controlnet_cond": golden_tensors["input.condition"],
         "conditioning_mask": golden_tensors["input.mask"],
     }
-    still = torch.zeros(
+    frames_without_noise = torch.zeros(
         len(golden_tensors["input.text"]), *golden_tensors["input.condition"].shape[1:]
     )
 
     def residuals() -> list[Tensor]:
         with torch.no_grad():
-            down, mid = network(still, time, **inputs, return_dict=False)
-        return [*down, mid]
+            down_residuals, mid = network(
+                frames_without_noise, time, **inputs, return_dict=False
+            )
+        return list(down_residuals) + [mid]
 
     return network, residuals, golden_tensors
 
@@ -125,10 +124,10 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return ((actual - expected).norm() / expected.norm()).item()
 
 
-def test_sparse_control_equals_the_original_in_each_frame(golden: Path):
+def test_sparse_control_equals_the_original_in_each_frame(golden):
     network, residuals, golden_tensors = open_sparse_control(golden)
     depths = sum(name.startswith("expected.down_") for name in golden_tensors)
-    names = [*(f"expected.down_{depth}" for depth in range(depths)), "expected.mid"]
+    names = [f"expected.down_{depth}" for depth in range(depths)] + ["expected.mid"]
 
     diffusers_residuals = residuals()
     normalised = normalise_frame_by_frame(network) and residuals()
@@ -147,7 +146,7 @@ def test_sparse_control_equals_the_original_in_each_frame(golden: Path):
         assert relative_error(residual, golden_tensors[name]) < 2e-5, name
 
 
-def test_diffusers_sparse_control_has_the_known_fault(golden: Path):
+def test_diffusers_sparse_control_has_the_known_fault(golden):
     """Golden value: the last residual, normalised over all frames."""
     _, residuals, golden_tensors = open_sparse_control(golden)
     (fault,) = (
@@ -157,14 +156,15 @@ def test_diffusers_sparse_control_has_the_known_fault(golden: Path):
     assert relative_error(residuals()[-1], fault) < 2e-5
 
 
-def test_frames_noise_and_schedule_are_those_of_neurons(golden: Path):
+def test_frames_noise_and_schedule_are_those_of_neurons(golden):
     golden_tensors = load_file(golden / "neurons" / "video.safetensors")
     (motion,) = (
-        each
-        for name, each in golden_tensors.items()
+        value
+        for name, value in golden_tensors.items()
         if name.startswith("expected.motion_")
     )
-    frames, steps = motion.shape[1], len(golden_tensors["expected.timesteps"])
+    frames = motion.shape[1]
+    steps = len(golden_tensors["expected.timesteps"])
     assert torch.allclose(
         interpolate_frames(golden_tensors["input.blurry"], frames, 2), motion, atol=1e-6
     )
@@ -184,11 +184,11 @@ def test_frames_noise_and_schedule_are_those_of_neurons(golden: Path):
         golden_tensors["input.noise"],
         scheduler.timesteps[:1],
     )
-    first = int(scheduler.timesteps[0])
-    kept = golden_tensors[f"expected.alphas_cumprod_{first}"]
-    torch.testing.assert_close(scheduler.alphas_cumprod[first], kept)
+    first_time = int(scheduler.timesteps[0])
+    signal_share = golden_tensors[f"expected.alphas_cumprod_{first_time}"]
+    torch.testing.assert_close(scheduler.alphas_cumprod[first_time], signal_share)
     assert torch.allclose(
-        latents, golden_tensors[f"expected.noised_latents_{first}"], atol=1e-6
+        latents, golden_tensors[f"expected.noised_latents_{first_time}"], atol=1e-6
     )
     for time, noise in zip(
         scheduler.timesteps, golden_tensors["input.eps_steps"], strict=True
@@ -202,9 +202,9 @@ def test_frames_noise_and_schedule_are_those_of_neurons(golden: Path):
     )
 
 
-def test_the_schedule_of_betas_is_that_of_neurons(golden: Path):
-    with safe_open(golden / "neurons" / "video.safetensors", "pt") as opened:
-        config = json.loads(opened.metadata()["config"])
+def test_the_schedule_of_betas_is_that_of_neurons(golden):
+    with safe_open(golden / "neurons" / "video.safetensors", "pt") as golden_file:
+        config = json.loads(golden_file.metadata()["config"])
     expected = {k: v for k, v in config["scheduler"].items() if k != "steps"}
 
     schedule = DDIMScheduler.from_config(SCHEDULER_CONFIG).config
@@ -212,7 +212,7 @@ def test_the_schedule_of_betas_is_that_of_neurons(golden: Path):
     assert {name: schedule[name] for name in expected} == expected
 
 
-def test_captions_get_the_suffix_and_negative_prompt_of_neurons(golden: Path):
+def test_captions_get_the_suffix_and_negative_prompt_of_neurons(golden):
     prompts = json.loads((golden / "neurons" / "words.json").read_text())
 
     assert TINY.prompt_suffix == prompts["prompt_suffix"]
@@ -237,7 +237,7 @@ def test_a_clip_is_what_diffusers_own_pipelines_draw(conditioning):
         "scheduler": DDIMScheduler.from_config(SCHEDULER_CONFIG),
     }
     components |= dict.fromkeys(("text_encoder", "tokenizer", "motion_adapter"))
-    keyframe_pipeline: Any = AnimateDiffSparseControlNetPipeline(
+    keyframe_pipeline = AnimateDiffSparseControlNetPipeline(
         **components, controlnet=generator.sparse_control
     )
     clips = generator.sample(
@@ -256,7 +256,7 @@ def test_a_clip_is_what_diffusers_own_pipelines_draw(conditioning):
             clips[row].transpose(0, 1), expected[0], rtol=1e-3, atol=1e-3
         )
 
-    start_pipeline: Any = AnimateDiffVideoToVideoPipeline(**components)
+    start_pipeline = AnimateDiffVideoToVideoPipeline(**components)
     expected = start_pipeline(
         prompt_embeds=conditioning.texts[:1],
         latents=generator.encode(
@@ -275,7 +275,7 @@ def test_a_clip_is_what_diffusers_own_pipelines_draw(conditioning):
     assert torch.allclose(clips[0].transpose(0, 1), expected[0], rtol=1e-3, atol=1e-3)
 
 
-def add_first_noise(generator: Any, conditioning: Conditioning) -> Tensor:
+def add_first_noise(generator, conditioning: Conditioning) -> Tensor:
     """Add the first noise to the encoded blurry frames [B, C, F, h, w]."""
     scheduler = DDIMScheduler.from_config(SCHEDULER_CONFIG)
     scheduler.set_timesteps(3)
@@ -287,44 +287,6 @@ def add_first_noise(generator: Any, conditioning: Conditioning) -> Tensor:
         for seed in (1, 2)
     ]
     return scheduler.add_noise(latents, torch.stack(noise), scheduler.timesteps[:1])
-
-
-@pytest.mark.nightly
-def test_a_clip_depends_on_its_row_and_seed_or_only_on_its_row(generator, conditioning):
-    both, single_clip = (
-        generate_clips(generator, conditioning),
-        generate_clips(generator, conditioning[1:], (2,)),
-    )
-    assert both.shape == (2, 2, 3, PX, PX) and torch.allclose(
-        both[1], single_clip[0], atol=TOLERANCE
-    )
-    assert not torch.allclose(
-        single_clip,
-        generate_clips(generator, conditioning[1:], (3,)),
-        atol=10 * TOLERANCE,
-    )
-    published = CONFIG.model_copy(update={"mode": "published"}).build()
-    assert torch.equal(
-        generate_clips(published, conditioning, (1, 2)),
-        generate_clips(published, conditioning, (3, 4)),
-    )
-
-
-def test_each_condition_changes_the_clip(generator, conditioning):
-    masks = torch.zeros(2, 2, 1, 16, 16)
-    masks[..., :8] = 1
-    conditioning = replace(conditioning, masks=masks)
-    clips = generate_clips(generator, conditioning, strength=0.7)
-    swapped_conditioning = conditioning[[1, 0]]
-    for name in ("texts", "images", "start"):
-        changed = generate_clips(
-            generator,
-            replace(conditioning, **{name: getattr(swapped_conditioning, name)}),
-            strength=0.7,
-        )
-        assert not torch.allclose(clips, changed, atol=TOLERANCE), name
-    changed = generate_clips(generator, replace(conditioning, masks=None), strength=0.7)
-    assert not torch.allclose(clips, changed, atol=TOLERANCE)
 
 
 def test_wrong_conditions_and_frames_are_refused(

@@ -14,15 +14,16 @@ from tests.repositories import animatediff_repositories, blip2_repository
 from tests.tools.hub_server import serving
 
 SAME_PICTURE = 1e-4
-PX, SAMPLING = 32, Sampling(steps=4)
+PX = 32
+SAMPLING = Sampling(steps=4)
 
 
 def test_the_second_stage_starts_from_the_first_with_new_noise():
     generator = sdxl.TINY.build()
-    first = generator.generate(Conditioning(), [3, 4], PX, SAMPLING)
+    first_pictures = generator.generate(Conditioning(), [3, 4], PX, SAMPLING)
     noise = [derive_seed(seed, 1) for seed in (3, 4)]
     expected = generator.generate(
-        Conditioning(start=first), noise, PX, Sampling(steps=2, strength=0.5)
+        Conditioning(start=first_pictures), noise, PX, Sampling(steps=2, strength=0.5)
     )
 
     media = TINY.build().generate(Conditioning(), [3, 4], PX, SAMPLING)
@@ -30,7 +31,7 @@ def test_the_second_stage_starts_from_the_first_with_new_noise():
 
     assert torch.allclose(media, expected, atol=SAME_PICTURE)
     assert torch.allclose(media[1], single_picture[0], atol=SAME_PICTURE)
-    assert not torch.allclose(media, first, atol=10 * SAME_PICTURE)
+    assert not torch.allclose(media, first_pictures, atol=10 * SAME_PICTURE)
 
 
 @pytest.mark.nightly
@@ -97,8 +98,8 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
         media, expected, atol=SAME_PICTURE
     )
     other_conditions = replace(conditions, texts=["a", "b"])
-    other = video.generate(
+    media_of_other_texts = video.generate(
         other_conditions, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1)
     )
-    assert not torch.allclose(other, media, atol=SAME_PICTURE)
+    assert not torch.allclose(media_of_other_texts, media, atol=SAME_PICTURE)
     assert not [name for name in hub.fetched if name.endswith(".bin")]

@@ -22,10 +22,11 @@ from brainhive_cli.models.generators import (
     versatile_diffusion,
 )
 from brainhive_cli.models.heads import Conditioning, Decoded
-from tests.tools.network_digests import digest
+from tests.worlds.number_rows import weighted_means
 
 pytestmark = pytest.mark.usefixtures("doubles")
-PX, SEEDS = 32, [4, 1]
+PX = 32
+SEEDS = [4, 1]
 
 
 def draw_normal(*shape: int, seed: int = 7) -> Tensor:
@@ -33,61 +34,73 @@ def draw_normal(*shape: int, seed: int = 7) -> Tensor:
     return torch.randn(shape, generator=rng, dtype=torch.float64)
 
 
-def test_noise(recorded) -> None:
+def test_noise(recorded):
     cpu = torch.device("cpu")
-    alone = [torch.Generator().manual_seed(seed) for seed in (3, 5, 3)]
-    one = torch.Generator().manual_seed(3)
-    recorded(
-        6,
-        rows=digest(_denoising.draw_noise(alone, (3, 2, 4, 4), 1000, cpu)),
-        again=digest(_denoising.draw_noise(alone, (3, 2, 4, 4), 50, cpu)),
-        together=digest(_denoising.draw_noise(one, (3, 2, 4, 4), 1000, cpu)),
-    )
+    rngs_of_rows = [torch.Generator().manual_seed(seed) for seed in (3, 5, 3)]
+    rng_of_batch = torch.Generator().manual_seed(3)
+    shape = (3, 2, 4, 4)
+
+    noise_of_rows = _denoising.draw_noise(rngs_of_rows, shape, 1000, cpu)
+    second = _denoising.draw_noise(rngs_of_rows, shape, 50, cpu)
+    noise_of_batch = _denoising.draw_noise(rng_of_batch, shape, 1000, cpu)
+
+    recorded(6, noise_and_times=weighted_means([noise_of_rows, second, noise_of_batch]))
 
 
-@pytest.mark.parametrize("name", [None, *SCHEDULERS])
-def test_steps(recorded, name: Any) -> None:
+STEPS = {
+    "noise": ("noise", {"steps": 4, "guidance": 3.0}),
+    "start": ("start", {"steps": 5, "strength": 0.7, "guidance": 1.5}),
+    "whole": ("start", {"steps": 3, "strength": 1.0, "guidance": 1.0}),
+    "none": ("start", {"steps": 3, "strength": 0.0}),
+}
+"""Latents that sampling starts from, and options of the sampling."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_steps(recorded, dtype):
+    torch.set_default_dtype(dtype)
     # UniPC solves in single precision
-    digits = 3 if name == "unipc" else 4
-    torch.set_default_dtype(torch.float32 if digits == 3 else torch.float64)
+    if dtype == torch.float32:
+        names = ["unipc"]
+        digits = 3
+    else:
+        names = [None] + [name for name in SCHEDULERS if name != "unipc"]
+        digits = 4
     config = animatediff.ARCHITECTURE["scheduler"]
     config = {**config, "_class_name": "EulerDiscreteScheduler"}
-    scheduler = _components.make_scheduler(config, "here")
-    noise = draw_normal(2, 3, 4, 4).to(torch.get_default_dtype())
-    numbers: dict[str, Any] = {}
-    for case, start, options in (
-        ("noise", False, {"steps": 4, "guidance": 3.0}),
-        ("start", True, {"steps": 5, "strength": 0.7, "guidance": 1.5}),
-        ("whole", True, {"steps": 3, "strength": 1.0, "guidance": 1.0}),
-        ("none", True, {"steps": 3, "strength": 0.0}),
-    ):
-        calls: list[Any] = []
+    rows = {}
+    for name in names:
+        torch.manual_seed(0)
+        scheduler = _components.make_scheduler(config, "here")
+        noise = draw_normal(2, 3, 4, 4).to(dtype)
+        start = draw_normal(2, 3, 4, 4, seed=8).to(dtype)
+        for case, (start_name, options) in STEPS.items():
+            steps = []
 
-        def predict(rows: Tensor, time: Tensor, calls: list[Any] = calls) -> Tensor:
-            calls.append([float(time), *digest(rows)])
-            return (rows * torch.linspace(0.2, 0.9, len(rows)).view(-1, 1, 1, 1)).sin()
+            def predict(latents, time, steps=steps):
+                steps += [float(time)] + weighted_means(latents)
+                scales = torch.linspace(0.2, 0.9, len(latents)).view(-1, 1, 1, 1)
+                return (latents * scales).sin()
 
-        rng = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-        times = [900, 500, 20, 3] if name is None and case == "noise" else []
-        media = _denoising.denoise(
-            scheduler,
-            Sampling(scheduler=name, **options),
-            noise,
-            draw_normal(2, 3, 4, 4, seed=8).to(noise) if start else None,
-            predict,
-            rng,
-            calls.append,
-            times,
-        )
-        numbers[case] = {"steps": calls, "made": digest(media)}
-    recorded(digits, **numbers)
+            media = _denoising.denoise(
+                scheduler,
+                Sampling(scheduler=name, **options),
+                noise,
+                start if start_name == "start" else None,
+                predict,
+                [torch.Generator().manual_seed(seed) for seed in SEEDS],
+                steps.append,
+                [900, 500, 20, 3] if name is None and case == "noise" else [],
+            )
+            rows[f"{name} {case}"] = weighted_means(media) + steps
+    recorded(digits, **rows)
 
 
 @pytest.mark.parametrize(
     ("steps", "strength", "count"),
     [(4, 0.75, 3), (4, 0.74, 2), (5, 1.0, 5), (1, 1.0, 1), (10, 0.1, 1), (3, 0.3, 0)],
 )
-def test_a_share_of_the_steps_is_done(steps: int, strength: float, count: int) -> None:
+def test_a_share_of_the_steps_is_done(steps, strength, count):
     sampling = Sampling(steps=steps, strength=strength)
     if count:
         assert _denoising.count_steps(sampling) == count
@@ -96,24 +109,23 @@ def test_a_share_of_the_steps_is_done(steps: int, strength: float, count: int) -
             _denoising.count_steps(sampling)
 
 
-def test_frames_masks_and_sizes(recorded) -> None:
-    frames, pictures = draw_normal(2, 3, 1, 4), draw_normal(2, 3, 9, 7).sigmoid()
+def test_frames_masks_and_sizes(recorded):
+    frames = draw_normal(2, 3, 1, 4)
+    pictures = draw_normal(2, 3, 9, 7).sigmoid()
     masks = draw_normal(2, 3, 1, 9, 12)
+    interpolated = [animatediff.interpolate_frames(frames, n) for n in (1, 2, 3, 5, 8)]
+    rounded = [animatediff.interpolate_frames(frames, n, 2) for n in (5, 8)]
+    repeated = animatediff.interpolate_frames(frames[:, :1], 3)
+    weights = [latent.compute_mask_weights(masks, side_px) for side_px in (1, 3, 5)]
+    weights_of_still = latent.compute_mask_weights(masks[:, 0], 4)
+    resized = [latent.resize(pictures, side_px) for side_px in (3, 16)]
+    resized += [latent.resize(pictures, side_px, "bilinear") for side_px in (3, 16)]
+
     recorded(
         5,
-        frames=digest(
-            [animatediff.interpolate_frames(frames, n) for n in (1, 2, 3, 5, 8)]
-        ),
-        rounded=digest([animatediff.interpolate_frames(frames, n, 2) for n in (5, 8)]),
-        one=digest(animatediff.interpolate_frames(frames[:, :1], 3)),
-        masks=digest([latent.compute_mask_weights(masks, side) for side in (1, 3, 5)]),
-        still=digest(latent.compute_mask_weights(masks[:, 0], 4)),
-        sizes=digest(
-            [
-                *(latent.resize(pictures, side) for side in (3, 16)),
-                *(latent.resize(pictures, side, "bilinear") for side in (3, 16)),
-            ]
-        ),
+        frames=weighted_means([interpolated, rounded, repeated]),
+        masks=weighted_means([weights, weights_of_still]),
+        sizes=weighted_means(resized),
     )
 
 
@@ -156,79 +168,84 @@ CASES: dict[str, tuple[Any, dict[str, str], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_latents_and_pictures(recorded, case: str) -> None:
-    config, names, options = CASES[case]
-    torch.set_default_dtype(torch.float32)
-    generator = config.build(dtype=torch.float64)
-    torch.set_default_dtype(torch.float64)
-    conditioning = Conditioning(
-        **{name: CONDITIONS[key] for name, key in names.items()}
-    )
-    steps: list[int] = []
-    request = latent.Request(
-        conditioning,
-        SEEDS,
-        PX,
-        Sampling(**{"steps": 4, **options}),
-        on_step=steps.append,
-    )
-    sampled = generator.sample(request)
-    other = request._replace(null=Conditioning(CONDITIONS["embeddings"].flip(1)))
-    numbers: dict[str, Any] = {"sampled": digest(sampled), "steps": steps}
-    if options.get("guidance", 0) > 1:
-        numbers["another side"] = digest(generator.sample(other))
-    numbers["decoded"] = digest(generator.decode_media(sampled))
-    numbers["noisy"] = digest(
-        generator.encode(CONDITIONS["pictures"], torch.Generator().manual_seed(2))
-    )
+def test_latents_and_pictures(recorded):
     sizes = torch.tensor([[64, 48, 0, 3, 32, 32], [32, 32, 0, 0, 32, 32]]).double()
-    free = replace(conditioning, start=None)
-    for name, levels in (("drawn", None), ("set", torch.tensor([0.1, 0.95]))):
-        rng = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-        loss = generator.loss(CONDITIONS["start"], free, rng, sizes, levels)
-        numbers[f"loss of levels {name}"] = digest(loss)
-    recorded(4, **numbers)
+    rows = {}
+    for case, (config, names, options) in CASES.items():
+        torch.manual_seed(0)
+        torch.set_default_dtype(torch.float32)
+        generator = config.build(dtype=torch.float64)
+        torch.set_default_dtype(torch.float64)
+        conditions = {name: CONDITIONS[key] for name, key in names.items()}
+        conditioning = Conditioning(**conditions)
+        steps = []
+        sampling = Sampling(**{"steps": 4, **options})
+        request = latent.Request(
+            conditioning, SEEDS, PX, sampling, on_step=steps.append
+        )
+
+        sampled = generator.sample(request)
+        tensors = [sampled]
+        n_steps = len(steps)
+        if options.get("guidance", 0) > 1:
+            null = Conditioning(CONDITIONS["embeddings"].flip(1))
+            tensors.append(generator.sample(request._replace(null=null)))
+        tensors.append(generator.decode_media(sampled))
+        rng = torch.Generator().manual_seed(2)
+        tensors.append(generator.encode(CONDITIONS["pictures"], rng))
+        without_start = replace(conditioning, start=None)
+        for levels in (None, torch.tensor([0.1, 0.95])):
+            rngs = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+            tensors.append(
+                generator.loss(CONDITIONS["start"], without_start, rngs, sizes, levels)
+            )
+        rows[case] = [n_steps] + weighted_means(tensors)
+    recorded(4, **rows)
 
 
 CLIPS = animatediff.TINY.model_copy(update={"frames": 4, "kept": (1, 3)})
 FREE = CLIPS.model_copy(update={"sparse_control": None, "mode": "published"})
 
 
-@pytest.mark.parametrize("config", [CLIPS, FREE], ids=["keyframe", "published"])
-def test_clips(recorded, config: Any) -> None:
-    torch.set_default_dtype(torch.float32)
-    generator = config.build(dtype=torch.float64)
-    torch.set_default_dtype(torch.float64)
-    conditioning = Conditioning(texts=CONDITIONS["texts"])
-    if config is CLIPS:
-        images = CONDITIONS["pictures"][:, None].expand(-1, 2, -1, -1, -1)
-        conditioning = replace(conditioning, images=images)
-    numbers: dict[str, Any] = {}
+def test_clips(recorded):
     start = draw_normal(2, 2, 4, 8, 8)
-    for name, more, options in (
-        ("noise", {}, {"guidance": 1.5}),
-        ("latents", {"start": start}, {"strength": 1.0}),
-        ("masked", {"start": start, "masks": CONDITIONS["masks"]}, {"guidance": 1.0}),
-        ("picture", {"start": CONDITIONS["pictures"]}, {"strength": 0.6}),
-    ):
-        steps: list[int] = []
-        sampling = Sampling(**{"steps": 3, **options})
-        asked = replace(conditioning, **more)
-        media = generator.sample(
-            latent.Request(asked, SEEDS, PX, sampling, on_step=steps.append)
-        )
-        numbers[name] = {"sampled": digest(media), "steps": steps}
-    numbers["clip"] = digest(generator.decode_media(media))
-    rng = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    images = CONDITIONS["pictures"][:, None].expand(-1, 2, -1, -1, -1)
     clips = draw_normal(2, 4, 4, 8, 8)
-    loss = generator.loss(clips, conditioning, rng, torch.zeros(2, 6))
-    recorded(4, **numbers, loss=digest(loss))
+    cases = {
+        "noise": ({}, {"guidance": 1.5}),
+        "latents": ({"start": start}, {"strength": 1.0}),
+        "masked": ({"start": start, "masks": CONDITIONS["masks"]}, {"guidance": 1.0}),
+        "picture": ({"start": CONDITIONS["pictures"]}, {"strength": 0.6}),
+    }
+    rows = {}
+    for mode, config in {"keyframe": CLIPS, "published": FREE}.items():
+        torch.manual_seed(0)
+        torch.set_default_dtype(torch.float32)
+        generator = config.build(dtype=torch.float64)
+        torch.set_default_dtype(torch.float64)
+        conditioning = Conditioning(texts=CONDITIONS["texts"])
+        if mode == "keyframe":
+            conditioning = replace(conditioning, images=images)
+        row = []
+        for more_conditions, options in cases.values():
+            steps = []
+            sampling = Sampling(**{"steps": 3, **options})
+            all_conditions = replace(conditioning, **more_conditions)
+            request = latent.Request(
+                all_conditions, SEEDS, PX, sampling, on_step=steps.append
+            )
+            media = generator.sample(request)
+            row += weighted_means(media) + steps
+        rngs = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+        loss = generator.loss(clips, conditioning, rngs, torch.zeros(2, 6))
+        rows[mode] = row + weighted_means([generator.decode_media(media), loss])
+    recorded(4, **rows)
 
 
-def test_decoders_give_pictures_without_gradients() -> None:
+def test_decoders_give_pictures_without_gradients():
     torch.set_default_dtype(torch.float32)
-    decoder, steps = autoencoder.TINY.build(), []
+    decoder = autoencoder.TINY.build()
+    steps = []
     assert not any(weight.requires_grad for weight in decoder.model.parameters())
     assert not decoder.model.training
     media = decoder.generate(Conditioning(), SEEDS, 9, Sampling(), on_step=steps.append)
@@ -238,14 +255,17 @@ def test_decoders_give_pictures_without_gradients() -> None:
     )
     assert torch.equal(media, mean)
     maps = draw_normal(2, 4, 2, 2)
-    drawn = decoder.generate(Conditioning(start=maps), SEEDS, 9, Sampling())
-    assert not torch.equal(drawn, mean)
-    for wrong in (Conditioning(start=torch.zeros(2, 15)), Conditioning(texts=["a"])):
+    pictures_of_maps = decoder.generate(Conditioning(start=maps), SEEDS, 9, Sampling())
+    assert not torch.equal(pictures_of_maps, mean)
+    for wrong_conditions in (
+        Conditioning(start=torch.zeros(2, 15)),
+        Conditioning(texts=["a"]),
+    ):
         with pytest.raises(BrainhiveError):
-            decoder.generate(wrong, SEEDS, 9, Sampling())
+            decoder.generate(wrong_conditions, SEEDS, 9, Sampling())
 
 
-def test_networks_leave_the_device_when_others_are_used() -> None:
+def test_networks_leave_the_device_when_others_are_used():
     networks = [nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1)]
     placement = _components.Placement(networks, torch.device("cpu"))
     assert not any(net.training or net.weight.requires_grad for net in networks)
@@ -258,29 +278,32 @@ def test_networks_leave_the_device_when_others_are_used() -> None:
     assert [net.weight.device.type for net in networks] == ["meta", "cpu", "meta"]
 
 
-def test_the_decoder_of_blurry_pictures_leaves_the_device() -> None:
+def test_only_pictures_are_mixed_with_blurry_pictures():
     torch.set_default_dtype(torch.float32)
-    used: list[tuple[Any, ...]] = []
     vae = sdxl.TINY.build().vae
     placement = _components.Placement((vae,), torch.device("cpu"))
-    placement.use = lambda *networks: used.append(networks)  # type: ignore[method-assign]
-    decoded = Decoded({"blurry": torch.randn(1, 4, 2, 2)})
     mix = chain.LowLevelMix(share=0.5)
-    mix.mix(placement, torch.rand(1, 3, 8, 8), decoded)
-    assert used == [(vae,), ()]
-    for pictures, heads in (
-        (torch.rand(1, 2, 3, 8, 8), decoded),
-        (torch.rand(1, 3, 8, 8), None),
-        (torch.rand(1, 3, 8, 8), Decoded({"other": torch.rand(1, 4, 2, 2)})),
-        (torch.rand(1, 3, 8, 8), Decoded({"blurry": torch.rand(1, 4)})),
+    picture = torch.rand(1, 3, 8, 8)
+    clip = torch.rand(1, 2, 3, 8, 8)
+    blurry = Decoded({"blurry": torch.randn(1, 4, 2, 2)})
+    other_head = Decoded({"other": torch.rand(1, 4, 2, 2)})
+    vector = Decoded({"blurry": torch.rand(1, 4)})
+
+    assert mix.mix(placement, picture, blurry).shape == (1, 3, 256, 256)
+    for media, decoded in (
+        (clip, blurry),
+        (picture, None),
+        (picture, other_head),
+        (picture, vector),
     ):
         with pytest.raises(BrainhiveError):
-            mix.mix(placement, pictures, heads)
+            mix.mix(placement, media, decoded)
 
 
 @pytest.mark.parametrize("spares", [False, True])
-def test_training_spares_memory_where_it_is_asked_to(spares: bool) -> None:
-    generator, compiled = sdxl.TINY.build(), []
+def test_training_spares_memory_where_it_is_asked_to(spares):
+    generator = sdxl.TINY.build()
+    compiled = []
     generator.unet.compile = lambda **options: compiled.append(options)
     generator.prepare_training(spares) if spares else generator.prepare_training()
     assert generator.unet.is_gradient_checkpointing is spares

@@ -33,12 +33,12 @@ suffix if the unconditional side is zeros.
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(tmp_path_factory) -> Path:
     return versatile_diffusion_repository.write(tmp_path_factory.mktemp("vd") / NAME)
 
 
 @pytest.fixture
-def folder(published: Path, home: Path) -> Path:
+def folder(published, home) -> Path:
     """Copy of the published folder, which a test can damage."""
     return Path(shutil.copytree(published, home / "vd"))
 
@@ -54,7 +54,7 @@ def conditioning() -> Conditioning:
 
 
 def generate_pictures(
-    generator: Any,
+    generator,
     conditioning: Conditioning,
     seeds: Sequence[int] = (1, 2),
     **sampling: Any,
@@ -65,7 +65,7 @@ def generate_pictures(
 
 
 @pytest.fixture
-def dual(golden: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Golden:
+def dual(golden, home, monkeypatch) -> Golden:
     """Golden tensors, whose weights and noise the generator `vd` has."""
     config, match = read(golden / "havir" / "vd_dual.safetensors")
     vae_config, values = read(golden / "havir" / "latent_target.safetensors")
@@ -86,7 +86,7 @@ def dual(golden: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Golden:
 
 
 def _list_seeds(generators: Sequence[torch.Generator]) -> list[int]:
-    return [each.initial_seed() for each in generators]
+    return [generator.initial_seed() for generator in generators]
 
 
 def get_side_px(golden: Golden) -> int:
@@ -126,7 +126,8 @@ def test_image_and_text_tokens_are_mixed_as_in_the_reference(dual):
 def test_sampling_gives_the_latents_of_the_reference(dual):
     """Golden values: the loops of Brain-Diffuser and MindEye1."""
     conditioning, null = conditions(dual)
-    rows, side_px = range(len(conditioning)), get_side_px(dual)
+    rows = range(len(conditioning))
+    side_px = get_side_px(dual)
     loops = {name: match for name in dual if (match := LOOP.fullmatch(name))}
     assert {loop[1] for loop in loops.values()} == {"ddim", "unipc"}
     for name, loop in loops.items():
@@ -139,17 +140,19 @@ def test_sampling_gives_the_latents_of_the_reference(dual):
             "strength": float(strength),
             "guidance": float(guidance),
         }
-        sampling, other = (
-            Sampling(scheduler=scheduler, **numbers),
-            None if zeros else null,
-        )
+        sampling = Sampling(scheduler=scheduler, **numbers)
+        unconditional = None if zeros else null
 
         latents = generator.sample(
-            Request(conditioning, rows, side_px, sampling, other or Conditioning())
+            Request(
+                conditioning, rows, side_px, sampling, unconditional or Conditioning()
+            )
         )
-        pictures = generator.generate(conditioning, rows, side_px, sampling, other)
+        pictures = generator.generate(
+            conditioning, rows, side_px, sampling, unconditional
+        )
         second = generator.generate(
-            conditioning[1:], rows[1:], side_px, sampling, other
+            conditioning[1:], rows[1:], side_px, sampling, unconditional
         )
         noise_alone = generator.sample(
             Request(
@@ -157,7 +160,7 @@ def test_sampling_gives_the_latents_of_the_reference(dual):
                 rows,
                 side_px,
                 sampling,
-                other or Conditioning(),
+                unconditional or Conditioning(),
             )
         )
 
@@ -174,7 +177,7 @@ def test_the_steps_from_a_start_are_those_of_the_reference(dual):
     """Golden values: the timesteps after the start, of each scheduler."""
     conditioning, null = conditions(dual)
     generator = Config(source="vd").build()
-    times: list[int] = []
+    times = []
     generator.unet.register_forward_pre_hook(
         lambda _, arguments: times.append(int(arguments[1]))
     )
@@ -217,7 +220,8 @@ def test_weights_are_converted_once_and_then_no_longer_needed(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    config, models = Config(source=str(folder)), folder.parent / "models"
+    config = Config(source=str(folder))
+    models = folder.parent / "models"
     with monkeypatch.context() as patch:
         patch.setattr(versatile_diffusion.clip, "load_tower", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -225,16 +229,16 @@ def test_weights_are_converted_once_and_then_no_longer_needed(
     assert not [path for path in models.iterdir() if path.name[0] != "."]
 
     capsys.readouterr()
-    first = generate_pictures(config.build(), conditioning)
+    first_pictures = generate_pictures(config.build(), conditioning)
     messages = capsys.readouterr().err
-    again = generate_pictures(config.build(), conditioning)
+    second_pictures = generate_pictures(config.build(), conditioning)
 
     assert messages.count("converted once") == 1 and not capsys.readouterr().err
-    assert torch.equal(first, again)
+    assert torch.equal(first_pictures, second_pictures)
     (converted_folder,) = models.iterdir()
     shutil.rmtree(folder)
     generator = Config(source=str(converted_folder)).build()
-    assert torch.equal(generate_pictures(generator, conditioning), first)
+    assert torch.equal(generate_pictures(generator, conditioning), first_pictures)
     with pytest.raises(MissingData, match=r"(?m)tokenizer$"):
         generate_pictures(generator, Conditioning(texts=["a dog", "a cat"]))
 
@@ -257,7 +261,7 @@ def test_an_absent_file_of_a_component_is_named(folder):
         config.build()
 
 
-def test_the_published_size_takes_what_the_facts_say() -> None:
+def test_the_published_size_takes_what_the_facts_say():
     unet, vae = Config(source="random").build("meta", torch.float16).networks
     millions = [round(count_bytes(network) / 2 / 1e6) for network in (unet, vae)]
     # 860 of the image U-Net and 267 of the text U-Net's attentions

@@ -1,7 +1,6 @@
 """Distances and contrastive losses of MindEye1, compared with golden values."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,7 +27,7 @@ RELATIVE = 1e-4
 
 
 @pytest.fixture
-def havir(golden: Path) -> dict[str, Tensor]:
+def havir(golden) -> dict[str, Tensor]:
     """Golden values: losses of MindEye1 and kornia, as HAVIR's building blocks."""
     return load_file(golden / "havir" / "losses.safetensors")
 
@@ -36,20 +35,20 @@ def havir(golden: Path) -> dict[str, Tensor]:
 def temperatures(havir: dict[str, Tensor], name: str) -> list[str]:
     """List the temperatures in the names `out.<name>_t<temperature>`."""
     start = f"out.{name}_t"
-    found = [key.removeprefix(start) for key in havir if key.startswith(start)]
-    return [text for text in found if text.replace(".", "").isdigit()]
+    suffixes = [key.removeprefix(start) for key in havir if key.startswith(start)]
+    return [text for text in suffixes if text.replace(".", "").isdigit()]
 
 
 def test_distances_of_latents_and_edges_equal_the_reference(havir):
     configs = {
         name: parts.load("losses", name).Config() for name in ("mse", "l1", "sobel")
     }
-    named = {
+    config_by_value = {
         "latent_mse": configs["mse"],
         "latent_l1": configs["l1"],
         "sobel_l1": configs["sobel"],
     }
-    for name, config in named.items():
+    for name, config in config_by_value.items():
         value = config.build()(
             havir["in.latent_pred"], havir["in.latent_target"], LossContext()
         )
@@ -62,8 +61,8 @@ def test_distances_of_latents_and_edges_equal_the_reference(havir):
 
 
 def test_soft_clip_equals_mindeyes(havir):
-    found = temperatures(havir, "soft_clip")
-    for text in found:
+    temperature_texts = temperatures(havir, "soft_clip")
+    for text in temperature_texts:
         # the same for logits and labels
         config = SoftClipConfig(temperature=float(text))
 
@@ -72,22 +71,23 @@ def test_soft_clip_equals_mindeyes(havir):
         assert value == pytest.approx(
             havir[f"out.soft_clip_t{text}"].item(), rel=RELATIVE
         )
-    assert found
+    assert temperature_texts
 
 
 def published_mixco(
     havir: dict[str, Tensor], partner: Tensor, share: Tensor, temperature: float
 ) -> float:
-    """MindEye1's mixco_nce, which writes the partner's share over a signal's own if the
-    two are one.
+    """MindEye1's mixco_nce, which writes the partner's share over a signal's own if it
+    is its own partner.
     """
     predicted, target = (
         F.normalize(havir[name], dim=-1) for name in ("in.preds", "in.targs")
     )
-    logits, labels = predicted @ target.T / temperature, torch.diag(share)
+    logits = predicted @ target.T / temperature
+    labels = torch.diag(share)
     labels[torch.arange(len(partner)), partner] = 1 - share
-    both = [-(labels * logits.log_softmax(dim)).sum() / len(labels) for dim in (1, 0)]
-    return float(sum(both) / 2)
+    losses = [-(labels * logits.log_softmax(dim)).sum() / len(labels) for dim in (1, 0)]
+    return float(sum(losses) / 2)
 
 
 @pytest.mark.parametrize("permutation", ["perm", "perm_with_fixed_point"])
@@ -97,7 +97,8 @@ def test_mixco_equals_mindeye_and_allows_a_signal_as_own_partner(havir, permutat
 
     Either permutation may have fixed points, where MindEye's own code loses the target.
     """
-    partner, share = havir[f"in.{permutation}"], havir["in.betas"]
+    partner = havir[f"in.{permutation}"]
+    share = havir["in.betas"]
     is_fixed = partner == torch.arange(len(partner))
     ending = "_fixed_point_right" if permutation == "perm_with_fixed_point" else ""
     stored = [
@@ -106,9 +107,12 @@ def test_mixco_equals_mindeye_and_allows_a_signal_as_own_partner(havir, permutat
     compared = [match for match in stored if match]
     assert compared and (is_fixed.any() or not ending)
     for match in compared:
-        name, temperature = match[0], float(match[1])
+        name = match[0]
+        temperature = float(match[1])
         published = published_mixco(havir, partner, share, temperature)
-        right = published_mixco(havir, partner, share.where(~is_fixed, 0), temperature)
+        corrected = published_mixco(
+            havir, partner, share.where(~is_fixed, 0), temperature
+        )
 
         value = MixcoConfig(temperature=temperature).build()(
             havir["in.preds"], havir["in.targs"], LossContext(Mixing(partner, share))
@@ -117,13 +121,13 @@ def test_mixco_equals_mindeye_and_allows_a_signal_as_own_partner(havir, permutat
         assert published == pytest.approx(
             havir[name.replace("_right", "_reference_defect")].item(), rel=RELATIVE
         )
-        assert value == pytest.approx(right, rel=RELATIVE)
+        assert value == pytest.approx(corrected, rel=RELATIVE)
         if ending:
             assert value == pytest.approx(havir[name].item(), rel=RELATIVE)
 
 
 CLOSE = 1e-5
-"""Relative. A loss in both directions differs from one in a single direction by 1.5e-4,
+"""Relative. The losses of both directions and of a single direction differ by 1.5e-4,
 and float32 sums in another order by 3e-6.
 """
 
@@ -158,15 +162,16 @@ def test_mixco_in_one_direction_equals_mindeyes(havir):
 
 def test_rows_of_cosines_are_the_first_of_both_unlike_mindeyes(havir):
     """Golden values: MindEye1's cosines of (preds, targs) have targs as rows."""
-    predicted, target = havir["in.preds"], havir["in.targs"]
+    predicted = havir["in.preds"]
+    target = havir["in.targs"]
 
     rows_are_targets = havir["out.cosine_fwd_argument_order_preds_targs"]
     rows_are_predictions = havir["out.cosine_bwd_argument_order_targs_preds"]
 
-    found = compute_cosines(target, predicted)
-    torch.testing.assert_close(found, rows_are_targets, rtol=0, atol=1e-6)
-    found = compute_cosines(predicted, target)
-    torch.testing.assert_close(found, rows_are_predictions, rtol=0, atol=1e-6)
+    cosines = compute_cosines(target, predicted)
+    torch.testing.assert_close(cosines, rows_are_targets, rtol=0, atol=1e-6)
+    cosines = compute_cosines(predicted, target)
+    torch.testing.assert_close(cosines, rows_are_predictions, rtol=0, atol=1e-6)
 
 
 def test_signals_are_mixed_as_mindeyes(havir):
@@ -178,8 +183,8 @@ def test_signals_are_mixed_as_mindeyes(havir):
 
 
 def test_the_contrast_of_maps_equals_mindeyes(havir):
-    found = temperatures(havir, "soft_cont")
-    for text in found:
+    temperature_texts = temperatures(havir, "soft_cont")
+    for text in temperature_texts:
         config = SoftContConfig(temperature=float(text), augmented="augmented")
         context = LossContext(targets={"augmented": havir["in.targs_augmented"]})
 
@@ -188,7 +193,7 @@ def test_the_contrast_of_maps_equals_mindeyes(havir):
         assert value == pytest.approx(
             havir[f"out.soft_cont_t{text}"].item(), rel=RELATIVE
         )
-    assert found and TINY["soft-cont"].temperature == 0.075
+    assert temperature_texts and TINY["soft-cont"].temperature == 0.075
 
 
 def test_targets_are_mixed_and_other_shapes_are_refused():

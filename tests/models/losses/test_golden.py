@@ -1,7 +1,6 @@
 """Losses of published retrieval methods, compared with their repositories."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,9 +36,9 @@ def compare(
     return loss.detach(), predicted.grad, target.grad
 
 
-def test_samgas_losses_have_its_values_and_gradients(golden: Path) -> None:
+def test_samgas_losses_have_its_values_and_gradients(golden):
     tensors = load_file(golden / "methods/samga_loss.safetensors")
-    cases: list[tuple[str, dict[str, Any], str, tuple[str, ...]]] = [
+    cases = [
         ("clip", LONG, "", ("clip", "clip_grad_signal", "clip_grad_image")),
         ("clip", SAMGA, "", ("clip_both_normalised_exp",)),
         ("mmd", {}, "", ("mmd",)),
@@ -51,17 +50,17 @@ def test_samgas_losses_have_its_values_and_gradients(golden: Path) -> None:
         ),
     ]
     for kind, knobs, end, expected in cases:
-        measured = compare(
+        loss_and_gradients = compare(
             kind,
             (tensors[f"signal{end}"], tensors[f"image{end}"]),
             LossContext(),
             **knobs,
         )
-        for value, name in zip(measured, expected, strict=False):
+        for value, name in zip(loss_and_gradients, expected, strict=False):
             assert (value - tensors[f"expected.{name}"]).abs().max() < CLOSE, name
 
 
-def test_softplus_makes_samgas_scale(golden: Path) -> None:
+def test_softplus_makes_samgas_scale(golden):
     tensors = load_file(golden / "methods/samga_loss.safetensors")
 
     scale = ClipConfig(**LONG).build().scale(epoch=0)
@@ -69,43 +68,46 @@ def test_softplus_makes_samgas_scale(golden: Path) -> None:
     torch.testing.assert_close(scale.detach(), tensors["scale"])
 
 
-def test_mmd_is_far_from_its_biased_estimate(golden: Path) -> None:
+def test_mmd_is_far_from_its_biased_estimate(golden):
     """Golden values: the biased estimate, which counts each row as its own pair."""
     tensors = load_file(golden / "methods/samga_loss.safetensors")
-    pair = tensors["signal_near"], tensors["image_near"]
-    biased, right = (tensors[f"expected.mmd_near{end}"] for end in ("_biased", ""))
+    biased, unbiased = (tensors[f"expected.mmd_near{end}"] for end in ("_biased", ""))
 
-    value = MmdConfig().build()(*pair, LossContext())
+    value = MmdConfig().build()(
+        tensors["signal_near"], tensors["image_near"], LossContext()
+    )
 
     # nearer to the right value than a hundredth of the distance between the two
-    assert (value - right).abs() < 0.01 * (biased - right).abs()
+    assert (value - unbiased).abs() < 0.01 * (biased - unbiased).abs()
     assert (value - biased).abs() > 100 * CLOSE
 
 
 def test_signals_of_a_stimulus_are_pairs_with_stimulus_positives(
-    golden: Path,
-) -> None:
+    golden,
+):
     tensors = load_file(golden / "methods/multi_positive.safetensors")
-    pair, context = (
-        (tensors["signal"], tensors["image"]),
-        LossContext(stimuli=tensors["picture"]),
-    )
+    pair = (tensors["signal"], tensors["image"])
+    context = LossContext(stimuli=tensors["picture"])
     loss, *gradients = compare("clip", pair, context, **LONG, positives="stimulus")
     assert (loss - tensors["expected.loss"]).abs() < CLOSE
     for gradient, name in zip(gradients, ("signal", "image"), strict=True):
         assert (gradient - tensors[f"expected.grad_{name}"]).abs().max() < CLOSE
-    alone = compare("clip", pair, LossContext(), **LONG)[0]
-    each = LossContext(stimuli=torch.arange(len(pair[0])))
-    assert compare("clip", pair, each, **LONG, positives="stimulus")[0] == alone != loss
+    loss_of_single_pairs = compare("clip", pair, LossContext(), **LONG)[0]
+    single_stimuli = LossContext(stimuli=torch.arange(len(pair[0])))
+    assert (
+        compare("clip", pair, single_stimuli, **LONG, positives="stimulus")[0]
+        == loss_of_single_pairs
+        != loss
+    )
 
 
-def test_mmd_needs_two_rows() -> None:
+def test_mmd_needs_two_rows():
     pair = torch.randn(1, 3), torch.randn(1, 3)
     with pytest.raises(BrainhiveError, match="one row"):
         compare("mmd", pair, LossContext())
 
 
-def test_brainhives_clip_loss_has_its_value_and_every_gradient(golden: Path) -> None:
+def test_brainhives_clip_loss_has_its_value_and_every_gradient(golden):
     """Golden values: the loss of BrainHiVE's repository."""
     reference = load_file(golden / "clip_loss.safetensors")
     brain, image = (reference[name].requires_grad_() for name in ("brain", "image"))
@@ -117,21 +119,21 @@ def test_brainhives_clip_loss_has_its_value_and_every_gradient(golden: Path) -> 
     loss.backward()
 
     assert loss.detach() == pytest.approx(reference["loss"].item(), abs=1e-5)
-    for name, given in {
+    for name, tensor in {
         "brain": brain,
         "image": image,
         "logit_scale": loss_of.logit_scale,
     }.items():
-        assert given.grad is not None
+        assert tensor.grad is not None
         assert torch.allclose(
-            given.grad, reference[f"grad_{name}"].reshape(given.shape), atol=1e-5
+            tensor.grad, reference[f"grad_{name}"].reshape(tensor.shape), atol=1e-5
         )
 
 
 @pytest.mark.parametrize("offset", [0.0, 10.0, 100.0])
-def test_mmd_does_not_depend_on_a_shared_offset(offset: float) -> None:
+def test_mmd_does_not_depend_on_a_shared_offset(offset):
     generator = torch.Generator().manual_seed(0)
     pairs = 0.05 * torch.randn(2, 64, 256, generator=generator, dtype=torch.float64)
     exact = compute_mmd_kernel(*pairs)
-    found = compute_mmd_kernel(*(pairs + offset).float())
-    torch.testing.assert_close(found.double(), exact, rtol=1e-3, atol=0)
+    kernel = compute_mmd_kernel(*(pairs + offset).float())
+    torch.testing.assert_close(kernel.double(), exact, rtol=1e-3, atol=0)

@@ -23,8 +23,8 @@ def test_partners_are_permuted_and_shares_are_beta_distributed():
         assert mixing.share.var().item() == pytest.approx(
             1 / (4 * (2 * alpha + 1)), rel=0.05
         )
-    rest = Mixing.draw(MANY, 4.0, generator(), 0.3).share
-    assert (rest < 1).float().mean().item() == pytest.approx(0.3, abs=0.02)
+    shares = Mixing.draw(MANY, 4.0, generator(), 0.3).share
+    assert (shares < 1).float().mean().item() == pytest.approx(0.3, abs=0.02)
 
 
 def test_weights_range_from_one_hot_to_equal_and_skip_absences():

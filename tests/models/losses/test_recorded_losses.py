@@ -17,7 +17,7 @@ from brainhive_cli.models.losses import (
     SoftClipConfig,
     SoftContConfig,
 )
-from tests.tools.network_digests import digest
+from tests.worlds.number_rows import weighted_means
 
 pytestmark = pytest.mark.usefixtures("doubles")
 MIXING = Mixing(
@@ -26,7 +26,7 @@ MIXING = Mixing(
 )
 CONTEXT = LossContext(epoch=3, stimuli=torch.tensor([7, 2, 7, 9, 2, 7]))
 COURSE = Course(start=0.05, stop=0.4, epochs=(1, 6), course="cosine")
-VECTORS: dict[str, Any] = {
+SEQUENCES = {
     "bce": losses.TINY["bce"],
     "clip": ClipConfig(),
     "clip far": ClipConfig(cosine_weight=0.7),
@@ -41,85 +41,102 @@ VECTORS: dict[str, Any] = {
     "mse": losses.TINY["mse"],
     "soft-clip": SoftClipConfig(),
     "soft-clip of temperature": SoftClipConfig(temperature=COURSE),
-    "soft-cont": SoftContConfig(),
-    "soft-cont augmented": SoftContConfig(temperature=0.3, augmented="other"),
 }
-MAPS: dict[str, Any] = {
+MAPS = {
     "dice": DiceConfig(),
     "sobel": SobelConfig(),
     "soft-clip of frames": SoftClipConfig(items="frames", temperature=0.3),
 }
 
 
-def compare(config: Any, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Compute the loss, its gradient and the gradient of its scale, mixed or not."""
+def compute_row(config, shape):
+    """Compute a loss and its gradients, for plain and for mixed signals [6, *shape].
+
+    The gradients are with respect to the predictions and a learned scale.
+    """
     target = torch.rand(6, *shape)
-    other = {"other": target + 0.5 * torch.randn(6, *shape)}
+    other_targets = {"other": target + 0.5 * torch.randn(6, *shape)}
     predicted = (1.5 * target + torch.randn(6, *shape)).requires_grad_()
-    numbers = {}
-    for name, mixing in (("plain", None), ("mixed", MIXING)):
-        context = LossContext(mixing, epoch=3, targets=other, stimuli=CONTEXT.stimuli)
+    row = []
+    for mixing in (None, MIXING):
+        context = LossContext(
+            mixing, epoch=3, targets=other_targets, stimuli=CONTEXT.stimuli
+        )
         loss = config.build()
         value = loss(predicted, target, context)
         value.backward()
-        numbers[name] = [value.item(), *digest(predicted.grad)]
         scales = [p.grad for p in loss.parameters() if p.grad is not None]
-        numbers[f"{name} scale"] = digest(scales)
+        row += [value.item()] + weighted_means([predicted.grad, scales])
         predicted.grad = None
     if hasattr(loss, "score_pairs"):
-        numbers["pairs"] = digest(loss.score_pairs(predicted, target, context))
-        numbers["scales"] = [
-            float(torch.as_tensor(loss.scale(epoch)).detach()) for epoch in (0, 2, 5, 9)
-        ]
-    return numbers
+        row += weighted_means(loss.score_pairs(predicted, target, context))
+        for epoch in (0, 2, 5, 9):
+            row.append(float(torch.as_tensor(loss.scale(epoch)).detach()))
+    return row
 
 
-@pytest.mark.parametrize("case", VECTORS)
-def test_of_vectors(recorded, case: str) -> None:
-    shapes, digits = {"vectors": (5,), "sequences": (3, 4)}, 6
-    # which brings the other target to single precision
-    if case.startswith("soft-cont"):
-        torch.set_default_dtype(torch.float32)
-        digits = 3
-    recorded(
-        digits, **{n: compare(VECTORS[case], shape) for n, shape in shapes.items()}
-    )
+def test_of_sequences(recorded):
+    rows = {}
+    for case, config in SEQUENCES.items():
+        torch.manual_seed(0)
+        rows[case] = compute_row(config, (3, 4))
+    recorded(6, **rows)
 
 
-@pytest.mark.parametrize("case", MAPS)
-def test_of_maps(recorded, case: str) -> None:
-    recorded(6, maps=compare(MAPS[case], (2, 5, 3)))
+def test_of_augmented_pictures(recorded):
+    # the loss brings the other target to single precision
+    torch.set_default_dtype(torch.float32)
+    configs = {
+        "by itself": SoftContConfig(),
+        "by another target": SoftContConfig(temperature=0.3, augmented="other"),
+    }
+    rows = {}
+    for case, config in configs.items():
+        torch.manual_seed(0)
+        rows[case] = compute_row(config, (3, 4))
+    recorded(3, **rows)
 
 
-def test_of_ids(recorded) -> None:
+def test_of_maps(recorded):
+    rows = {}
+    for case, config in MAPS.items():
+        torch.manual_seed(0)
+        rows[case] = compute_row(config, (2, 5, 3))
+    recorded(6, **rows)
+
+
+def test_of_ids(recorded):
     loss = losses.TINY["cross-entropy"].build()
     logits = torch.randn(3, 4, 7)
     ids = torch.tensor([[5, 2, 0, 0], [1, 6, 3, 2], [0, 0, 0, 0]])
     values = [loss(logits, rows, CONTEXT) for rows in (ids, ids.flip(0), 0 * ids)]
     recorded(6, values=torch.stack(values))
-    for wrong in ((logits, ids[:, 1:], CONTEXT), (logits, ids, LossContext(MIXING))):
+    for arguments in (
+        (logits, ids[:, 1:], CONTEXT),
+        (logits, ids, LossContext(MIXING)),
+    ):
         with pytest.raises(BrainhiveError):
-            loss(*wrong)
+            loss(*arguments)
 
 
-def test_of_mixing(recorded) -> None:
-    numbers = {}
+def test_of_mixing(recorded):
+    rows = {}
     for count, alpha, share in ((7, 0.2, 1.0), (6, 1.5, 0.5), (1, 1.0, 1.0)):
         random = torch.Generator().manual_seed(3)
         mixing = Mixing.draw(count, alpha, random, share)
         repeated = mixing.repeat(3)
-        numbers[f"{count}"] = digest(
-            [
-                mixing.partner,
-                mixing.share,
-                repeated.partner,
-                repeated.share,
-                mixing.mix(torch.randn(count, 4)),
-                repeated.mix(torch.randn(3 * count, 2)),
-                torch.randn(2, generator=random),
-            ]
-        )
-    recorded(5, **numbers)
+        tensors = [
+            mixing.partner,
+            mixing.share,
+            repeated.partner,
+            repeated.share,
+            mixing.mix(torch.randn(count, 4)),
+            repeated.mix(torch.randn(3 * count, 2)),
+            # the generator has moved on
+            torch.randn(2, generator=random),
+        ]
+        rows[f"{count} signals"] = weighted_means(tensors)
+    recorded(5, **rows)
 
 
 @pytest.mark.parametrize(
@@ -132,12 +149,12 @@ def test_of_mixing(recorded) -> None:
         {"temperature": 0.5, "scale_by": "softplus"},
     ],
 )
-def test_settings_without_effect_are_refused(keys: dict[str, Any]) -> None:
+def test_settings_without_effect_are_refused(keys: dict[str, Any]):
     with pytest.raises((BrainhiveError, ValidationError)):
         ClipConfig(**keys)
 
 
-def test_targets_that_are_not_there_and_single_rows_are_refused() -> None:
+def test_targets_that_are_not_there_and_single_rows_are_refused():
     with pytest.raises(BrainhiveError) as caught:
         SoftContConfig(augmented="b").build()(
             torch.ones(2, 3),

@@ -20,24 +20,24 @@ DIMS = {"vae": 24, "synclr_vit_b_16": 12}
 
 
 @pytest.fixture(scope="module")
-def reference(golden: Path) -> Path:
+def reference(golden) -> Path:
     """Folder of a prior, its U-Net, and outputs of the reference."""
     return golden / "fusion_prior"
 
 
 @pytest.fixture(scope="module")
-def expected(reference: Path) -> dict[str, torch.Tensor]:
+def expected(reference) -> dict[str, torch.Tensor]:
     """Tensors that the reference computed with this prior and U-Net."""
     return load_file(reference / "expected.safetensors")
 
 
 @pytest.fixture(scope="module")
-def prior(reference: Path) -> FusionPrior:
+def prior(reference) -> FusionPrior:
     return FusionPrior.load(reference / "prior").eval()
 
 
 @pytest.fixture
-def golden_unet(reference: Path) -> UNet2DConditionModel:
+def golden_unet(reference) -> UNet2DConditionModel:
     return UNet2DConditionModel.from_pretrained(reference / "unet").eval()
 
 
@@ -83,9 +83,9 @@ def denoise(
     ).sample
 
 
-def compute_gap(a: torch.Tensor, b: torch.Tensor) -> float:
+def compute_gap(actual: torch.Tensor, b: torch.Tensor) -> float:
     """Return the largest difference between two tensors."""
-    return float((a - b).detach().abs().max())
+    return float((actual - b).detach().abs().max())
 
 
 def draw_inputs() -> dict[str, torch.Tensor]:
@@ -120,13 +120,13 @@ def test_tokens_equal_the_reference_at_every_stage(prior, expected):
 
 
 def test_the_unet_with_the_prior_equals_the_reference(prior, golden_unet, expected):
-    plain = denoise(golden_unet, expected)
+    unconditioned = denoise(golden_unet, expected)
     prior.attach(golden_unet)
     conditioned = denoise(golden_unet, expected, ip_hidden_states=expected["tokens"])
 
-    assert compute_gap(plain, expected["unet_plain"]) < TOLERANCE
+    assert compute_gap(unconditioned, expected["unet_plain"]) < TOLERANCE
     assert compute_gap(conditioned, expected["unet_with_prior"]) < TOLERANCE
-    assert compute_gap(plain, conditioned) > 100 * TOLERANCE
+    assert compute_gap(unconditioned, conditioned) > 100 * TOLERANCE
 
 
 def read_without_digest(file):
@@ -144,15 +144,15 @@ def test_a_folder_is_written_as_it_was_read_bit_for_bit(prior, reference, tmp_pa
     prior.save(tmp_path)
 
     for file in sorted((reference / "prior").rglob("*.*")):
-        written = tmp_path / file.relative_to(reference / "prior")
-        assert read_without_digest(written) == read_without_digest(file), file
+        copied_file = tmp_path / file.relative_to(reference / "prior")
+        assert read_without_digest(copied_file) == read_without_digest(file), file
 
 
 def test_the_scale_weighs_the_attention_to_image_tokens(unet):
     inputs = draw_inputs()
     prior = TINY.build(DIMS, unet)
     tokens = prior.project(torch.randn(2, 32))
-    plain = denoise(unet, inputs)
+    before_attaching = denoise(unet, inputs)
 
     prior.attach(unet)
     without_tokens = denoise(unet, inputs)
@@ -160,16 +160,16 @@ def test_the_scale_weighs_the_attention_to_image_tokens(unet):
     prior.scale = 0.0
     unscaled = denoise(unet, inputs, ip_hidden_states=tokens)
 
-    assert torch.equal(without_tokens, plain)
-    assert compute_gap(unscaled, plain) < TOLERANCE
-    assert compute_gap(conditioned, plain) > TOLERANCE
+    assert torch.equal(without_tokens, before_attaching)
+    assert compute_gap(unscaled, before_attaching) < TOLERANCE
+    assert compute_gap(conditioned, before_attaching) > TOLERANCE
 
 
 def test_a_detached_prior_leaves_the_unet_as_it_was(unet):
     inputs = draw_inputs()
     prior = TINY.build(DIMS, unet)
-    other = TINY.build(DIMS, unet)
-    plain = denoise(unet, inputs)
+    other_prior = TINY.build(DIMS, unet)
+    before_attaching = denoise(unet, inputs)
     names = unet.state_dict().keys()
 
     prior.attach(unet)
@@ -177,11 +177,11 @@ def test_a_detached_prior_leaves_the_unet_as_it_was(unet):
     # the U-Net does not own the prior's weights
     assert unet.state_dict().keys() == names
     with pytest.raises(BrainhiveError, match="already attached"):
-        other.attach(unet)
+        other_prior.attach(unet)
     with pytest.raises(BrainhiveError, match="not attached"):
-        other.detach(unet)
+        other_prior.detach(unet)
     prior.detach(unet)
-    assert torch.equal(denoise(unet, inputs), plain)
+    assert torch.equal(denoise(unet, inputs), before_attaching)
 
 
 def test_gradients_reach_all_three_modules_through_a_frozen_unet(unet):
@@ -223,9 +223,9 @@ def test_a_config_without_its_keys_is_refused(unet, tmp_path):
     TINY.build(DIMS, unet).save(tmp_path)
     (tmp_path / "fusion_encoder" / "config.json").write_text("{}")
 
-    for read in (FusionPrior.load, fusion_prior.describe):
+    for read_folder in (FusionPrior.load, fusion_prior.describe):
         with pytest.raises(MissingData, match="proj_meta") as caught:
-            read(str(tmp_path))
+            read_folder(str(tmp_path))
         assert "download" in caught.value.hint
 
 

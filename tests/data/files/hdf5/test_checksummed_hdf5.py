@@ -1,8 +1,6 @@
 """Every changed byte of a finished store is found by a checksum or the seal."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -12,13 +10,14 @@ from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.stores import StorePlan, TargetStore, TargetWriter
 
-COUNT, DIM = 300, 8
+COUNT = 300
+DIM = 8
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
 VALUES = np.random.default_rng(0).normal(size=(COUNT, DIM)).astype(np.float32)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path) -> Path:
     path = tmp_path / "set/train/encoder.h5"
     StorePlan(
         path, IDS, IDS, (DIM,), "float32", {"encoder": "encoder"}, {"sizes": (2,)}
@@ -31,18 +30,18 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def place(path: Path, name: str) -> int:
+def find_offset(path: Path, name: str) -> int:
     with h5py.File(path) as file:
         return file[name].id.get_offset()
 
 
-def flip(path: Path, at: int) -> None:
+def flip(path: Path, offset: int):
     content = bytearray(path.read_bytes())
-    content[at] ^= 1
+    content[offset] ^= 1
     path.write_bytes(content)
 
 
-def test_every_index_reads_the_rows_of_the_array(path: Path) -> None:
+def test_every_index_reads_the_rows_of_the_array(path):
     rows = TargetStore.open(path).embedding
     assert (rows.shape, rows.dtype, rows.nbytes, len(rows)) == (
         (300, 8),
@@ -69,22 +68,13 @@ def test_every_index_reads_the_rows_of_the_array(path: Path) -> None:
     )
 
 
-def test_a_flipped_bit_of_a_row_is_found_where_it_is(path: Path) -> None:
-    found = TargetStore.open(path)
-    found.verify()
-    assert np.array_equal(found.embedding, VALUES)
-    flip(path, place(path, "embedding") + 150 * DIM * 4 + 5)
-    with pytest.raises(BrainhiveError, match="row 150 of embedding"):
-        TargetStore.open(path).verify()
-
-
-def test_every_index_refuses_a_damaged_row(path: Path) -> None:
-    flip(path, place(path, "embedding") + 150 * DIM * 4 + 5)
+def test_every_index_refuses_a_damaged_row(path):
+    flip(path, find_offset(path, "embedding") + 150 * DIM * 4 + 5)
     rows = TargetStore.open(path).embedding
     assert np.array_equal(rows[:150], VALUES[:150]) and np.array_equal(
         rows[151:], VALUES[151:]
     )
-    reads: list[Callable[[], Any]] = [
+    reads = [
         lambda: rows[150],
         lambda: rows[-150],
         lambda: rows[140:160, 2:],
@@ -93,25 +83,25 @@ def test_every_index_refuses_a_damaged_row(path: Path) -> None:
         lambda: rows.select_column(3)[100:],
         lambda: np.asarray(rows),
     ]
-    for read in reads * 2:  # a damaged row is refused again
+    for read_rows in reads * 2:  # a damaged row is refused again
         with pytest.raises(BrainhiveError) as caught:
-            read()
+            read_rows()
         assert f"{path} is damaged: row 150 of embedding" in caught.value.message
         command = "brainhive embed --dataset set --encoders encoder splits=train"
         assert command in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["image_id", "checksum/embedding"])
-def test_opening_checks_all_that_is_small(path: Path, name: str) -> None:
-    flip(path, place(path, name) + 150)
+def test_opening_checks_all_that_is_small(path, name):
+    flip(path, find_offset(path, name) + 150)
     with pytest.raises(BrainhiveError, match="seal") as caught:
         TargetStore.open(path)
     assert "brainhive embed --dataset set" in caught.value.hint
 
 
 def test_a_changed_attribute_and_a_lost_seal_are_found(
-    path: Path,
-) -> None:
+    path,
+):
     with h5py.File(path, "r+") as file:
         file.attrs["encoder"] = "another"
     with pytest.raises(BrainhiveError, match="seal"):

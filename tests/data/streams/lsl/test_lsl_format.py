@@ -9,6 +9,7 @@ import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.streams import StreamRequest, lsl
+from brainhive_cli.data.streams._sample_times import SampleTimes
 from brainhive_cli.data.streams.lsl import Config, LslStream
 
 CHANNELS = [
@@ -21,12 +22,12 @@ CHANNELS = [
 ]
 
 
-def describe(channels: Any = CHANNELS, count: int | None = None) -> ElementTree.Element:
+def describe(channels=CHANNELS, count: int | None = None) -> ElementTree.Element:
     rows = ""
-    for label, kind, unit, place in channels:
+    for label, kind, unit, coordinates in channels:
         position = "".join(
             f"<R0{axis}>{value}</R0{axis}>"
-            for axis, value in zip("xyz", place, strict=False)
+            for axis, value in zip("xyz", coordinates, strict=False)
         )
         rows += (
             f"<channel><label> {label} </label><type>{kind}</type>"
@@ -43,51 +44,61 @@ def make_request(kind: str = "eeg", unit: str = "µV") -> StreamRequest:
     return StreamRequest(("Fp1",), kind, unit, 500.0, (0.0, 1.0), (), lambda: None)
 
 
-def test_a_stream_is_described_by_names_types_units_and_places() -> None:
-    found, scale = lsl._read_format(describe(), Config(), make_request())
-    assert (found.name, found.rate_hz) == ("cap", 512.5)
+def test_a_stream_is_described_by_names_types_units_and_places():
+    stream_format, scale = lsl._read_format(describe(), Config(), make_request())
+    assert (stream_format.name, stream_format.rate_hz) == ("cap", 512.5)
     # two channels would get the name Fz
-    assert found.channels == ("Fp1", "FZ", "fz", "HEOG", "Trig", "Light")
-    assert found.channel_types == ("eeg", "eeg", "eeg", "eog", "stim", "misc")
-    assert found.units == ("µV", "mV", "µV", "", "", "")
-    assert scale.tolist() == [1] * 6 and found.positions is not None
-    assert found.positions[0].tolist() == [0.01, 0.02, 0.03]
-    assert np.isnan(found.positions[1:]).all()
+    assert stream_format.channels == ("Fp1", "FZ", "fz", "HEOG", "Trig", "Light")
+    assert stream_format.channel_types == ("eeg", "eeg", "eeg", "eog", "stim", "misc")
+    assert stream_format.units == ("µV", "mV", "µV", "", "", "")
+    assert scale.tolist() == [1] * 6 and stream_format.positions is not None
+    assert stream_format.positions[0].tolist() == [0.01, 0.02, 0.03]
+    assert np.isnan(stream_format.positions[1:]).all()
 
 
-def test_a_description_of_too_many_channels_is_refused() -> None:
+def test_a_description_of_too_many_channels_is_refused():
     with pytest.raises(RecipeError, match="10,001 channels at"):
         lsl._read_format(describe(count=10_001), Config(), make_request())
 
 
-def test_only_names_of_eeg_get_the_standard_spelling() -> None:
+def test_only_names_of_eeg_get_the_standard_spelling():
     channels = [("fp1", "EEG", "µV", ()), ("fp2", "MISC", "", ())]
-    found, _ = lsl._read_format(describe(channels), Config(), make_request())
-    assert found.channels == ("Fp1", "fp2")
+    stream_format, _ = lsl._read_format(describe(channels), Config(), make_request())
+    assert stream_format.channels == ("Fp1", "fp2")
 
 
-def test_the_unit_of_the_recipe_applies_to_channels_of_the_model() -> None:
-    found, scale = lsl._read_format(describe(), Config(unit="mV"), make_request())
+def test_the_unit_of_the_recipe_applies_to_channels_of_the_model():
+    stream_format, scale = lsl._read_format(
+        describe(), Config(unit="mV"), make_request()
+    )
     assert scale == pytest.approx([1000, 1000, 1000, 1, 1, 1])
-    assert found.units == ("µV", "µV", "µV", "", "", "")
+    assert stream_format.units == ("µV", "µV", "µV", "", "", "")
     with pytest.raises(RecipeError):
         lsl._read_format(describe(), Config(unit="fT"), make_request())
 
 
-def test_channels_without_types_are_those_of_the_model() -> None:
+def test_channels_without_types_are_those_of_the_model():
     channels = [("MEG1", "", "fT", ()), ("MEG2", "MEG", "", ()), ("a", "EEG", "V", ())]
-    found, _ = lsl._read_format(describe(channels), Config(), make_request("mag", "fT"))
-    assert found.channel_types == ("mag", "mag", "eeg") and found.positions is None
-    assert found.units == ("fT", "", "V")
+    stream_format, _ = lsl._read_format(
+        describe(channels), Config(), make_request("mag", "fT")
+    )
+    assert (
+        stream_format.channel_types == ("mag", "mag", "eeg")
+        and stream_format.positions is None
+    )
+    assert stream_format.units == ("fT", "", "V")
 
 
-def test_names_of_the_recipe_replace_those_of_the_stream() -> None:
+def test_names_of_the_recipe_replace_those_of_the_stream():
     # a description with another number of channels is ignored
     names = ["oz", "Pz"]
-    found, _ = lsl._read_format(
+    stream_format, _ = lsl._read_format(
         describe(count=2), Config(channels=names), make_request()
     )
-    assert found.channels == ("Oz", "Pz") and found.channel_types == ("eeg", "eeg")
+    assert stream_format.channels == ("Oz", "Pz") and stream_format.channel_types == (
+        "eeg",
+        "eeg",
+    )
     for channels in ([], ["Oz"], ["Oz", "Oz"], ["Oz", "Pz", "Cz"]):
         with pytest.raises(RecipeError):
             lsl._read_format(
@@ -108,7 +119,7 @@ def test_names_of_the_recipe_replace_those_of_the_stream() -> None:
         ("", "eeg", ""),
     ],
 )
-def test_units_are_names_or_powers_of_ten(declared: str, kind: str, unit: str) -> None:
+def test_units_are_names_or_powers_of_ten(declared, kind, unit):
     assert lsl._read_unit(declared, kind) == unit
 
 
@@ -131,9 +142,7 @@ def listen(code: int, before_s: float) -> LslStream:
         (0, 1.0, [(1.4, "4"), (2.7, "5")]),
     ],
 )
-def test_a_code_after_a_gap_is_no_event(
-    code: int, before_s: float, expected: list[Any]
-) -> None:
+def test_a_code_after_a_gap_is_no_event(code, before_s, expected: list[Any]):
     stream = listen(code, before_s)
     times_s = np.array([1.0, 1.1, 1.2, 1.3, 1.4, 2.4, 2.5, 2.6, 2.7])
     codes = np.array([3, 3.2, np.nan, 0, 4.4, 7, 7, 0, 5])
@@ -147,15 +156,15 @@ def test_a_code_after_a_gap_is_no_event(
     assert (stream._code, stream._code_time_s) == (5, 2.7)
 
 
-def test_a_channel_of_codes_leaves_no_use_for_markers() -> None:
+def test_a_channel_of_codes_leaves_no_use_for_markers():
     with pytest.raises(RecipeError):
         Config(marker_channel="TRIGGER", markers="texts")
     assert Config(marker_channel="TRIGGER").markers == ""
 
 
 def info(name: str, stype: str, **facts: Any) -> SimpleNamespace:
-    known = {"dtype": "float32", "sfreq": 500.0, "n_channels": 4, "source_id": name}
-    return SimpleNamespace(name=name, stype=stype, **{**known, **facts})
+    defaults = {"dtype": "float32", "sfreq": 500.0, "n_channels": 4, "source_id": name}
+    return SimpleNamespace(name=name, stype=stype, **{**defaults, **facts})
 
 
 AMPLIFIER = info("cap", "EEG")
@@ -165,7 +174,7 @@ CODES = info("codes", "markers", dtype="int32", sfreq=0.0, n_channels=1)
 
 
 @pytest.mark.parametrize(
-    ("keys", "streams", "chosen"),
+    ("keys", "streams", "expected"),
     [
         ({}, [AMPLIFIER, TEXTS, OTHER], (AMPLIFIER, TEXTS)),
         ({"name": "gaze"}, [AMPLIFIER, CODES, OTHER], (OTHER, CODES)),
@@ -175,11 +184,9 @@ CODES = info("codes", "markers", dtype="int32", sfreq=0.0, n_channels=1)
         ({"marker_channel": "T"}, [AMPLIFIER, CODES, TEXTS], (AMPLIFIER, None)),
     ],
 )
-def test_the_streams_that_match_are_chosen(
-    monkeypatch: pytest.MonkeyPatch, keys: Any, streams: Any, chosen: Any
-) -> None:
+def test_the_streams_that_match_are_chosen(monkeypatch, keys, streams, expected):
     monkeypatch.setattr(lsl, "resolve_streams", lambda wait_s: streams)
-    assert lsl._wait_for_streams(Config(**keys, wait_s=0), "EEG") == chosen
+    assert lsl._wait_for_streams(Config(**keys, wait_s=0), "EEG") == expected
 
 
 @pytest.mark.parametrize(
@@ -199,15 +206,15 @@ def test_the_streams_that_match_are_chosen(
     ],
 )
 def test_streams_that_are_missing_doubtful_or_unfit_are_refused(
-    monkeypatch: pytest.MonkeyPatch, keys: Any, streams: Any, error: Any
-) -> None:
+    monkeypatch, keys, streams, error
+):
     monkeypatch.setattr(lsl, "resolve_streams", lambda wait_s: streams)
     with pytest.raises(error) as caught:
         lsl._wait_for_streams(Config(**keys, wait_s=0), "EEG")
     assert type(caught.value) is error
 
 
-def read_all(stamps: Any, now_s: float = 1000.0, other_clock: int = 0) -> Any:
+def read_all(stamps, now_s: float = 1000.0, other_clock: int = 0):
     """Read samples with these time stamps through a stream that was not opened."""
     rows = np.arange(2.0 * len(stamps)).reshape(-1, 2)
     waiting = [(rows[:1], stamps[:1]), (rows[1:], stamps[1:]), (rows[:0], stamps[:0])]
@@ -218,13 +225,13 @@ def read_all(stamps: Any, now_s: float = 1000.0, other_clock: int = 0) -> Any:
     )
     stream._untimed, stream._clock = np.empty((0, 2)), lambda: now_s
     stream._n_other_clock, stream._scale = other_clock, np.array([2.0, 0.5])
-    stream._times = SimpleNamespace(
-        measure_rate=lambda stamps: None, settle_times=lambda stamps: stamps[:-1]
-    )
+    stream._times = SampleTimes(10.0)
+    # a jitter by which the last of few samples waits
+    stream._times.settle_times = lambda stamps: stamps[:-1]
     return stream, stream._read_samples(0.0)
 
 
-def test_samples_wait_for_their_times_and_are_scaled() -> None:
+def test_samples_wait_for_their_times_and_are_scaled():
     # the second has a stamp of another clock, and the last has no time yet
     stream, (samples, times_s) = read_all(np.array([999.0, 0.0, 999.2, 999.3]))
     assert times_s.tolist() == [999.0, 999.2]
@@ -243,8 +250,8 @@ def test_samples_wait_for_their_times_and_are_scaled() -> None:
     ],
 )
 def test_stamps_of_another_clock_are_refused_after_a_while(
-    age_s: float, other_clock: int, is_refused: bool
-) -> None:
+    age_s, other_clock, is_refused
+):
     stamps = np.array([999.0, 1000 - age_s])
     if is_refused:
         with pytest.raises(BrainhiveError):
@@ -254,3 +261,10 @@ def test_stamps_of_another_clock_are_refused_after_a_while(
         # a sample of LSL's clock resets the count of others
         is_ours = -1 < age_s < 365
         assert stream._n_other_clock == (0 if is_ours else other_clock + 1)
+
+
+def test_a_stream_that_sends_at_another_rate_is_refused():
+    # six seconds at 20 Hz, and the stream declares 10 Hz
+    stamps = 990 + np.arange(120) / 20
+    with pytest.raises(BrainhiveError, match="declares 10 Hz, and sends 20 samples"):
+        read_all(stamps)

@@ -15,7 +15,6 @@ from brainhive_cli.data.streams import (
     mock as mocks,
 )
 from brainhive_cli.data.streams._sample_times import SampleTimes
-from tests.tools.recorded_numbers import Recorded
 
 RATE_HZ = 100.0
 FORMAT = StreamFormat("cap", ("Fz", "Cz"), ("eeg", "eeg"), ("µV", "µV"), RATE_HZ)
@@ -28,7 +27,7 @@ class Pause:
         self.time_s, self.step_s = 50.0, step_s
         self.slept_s: list[float] = []
 
-    def read(self) -> float:
+    def read_time(self) -> float:
         self.time_s += self.step_s
         return self.time_s
 
@@ -46,20 +45,33 @@ def blocks() -> Iterator[Any]:
         yield samples, events if number % 2 else []
 
 
-@pytest.mark.parametrize("speed", [1.0, 3.0])
-@pytest.mark.parametrize("step_s", [0.0, 0.013, 0.09])
-def test_chunks_of_a_replay(recorded: Recorded, speed: float, step_s: float) -> None:
+@pytest.mark.parametrize(("speed", "step_s"), [(1.0, 0.013), (3.0, 0.0)])
+def test_chunks_of_a_replay(recorded, speed, step_s):
     pause = Pause(step_s)
-    clock = Clock(speed, pause.read, pause.sleep)
+    clock = Clock(speed, pause.read_time, pause.sleep)
     stream = Replay(FORMAT, clock, blocks(), starts=[20, 9, 20])
-    chunks = []
+    sizes = []
+    first_times_s = []
+    events = []
+    samples = []
     for wait_s in [0.004, 1.0] * 50:
         chunk = stream.read(wait_s)
         if chunk is None:
             break
-        chunks.append([chunk.samples[:, 0], chunk.times_s, *chunk.events])
-    assert stream.read(1.0) is None and chunks[-1][0][-1] == 41
-    recorded(chunks=chunks, slept_s=pause.slept_s, now_s=stream.now_s())
+        sizes.append(len(chunk.times_s))
+        first_times_s += chunk.times_s[:1].tolist()
+        events += [[event.time_s, event.name] for event in chunk.events]
+        samples += chunk.samples[:, 0].tolist()
+
+    assert stream.read(1.0) is None
+    assert samples == list(range(42))
+    assert events == [[0.1, "picture 1"], [0.24, "picture 3"], [0.38, "picture 5"]]
+    recorded(
+        sizes=sizes,
+        first_times_s=first_times_s,
+        slept_s=sum(pause.slept_s),
+        now_s=stream.now_s(),
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,27 +85,32 @@ def test_chunks_of_a_replay(recorded: Recorded, speed: float, step_s: float) -> 
     ],
 )
 def test_a_clock_waits_in_seconds_of_the_wall(
-    time_s: float, most_s: float, slept_s: list[float], has_come: bool
-) -> None:
+    time_s, most_s, slept_s: list[float], has_come
+):
     pause = Pause(0.0)
-    clock = Clock(2.0, pause.read, pause.sleep)
+    clock = Clock(2.0, pause.read_time, pause.sleep)
     assert clock.now_s() == 0
     assert clock.wait_until(time_s, most_s) == has_come and pause.slept_s == slept_s
     pause.time_s += 4
     assert clock.now_s() == pytest.approx(8 + 2 * sum(slept_s))
 
 
-def test_noise_with_events(recorded: Recorded) -> None:
+def test_noise_with_events():
     request = StreamRequest(
         ("O1", "Cz"), "eeg", "µV", 30.0, (0.0, 1.0), list("abcdef"), lambda: None
     )
     config = mocks.Config(events=4, interval_s=0.5)
-    made = [
-        [samples, *events]
-        for samples, events in mocks.make_noise(config, request, 30.0)
-    ]
-    shown = [" ".join(str(ord(event.name)) for event in events) for _, *events in made]
-    recorded(5, blocks=made, shown=shown)
+
+    blocks_of_noise = list(mocks.make_noise(config, request, 30.0))
+
+    # half a second at 30 Hz, of two channels
+    assert [samples.shape for samples, _ in blocks_of_noise] == [(15, 2)] * 5
+    event_times_s = [event.time_s for _, events in blocks_of_noise for event in events]
+    assert event_times_s == pytest.approx([0.23333, 0.73333, 1.2333, 1.7333], rel=1e-4)
+    names = [event.name for _, events in blocks_of_noise for event in events]
+    assert names == ["f", "d", "f", "b"]
+    means = [samples.mean() for samples, _ in blocks_of_noise]
+    assert np.std(means) > 0
 
 
 def send(rate_hz: float, seed: int) -> np.ndarray:
@@ -110,41 +127,22 @@ def send(rate_hz: float, seed: int) -> np.ndarray:
     return true_s + late_s
 
 
-@pytest.mark.parametrize("rate_hz", [100.0, 250.0])
-def test_times_of_samples_that_jitter_and_are_lost(
-    recorded: Recorded, rate_hz: float
-) -> None:
-    times, settled, counts = SampleTimes(rate_hz), [], []
-    for timestamps in np.split(send(rate_hz, 0), 240):
-        settled.append(times.settle_times(timestamps))
-        counts.append(len(settled[-1]))
-    values = np.concatenate(settled)
-    steps = np.flatnonzero(np.diff(values) > 1.5 / rate_hz)
+def test_times_of_samples_that_jitter_and_are_lost(recorded):
+    rate_hz = 250.0
+    times = SampleTimes(rate_hz)
+    settled_s = [
+        times.settle_times(timestamps) for timestamps in np.split(send(rate_hz, 0), 240)
+    ]
+
+    times_s = np.concatenate(settled_s)
     recorded(
         6,
-        times=values,
-        parts=[part.mean() for part in np.array_split(np.nan_to_num(values), 12)],
-        first=values[:12],
-        steps=steps,
-        missing=np.flatnonzero(np.isnan(values)),
-        counts=np.array(counts),
-        jitter_s=times._jitter_s,
-        period_s=times._period_s,
-        locked=times._locked,
+        times_s=times_s,
+        means_of_parts_s=[
+            timestamps.mean()
+            for timestamps in np.array_split(np.nan_to_num(times_s), 12)
+        ],
+        losses=np.flatnonzero(np.diff(times_s) > 1.5 / rate_hz),
+        untimed=np.flatnonzero(np.isnan(times_s)),
+        n_settled=np.array([len(timestamps) for timestamps in settled_s]),
     )
-
-
-@pytest.mark.parametrize("share", [0.94, 0.955, 0.965, 1.0, 1.035, 1.045, 1.3])
-def test_rates_that_differ_from_the_declared_one(
-    recorded: Recorded, share: float
-) -> None:
-    times, found = SampleTimes(RATE_HZ), []
-    timestamps = 5 + np.arange(1400) / (share * RATE_HZ)
-    # two long gaps, and a clock that goes back
-    timestamps[150:] += 0.45
-    timestamps[200:] += 0.55
-    timestamps[900:] -= 0.2
-    for number, part in enumerate(np.split(timestamps, 140)):
-        rate_hz = times.measure_rate(part)
-        found += [] if rate_hz is None else [[number, rate_hz]]
-    recorded(found=found, measured=len(times._measured), is_known=times._is_measured)

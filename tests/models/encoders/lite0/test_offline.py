@@ -54,8 +54,8 @@ def test_gabor_energy_depends_on_orientation_but_not_on_phase():
     for scale, wavelength_px in enumerate((4, 8, 16)):
         for number in range(4):
             angle = number * math.pi / 4
-            tuned = energy(grating(angle, wavelength_px=wavelength_px))
-            assert tuned.argmax() == 4 * scale + number
+            energies = energy(grating(angle, wavelength_px=wavelength_px))
+            assert energies.argmax() == 4 * scale + number
     # complex cells: the phase hardly matters, and an even surface gives nothing
     phases = torch.stack([energy(grating(0.0, phase))[0, 0] for phase in (0, 1, 2)])
     assert phases.std() < 0.02 * phases.mean()

@@ -1,14 +1,10 @@
-"""AligNet: its network equals that of transformers on pixels resized as OpenCV
-would.
-"""
+"""AligNet, compared with SigLIP of transformers on pixels resized as by OpenCV."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
@@ -19,11 +15,14 @@ SAME = 1e-5
 """Largest difference of float32 from the float64 computed here, relative to the
 embedding's spread.
 """
-D, HEADS, DEPTH, SIDE = 16, 2, 2, 64
+D = 16
+HEADS = 2
+DEPTH = 2
+SIDE = 64
 TINY = {"embed_dim": D, "num_heads": HEADS, "depth": DEPTH, "img_size": SIDE}
 
 
-def write_alignet(folder: Path, model: SiglipVisionModel) -> None:
+def write_alignet(folder: Path, model: SiglipVisionModel):
     """Write transformers' SigLIP under timm's names, as published: prefixed, and with
     AligNet's own heads.
     """
@@ -43,7 +42,8 @@ def write_alignet(folder: Path, model: SiglipVisionModel) -> None:
         **{f"attn_pool.mlp.fc{k}": f"head.mlp.fc{k}" for k in (1, 2)},
     }
     for i in range(DEPTH):
-        ours, theirs = f"blocks.{i}", f"encoder.layers.{i}"
+        ours = f"blocks.{i}"
+        theirs = f"encoder.layers.{i}"
         pairs |= {f"{ours}.norm{k}": f"{theirs}.layer_norm{k}" for k in (1, 2)}
         pairs |= {f"{ours}.mlp.fc{k}": f"{theirs}.mlp.fc{k}" for k in (1, 2)}
         pairs[f"{ours}.attn.proj"] = f"{theirs}.self_attn.out_proj"
@@ -53,7 +53,8 @@ def write_alignet(folder: Path, model: SiglipVisionModel) -> None:
         }
         for i in range(DEPTH):
             qkv = [
-                w[f"encoder.layers.{i}.self_attn.{part}_proj.{kind}"] for part in "qkv"
+                w[f"encoder.layers.{i}.self_attn.{letter}_proj.{kind}"]
+                for letter in "qkv"
             ]
             state[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(qkv)
         state[f"attn_pool.q.{kind}"], kv = w[f"head.attention.in_proj_{kind}"].split(
@@ -68,8 +69,8 @@ def write_alignet(folder: Path, model: SiglipVisionModel) -> None:
 
 
 def test_alignet_equals_siglip_on_pixels_resized_as_in_opencv(
-    tmp_path: Path, picture: Image.Image, make_cubic_matrix: Any, measure_error: Any
-) -> None:
+    tmp_path, picture, make_cubic_matrix, measure_error
+):
     torch.manual_seed(0)
     sizes = {
         "hidden_size": D,
@@ -88,20 +89,20 @@ def test_alignet_equals_siglip_on_pixels_resized_as_in_opencv(
     )
     pixels = np.einsum("ih,jw,hwc->cij", height, width, np.asarray(picture))
     pixels = np.clip(np.floor(pixels + 0.5), 0, 255) / 255
-    found = model.double()(
+    siglip_output = model.double()(
         pixel_values=torch.tensor(pixels)[None], output_hidden_states=True
     )
     expected = {
-        "embedding": found.pooler_output[0],
-        "mean": found.last_hidden_state[0].mean(0),
-        "patches": found.last_hidden_state[0],
-        "block-0": found.hidden_states[1][0],
+        "embedding": siglip_output.pooler_output[0],
+        "mean": siglip_output.last_hidden_state[0].mean(0),
+        "patches": siglip_output.last_hidden_state[0],
+        "block-0": siglip_output.hidden_states[1][0],
     }
     config = {"kind": "siglip2+alignet", "source": str(tmp_path), "architecture": TINY}
     encoder = encoders.resolve({**config, "output": list(expected)}).build()
     with torch.no_grad():
         outputs = encoder.module(encoder.preprocess(picture)[None])
-    for output, known in zip(outputs, expected.values(), strict=True):
-        assert measure_error(output[0], known) < SAME
+    for output, expected_value in zip(outputs, expected.values(), strict=True):
+        assert measure_error(output[0], expected_value) < SAME
     with pytest.raises(RecipeError, match="class"):
         encoders.resolve({**config, "output": "class"}).build().module  # noqa: B018

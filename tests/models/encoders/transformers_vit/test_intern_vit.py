@@ -5,7 +5,6 @@ tensors.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,12 +19,13 @@ SAME = 2e-6
 """The largest difference between two implementations in float32, of values of about
 1.
 """
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 CODE = "intern_vit_code_was_run"
 
 
 @pytest.fixture
-def reference(golden: Path) -> dict[str, Tensor]:
+def reference(golden) -> dict[str, Tensor]:
     """The golden tensors of a tiny network."""
     return load_file(golden / "methods" / "intern_vit.safetensors")
 
@@ -93,19 +93,22 @@ def repository(reference: dict[str, Tensor], hub_cache: Callable[[str], Path]) -
             f"import builtins\nbuiltins.{CODE} = True\n"
         )
     state = strip_prefix(reference, "weights.")
-    names, half = sorted(state), len(state) // 2
+    names = sorted(state)
+    middle = len(state) // 2
     shards = {
-        "model-00001-of-00002": names[:half],
-        "model-00002-of-00002": names[half:],
+        "model-00001-of-00002": names[:middle],
+        "model-00002-of-00002": names[middle:],
     }
-    for shard, held in shards.items():
+    for shard, names_of_shard in shards.items():
         save_file(
-            {name: state[name] for name in held},
+            {name: state[name] for name in names_of_shard},
             folder / f"{shard}.safetensors",
             {"format": "pt"},
         )
     index = {
-        name: f"{shard}.safetensors" for shard, held in shards.items() for name in held
+        name: f"{shard}.safetensors"
+        for shard, names_of_shard in shards.items()
+        for name in names_of_shard
     }
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": index})
@@ -120,12 +123,12 @@ def differs(ours: Tensor, golden: Tensor) -> float:
 
 @torch.no_grad()
 def test_every_block_gives_what_the_published_network_gives(
-    repository: Path, reference: dict[str, Tensor]
-) -> None:
+    repository, reference: dict[str, Tensor]
+):
     blocks = range(int(reference["settings"][3]))
     outputs = [f"block-{block}{form}" for block in blocks for form in ("", ".mean")]
     config = encoders.resolve(
-        {"kind": "intern-vit", "output": [*outputs, "tokens", "embedding"]}
+        {"kind": "intern-vit", "output": list(outputs) + ["tokens", "embedding"]}
     )
 
     encoded = config.build().module(reference["pixels"])
@@ -145,9 +148,9 @@ def test_every_block_gives_what_the_published_network_gives(
 
 @torch.no_grad()
 def test_positions_are_resized_to_pictures_of_another_size(
-    repository: Path, reference: dict[str, Tensor]
-) -> None:
-    network: Any = encoders.resolve("intern-vit:tokens").build().module
+    repository, reference: dict[str, Tensor]
+):
+    network = encoders.resolve("intern-vit:tokens").build().module
     assert (
         differs(
             network.network.tower.embeddings(reference["pixels"]),
@@ -155,27 +158,28 @@ def test_positions_are_resized_to_pictures_of_another_size(
         )
         <= SAME
     )
-    found = network(reference["pixels_other_size"])
-    assert differs(found, reference["expected.hidden_other_size"]) <= SAME
+    tokens = network(reference["pixels_other_size"])
+    assert differs(tokens, reference["expected.hidden_other_size"]) <= SAME
 
 
 @torch.no_grad()
 def test_a_hub_reference_is_read_without_running_its_code(
-    repository: Path, reference: dict[str, Tensor]
-) -> None:
+    repository, reference: dict[str, Tensor]
+):
     import builtins
 
-    named, by_reference = (
+    encoder_by_name, by_reference = (
         encoders.resolve(r).build() for r in ("intern-vit", f"hub:{REPOSITORY}")
     )
 
     assert torch.equal(
-        named.module(reference["pixels"]), by_reference.module(reference["pixels"])
+        encoder_by_name.module(reference["pixels"]),
+        by_reference.module(reference["pixels"]),
     )
     assert not hasattr(builtins, CODE)
-    side = int(reference["settings"][4])
-    seen = named.preprocess(Image.new("RGB", (70, 50), "white"))
+    side_px = int(reference["settings"][4])
+    pixels = encoder_by_name.preprocess(Image.new("RGB", (70, 50), "white"))
     white = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
-    assert seen.shape == (3, side, side) and torch.allclose(
-        seen.mean((1, 2)), white, atol=1e-5
+    assert pixels.shape == (3, side_px, side_px) and torch.allclose(
+        pixels.mean((1, 2)), white, atol=1e-5
     )

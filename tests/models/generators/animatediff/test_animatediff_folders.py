@@ -23,17 +23,18 @@ from tests.repositories.animatediff_repositories import (
 )
 from tests.repositories.sd15_repositories import SD15
 
-PX, FRAMES = 16, {"frames": 3, "kept": (2,)}
+PX = 16
+FRAMES = {"frames": 3, "kept": (2,)}
 SAMPLING = Sampling(steps=1, guidance=5.0, strength=1)
 
 
 @pytest.fixture(scope="module")
-def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repositories(tmp_path_factory) -> Path:
     return animatediff_repositories.write(tmp_path_factory.mktemp("animatediff"))
 
 
 @pytest.fixture
-def repositories_copy(repositories: Path, tmp_path: Path) -> Path:
+def repositories_copy(repositories, tmp_path) -> Path:
     return Path(shutil.copytree(repositories, tmp_path / "copied"))
 
 
@@ -50,7 +51,7 @@ def make_config(root: Path, **keys: Any) -> Config:
 
 
 def generate_clip(
-    generator: Any, sampling: Sampling = SAMPLING, **conditions: Any
+    generator, sampling: Sampling = SAMPLING, **conditions: Any
 ) -> Tensor:
     conditioning = Conditioning(
         **{"images": torch.full((1, 3, PX, PX), 0.5), **conditions}
@@ -63,11 +64,14 @@ def test_the_domain_adapter_is_added_to_the_attentions(repositories):
     layer_path = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
     unet = make_config(repositories).build().unet
     for name, layer in (("to_k", "to_k"), ("to_out", "to_out.0")):
-        up, down = (
-            state[f"{layer_path}.processor.{name}_lora.{half}.weight"]
-            for half in ("up", "down")
+        up_weight, down_weight = (
+            state[f"{layer_path}.processor.{name}_lora.{direction}.weight"]
+            for direction in ("up", "down")
         )
-        expected = load_unet(repositories)[f"{layer_path}.{layer}.weight"] + up @ down
+        expected = (
+            load_unet(repositories)[f"{layer_path}.{layer}.weight"]
+            + up_weight @ down_weight
+        )
         assert torch.allclose(
             unet.get_submodule(f"{layer_path}.{layer}").weight, expected, atol=1e-6
         )

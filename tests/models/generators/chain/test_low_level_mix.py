@@ -1,7 +1,5 @@
 """Tests of the average with a blurry picture, and of MindEye2's refinement."""
 
-from pathlib import Path
-
 import diffusers
 import pytest
 import torch
@@ -14,29 +12,31 @@ from brainhive_cli.models.generators import Sampling, _latent_diffusion, chain, 
 from brainhive_cli.models.generators.chain import ChainStage, Config, LowLevelMix
 from brainhive_cli.models.heads import Conditioning, Decoded
 
-CPU, PX = torch.device("cpu"), 32
+CPU = torch.device("cpu")
+PX = 32
 DECODED = Decoded(
     {"blurry": torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))}
 )
 
 
 @pytest.fixture
-def autoencoder(tmp_path: Path) -> str:
+def autoencoder(tmp_path) -> str:
     """Folder of a tiny autoencoder."""
     sdxl.TINY.build().vae.save_pretrained(tmp_path / "vae")
     return str(tmp_path / "vae")
 
 
-def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder: str) -> None:
+def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder):
     """Source: MindEye2's final_evaluations.ipynb, .75 · refined + .25 · blurry."""
     stages = (ChainStage(generator=sdxl.TINY),)
-    plain, mixed = (
+    unmixed, mixed = (
         Config(stages=stages, low_level_mix=mix)
         for mix in (None, {"autoencoder": autoencoder})
     )
-    conditioning, sampling = Conditioning(decoded=DECODED), Sampling(steps=2)
+    conditioning = Conditioning(decoded=DECODED)
+    sampling = Sampling(steps=2)
 
-    picture = plain.build().generate(conditioning, [1, 2], PX, sampling)
+    picture = unmixed.build().generate(conditioning, [1, 2], PX, sampling)
     pictures = mixed.build().generate(conditioning, [1, 2], PX, sampling)
 
     vae = sdxl.TINY.build().vae
@@ -46,15 +46,13 @@ def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder: str) -> 
         for batch in (picture, blurry)
     ]
     assert torch.allclose(pictures, 0.75 * sized[0] + 0.25 * sized[1], atol=1e-5)
-    assert plain.caveats == () and mixed.caveats == (MIXED_WITH_BLURRY,)
+    assert unmixed.caveats == () and mixed.caveats == (MIXED_WITH_BLURRY,)
     assert [item.state for item in mixed.inputs() if item.name == autoencoder] == [
         "here"
     ]
 
 
-def test_the_published_file_is_read_as_its_autoencoder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_published_file_is_read_as_its_autoencoder(tmp_path, monkeypatch):
     """MindEye2's notebook loads the file with these arguments, here at tiny widths."""
     monkeypatch.setitem(chain.MIX_AUTOENCODER, "block_out_channels", (32, 32, 32, 32))
     torch.manual_seed(0)
@@ -88,7 +86,7 @@ def test_the_published_file_is_read_as_its_autoencoder(
         require_inputs(LowLevelMix(autoencoder=str(tmp_path / "none.pth")).inputs())
 
 
-def test_refinement_does_the_last_twelve_of_sgms_25_steps() -> None:
+def test_refinement_does_the_last_twelve_of_sgms_25_steps():
     """The expected steps are sgm's, with LegacyDDPMDiscretization and Euler steps.
 
     Source: MindEye2's enhanced_recon_inference.ipynb, whose sigmas begin at index −13
@@ -96,10 +94,8 @@ def test_refinement_does_the_last_twelve_of_sgms_25_steps() -> None:
     """
     generator = sdxl.TINY.model_copy(update={"target_px": 1024}).build()
     rng = torch.Generator().manual_seed(3)
-    texts, start = (
-        torch.randn(1, 5, 16, generator=rng),
-        torch.randn(1, 4, 8, 8, generator=rng),
-    )
+    texts = torch.randn(1, 5, 16, generator=rng)
+    start = torch.randn(1, 4, 8, 8, generator=rng)
     sampling = Sampling(steps=25, guidance=5, strength=0.48, scheduler="lightning")
 
     pictures = generator.generate(
@@ -115,20 +111,22 @@ def test_refinement_does_the_last_twelve_of_sgms_25_steps() -> None:
     latents = start + noise * sigmas[-13]
     _, pooled = generator.embed_empty_prompt(2)
     ids = torch.tensor([[PX, PX, 0, 0, 1024, 1024]] * 2, dtype=torch.float32)
-    both = torch.cat([torch.zeros_like(texts), texts])
+    guided_texts = torch.cat([torch.zeros_like(texts), texts])
     with torch.no_grad():
         for step in range(13, 25):
             scaled = torch.cat([latents, latents]) / (sigmas[step] ** 2 + 1) ** 0.5
             added = {"text_embeds": pooled, "time_ids": ids}
             noise_uncond, noise_cond = generator.unet(
-                scaled, timesteps[step], both, added_cond_kwargs=added
+                scaled, timesteps[step], guided_texts, added_cond_kwargs=added
             ).sample.chunk(2)
             latents = latents + (sigmas[step + 1] - sigmas[step]) * (
                 noise_uncond + 5 * (noise_cond - noise_uncond)
             )
     expected = generator.decode(latents)
     assert torch.allclose(pictures, expected, atol=1e-4)
-    other = sdxl.TINY.build().generate(
+    smaller_pictures = sdxl.TINY.build().generate(
         Conditioning(texts=texts, start=start), [4], PX, sampling
     )
-    assert not torch.allclose(pictures, other, atol=1e-4)  # of another target size
+    assert not torch.allclose(
+        pictures, smaller_pictures, atol=1e-4
+    )  # of another target size
