@@ -29,12 +29,14 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("penalty", "part"), [("0.1", Coral(ridge=0.1)), ("1", Coral())]
+    ("penalty", "alignment"), [("0.1", Coral(ridge=0.1)), ("1", Coral())]
 )
-def test_coral_is_the_published_one(golden: Path, penalty: str, part: Coral) -> None:
+def test_coral_is_the_published_one(
+    golden: Path, penalty: str, alignment: Coral
+) -> None:
     published = load_file(golden / "calibrate" / "coral.safetensors")
 
-    aligned = part.fit(published["source"], published["target"])
+    aligned = alignment.fit(published["source"], published["target"])
 
     identity = torch.eye(published["source"].shape[1])
     torch.testing.assert_close(
@@ -94,8 +96,8 @@ def test_a_plan_instead_of_pairs_gives_the_published_rotation(golden: Path) -> N
 def test_the_ridge_towards_the_identity_is_the_published_one(golden: Path) -> None:
     published = load_file(golden / "calibrate" / "procrustes.safetensors")
 
-    part = RidgeAlignment(penalty=float(published["penalty"]))
-    aligned = part.fit(published["tokens"], published["references"])
+    alignment = RidgeAlignment(penalty=float(published["penalty"]))
+    aligned = alignment.fit(published["tokens"], published["references"])
 
     identity = torch.eye(published["tokens"].shape[1])
     torch.testing.assert_close(
@@ -110,14 +112,16 @@ def test_alignment_without_labels_matches_the_old_distribution(
     scales = torch.linspace(1, 5, 6)
     references, tokens = 2 + scales * draw(300, 6), -3 * draw(200, 6, seed=1)
 
-    part = parts.load("alignments", kind).Config(
+    alignment = parts.load("alignments", kind).Config(
         **({"ridge": 1e-6} if kind == "coral" else {})
     )
-    aligned = part.fit(tokens, references)(tokens)
+    aligned = alignment.fit(tokens, references)(tokens)
 
     torch.testing.assert_close(aligned.std(0), references.std(0), rtol=0.01, atol=0)
     # rows are no pairs
-    torch.testing.assert_close(part.fit(tokens, references.flip(0))(tokens), aligned)
+    torch.testing.assert_close(
+        alignment.fit(tokens, references.flip(0))(tokens), aligned
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - set(LABEL_FREE)))
@@ -126,9 +130,9 @@ def test_alignment_by_pairs_finds_the_rotation_of_a_new_subject(kind: str) -> No
     tokens, unseen = draw(300, 6, seed=1), draw(20, 6, seed=2)
 
     # the pull towards the identity is what keeps procrustes from the rotation
-    part = parts.load("alignments", kind).Config(
+    alignment = parts.load("alignments", kind).Config(
         **({"rho": 0} if kind == "procrustes" else {})
     )
-    aligned = part.fit(tokens, tokens @ rotation)(unseen)
+    aligned = alignment.fit(tokens, tokens @ rotation)(unseen)
 
     torch.testing.assert_close(aligned, unseen @ rotation, rtol=0, atol=0.1)

@@ -22,8 +22,8 @@ COUNT = 40
 def result(similarities: torch.Tensor, repeats: int = 1, **fields) -> ForeignResult:
     """Make a result of pictures that were each shown `repeats` times."""
     targets = torch.arange(COUNT).repeat_interleave(repeats)[:, None]
-    seen = [f"picture {row}" for row in targets[:, 0].tolist()]
-    return ForeignResult(similarities, targets, seen, **fields)
+    seen_names = [f"picture {row}" for row in targets[:, 0].tolist()]
+    return ForeignResult(similarities, targets, seen_names, **fields)
 
 
 def state(result: ForeignResult, check: str) -> tuple[str, float | None]:
@@ -37,8 +37,8 @@ def noisy(repeats: int = 1, shared: float = 0.0) -> torch.Tensor:
     random = torch.Generator().manual_seed(0)
     noise = torch.randn(COUNT * repeats, COUNT, generator=random)
     common = torch.randn(COUNT, COUNT, generator=random).repeat_interleave(repeats, 0)
-    own = torch.eye(COUNT).repeat_interleave(repeats, 0)
-    return 2 * own + (1 - shared) * noise + shared * common
+    response = torch.eye(COUNT).repeat_interleave(repeats, 0)
+    return 2 * response + (1 - shared) * noise + shared * common
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def test_an_interval_as_if_trials_were_independent_is_a_finding(share, expected)
     hits = (similarities.argmax(1) == torch.arange(COUNT).repeat_interleave(16)) * 1.0
     naive = 196 * float(hits.numpy().std()) / len(hits) ** 0.5
 
-    plain = result(similarities, 16, claims={"interval": share * naive})
+    foreign_result = result(similarities, 16, claims={"interval": share * naive})
 
-    assert state(plain, "interval and units")[0] == expected
+    assert state(foreign_result, "interval and units")[0] == expected
     # trials that are pictures of their own are independent
-    alone = result(noisy(), claims={"interval": 10.0})
-    assert state(alone, "interval and units")[0] == NOTHING
+    result_of_pictures = result(noisy(), claims={"interval": 10.0})
+    assert state(result_of_pictures, "interval and units")[0] == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,11 @@ def test_one_answer_for_nine_tenths_of_the_signals_is_a_collapse(often, expected
     similarities -= torch.arange(COUNT) / 1000
     for row in range(often, COUNT):
         similarities[row, 1 + row % 7] += 2
-    found = result(similarities)
-    targets = found.targets.clone()
+    honest_result = result(similarities)
+    targets = honest_result.targets.clone()
     targets[:12] = 0
 
-    collapsed = ForeignResult(similarities, targets, found.seen_names)
+    collapsed = ForeignResult(similarities, targets, honest_result.seen_names)
 
     assert state(collapsed, "collapse and hubs")[0] == expected
     assert state(result(noisy()), "collapse and hubs")[0] == NOTHING
@@ -84,26 +84,14 @@ def test_tested_pictures_in_the_training_set_are_a_finding(learned):
     similarities = noisy()
     hits = (similarities.argmax(1) == torch.arange(COUNT)).numpy()
 
-    found = state(result(similarities, train_ids=names), "training pictures")
+    judged = state(result(similarities, train_ids=names), "training pictures")
 
     gain = 100 * (hits.mean() - hits[learned:].mean()) if learned else None
-    assert found == (FINDING if learned else NOTHING, pytest.approx(gain))
+    assert judged == (FINDING if learned else NOTHING, pytest.approx(gain))
     # numbers of rows are no names
     for numbers in ((), ("0", "1", "2")):
         numbered = result(similarities, train_ids=numbers)
         assert state(numbered, "training pictures")[0] == UNDECIDED
-
-
-def test_gallery_vectors_in_the_training_set_are_a_finding():
-    random = np.random.default_rng(0)
-    gallery = torch.from_numpy(random.normal(size=(COUNT, 12)))
-    others = torch.from_numpy(random.normal(size=(50, 12)))
-    copies = torch.cat([others, 3 * gallery[5:9]])
-
-    for train, expected in ((others, NOTHING), (copies, FINDING)):
-        fields = {"gallery": gallery, "train_embeddings": train}
-        checked = state(result(noisy(), **fields), "copies of training pictures")
-        assert checked[0] == expected
 
 
 @pytest.mark.parametrize(("spread", "expected"), [(1.0, NOTHING), (0.05, UNDECIDED)])
@@ -118,27 +106,13 @@ def test_vectors_of_few_effective_dimensions_are_not_compared(spread, expected):
     )
 
 
-@pytest.mark.parametrize(("k", "ways"), [(1, 10), (5, 10), (1, 2)])
-def test_accuracy_in_small_galleries_is_a_mean_over_all_subsets(k, ways):
-    found = result(noisy(), claims={f"top{k}": 50.0, "pool": ways})
-
-    plain, _ = _score_plain_ranking(found, k)
-
-    # hits if fewer than k of the candidates before it are in the subset
-    before = found.ranks - 1
-    shares = [
-        sum(comb(n, j) * comb(COUNT - 1 - n, ways - 1 - j) for j in range(min(k, ways)))
-        / comb(COUNT - 1, ways - 1)
-        for n in before.tolist()
-    ]
-    assert plain == pytest.approx(100 * np.mean(shares))
-
-
-def name_check(seen: list[str], train_ids: list[str]) -> str:
+def name_check(seen_names: list[str], train_ids: list[str]) -> str:
     """Return the state of the check that compares names."""
-    similarities = torch.eye(len(seen)) if len(seen) == COUNT else noisy(repeats=5)
-    targets = torch.arange(COUNT).repeat_interleave(len(seen) // COUNT)[:, None]
-    foreign = ForeignResult(similarities, targets, seen, train_ids=train_ids)
+    similarities = (
+        torch.eye(len(seen_names)) if len(seen_names) == COUNT else noisy(repeats=5)
+    )
+    targets = torch.arange(COUNT).repeat_interleave(len(seen_names) // COUNT)[:, None]
+    foreign = ForeignResult(similarities, targets, seen_names, train_ids=train_ids)
     return state(foreign, "training pictures")[0]
 
 
@@ -154,16 +128,16 @@ def name_check(seen: list[str], train_ids: list[str]) -> str:
     ],
 )
 def test_counted_names_do_not_prove_equal_pictures(name):
-    seen = [name.format(row, split="test") for row in range(100, 100 + COUNT)]
+    seen_names = [name.format(row, split="test") for row in range(100, 100 + COUNT)]
     train = [name.format(row, split="train") for row in range(100, 300)]
 
-    assert name_check(seen, train) == UNDECIDED
+    assert name_check(seen_names, train) == UNDECIDED
 
 
 @pytest.mark.parametrize("n_pictures", [1, 5])
 def test_numbers_in_the_folders_of_classes_prove_nothing(n_pictures):
     names = "{split}/class {letter}{0}/{1:03d}"
-    seen, train = (
+    seen_names, train = (
         [
             names.format(row, number + 1, split=split, letter=chr(65 + row))
             for row in range(COUNT)
@@ -172,17 +146,19 @@ def test_numbers_in_the_folders_of_classes_prove_nothing(n_pictures):
         for split, count in (("test", n_pictures), ("train", 10))
     )
 
-    assert name_check(seen, train) == UNDECIDED
+    assert name_check(seen_names, train) == UNDECIDED
 
 
-@pytest.mark.parametrize(("first", "repeats"), [(0, 1), (0, 10), (5, 10), (-5, 10)])
-def test_names_of_classes_do_not_prove_equal_pictures(first, repeats):
+@pytest.mark.parametrize(
+    ("first_class", "repeats"), [(0, 1), (0, 10), (5, 10), (-5, 10)]
+)
+def test_names_of_classes_do_not_prove_equal_pictures(first_class, repeats):
     """Some classes may be only trained, or only tested."""
     classes = [f"n{7919 * row + 1440764:08d}" for row in range(-5, COUNT + 5)]
-    seen = [name for name in classes[5 : COUNT + 5] for _ in range(5)]
-    train = classes[5 + first : COUNT + 5] * repeats
+    seen_names = [name for name in classes[5 : COUNT + 5] for _ in range(5)]
+    train = classes[5 + first_class : COUNT + 5] * repeats
 
-    assert name_check(seen, train) == UNDECIDED
+    assert name_check(seen_names, train) == UNDECIDED
 
 
 @pytest.mark.parametrize(
@@ -202,11 +178,11 @@ def test_distinctive_names_prove_equal_pictures(test_name, train_name, repeats, 
     else:
         numbers = np.random.default_rng(0).permutation(10_000)[:200]
         names = [f"coco_{number:012d}" for number in numbers]
-    seen = [test_name.format(name) for name in names[:COUNT]]
+    seen_names = [test_name.format(name) for name in names[:COUNT]]
     train = [train_name.format(name) for name in names[COUNT - 4 :]]
 
-    assert name_check(seen, train * repeats) == FINDING
-    assert name_check(seen, train[4:] * repeats) == NOTHING
+    assert name_check(seen_names, train * repeats) == FINDING
+    assert name_check(seen_names, train[4:] * repeats) == NOTHING
 
 
 def test_a_split_of_a_catalogue_is_compared_by_its_numbers():
@@ -266,3 +242,34 @@ def test_a_best_epoch_that_may_be_honest_is_not_decidable(
     foreign = result(noisy(), log=log, claims={"top1": max(test_scores)})
 
     assert state(foreign, "epoch")[0] == expected
+
+
+def test_gallery_vectors_in_the_training_set_are_a_finding():
+    random = np.random.default_rng(0)
+    gallery = torch.from_numpy(random.normal(size=(COUNT, 12)))
+    other_vectors = torch.from_numpy(random.normal(size=(50, 12)))
+    copies = torch.cat([other_vectors, 3 * gallery[5:9]])
+
+    for train, expected in ((other_vectors, NOTHING), (copies, FINDING)):
+        fields = {"gallery": gallery, "train_embeddings": train}
+        checked = state(result(noisy(), **fields), "copies of training pictures")
+        assert checked[0] == expected
+
+
+@pytest.mark.parametrize(("k", "n_ways"), [(1, 10), (5, 10), (1, 2)])
+def test_accuracy_in_small_galleries_is_a_mean_over_all_subsets(k, n_ways):
+    foreign_result = result(noisy(), claims={f"top{k}": 50.0, "pool": n_ways})
+
+    plain_score, _ = _score_plain_ranking(foreign_result, k)
+
+    # hits if fewer than k of the candidates before it are in the subset
+    n_better = foreign_result.ranks - 1
+    shares = [
+        sum(
+            comb(n, j) * comb(COUNT - 1 - n, n_ways - 1 - j)
+            for j in range(min(k, n_ways))
+        )
+        / comb(COUNT - 1, n_ways - 1)
+        for n in n_better.tolist()
+    ]
+    assert plain_score == pytest.approx(100 * np.mean(shares))

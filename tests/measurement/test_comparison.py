@@ -17,20 +17,20 @@ from brainhive_cli.measurement.comparison import (
 from brainhive_cli.measurement.units import Items, fold_null_inflation
 
 
-def drawn(random, subjects, pictures, by, effect=0.0):
+def draw_differences(random, subjects, pictures, varying, effect=0.0):
     """Draw differences [S, N]: noise of sd .7, subjects by .1 and pictures by .35 where
     they vary.
 
     The effect counts standard errors of a mean of such people and pictures; subjects of
     few are equal.
     """
-    of_subjects = 0.1 * ("subjects" in by) * random.normal(size=(subjects, 1))
+    of_subjects = 0.1 * ("subjects" in varying) * random.normal(size=(subjects, 1))
     if subjects < 5:
         of_subjects -= of_subjects.mean()
-    of_pictures = 0.35 * ("pictures" in by) * random.normal(size=(1, pictures))
+    of_pictures = 0.35 * ("pictures" in varying) * random.normal(size=(1, pictures))
     error = 0.01 / subjects * (
-        "subjects" in by and subjects > 4
-    ) + 0.1225 / pictures * ("pictures" in by)
+        "subjects" in varying and subjects > 4
+    ) + 0.1225 / pictures * ("pictures" in varying)
     error += 0.49 / subjects / pictures
     return (
         of_subjects
@@ -42,14 +42,14 @@ def drawn(random, subjects, pictures, by, effect=0.0):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("subjects", "by"),
+    ("subjects", "varying"),
     [(3, "pictures"), (5, "subjects"), (10, "subjects and pictures")],
 )
-def test_a_true_null_is_rejected_as_seldom_as_it_says(subjects, by):
+def test_a_true_null_is_rejected_as_seldom_as_it_says(subjects, varying):
     """Bound .05 and two Monte Carlo errors of 200 simulations."""
     random, rejected = np.random.default_rng(subjects), 0
     for _ in range(200):
-        values = drawn(random, subjects, 60, by)
+        values = draw_differences(random, subjects, 60, varying)
         rejected += compare_values(list(values), list(0 * values)).p_value <= 0.05
 
     assert rejected / 200 <= 0.081
@@ -59,24 +59,26 @@ def test_three_subjects_are_compared_by_a_test_over_items():
     """A test over people, and its interval on top, found .18 where a t test over items
     finds .6.
     """
-    random, found = np.random.default_rng(0), np.zeros(2)
+    random, n_found = np.random.default_rng(0), np.zeros(2)
     for _ in range(200):
-        values = drawn(random, 3, 200, "pictures", effect=2.2)
-        found += [
+        values = draw_differences(random, 3, 200, "pictures", effect=2.2)
+        n_found += [
             compare_values(list(values), list(0 * values)).p_value <= 0.05,
             ttest_1samp(values.mean(0), 0).pvalue < 0.05,
         ]
 
-    assert found[1] > 80 and found[0] >= 0.9 * found[1]
+    assert n_found[1] > 80 and n_found[0] >= 0.9 * n_found[1]
 
 
 @pytest.mark.parametrize("subjects", [4, 5])
 def test_test_and_interval_never_disagree(subjects):
     random = np.random.default_rng(subjects)
     for effect in np.linspace(0, 4, 50):
-        values = drawn(random, subjects, 20, "pictures", effect)
-        found = compare_values(list(values), list(0 * values))
-        assert (found.p_value <= 0.05) == (not found.low <= 0 <= found.high)
+        values = draw_differences(random, subjects, 20, "pictures", effect)
+        difference = compare_values(list(values), list(0 * values))
+        assert (difference.p_value <= 0.05) == (
+            not difference.low <= 0 <= difference.high
+        )
 
 
 def test_from_five_subjects_the_test_equals_a_paired_t_test():
@@ -85,7 +87,7 @@ def test_from_five_subjects_the_test_equals_a_paired_t_test():
 
     p, low, high = crossed_t_test(differences, Items.from_sizes([20] * 6))
 
-    expected = ttest_1samp([each[0] for each in differences], 0)
+    expected = ttest_1samp([values[0] for values in differences], 0)
     assert p == pytest.approx(expected.pvalue)
     assert (low, high) == pytest.approx(tuple(expected.confidence_interval()))
 
@@ -94,10 +96,10 @@ def test_false_discovery_control_repeats_the_papers_example():
     """The 15 p values of Benjamini and Hochberg 1995, section 3: four are rejected at
     0.05.
     """
-    given = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344]
-    given += [0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0]
+    p_values = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344]
+    p_values += [0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0]
 
-    adjusted = benjamini_hochberg([*given[::-1], None])
+    adjusted = benjamini_hochberg([*p_values[::-1], None])
 
     assert sum(p <= 0.05 for p in adjusted if p is not None) == 4
     assert adjusted[-1] is None and adjusted[-2] == pytest.approx(0.0001 * 15)
@@ -105,15 +107,15 @@ def test_false_discovery_control_repeats_the_papers_example():
 
 
 def test_a_comparison_is_of_the_mean_difference_of_hits():
-    first = [np.array([[1, 1, 1, 2] * 2]), np.array([[1, 5, 1, 1] * 2])]
+    first_ranks = [np.array([[1, 1, 1, 2] * 2]), np.array([[1, 5, 1, 1] * 2])]
     second = [np.array([[1, 3, 4, 2] * 2]), np.array([[7, 1, 1, 2] * 2])]
 
-    found = compare_hits(first, second)
+    difference = compare_hits(first_ranks, second)
 
-    assert (found.n, found.subjects) == (16, 2)
-    assert found.difference == pytest.approx((0.5 + 0.25) / 2)
-    assert found.low <= found.difference <= found.high
-    assert found.cohens_dz == pytest.approx(0.375 / np.std([0.5, 0.25], ddof=1))
+    assert (difference.n, difference.subjects) == (16, 2)
+    assert difference.difference == pytest.approx((0.5 + 0.25) / 2)
+    assert difference.low <= difference.difference <= difference.high
+    assert difference.cohens_dz == pytest.approx(0.375 / np.std([0.5, 0.25], ddof=1))
 
 
 @pytest.mark.parametrize("seeds", [(3, 1), (1, 1)])
@@ -123,10 +125,10 @@ def test_unequal_numbers_of_seeds_do_not_make_equal_runs_differ(seeds):
     """
     random, rejected = np.random.default_rng(0), 0
     for _ in range(100):
-        first, second = (
+        first_ranks, second = (
             2 - (random.random((count, 200)) < 0.8).astype(int) for count in seeds
         )
-        compared = compare_hits([first], [second])
+        compared = compare_hits([first_ranks], [second])
         rejected += compared.p_value <= 0.05
 
     assert rejected / 100 < 0.094
@@ -200,35 +202,39 @@ def test_intervals_near_a_limit_hold_and_agree_with_their_test(subjects, seeds):
     """Issue 60, row 15. Hit rates of .95 and .9 of 10 items: before, .61 held of one
     subject, and a third had no width.
     """
-    random, held = np.random.default_rng(0), 0
+    random, n_covered = np.random.default_rng(0), 0
     for _ in range(100):
         hits = [random.random((subjects, seeds, 10)) < rate for rate in (0.95, 0.9)]
-        found = compare_hits(*(list(2 - side.astype(int)) for side in hits))
-        held += found.low <= 0.05 <= found.high
-        assert found.low < found.high and (found.p_value <= 0.05) == (
-            not found.low <= 0 <= found.high
+        difference = compare_hits(
+            *(list(2 - run_hits.astype(int)) for run_hits in hits)
+        )
+        n_covered += difference.low <= 0.05 <= difference.high
+        assert difference.low < difference.high and (difference.p_value <= 0.05) == (
+            not difference.low <= 0 <= difference.high
         )
 
-    assert held / 100 >= 0.92
+    assert n_covered / 100 >= 0.92
 
 
-def newcombe(both: int, first: int, second: int, none: int) -> tuple[float, float]:
+def newcombe(
+    n_both: int, n_first: int, second: int, n_none: int
+) -> tuple[float, float]:
     """Give Newcombe's interval of paired shares by counts of hits (1998, method 10)."""
-    total = both + first + second + none
-    counts = both + first, both + second
+    total = n_both + n_first + second + n_none
+    counts = n_both + n_first, n_both + second
     wilson = [binomtest(hits, total).proportion_ci(method="wilson") for hits in counts]
-    (below, above), (other_below, other_above) = (
+    (margin_below, margin_above), (other_below, other_above) = (
         (hits / total - ends.low, ends.high - hits / total)
         for hits, ends in zip(counts, wilson, strict=True)
     )
     margins = np.prod([*counts, *(total - hits for hits in counts)], dtype=float)
-    product = both * none - first * second
+    product = n_both * n_none - n_first * second
     # a correction for continuity where it is above 0
     product = max(product - total / 2, 0) if product > 0 else product
     phi = product / margins**0.5 if margins else 0.0
-    low = below**2 - 2 * phi * below * other_above + other_above**2
-    high = other_below**2 - 2 * phi * other_below * above + above**2
-    difference = (first - second) / total
+    low = margin_below**2 - 2 * phi * margin_below * other_above + other_above**2
+    high = other_below**2 - 2 * phi * other_below * margin_above + margin_above**2
+    difference = (n_first - second) / total
     return difference - low**0.5, difference + high**0.5
 
 
@@ -237,11 +243,13 @@ def newcombe(both: int, first: int, second: int, none: int) -> tuple[float, floa
     [(36, 12, 4, 8), (30, 20, 5, 5), (56, 0, 0, 4), (54, 0, 0, 0), (50, 3, 1, 0)],
 )
 def test_an_interval_of_hits_contains_newcombes(counts):
-    hits = [np.repeat(side, counts) for side in ([1, 1, 0, 0], [1, 0, 1, 0])]
+    hits = [np.repeat(is_hit, counts) for is_hit in ([1, 1, 0, 0], [1, 0, 1, 0])]
 
-    found = compare_hits([2 - hits[0]], [2 - hits[1]])
+    difference = compare_hits([2 - hits[0]], [2 - hits[1]])
 
     low, high = newcombe(*counts)
-    assert found.low <= low + 0.0015 and found.high >= high - 0.0015
+    assert difference.low <= low + 0.0015 and difference.high >= high - 0.0015
     if counts[0] >= 50:  # nearly all are hits, so nothing else widens it
-        assert (found.low, found.high) == pytest.approx((low, high), abs=0.001)
+        assert (difference.low, difference.high) == pytest.approx(
+            (low, high), abs=0.001
+        )

@@ -34,16 +34,21 @@ def test_at_its_ends_the_martingale_is_one_over_the_error_rate(hits, trials):
     )
 
 
-def answer(pool, shown, answers):
+def answer(pool, shown_stimuli, answers):
     rate = HitRate(pool)
-    for one, other in zip(map(str, shown), map(str, answers), strict=True):
-        rate.add(one, other)
+    for shown_name, answer_name in zip(
+        map(str, shown_stimuli), map(str, answers), strict=True
+    ):
+        rate.add(shown_name, answer_name)
     return rate
 
 
 def test_evidence_is_one_on_average_over_all_orders_of_stimuli():
-    shown, answers = "aabbabc", "aababba"
-    orders = [np.exp(measure_evidence(order, answers)) for order in permutations(shown)]
+    shown_letters, answers = "aabbabc", "aababba"
+    orders = [
+        np.exp(measure_evidence(order, answers))
+        for order in permutations(shown_letters)
+    ]
     np.testing.assert_allclose(np.mean(orders, 0), 1, rtol=1e-12)
 
 
@@ -57,19 +62,23 @@ def test_guesses_at_frequencies_rarely_become_significant(shares, answers):
     """
     random, passed = np.random.default_rng(0), 0
     for _ in range(100):
-        shown, guess = random.choice(len(shares), (2, 300), p=shares)
+        shown_pictures, guess = random.choice(len(shares), (2, 300), p=shares)
         passed += (
-            answer(len(shares), shown, guess * (answers == "as frequent")).p_value
+            answer(
+                len(shares), shown_pictures, guess * (answers == "as frequent")
+            ).p_value
             <= 0.05
         )
     assert passed / 100 <= 0.05 + 2 * (0.05 * 0.95 / 100) ** 0.5  # two standard errors
 
 
 def test_of_pictures_in_blocks_nothing_is_claimed():
-    shown = np.random.default_rng(0).integers(0, 4, 30).repeat(10)
-    rate = answer(4, shown, shown)
+    shown_pictures = np.random.default_rng(0).integers(0, 4, 30).repeat(10)
+    rate = answer(4, shown_pictures, shown_pictures)
     assert not rate.is_interleaved and rate.p_value == 1
-    assert answer(4, *2 * [np.random.default_rng(0).permutation(shown)]).is_interleaved
+    assert answer(
+        4, *2 * [np.random.default_rng(0).permutation(shown_pictures)]
+    ).is_interleaved
 
 
 @pytest.mark.parametrize(

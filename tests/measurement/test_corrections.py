@@ -60,13 +60,13 @@ def test_corrections_in_sequence_equal_the_published_calibration(
     scaled = correct("csls", *tokens, compared)
     balanced = correct("sinkhorn", *tokens, scaled)
 
-    for found, name in (
+    for corrected, name in (
         (Whitening().whiten(tokens[0]), "whitened"),
         (compared, "cosine"),
         (scaled, "csls_5"),
     ):
         torch.testing.assert_close(
-            found, golden_values[f"expected.{name}"].double(), atol=ROUNDING, rtol=0
+            corrected, golden_values[f"expected.{name}"].double(), atol=ROUNDING, rtol=0
         )
     # the part gives the logarithm of the plan, and divides CSLS by a temperature
     logarithm = golden_values["expected.sinkhorn"].double().log()
@@ -82,28 +82,30 @@ def test_an_assignment_keeps_the_order_of_the_other_pictures(
 
     best = assigned.argmax(1)
     assert len(best.unique()) == 40 > len(compared.argmax(1).unique())
-    others = torch.ones_like(assigned, dtype=torch.bool).scatter_(
+    is_unassigned = torch.ones_like(assigned, dtype=torch.bool).scatter_(
         1, best[:, None], False
     )
-    assert torch.equal(assigned[others], compared[others])
-    chosen = compared[torch.arange(40), best].sum()
+    assert torch.equal(assigned[is_unassigned], compared[is_unassigned])
+    assigned_sum = compared[torch.arange(40), best].sum()
     shifted = torch.stack([compared.roll(-n, 1).diagonal().sum() for n in range(60)])
-    assert chosen > shifted.max()
+    assert assigned_sum > shifted.max()
 
 
 def test_tokens_and_corrected_similarities_give_the_same_ranks(pair):
-    seen = torch.arange(40)
+    targets = torch.arange(40)
     for kind in KINDS:
         values = correct(kind, *pair)
         signals, pictures = make_tokens(values)
 
-        own = values.diagonal()
+        target_values = values.diagonal()
         assert torch.equal(
-            rank_targets(signals, pictures, seen),
-            (values >= own[:, None] - 1e-12).sum(1),
+            rank_targets(signals, pictures, targets),
+            (values >= target_values[:, None] - 1e-12).sum(1),
         ), kind
-        backward = (values[:, :40] >= own - 1e-12).sum(0)
-        assert torch.equal(rank_targets(pictures[:40], signals, seen), backward), kind
+        backward = (values[:, :40] >= target_values - 1e-12).sum(0)
+        assert torch.equal(rank_targets(pictures[:40], signals, targets), backward), (
+            kind
+        )
         torch.testing.assert_close(
             torch.linalg.vector_norm(signals, dim=1), torch.ones(40).double()
         )
@@ -117,19 +119,21 @@ def test_the_order_of_signals_and_pictures_gives_nothing_away(pair):
     )
 
     for kind in KINDS:
-        plain = correct(kind, *pair)
+        in_order = correct(kind, *pair)
         permuted = correct(kind, pair[0][rows], pair[1][columns])
-        torch.testing.assert_close(permuted, plain[rows][:, columns], atol=1e-9, rtol=0)
+        torch.testing.assert_close(
+            permuted, in_order[rows][:, columns], atol=1e-9, rtol=0
+        )
 
 
 def test_a_constant_embedding_finds_no_more_than_guesses_do():
     """All sums are equal, so an assignment to the diagonal would always be right."""
     gallery = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
-    seen = torch.arange(200)
+    targets = torch.arange(200)
     for kind, pictures in product(KINDS, (gallery, torch.ones(200, 8))):
         signals = torch.ones(200, 8)
         tokens: tuple[Tensor, Tensor] = make_tokens(correct(kind, signals, pictures))
-        hits = int((rank_targets(*tokens, seen) == 1).sum())
+        hits = int((rank_targets(*tokens, targets) == 1).sum())
         # of guesses 1 is expected, and more than 5 are once in 2000 times
         assert hits <= 5
 
@@ -140,13 +144,13 @@ def test_whitening_divides_by_the_root_of_the_shrunk_covariance(count):
     random = np.random.default_rng(0)
     tokens = random.normal(size=(count, 12)) @ random.normal(size=(12, 12)) + 3
 
-    found = Whitening().whiten(torch.from_numpy(tokens))
+    whitened_tokens = Whitening().whiten(torch.from_numpy(tokens))
 
     fitted = ShrunkCovariance(shrinkage=SHRINKAGE).fit(tokens)
     root = fractional_matrix_power(fitted.covariance_, -0.5)
     whitened = (tokens - tokens.mean(0)) @ root
     whitened /= np.linalg.norm(whitened, axis=1, keepdims=True)
-    np.testing.assert_allclose(found.numpy(), whitened, atol=1e-9)
+    np.testing.assert_allclose(whitened_tokens.numpy(), whitened, atol=1e-9)
 
 
 def test_csls_takes_the_mean_of_the_nearest_on_either_side():
@@ -155,13 +159,15 @@ def test_csls_takes_the_mean_of_the_nearest_on_either_side():
     rows = torch.tensor([0.7, 0.35, 0.7])
     columns = torch.tensor([0.6, 0.5, 0.55])
 
-    found = Csls(neighbours=2).correct(similarities, similarities, similarities)
+    corrected = Csls(neighbours=2).correct(similarities, similarities, similarities)
 
-    torch.testing.assert_close(found, 2 * similarities - rows[:, None] - columns)
+    torch.testing.assert_close(corrected, 2 * similarities - rows[:, None] - columns)
     # more neighbours than there are: all
-    few = Csls(neighbours=9).correct(similarities, similarities, similarities)
+    corrected_with_all = Csls(neighbours=9).correct(
+        similarities, similarities, similarities
+    )
     means = similarities.mean(1, keepdim=True) + similarities.mean(0)
-    torch.testing.assert_close(few, 2 * similarities - means)
+    torch.testing.assert_close(corrected_with_all, 2 * similarities - means)
 
 
 def test_sinkhorns_plan_has_equal_rows_and_columns(pair, monkeypatch):

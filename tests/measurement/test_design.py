@@ -16,7 +16,6 @@ from brainhive_cli.measurement.design import (
     SHOWINGS,
     LabelDesign,
     Timeline,
-    count_positions,
     describe_design,
     describe_pictures,
     describe_trials,
@@ -90,8 +89,8 @@ def list_names(names: Sequence[str]) -> list[Any]:
     """List names of orders as parameters, some of which are only tested nightly."""
     parameters = []
     for name in names:
-        marks = [pytest.mark.nightly] if name in NIGHTLY else []
-        parameters.append(pytest.param(name, marks=marks))
+        pytest_marks = [pytest.mark.nightly] if name in NIGHTLY else []
+        parameters.append(pytest.param(name, marks=pytest_marks))
     return parameters
 
 
@@ -100,11 +99,11 @@ def show_classes(name: str, seed: int = 0) -> Timeline:
     random = np.random.default_rng(seed)
     order_name = name.removesuffix(", fMRI")
     label = np.concatenate(classes.draw_runs(random, order_name)[:RUNS])
-    run = np.repeat(np.arange(RUNS), classes.TRIALS)
-    zeros = np.zeros_like(run)
-    trials = np.arange(len(run))
+    run_of_trial = np.repeat(np.arange(RUNS), classes.TRIALS)
+    zeros = np.zeros_like(run_of_trial)
+    trials = np.arange(len(run_of_trial))
     concepts = np.arange(classes.CLASSES)
-    return Timeline(label, trials, zeros, zeros, run, True, None, concepts)
+    return Timeline(label, trials, zeros, zeros, run_of_trial, True, None, concepts)
 
 
 def show_pictures(name: str, seed: int = 1) -> Timeline:
@@ -120,15 +119,24 @@ def show_pictures(name: str, seed: int = 1) -> Timeline:
     features += random.normal(size=features.shape)
     if order_name in ("sorted by a feature", "only test sorted"):
         features += 0.4 * random.normal(size=features.shape).cumsum(0)
-    shown, group = pictures.draw_order(random, order_name, kind, is_test)
-    blocks = np.arange(len(shown)) // pictures.TRIALS
+    shown_pictures, group = pictures.draw_order(random, order_name, kind, is_test)
+    blocks = np.arange(len(shown_pictures)) // pictures.TRIALS
     pairs = np.stack([group, blocks])
-    run = np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
+    run_of_trial = np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
     number = np.full(len(kind), -1)
     number[is_test] = np.arange(is_test.sum())
     person = group if order_name == "two people" else np.zeros_like(group)
     concepts = np.arange(len(kind))
-    return Timeline(shown, number[shown], person, group, run, True, features, concepts)
+    return Timeline(
+        shown_pictures,
+        number[shown_pictures],
+        person,
+        group,
+        run_of_trial,
+        True,
+        features,
+        concepts,
+    )
 
 
 def describe(timeline: Timeline) -> LabelDesign:
@@ -186,14 +194,14 @@ def test_pictures_are_exchanged_within_sessions_that_tell_kinds() -> None:
     session = kind // 2
     features = random.normal(size=(16, 8))[kind]
     features += random.normal(size=features.shape)
-    shown = np.lexsort((random.random(96), session))
-    zeros = np.zeros_like(shown)
+    shown_pictures = np.lexsort((random.random(96), session))
+    zeros = np.zeros_like(shown_pictures)
     timeline = Timeline(
-        stimulus=shown,
-        unit=shown,
+        stimulus=shown_pictures,
+        unit=shown_pictures,
         person=zeros,
-        session=session[shown],
-        run=session[shown],
+        session=session[shown_pictures],
+        run=session[shown_pictures],
         is_ordered=True,
         features=features,
         concept=np.arange(96),
@@ -237,9 +245,11 @@ def test_the_problem_names_the_feature_that_tells() -> None:
 @pytest.mark.parametrize("units", AXES["units"])
 def test_random_orders_seldom_tell_anything(units: str, people: int) -> None:
     """A rate of .02 tells in more than 3 of 30 studies with a chance of .003."""
-    found = [random_orders(np.random.default_rng(n), units, people) for n in range(30)]
+    outcomes = [
+        random_orders(np.random.default_rng(n), units, people) for n in range(30)
+    ]
 
-    assert sum(tells for tells, *_ in found) <= 3
+    assert sum(tells for tells, *_ in outcomes) <= 3
 
 
 def test_the_numbers_of_pictures_do_not_matter() -> None:
@@ -248,12 +258,17 @@ def test_the_numbers_of_pictures_do_not_matter() -> None:
     renumbered = np.where(timeline.unit < 0, -1, number[timeline.unit])
 
     design = describe(timeline)
-    other = describe(timeline._replace(unit=renumbered))
+    renumbered_design = describe(timeline._replace(unit=renumbered))
 
-    assert (other.label[number] == design.label).all()
-    assert (other.tells, other.telling[0]) == (design.tells, design.telling[0])
-    assert other.n_changed == pytest.approx(design.n_changed, rel=0.2)
-    odds = np.stack([design.log_odds.ravel(), other.log_odds[number].ravel()])
+    assert (renumbered_design.label[number] == design.label).all()
+    assert (renumbered_design.tells, renumbered_design.telling[0]) == (
+        design.tells,
+        design.telling[0],
+    )
+    assert renumbered_design.n_changed == pytest.approx(design.n_changed, rel=0.2)
+    odds = np.stack(
+        [design.log_odds.ravel(), renumbered_design.log_odds[number].ravel()]
+    )
     assert np.corrcoef(odds)[0, 1] > 0.9
 
 
@@ -265,15 +280,17 @@ def test_the_numbers_of_trials_do_not_matter(name: str) -> None:
     number = np.random.default_rng(0).permutation(len(timeline.unit))
 
     design, units = describe_classes(timeline)
-    other, other_units = describe_classes(timeline._replace(unit=number))
+    renumbered_design, other_units = describe_classes(timeline._replace(unit=number))
 
     n_trials = len(number)
-    assert name_outcome(other, n_trials) == name_outcome(design, n_trials)
-    assert (other.label[other_units[number]] == design.label[units]).all()
+    assert name_outcome(renumbered_design, n_trials) == name_outcome(design, n_trials)
+    assert (renumbered_design.label[other_units[number]] == design.label[units]).all()
     is_together = units[1:] == units[:-1]
     in_time = other_units[number]
     assert ((in_time[1:] == in_time[:-1]) == is_together).all()
-    assert other.n_changed == pytest.approx(design.n_changed, rel=0.2, abs=0.5)
+    assert renumbered_design.n_changed == pytest.approx(
+        design.n_changed, rel=0.2, abs=0.5
+    )
 
 
 def test_blocks_of_a_class_are_exchanged_as_series() -> None:
@@ -329,10 +346,6 @@ def test_the_order_of_time_may_be_unknown() -> None:
     assert describe(show_pictures("random")).is_known
 
 
-def test_positions_count_earlier_trials_of_the_same_part() -> None:
-    assert count_positions(np.array([2, 0, 2, 2, 0])).tolist() == [0, 0, 1, 2, 1]
-
-
 def make_odds(stratum: np.ndarray, strength: float = 0.3) -> LabelDesign:
     """Make a design whose odds prefer some labels for some units."""
     random = np.random.default_rng(0)
@@ -350,17 +363,17 @@ def make_odds(stratum: np.ndarray, strength: float = 0.3) -> LabelDesign:
 def test_few_orders_are_all_listed_without_the_true_one() -> None:
     design = LabelDesign.free(np.arange(5), np.array([0, 1, 0, 1, 1]))
 
-    every = design.draw_orders(11, 0)
-    some = design.draw_orders(10, 0)
+    all_orders = design.draw_orders(11, 0)
+    drawn_orders = design.draw_orders(10, 0)
 
     expected = set()
     for order in permutations(range(5)):
         if (design.stratum[list(order)] == design.stratum).all():
             expected.add(order)
     expected.remove((0, 1, 2, 3, 4))
-    assert len(every) == len(some) + 1 == 11
-    assert set(map(tuple, every.tolist())) == expected
-    assert set(map(tuple, some.tolist())) <= {*expected, (0, 1, 2, 3, 4)}
+    assert len(all_orders) == len(drawn_orders) + 1 == 11
+    assert set(map(tuple, all_orders.tolist())) == expected
+    assert set(map(tuple, drawn_orders.tolist())) <= {*expected, (0, 1, 2, 3, 4)}
 
 
 def test_free_orders_are_equally_likely() -> None:
@@ -384,8 +397,8 @@ def test_labels_are_exchanged_within_strata_and_groups(has_odds: bool) -> None:
     if has_odds:
         design = make_odds(stratum)
 
-    within = design.within(groups)
-    orders = within.draw_orders(40, 0)
+    design_within_groups = design.within(groups)
+    orders = design_within_groups.draw_orders(40, 0)
 
     assert (np.sort(orders, 1) == np.arange(24)).all()
     assert (stratum[orders] == stratum).all() and (groups[orders] == groups).all()
@@ -398,11 +411,11 @@ def test_selected_units_keep_their_odds() -> None:
     design = make_odds(np.zeros(12, np.int64))
     rows = np.array([7, 2, 9])
 
-    taken = design.take(rows)
+    selected_design = design.take(rows)
 
-    assert taken.label.tolist() == [7, 2, 9]
-    np.testing.assert_array_equal(taken.log_odds, design.log_odds[rows])
-    assert taken.tells and taken.telling == design.telling
+    assert selected_design.label.tolist() == [7, 2, 9]
+    np.testing.assert_array_equal(selected_design.log_odds, design.log_odds[rows])
+    assert selected_design.tells and selected_design.telling == design.telling
 
 
 def test_orders_with_odds_have_the_score_of_the_true_order() -> None:
@@ -414,9 +427,9 @@ def test_orders_with_odds_have_the_score_of_the_true_order() -> None:
         return design.log_odds[np.arange(len(design.label)), labels].sum(-1)
 
     true_score = score(np.arange(len(design.label)))
-    drawn = score(design.draw_orders(200, 5))
+    drawn_scores = score(design.draw_orders(200, 5))
     free = score(LabelDesign.free(design.label, design.stratum).draw_orders(200, 5))
-    assert abs(true_score - drawn.mean()) < 2 * drawn.std()
+    assert abs(true_score - drawn_scores.mean()) < 2 * drawn_scores.std()
     assert true_score - free.mean() > 5 * free.std()
 
 
@@ -461,10 +474,12 @@ def test_tests_by_orders_with_odds_keep_their_level() -> None:
             label, stratum, design.predictions, design.values, design.telling, 0.005
         )
         tests = [truth, LabelDesign.free(label, stratum)]
-        for row, tested in enumerate(tests):
-            drawn = design.log_odds[units, label[tested.draw_orders(39, seed)]].sum(1)
+        for row, tested_design in enumerate(tests):
+            drawn_scores = design.log_odds[
+                units, label[tested_design.draw_orders(39, seed)]
+            ].sum(1)
             true_score = design.log_odds[units, label].sum()
-            counts[row] += (1 + (drawn >= true_score - 1e-9).sum()) / 40 <= 0.1
+            counts[row] += (1 + (drawn_scores >= true_score - 1e-9).sum()) / 40 <= 0.1
 
     assert counts[0] / 100 <= 0.1 + 3 * (0.09 / 100) ** 0.5
     assert counts[1] / 100 > 0.5

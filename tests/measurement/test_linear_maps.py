@@ -48,24 +48,24 @@ def fitted(values):
     ("alpha", "name", "error"), ((10.0, "ridge10", 1e-12), (1e-9, "ols", 1e-8))
 )
 def test_predictions_are_those_of_the_reference(values, fitted, alpha, name, error):
-    products, tested = fitted
+    products, test_features = fitted
     expected = values[f"enc_{name}_prediction"]
-    found = products.predict(tested, alpha).reshape(expected.shape).numpy()
-    np.testing.assert_allclose(found, expected, atol=error)  # 1e-9 is no penalty
+    predicted = products.predict(test_features, alpha).reshape(expected.shape).numpy()
+    np.testing.assert_allclose(predicted, expected, atol=error)  # 1e-9 is no penalty
 
 
 def test_correlation_and_explained_variance_equal_the_reference(values):
-    predicted, measured = (
+    predicted, signals = (
         values["enc_ridge10_prediction"],
         values["enc_signal_test"].astype(float).mean(1),
     )
     np.testing.assert_allclose(
-        correlate_over_pictures(predicted, measured),
+        correlate_over_pictures(predicted, signals),
         values["enc_ridge10_r"],
         atol=1e-12,
     )
-    residual = ((measured - predicted) ** 2).sum(0) / (
-        (measured - measured.mean(0)) ** 2
+    residual = ((signals - predicted) ** 2).sum(0) / (
+        (signals - signals.mean(0)) ** 2
     ).sum(0)
     np.testing.assert_allclose(1 - residual, values["enc_ridge10_r2"], atol=1e-12)
 
@@ -74,15 +74,17 @@ def test_ceilings_by_given_halves_are_those_of_the_reference(values):
     trials = values["enc_signal_test"].astype(float)
     is_second = np.zeros((len(values["enc_halves"]), trials.shape[1]), bool)
     np.put_along_axis(is_second, values["enc_halves"], True, 1)
-    parts = [part / part.sum(1, keepdims=True) for part in (~is_second, is_second)]
+    parts = [
+        weights / weights.sum(1, keepdims=True) for weights in (~is_second, is_second)
+    ]
     prediction = values["enc_ols_prediction"]
-    found = estimate_ceilings(
+    ceilings = estimate_ceilings(
         trials, prediction, lambda flat: (parts[0] @ flat, parts[1] @ flat)
     )
-    for each, name in zip(
-        found, ("ols_r_half", "ceiling_lower", "ceiling_upper"), strict=True
+    for ceiling, name in zip(
+        ceilings, ("ols_r_half", "ceiling_lower", "ceiling_upper"), strict=True
     ):
-        np.testing.assert_allclose(each, values[f"enc_{name}"], atol=1e-12)
+        np.testing.assert_allclose(ceiling, values[f"enc_{name}"], atol=1e-12)
 
 
 def test_ridges_on_windows_retrieve_as_many_as_the_reference(values):
@@ -90,7 +92,7 @@ def test_ridges_on_windows_retrieve_as_many_as_the_reference(values):
         torch.from_numpy(values[f"enc_signal_{split}"]).double().mean(1)
         for split in ("train", "test")
     ]
-    learned, shown = (
+    learned, shown_features = (
         torch.from_numpy(values[f"enc_features_{split}"]).double()
         for split in ("train", "test")
     )
@@ -101,9 +103,11 @@ def test_ridges_on_windows_retrieve_as_many_as_the_reference(values):
         predicted = Products.from_samples(scale(train), [learned]).predict(
             scale(test), 10.0
         )
-        found = rank_targets(predicted, shown, torch.arange(len(shown))).numpy()
-        assert (found == 1).mean() == pytest.approx(values["window_top1"][number])
-        assert (found <= 5).mean() == pytest.approx(values["window_top5"][number])
+        ranks = rank_targets(
+            predicted, shown_features, torch.arange(len(shown_features))
+        ).numpy()
+        assert (ranks == 1).mean() == pytest.approx(values["window_top1"][number])
+        assert (ranks <= 5).mean() == pytest.approx(values["window_top5"][number])
 
 
 def test_cross_validation_finds_a_nearly_optimal_penalty():
@@ -199,10 +203,10 @@ def test_penalties_of_float32_equal_hat_matrices(
     outputs = (outputs / outputs.std() + offset) * unit
     features, outputs = features.float(), outputs.float()
 
-    found = Products.from_samples(features, outputs.split(9)).choose_alpha()
+    alpha = Products.from_samples(features, outputs.split(9)).choose_alpha()
 
     expected = choose_penalty_by_hat_matrix(features, outputs)
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert alpha == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -216,7 +220,7 @@ def test_a_planted_study_is_predicted_as_in_float64(seed, offset):
     features, outputs = draw_study(250, 1500, 128, n_test=100, seed=seed)
     outputs = (outputs / outputs.std() + offset).float()
     train, test = features[:250], features[250:]
-    learned, measured = outputs[:250], outputs[250:].double()
+    learned, measured_outputs = outputs[:250], outputs[250:].double()
 
     products = Products.from_samples(train.float(), learned.split(100))
     predicted = products.predict(test.float())
@@ -224,8 +228,10 @@ def test_a_planted_study_is_predicted_as_in_float64(seed, offset):
     penalty = choose_penalty_by_hat_matrix(train, learned)
     reference = linear_model.Ridge(alpha=penalty).fit(train, learned.double())
     expected = reference.predict(test)
-    expected_r = correlate_over_pictures(expected, measured.numpy()).mean()
-    r = correlate_over_pictures(predicted.double().numpy(), measured.numpy()).mean()
+    expected_r = correlate_over_pictures(expected, measured_outputs.numpy()).mean()
+    r = correlate_over_pictures(
+        predicted.double().numpy(), measured_outputs.numpy()
+    ).mean()
     assert r > 0.4
     assert r == pytest.approx(expected_r, abs=1e-3)
 
@@ -299,8 +305,8 @@ def test_constant_features_and_outputs_are_predicted_by_the_mean():
 @pytest.mark.parametrize("shape", [(16_540, 4_250), (9_000, 15_000)])
 def test_a_fit_takes_at_most_one_and_a_half_times_the_signals(shape):
     """The shapes are those of THINGS-EEG2 and NSD."""
-    needed = count_fit_bytes(*shape, 1000)
-    assert needed <= 1.5 * 4 * shape[0] * shape[1]
+    n_bytes = count_fit_bytes(*shape, 1000)
+    assert n_bytes <= 1.5 * 4 * shape[0] * shape[1]
 
 
 def test_an_approximate_fit_grows_with_signals_not_their_cube():

@@ -30,24 +30,14 @@ def tokens() -> torch.Tensor:
     return torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
 
 
-def test_ranks_equal_a_sort_of_the_cosines(tokens):
-    noisy = tokens + 2 * torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
-
-    found = rank_targets(noisy * 7, tokens, torch.arange(40))
-
-    cosine = torch.nn.functional.cosine_similarity(noisy[:, None], tokens[None], dim=-1)
-    order = cosine.argsort(1, descending=True)
-    expected = (order == torch.arange(40)[:, None]).int().argmax(1) + 1
-    assert torch.equal(found, expected)
-    assert found.max() > 5  # a sort of perfect tokens would prove little
-
-
 def test_a_constant_embedding_scores_no_better_than_chance(tokens):
-    ones = torch.full_like(tokens, 0.1)
-    assert (rank_targets(ones, tokens, torch.arange(40)) == 1).double().mean() <= 1 / 40
+    constant_tokens = torch.full_like(tokens, 0.1)
+    assert (
+        rank_targets(constant_tokens, tokens, torch.arange(40)) == 1
+    ).double().mean() <= 1 / 40
     for signal, gallery in (
-        (tokens, ones),
-        (ones, ones),
+        (tokens, constant_tokens),
+        (constant_tokens, constant_tokens),
         (torch.zeros_like(tokens), tokens),
     ):
         # every candidate ties
@@ -161,51 +151,58 @@ def test_a_summary_counts_and_says_chance():
 def test_rank_auc_is_the_share_of_wrong_pictures_below(seed, targets, pool):
     random = np.random.default_rng(seed)
     similarities = random.normal(size=(20, pool))
-    right = random.permuted(np.tile(np.arange(pool), (20, 1)), axis=1)[:, :targets]
+    right_pictures = random.permuted(np.tile(np.arange(pool), (20, 1)), axis=1)[
+        :, :targets
+    ]
     shares = []
-    for row, columns in zip(similarities, right, strict=True):
-        wrong = np.delete(row, columns)
-        shares.append((wrong < row[columns].max()).mean())
-    ranked = rank_targets(torch.from_numpy(similarities), None, torch.from_numpy(right))
-
-    only = ("rank_auc", "mean_rank")
-    found, mean = summarise_ranks(
-        [ranked], pool, split="test", targets=targets, metric_names=only
+    for row, columns in zip(similarities, right_pictures, strict=True):
+        wrong_similarities = np.delete(row, columns)
+        shares.append((wrong_similarities < row[columns].max()).mean())
+    ranked = rank_targets(
+        torch.from_numpy(similarities), None, torch.from_numpy(right_pictures)
     )
 
-    assert found.value == pytest.approx(np.mean(shares))
-    guesses = [min(chosen) for chosen in combinations(range(1, pool + 1), targets)]
+    metric_names = ("rank_auc", "mean_rank")
+    rank_auc, mean = summarise_ranks(
+        [ranked], pool, split="test", targets=targets, metric_names=metric_names
+    )
+
+    assert rank_auc.value == pytest.approx(np.mean(shares))
+    guesses = [
+        min(rank_combination)
+        for rank_combination in combinations(range(1, pool + 1), targets)
+    ]
     assert mean.chance == pytest.approx(np.mean(guesses))
     wrong_below = 1 - (np.array(guesses) - 1) / (pool - targets)
-    assert found.chance == pytest.approx(wrong_below.mean())
+    assert rank_auc.chance == pytest.approx(wrong_below.mean())
 
 
 def test_the_median_is_taken_over_items_after_averaging_seeds():
     """Two subjects of three items, two seeds each: means 3, 5, 9 and 2, 2, 8."""
     subjects = [[[1, 9, 8], [5, 1, 10]], [[2, 1, 8], [2, 3, 8]]]
-    counted = summarise_ranks(
+    medians = summarise_ranks(
         subjects, 10, split="test", seeds=[1, 2], metric_names=["median_rank"]
     )
 
-    assert [metric.value for metric in counted] == [(5 + 2) / 2]
+    assert [metric.value for metric in medians] == [(5 + 2) / 2]
 
 
 @pytest.mark.parametrize(("pool", "median"), [(2, 1), (3, 2), (10, 5), (11, 6)])
 def test_the_median_of_guesses_is_the_lowest_with_half_of_them(pool, median):
-    (found,) = summarise_ranks(
+    (median_rank,) = summarise_ranks(
         [[1, 2]], pool, split="test", metric_names=["median_rank"]
     )
 
-    assert found.chance == median
+    assert median_rank.chance == median
 
 
 @pytest.mark.parametrize("pool", [1, 2, 5])
 def test_chance_of_precision_is_its_mean_over_all_orders(pool):
     relevant = np.arange(1, pool + 1)
 
-    found = chance_of_precision(pool, relevant)
+    chances = chance_of_precision(pool, relevant)
 
-    for count, chance in zip(relevant, found, strict=True):
+    for count, chance in zip(relevant, chances, strict=True):
         orders = [
             average_precision_score(order, -np.arange(pool))
             for order in permutations([1] * count + [0] * (pool - count))
@@ -219,11 +216,11 @@ def test_chance_is_what_random_tokens_score():
         torch.randn(4000, 8, generator=draw),
         torch.randn(12, 8, generator=draw),
     )
-    seen = torch.rand(4000, 12, generator=draw).argsort(1)[:, :targets]
+    targets_of_signals = torch.rand(4000, 12, generator=draw).argsort(1)[:, :targets]
 
-    found = rank_targets(signal, gallery, seen)
+    ranks = rank_targets(signal, gallery, targets_of_signals)
 
-    scored = np.bincount(found.numpy(), minlength=12)[1 : 14 - targets] / 4000
+    scored = np.bincount(ranks.numpy(), minlength=12)[1 : 14 - targets] / 4000
     # four standard errors
     assert np.abs(scored - chance_of_ranks(12, targets)).max() < 0.03
     assert chance_of_ranks(12, targets).sum() == pytest.approx(1)
@@ -264,18 +261,20 @@ def test_random_subsets_approach_the_exact_expectation(tokens):
 
     expected = expected_subset_hits(noisy, tokens, subset_size=20)
 
-    random, found = np.random.default_rng(0), np.full((2, 1500, 40), np.nan)
+    random, is_first = np.random.default_rng(0), np.full((2, 1500, 40), np.nan)
     for draw in range(1500):
-        chosen = random.permutation(40)[:20]
+        subset = random.permutation(40)[:20]
         for direction, pair in enumerate(((noisy, tokens), (tokens, noisy))):
-            ranked = in_float64(pair[0][chosen], pair[1][chosen], torch.arange(20))
-            found[direction, draw, chosen] = ranked == 1
-    whole = expected_subset_hits(noisy, tokens, subset_size=40)
-    for exact, drawn, of_all in zip(expected, np.nanmean(found, 1), whole, strict=True):
+            ranked = in_float64(pair[0][subset], pair[1][subset], torch.arange(20))
+            is_first[direction, draw, subset] = ranked == 1
+    hits_among_all = expected_subset_hits(noisy, tokens, subset_size=40)
+    for exact, drawn_share, of_all in zip(
+        expected, np.nanmean(is_first, 1), hits_among_all, strict=True
+    ):
         # fewer items: more are found
         assert 0.2 < exact.mean() < 0.95 and exact.mean() > of_all.mean()
         # four errors of an item's 750 draws
-        assert np.abs(exact - drawn).max() < 4 * np.sqrt(0.25 / 700)
+        assert np.abs(exact - drawn_share).max() < 4 * np.sqrt(0.25 / 700)
         assert set(of_all.tolist()) == {0.0, 1.0}  # all items are the only subset
     assert (expected_subset_hits(noisy, tokens, subset_size=1)[0] == 1).all()
 
@@ -287,8 +286,11 @@ def test_directions_are_named_by_who_seeks_as_mindeyes_are_not(golden):
     rows = torch.arange(len(brain))
 
     signal_seeks, image_seeks = (
-        float((each == 1).double().mean())
-        for each in (rank_targets(brain, image, rows), rank_targets(image, brain, rows))
+        float((ranks == 1).double().mean())
+        for ranks in (
+            rank_targets(brain, image, rows),
+            rank_targets(image, brain, rows),
+        )
     )
 
     assert image_seeks == pytest.approx(float(values["out.top1_fwd"]))
@@ -319,23 +321,25 @@ def test_images_that_seek_their_signal_have_the_published_top_k(
 
     image_seeks = rank_targets(values[images], values[signals], rows)
 
-    found = {k: float((image_seeks <= k).double().mean()) for k in expected}
-    assert expected and found == pytest.approx(expected)
+    top_k = {k: float((image_seeks <= k).double().mean()) for k in expected}
+    assert expected and top_k == pytest.approx(expected)
 
 
 def test_a_perfect_decoder_has_an_interval_from_the_first_rank():
     """That of as many hits, on the scale from the first rank to the last."""
-    found = {
-        each.name: each
-        for each in summarise_ranks([torch.ones(200)] * 3, 200, split="test")
+    metrics = {
+        metric.name: metric
+        for metric in summarise_ranks([torch.ones(200)] * 3, 200, split="test")
     }
 
-    assert found["top1"].low == pytest.approx(0.981, abs=1e-3)
-    assert found["mean_rank"].low == 1
-    assert found["mean_rank"].high == pytest.approx(1 + 199 * (1 - found["top1"].low))
+    assert metrics["top1"].low == pytest.approx(0.981, abs=1e-3)
+    assert metrics["mean_rank"].low == 1
+    assert metrics["mean_rank"].high == pytest.approx(
+        1 + 199 * (1 - metrics["top1"].low)
+    )
     assert (
-        found["median_rank"].low is None
-        and "nothing varies" not in found["mean_rank"].interval
+        metrics["median_rank"].low is None
+        and "nothing varies" not in metrics["mean_rank"].interval
     )
 
 
@@ -346,11 +350,11 @@ def test_all_pictures_are_ranked_as_each_is_alone(monkeypatch):
     gallery[3] = gallery[4]  # they tie
     monkeypatch.setattr(ranks_module, "CANDIDATES_PER_BLOCK", 7)
 
-    found = rank_first_pictures(signals, gallery, 12)
+    ranks = rank_first_pictures(signals, gallery, 12)
 
     for picture in range(12):
-        alone = rank_targets(signals, gallery, torch.full((20,), picture))
-        assert np.array_equal(found[:, picture], alone.numpy())
+        expected_ranks = rank_targets(signals, gallery, torch.full((20,), picture))
+        assert np.array_equal(ranks[:, picture], expected_ranks.numpy())
 
 
 def test_ties_for_the_nearest_do_not_depend_on_gallery_chunks(monkeypatch):

@@ -31,25 +31,25 @@ def test_intervals_of_halves_hold_for_few_pictures(n_pictures, effect):
     shape = (300, 2, n_pictures, 20)
     patterns = effect * random.normal(size=(300, 1, n_pictures, 20))
     halves = torch.from_numpy(patterns + random.normal(size=shape))
-    found = []
-    for first, second in halves:
-        shares = retrieve_halves(first, second)["top1"]
-        found.append(
+    metrics = []
+    for first_half, second in halves:
+        shares = retrieve_halves(first_half, second)["top1"]
+        metrics.append(
             measure("top1", [shares], protocol="", split="test", limits=(0.0, 1.0))
         )
 
-    truth = np.mean([each.value for each in found])
+    truth = np.mean([metric.value for metric in metrics])
 
-    assert np.mean([each.low <= truth <= each.high for each in found]) >= 0.95
+    assert np.mean([metric.low <= truth <= metric.high for metric in metrics]) >= 0.95
 
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_shares_of_hits_are_those_of_the_jackknife(k):
-    first, second = np.random.default_rng(0).normal(size=(2, 20, 4))
-    second += 0.7 * first
+    first_half, second = np.random.default_rng(0).normal(size=(2, 20, 4))
+    second += 0.7 * first_half
     queries, gallery = (
-        half / np.linalg.norm(half, axis=1, keepdims=True)
-        for half in (first - first.mean(0), second - second.mean(0))
+        half_values / np.linalg.norm(half_values, axis=1, keepdims=True)
+        for half_values in (first_half - first_half.mean(0), second - second.mean(0))
     )
     similarities = queries @ gallery.T
 
@@ -61,7 +61,7 @@ def test_shares_of_hits_are_those_of_the_jackknife(k):
     hits = count_hits(everyone)
     shares = [hits - count_hits(np.delete(everyone, row)) for row in everyone]
 
-    found = retrieve_halves(torch.from_numpy(first), torch.from_numpy(second))
+    found = retrieve_halves(torch.from_numpy(first_half), torch.from_numpy(second))
 
     expected = np.array(shares) - np.mean(shares) + hits / 20
     assert found[f"top{k}"] == pytest.approx(expected)
@@ -69,18 +69,23 @@ def test_shares_of_hits_are_those_of_the_jackknife(k):
 
 
 def test_correlations_without_each_item_are_pearsons():
-    first, second = np.random.default_rng(0).normal(size=(2, 7, 3))
+    first_values, second = np.random.default_rng(0).normal(size=(2, 7, 3))
 
-    found = correlate_without_each(unit_vectors(first), unit_vectors(second))
+    correlations = correlate_without_each(
+        unit_vectors(first_values), unit_vectors(second)
+    )
 
-    expected = [[pearsonr(first[:, f], second[:, f])[0] for f in range(3)]]
+    expected = [[pearsonr(first_values[:, f], second[:, f])[0] for f in range(3)]]
     for row in range(7):
-        others = np.delete(np.arange(7), row)
+        other_rows = np.delete(np.arange(7), row)
         expected.append(
-            [pearsonr(first[others, f], second[others, f])[0] for f in range(3)]
+            [
+                pearsonr(first_values[other_rows, f], second[other_rows, f])[0]
+                for f in range(3)
+            ]
         )
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-    pair = unit_vectors(first[:2])
+    np.testing.assert_allclose(correlations, expected, atol=1e-12)
+    pair = unit_vectors(first_values[:2])
     assert np.abs(correlate_without_each(pair, pair)).max() == pytest.approx(1)
 
 
@@ -99,8 +104,10 @@ def test_reliability_is_within_its_interval(is_mixed, repetitions, n_pictures):
     for _ in range(200):
         patterns = gains * random.normal(size=(n_pictures, 1, 40))
         noise = random.normal(size=(n_pictures, repetitions, 40))
-        first, second, _ = (patterns + noise)[:, :3].transpose(1, 0, 2)[[0, 1, 0]]
-        correlations = correlate_without_each(unit_vectors(first), unit_vectors(second))
+        first_half, second, _ = (patterns + noise)[:, :3].transpose(1, 0, 2)[[0, 1, 0]]
+        correlations = correlate_without_each(
+            unit_vectors(first_half), unit_vectors(second)
+        )
         shares = predict_reliability(correlations, repetitions)
         metric = measure(
             "reliability",
@@ -155,27 +162,15 @@ def test_halves_share_no_repetition_and_no_part_and_are_equal(seed, has_parts):
 def test_every_repetition_comes_into_either_half_as_often():
     trials, counts = torch.eye(5), torch.full((2000,), 5)
 
-    first, second, _ = average_halves(trials, counts, torch.Generator().manual_seed(0))
-
-    for half in (first, second):  # five standard errors
-        assert (half.mean(0) - 0.2).abs().max() < 5 * (0.06 / 2000) ** 0.5
-    other, _, _ = average_halves(trials, counts, torch.Generator().manual_seed(1))
-    same, _, _ = average_halves(trials, counts, torch.Generator().manual_seed(0))
-    assert (first != other).any() and torch.equal(first, same)
-
-
-def test_means_of_halves_over_stimuli_do_not_matter():
-    draw = torch.Generator().manual_seed(0)
-    first, second = torch.randn(2, 30, 6, generator=draw)
-    expected = retrieve_halves(first, second + first)
-
-    found = retrieve_halves(
-        first + 5 * torch.randn(6, generator=draw), second + first - 9
+    first_half, second, _ = average_halves(
+        trials, counts, torch.Generator().manual_seed(0)
     )
 
-    for name, shares in expected.items():
-        np.testing.assert_allclose(found[name], shares)
-        assert shares.mean() < 1
+    for half_mean in (first_half, second):  # five standard errors
+        assert (half_mean.mean(0) - 0.2).abs().max() < 5 * (0.06 / 2000) ** 0.5
+    other_half, _, _ = average_halves(trials, counts, torch.Generator().manual_seed(1))
+    same_half, _, _ = average_halves(trials, counts, torch.Generator().manual_seed(0))
+    assert (first_half != other_half).any() and torch.equal(first_half, same_half)
 
 
 def test_halves_are_drawn_ten_times_and_parts_are_averaged():
@@ -183,9 +178,11 @@ def test_halves_are_drawn_ten_times_and_parts_are_averaged():
 
     halves = average_random_halves(repetitions, torch.Generator().manual_seed(0))
 
-    assert [half.shape for half in halves] == [(10, 6)] * 2
-    together = (halves[0] + halves[1]) / 2  # all four repetitions are used
-    np.testing.assert_allclose(together, np.tile(repetitions.mean(0).ravel(), (10, 1)))
+    assert [half_means.shape for half_means in halves] == [(10, 6)] * 2
+    mean_of_halves = (halves[0] + halves[1]) / 2  # all four repetitions are used
+    np.testing.assert_allclose(
+        mean_of_halves, np.tile(repetitions.mean(0).ravel(), (10, 1))
+    )
     assert len(np.unique(halves[0], axis=0)) > 1
     parts = average_parts(repetitions, np.array([1, 0, 1, 1]))
     expected = [repetitions[1], repetitions[[0, 2, 3]].mean(0)]
@@ -194,32 +191,19 @@ def test_halves_are_drawn_ten_times_and_parts_are_averaged():
 
 def test_products_of_unit_vectors_are_correlations():
     random = np.random.default_rng(0)
-    first, second = random.normal(size=(2, 9, 3))
-    first[:, 2] = 0.1 + 0.2
+    first_values, second = random.normal(size=(2, 9, 3))
+    first_values[:, 2] = 0.1 + 0.2
 
-    found = (unit_vectors(first) * unit_vectors(second)).sum(0)
-    by_rows = (unit_vectors(first.T, 1) * unit_vectors(second.T, 1)).sum(1)
+    products = (unit_vectors(first_values) * unit_vectors(second)).sum(0)
+    by_rows = (unit_vectors(first_values.T, 1) * unit_vectors(second.T, 1)).sum(1)
 
-    expected = [pearsonr(first[:, n], second[:, n])[0] for n in range(2)] + [0]
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    expected = [pearsonr(first_values[:, n], second[:, n])[0] for n in range(2)] + [0]
+    np.testing.assert_allclose(products, expected, atol=1e-12)
     np.testing.assert_allclose(by_rows, expected, atol=1e-12)
-    pairs = zip(first, second, strict=True)
+    pairs = zip(first_values, second, strict=True)
     np.testing.assert_allclose(correlate(pairs)[:2], expected[:2], atol=1e-12)
     zeros = correlate([(np.zeros(2), row[:2]) for row in second])
     assert zeros.tolist() == [0, 0]
-
-
-def test_spearman_brown_is_odd_and_keeps_0_and_1():
-    values = np.array([-1.0, -0.5, 0, 0.5, 1])
-    for times in (1.0, 2.0, 5.0):
-        corrected = spearman_brown(values, times)
-        np.testing.assert_allclose(corrected, -corrected[::-1])
-        assert (np.diff(corrected) > 0).all() and corrected[[0, 2, 4]].tolist() == [
-            -1,
-            0,
-            1,
-        ]
-    np.testing.assert_allclose(spearman_brown(values, 1.0), values)
 
 
 def test_spearman_brown_doubles_the_repetitions():
@@ -236,8 +220,8 @@ def test_the_noise_ceiling_is_that_of_the_reference(golden):
             file["enc_signal_test"].astype(float),
             file["nc_percent_things"],
         )
-    found = noise_ceiling(lambda: trials, np.full(len(trials), trials.shape[1]))
-    np.testing.assert_allclose(found, expected, atol=1e-10)
+    ceiling = noise_ceiling(lambda: trials, np.full(len(trials), trials.shape[1]))
+    np.testing.assert_allclose(ceiling, expected, atol=1e-10)
 
 
 @pytest.mark.parametrize(("drift", "counts"), ((0.5, 8), (0.5, None)))
@@ -246,18 +230,20 @@ def test_the_noise_ceiling_holds_with_drift_and_unequal_counts(drift, counts):
     has a bias of about 0.5.
     """
     random = np.random.default_rng(0)
-    shown = random.integers(2, 9, 200) if counts is None else np.full(200, counts)
+    n_shown = random.integers(2, 9, 200) if counts is None else np.full(200, counts)
     signal, offsets = (
         0.7 * random.normal(size=(200, 1, 200)),
         drift * random.normal(size=(8, 200)),
     )
     trials = signal + random.normal(size=(200, 8, 200)) + offsets
-    stimuli = [stimulus[:count] for stimulus, count in zip(trials, shown, strict=True)]
+    stimuli = [
+        stimulus[:count] for stimulus, count in zip(trials, n_shown, strict=True)
+    ]
 
-    found = noise_ceiling(lambda: stimuli, shown)
+    ceiling = noise_ceiling(lambda: stimuli, n_shown)
 
-    assert found.mean() == pytest.approx(
-        100 * 0.49 / (0.49 + (1 / shown).mean()), abs=1.5
+    assert ceiling.mean() == pytest.approx(
+        100 * 0.49 / (0.49 + (1 / n_shown).mean()), abs=1.5
     )
 
 
@@ -266,17 +252,17 @@ def test_intervals_from_correlation_shares_cover_the_truth(
     noise,
 ):
     """Two standard errors of a coverage of 0.95 in 200 simulations are 0.03."""
-    random, held, widths = np.random.default_rng(0), [], []
+    random, is_covered, widths = np.random.default_rng(0), [], []
     truth = 1 / (1 + noise**2)
     for _ in range(200):
         pattern = random.normal(size=(60, 20))
-        one, other = (
+        first_vectors, second_vectors = (
             unit_vectors(pattern + noise * random.normal(size=(60, 20)))
             for _ in range(2)
         )
-        shares = correlation_shares(one, other)
-        assert shares.mean(0) == pytest.approx((one * other).sum(0))
-        found = measure(
+        shares = correlation_shares(first_vectors, second_vectors)
+        assert shares.mean(0) == pytest.approx((first_vectors * second_vectors).sum(0))
+        metric = measure(
             "r",
             [shares.mean(1)],
             limits=(-1, 1),
@@ -284,9 +270,11 @@ def test_intervals_from_correlation_shares_cover_the_truth(
             protocol="",
             split="test",
         )
-        held.append(found.low <= truth <= found.high)
-        widths.append(found.high - found.low)
-    assert np.mean(held) > 0.88 and np.mean(widths) < (0.03 if noise < 1 else 0.25)
+        is_covered.append(metric.low <= truth <= metric.high)
+        widths.append(metric.high - metric.low)
+    assert np.mean(is_covered) > 0.88 and np.mean(widths) < (
+        0.03 if noise < 1 else 0.25
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-13, 1.0, 1e4])
@@ -298,13 +286,13 @@ def test_correlations_do_not_depend_on_unit_or_offset(scale, offset):
     for values in shared:
         noisy = values + random.normal(size=(2, 4)) + offset
         pairs.append((noisy * scale).astype("f4"))
-    first, second = np.array(pairs).swapaxes(0, 1)
-    found = correlate(pairs)
-    by_column = zip(first.T.astype(float), second.T.astype(float), strict=True)
+    first_values, second = np.array(pairs).swapaxes(0, 1)
+    correlations = correlate(pairs)
+    by_column = zip(first_values.T.astype(float), second.T.astype(float), strict=True)
     expected = [pearsonr(*columns)[0] for columns in by_column]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(correlations, expected, atol=1e-6)
     if offset < 1e5:  # float32 keeps two digits of such a signal
-        products = (unit_vectors(first) * unit_vectors(second)).sum(0)
+        products = (unit_vectors(first_values) * unit_vectors(second)).sum(0)
         np.testing.assert_allclose(products, expected, atol=1e-3)
 
 

@@ -31,16 +31,16 @@ def simulate(random: np.random.Generator, effect: float) -> tuple[Any, Any]:
 
 
 def test_only_a_leak_moves_the_interval_away_from_zero() -> None:
-    random, covered, found = np.random.default_rng(0), 0, 0
+    random, covered, n_leaks_found = np.random.default_rng(0), 0, 0
     for _ in range(200):
-        without = fit_slope(*simulate(random, 0), **HOW)
+        slope_without_leak = fit_slope(*simulate(random, 0), **HOW)
         with_leak = fit_slope(*simulate(random, 8), **HOW)
-        assert without.low is not None and with_leak.low is not None
-        covered += without.low <= 0 <= (without.high or 0)
-        found += with_leak.low > 0
+        assert slope_without_leak.low is not None and with_leak.low is not None
+        covered += slope_without_leak.low <= 0 <= (slope_without_leak.high or 0)
+        n_leaks_found += with_leak.low > 0
 
     # three standard errors of a share of .95 of 200
-    assert 0.904 <= covered / 200 <= 0.996 and found / 200 > 0.9
+    assert 0.904 <= covered / 200 <= 0.996 and n_leaks_found / 200 > 0.9
 
 
 def test_the_slope_is_a_least_squares_fit_to_means_of_units() -> None:
@@ -92,16 +92,18 @@ def test_noise_has_no_slope_if_embeddings_share_a_direction() -> None:
         common = random.normal(size=32)
         pictures = common + random.normal(size=(210, 32)) * np.exp(-np.arange(32) / 20)
         pictures /= np.linalg.norm(pictures, axis=1, keepdims=True)
-        train, tested = pictures[:150], pictures[150:]
+        train, test_pictures = pictures[:150], pictures[150:]
         ridge = Ridge(150.0).fit(random.normal(size=(150, 80)), train)
         predicted = ridge.predict(random.normal(size=(60, 80)))
-        tokens = (torch.from_numpy(each).float() for each in (predicted, tested))
+        tokens = (
+            torch.from_numpy(vectors).float() for vectors in (predicted, test_pictures)
+        )
         table = rank_first_pictures(*tokens, 60)
         scores = Scores(labels=names, verdict_ids=names, verdict_ranks=table)
         cell = {
             "units": names,
             "surplus": scores.compute_rank_advantages(),
-            "nearest": (tested @ train.T).max(1),
+            "nearest": (test_pictures @ train.T).max(1),
         }
         low = fit_slope(*average_by_unit([cell]), **HOW).low
         count += low is not None and low > 0

@@ -54,11 +54,11 @@ def simulated(
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("subjects", "most", "item_sd", "subject_sd"),
+    ("subjects", "highest_coverage", "item_sd", "subject_sd"),
     [(5, 1.0, 1.5, 1.0), (6, 1.0, 2.5, 0.3), (10, 0.98, 1.5, 0.5)],
 )
 def test_intervals_cover_new_people_and_pictures_as_stated(
-    subjects, most, item_sd, subject_sd
+    subjects, highest_coverage, item_sd, subject_sd
 ):
     """Bounds of .92 and .98, and two Monte Carlo errors of 150 simulations; items alone
     reach .45 to .85.
@@ -66,43 +66,47 @@ def test_intervals_cover_new_people_and_pictures_as_stated(
     A subject sd of 1 logit is that of published values: percentiles of resampled
     subjects hold .86 to .92.
     """
-    found = [
+    intervals = [
         interval(list(hits)) for hits in simulated(subjects, item_sd, subject_sd, 150)
     ]
 
-    coverage = np.mean([low <= 0.5 <= high for low, high in found])
-    assert 0.92 - 0.036 <= coverage <= most + 0.023
+    coverage = np.mean([low <= 0.5 <= high for low, high in intervals])
+    assert 0.92 - 0.036 <= coverage <= highest_coverage + 0.023
 
 
 def test_the_interval_of_these_subjects_is_over_items_alone():
     hits = simulated(4, 2.5, 0.5, 1)[0]
 
-    found = estimate_interval(list(hits))
+    interval_of_mean = estimate_interval(list(hits))
 
     # an item is one draw for all who saw it
     error = hits.mean(0).std(ddof=1) / np.sqrt(ITEMS)
-    assert found.these_subjects == pytest.approx(
+    assert interval_of_mean.these_subjects == pytest.approx(
         (hits.mean() - 1.96 * error, hits.mean() + 1.96 * error), abs=0.01
     )
     assert (
-        found.people[0] < found.these_subjects[0]
-        and found.people[1] > found.these_subjects[1]
+        interval_of_mean.people[0] < interval_of_mean.these_subjects[0]
+        and interval_of_mean.people[1] > interval_of_mean.these_subjects[1]
     )
 
 
-@pytest.mark.parametrize(("subjects", "first"), [(4, "these_subjects"), (5, "people")])
-def test_intervals_are_about_people_in_general_from_five_people(subjects, first):
+@pytest.mark.parametrize(
+    ("subjects", "expected_population"), [(4, "these_subjects"), (5, "people")]
+)
+def test_intervals_are_about_people_in_general_from_five_people(
+    subjects, expected_population
+):
     random = np.random.default_rng(0)
     scores = [np.clip(random.normal(0.5, 0.1, 50), 0, 1) for _ in range(subjects)]
 
-    found = estimate_interval(scores, limits=(0, 1), is_share=False)
+    estimate = estimate_interval(scores, limits=(0, 1), is_share=False)
 
     assert (
-        None not in (found.people, found.these_subjects)
-        and found.people != found.these_subjects
+        None not in (estimate.people, estimate.these_subjects)
+        and estimate.people != estimate.these_subjects
     )
-    assert (found.low, found.high) == getattr(found, first)
-    assert ("people in general" in found.method) == (first == "people")
+    assert (estimate.low, estimate.high) == getattr(estimate, expected_population)
+    assert ("people in general" in estimate.method) == (expected_population == "people")
 
 
 def test_few_subjects_get_a_t_interval_if_items_do_not_matter():
@@ -120,10 +124,10 @@ def test_few_subjects_get_a_t_interval_if_items_do_not_matter():
 
 
 def test_the_shares_of_one_subject_have_wilsons_interval():
-    for found in (0, 40, 200):
-        hits = np.repeat([1.0, 0.0], [found, 200 - found])
+    for n_hits in (0, 40, 200):
+        hits = np.repeat([1.0, 0.0], [n_hits, 200 - n_hits])
         assert interval([hits]) == pytest.approx(
-            binomtest(found, 200).proportion_ci(method="wilson")
+            binomtest(n_hits, 200).proportion_ci(method="wilson")
         )
 
 
@@ -173,20 +177,27 @@ def test_each_subject_with_units_of_its_own_costs_a_degree():
     """
     random, people, runs = np.random.default_rng(0), 4, 3
     ids = [[(person, trial) for trial in range(6 * runs)] for person in range(people)]
-    units = [[(person, trial % runs) for person, trial in listed] for listed in ids]
+    units = [
+        [(person, trial % runs) for person, trial in subject_ids] for subject_ids in ids
+    ]
     values = [random.normal(size=6 * runs) for _ in range(people)]
 
     scatter = estimate_mean_variance(values, Items(ids, units, "runs"))
 
-    means = np.array([each.reshape(6, runs).mean(0) for each in values])  # [4, 3]
+    means = np.array(
+        [subject_values.reshape(6, runs).mean(0) for subject_values in values]
+    )  # [4, 3]
     assert scatter.dof == pytest.approx(people * runs - people)
     assert scatter.variance == pytest.approx(means.var(1, ddof=1).sum() / runs / 16)
 
 
 @pytest.mark.parametrize(
-    ("count", "least", "strength"), [(6, 0.90, 1.0), (10, 0.93, 0.3), (20, 0.93, 0.0)]
+    ("count", "lowest_coverage", "strength"),
+    [(6, 0.90, 1.0), (10, 0.93, 0.3), (20, 0.93, 0.0)],
 )
-def test_intervals_of_shares_cover_the_mean_of_few_items(count, least, strength):
+def test_intervals_of_shares_cover_the_mean_of_few_items(
+    count, lowest_coverage, strength
+):
     """Two-way identification among the items themselves; two Monte Carlo errors of 400
     below the bound.
 
@@ -202,17 +213,24 @@ def test_intervals_of_shares_cover_the_mean_of_few_items(count, least, strength)
             (similarity < similarity.diagonal()[:, None]).sum(1) / (count - 1)
         )
     truth = np.mean(shares)
-    held = [
+    is_covered = [
         low <= truth <= high
-        for low, high in (interval([each], limits=(0, 1)) for each in shares)
+        for low, high in (
+            interval([subject_shares], limits=(0, 1)) for subject_shares in shares
+        )
     ]
 
-    assert np.mean(held) >= least - 0.03
+    assert np.mean(is_covered) >= lowest_coverage - 0.03
 
 
 def test_intervals_cover_new_concepts_of_unequal_size():
     """By the number of concepts less one, .76 to .88 hold."""
-    random, held, widths, sizes = np.random.default_rng(0), [], [], [100] + [5] * 20
+    random, is_covered, widths, sizes = (
+        np.random.default_rng(0),
+        [],
+        [],
+        [100] + [5] * 20,
+    )
     concept = np.repeat(np.arange(len(sizes)), sizes)
     items = StimulusGrouping("concept", dict(enumerate(map(str, concept)))).make_items(
         [list(range(len(concept)))]
@@ -224,10 +242,10 @@ def test_intervals_cover_new_concepts_of_unequal_size():
         low, high = interval(
             [(random.random(len(concept)) < 1 / (1 + np.exp(-logits))) * 1.0], items
         )
-        held.append(low <= 0.5 <= high)
+        is_covered.append(low <= 0.5 <= high)
         widths.append(high - low)
 
-    assert np.mean(held) >= 0.92 - 0.03 and np.mean(widths) <= 0.6
+    assert np.mean(is_covered) >= 0.92 - 0.03 and np.mean(widths) <= 0.6
 
 
 @pytest.mark.nightly
@@ -236,7 +254,7 @@ def test_intervals_cover_new_concepts_with_several_pictures(subjects):
     """Ten pictures of 40 concepts; taken for independent, they hold .55 of one subject,
     .80 of ten.
     """
-    random, held = np.random.default_rng(subjects), np.zeros(2)
+    random, n_covered = np.random.default_rng(subjects), np.zeros(2)
     ids = [list(range(400))] * subjects
     concepts = Items(
         ids, [np.repeat(np.arange(40), 10).tolist()] * subjects, "concepts"
@@ -244,44 +262,44 @@ def test_intervals_cover_new_concepts_with_several_pictures(subjects):
     for _ in range(100):
         easy = np.repeat(random.normal(0, 1.5, 40), 10)
         hits = random.random((subjects, 400)) < 1 / (1 + np.exp(-easy))
-        for place, items in enumerate((concepts, None)):
+        for row, items in enumerate((concepts, None)):
             low, high = interval(list(hits * 1.0), items)
-            held[place] += low <= 0.5 <= high
+            n_covered[row] += low <= 0.5 <= high
 
-    assert held[0] / 100 > 0.91 and held[1] / 100 < 0.85
+    assert n_covered[0] / 100 > 0.91 and n_covered[1] / 100 < 0.85
 
 
 def test_intervals_of_clips_hold_films_in_general():
     """Issue 60, row 17. Five films of 240 clips; over single clips, .55 hold where
     neighbours correlate by .9.
     """
-    random, held, neighbours_correlate = np.random.default_rng(0), 0, 0.9
+    random, n_covered, neighbours_correlate = np.random.default_rng(0), 0, 0.9
     items = StimulusGrouping("neighbours", medium="clip").make_items(
         [list(range(1200))]
     )
     for _ in range(200):
         logits = random.normal(size=(5, 240))
-        for place in range(1, 240):
-            new = np.sqrt(1 - neighbours_correlate**2) * logits[:, place]
-            logits[:, place] = neighbours_correlate * logits[:, place - 1] + new
+        for clip in range(1, 240):
+            innovation = np.sqrt(1 - neighbours_correlate**2) * logits[:, clip]
+            logits[:, clip] = neighbours_correlate * logits[:, clip - 1] + innovation
         hits = random.random(1200) < 1 / (1 + np.exp(-1.5 * logits.ravel()))
         low, high = interval([hits * 1.0], items)
-        held += low <= 0.5 <= high
+        n_covered += low <= 0.5 <= high
 
-    assert held / 200 > 0.89
+    assert n_covered / 200 > 0.89
 
 
 def test_shares_over_seeds_have_wilsons_interval():
     """Ten items at .9; the percentiles of resampled items hold .84 of three seeds."""
-    random, held = np.random.default_rng(0), 0
+    random, n_covered = np.random.default_rng(0), 0
     logits = random.normal(3.0, 1.5, (600, 10))
     truth = np.mean(1 / (1 + np.exp(-random.normal(3.0, 1.5, 200_000))))
-    for some in logits:
-        hits = (random.random((3, 10)) < 1 / (1 + np.exp(-some))) * 1.0
+    for item_logits in logits:
+        hits = (random.random((3, 10)) < 1 / (1 + np.exp(-item_logits))) * 1.0
         low, high = interval([hits])
-        held += low <= truth <= high
+        n_covered += low <= truth <= high
 
-    assert held / 600 > 0.92
+    assert n_covered / 600 > 0.92
 
 
 @pytest.mark.parametrize("subjects", [1, 2, 4, 6])
@@ -291,22 +309,26 @@ def test_intervals_move_and_grow_with_the_scale_of_values(subjects, is_share):
     easy = random.normal(size=40)
     logits = random.normal(size=(subjects, 1)) / 3 + random.normal(size=(subjects, 40))
     shares = list(1 / (1 + np.exp(-easy - logits)))
-    how = {"is_share": is_share}
+    options = {"is_share": is_share}
 
-    found = estimate_interval(shares, limits=(0, 1), **how)
-    moved = estimate_interval([2 * each - 1 for each in shares], limits=(-1, 1), **how)
-    turned = estimate_interval([1 - each for each in shares], limits=(0, 1), **how)
+    estimate = estimate_interval(shares, limits=(0, 1), **options)
+    moved = estimate_interval(
+        [2 * subject_shares - 1 for subject_shares in shares], limits=(-1, 1), **options
+    )
+    turned = estimate_interval(
+        [1 - subject_shares for subject_shares in shares], limits=(0, 1), **options
+    )
 
-    assert found.low is not None and (found.people is None) == (subjects < 3)
+    assert estimate.low is not None and (estimate.people is None) == (subjects < 3)
     for name in ("these_subjects", "people"):
-        ends = getattr(found, name)
+        ends = getattr(estimate, name)
         assert (ends is None) == (getattr(moved, name) is None)
         if ends is not None:
             assert getattr(moved, name) == pytest.approx([2 * end - 1 for end in ends])
             mirrored = [1 - end for end in reversed(ends)]
             assert getattr(turned, name) == pytest.approx(mirrored)
     assert (moved.low, moved.high) == pytest.approx(
-        (2 * found.low - 1, 2 * found.high - 1)
+        (2 * estimate.low - 1, 2 * estimate.high - 1)
     )
 
 
@@ -365,12 +387,14 @@ def test_a_metric_carries_its_circumstances_as_plain_values():
         seeds=[1],
     )
 
-    told = json.loads(json.dumps(metric.as_dict()))
+    plain_values = json.loads(json.dumps(metric.as_dict()))
     ends = binomtest(5, 10).proportion_ci(method="wilson")
     # of ten items
-    assert told.pop("these_subjects") == pytest.approx(list(ends), abs=0.002)
-    assert (told.pop("low"), told.pop("high")) == pytest.approx(tuple(ends), abs=0.002)
-    assert told == {
+    assert plain_values.pop("these_subjects") == pytest.approx(list(ends), abs=0.002)
+    assert (plain_values.pop("low"), plain_values.pop("high")) == pytest.approx(
+        tuple(ends), abs=0.002
+    )
+    assert plain_values == {
         "name": "top1",
         "value": 0.5,  # the mean over subjects, not over items
         "n": 10,

@@ -29,18 +29,18 @@ def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
     drift alone makes them agree. The ceiling of noise was then 0.62, not 0.01.
     """
     random, pictures = np.random.default_rng(0), np.arange(50)
-    shown, sessions = np.repeat(random.permutation(pictures), 8), None
+    shown_pictures, sessions = np.repeat(random.permutation(pictures), 8), None
     if design == "random":
-        shown = random.permutation(shown)
+        shown_pictures = random.permutation(shown_pictures)
     if design == "in one order":
-        shown = np.tile(pictures, 8)
+        shown_pictures = np.tile(pictures, 8)
     if design == "in each session":
-        shown = np.concatenate(
+        shown_pictures = np.concatenate(
             [np.repeat(random.permutation(pictures), 2) for _ in range(4)]
         )
         sessions = np.empty((50, 8), np.int64)
     if design == "in two of ten sessions":
-        shown = np.concatenate(
+        shown_pictures = np.concatenate(
             [np.repeat(random.permutation(pictures), 4) for _ in range(2)]
         )
     trials_a_session = 100
@@ -48,9 +48,9 @@ def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
         sessions, trials_a_session = np.empty((50, 8), np.int64), 40
     onset_s = np.empty((50, 8))
     for picture in pictures:
-        onset_s[picture] = at = np.flatnonzero(shown == picture)
+        onset_s[picture] = trial_numbers = np.flatnonzero(shown_pictures == picture)
         if sessions is not None:
-            sessions[picture] = at // trials_a_session
+            sessions[picture] = trial_numbers // trials_a_session
     runs = onset_s // 50 if design == "in one order" else None
     times: list[Any] = [np.repeat(pictures, 8)]
     for values in (sessions, runs, onset_s):
@@ -86,13 +86,17 @@ def test_orders_that_time_tells_are_named(design, confound):
         if design == "kinds in blocks":
             order = order[np.argsort(random.permutation(4)[kind[order]])]
         runs.append(shared if design == "the same order" else order)
-    shown = np.concatenate(runs)
+    shown_pictures = np.concatenate(runs)
     if design == "pictures in a row":
-        shown = np.repeat(shared, 5)
-    run = np.repeat(np.arange(5), 36)
+        shown_pictures = np.repeat(shared, 5)
+    run_of_trial = np.repeat(np.arange(5), 36)
 
     order = TrialOrder.from_trials(
-        shown, kind.astype(str).tolist(), None, run, np.arange(len(shown))
+        shown_pictures,
+        kind.astype(str).tolist(),
+        None,
+        run_of_trial,
+        np.arange(len(shown_pictures)),
     )
 
     assert find_confound(order) == confound

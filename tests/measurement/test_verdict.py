@@ -49,22 +49,26 @@ def exchange_pictures(
         number: Number [N] of the concept of each picture.
         features: Features [N, E] of the pictures.
     """
-    shown = np.lexsort((np.random.default_rng(0).random(len(session)), session))
-    zeros = np.zeros_like(shown)
+    shown_pictures = np.lexsort(
+        (np.random.default_rng(0).random(len(session)), session)
+    )
+    zeros = np.zeros_like(shown_pictures)
     timeline = Timeline(
-        stimulus=shown,
-        unit=shown,
+        stimulus=shown_pictures,
+        unit=shown_pictures,
         person=zeros,
-        session=session[shown],
-        run=session[shown],
+        session=session[shown_pictures],
+        run=session[shown_pictures],
         is_ordered=True,
         features=features,
         concept=number,
     )
     by_concept = timeline._replace(
-        stimulus=number[shown], features=None, concept=np.arange(1 + number.max())
+        stimulus=number[shown_pictures],
+        features=None,
+        concept=np.arange(1 + number.max()),
     )
-    pictures = np.arange(len(shown))
+    pictures = np.arange(len(shown_pictures))
     return {
         "exchange": Exchange(describe_pictures(timeline, zeros), [pictures]),
         "concept_exchange": Exchange(describe_pictures(by_concept, zeros), [pictures]),
@@ -80,11 +84,11 @@ def test_few_pictures_have_all_permutations_counted():
         ]
     )
 
-    (found,) = judge([ranked], independent(5), range(5))
+    (answer,) = judge([ranked], independent(5), range(5))
 
-    assert found.better == pytest.approx((sums <= ranked.trace()).mean())
-    assert found.worse == pytest.approx((sums >= ranked.trace()).mean())
-    assert "all 120 permutations" in found.test and (found.n, found.pool) == (5, 5)
+    assert answer.better == pytest.approx((sums <= ranked.trace()).mean())
+    assert answer.worse == pytest.approx((sums >= ranked.trace()).mean())
+    assert "all 120 permutations" in answer.test and (answer.n, answer.pool) == (5, 5)
 
 
 def test_shared_wrong_labels_are_rarely_above_chance():
@@ -93,14 +97,17 @@ def test_shared_wrong_labels_are_rarely_above_chance():
     """
     random, called, subjects, pictures = np.random.default_rng(0), 0, 8, 60
     for _ in range(100):
-        features, wrong = (
+        features, wrong_pictures = (
             random.normal(size=(pictures, 16)),
             random.permutation(pictures),
         )
-        seen = [
+        subject_signals = [
             features + 0.5 * random.normal(size=features.shape) for _ in range(subjects)
         ]
-        ranked = [rank_all(signals, features)[:, wrong] for signals in seen]
+        ranked = [
+            rank_all(signals, features)[:, wrong_pictures]
+            for signals in subject_signals
+        ]
         called += (
             judge(ranked, independent(pictures, subjects), range(pictures))[0].side
             != "at chance"
@@ -113,18 +120,18 @@ def test_a_weak_effect_that_ten_subjects_share_is_found():
     """Found in .00 of runs where ranks averaged over subjects are compared with the
     spread of one guess.
     """
-    random, found = np.random.default_rng(0), 0
+    random, n_found = np.random.default_rng(0), 0
     for _ in range(20):
         features = random.normal(size=(200, 20))
         ranked = [
             rank_all(0.02 * features + random.normal(size=(200, 20)), features)
             for _ in range(10)
         ]
-        found += (
+        n_found += (
             judge(ranked, independent(200, 10), range(200))[0].side == "above chance"
         )
 
-    assert found / 20 >= 0.85
+    assert n_found / 20 >= 0.85
 
 
 def test_claims_about_two_concepts_name_only_these_two():
@@ -133,13 +140,13 @@ def test_claims_about_two_concepts_name_only_these_two():
     features = random.normal(size=(20, 16))
     ranked = rank_all(features + random.normal(size=features.shape), features)
 
-    which, of_its_concept, of_concept = judge([ranked], items, range(20), concept)
+    of_picture, of_its_concept, of_concept = judge([ranked], items, range(20), concept)
 
     assert (
-        which.words == "above chance for these 2 concepts"
-        and which.question == "which picture"
+        of_picture.words == "above chance for these 2 concepts"
+        and of_picture.question == "which picture"
     )
-    assert which.wider == "concepts in general: not possible with 2 concepts"
+    assert of_picture.wider == "concepts in general: not possible with 2 concepts"
     assert of_its_concept.question == "which picture of its concept"
     assert "within concepts" in of_its_concept.test
     assert of_concept.question == "which concept" and of_concept.side == "at chance"
@@ -148,13 +155,13 @@ def test_claims_about_two_concepts_name_only_these_two():
 def test_concepts_in_separate_sessions_are_not_told_from_drift():
     """Each picture is shown twice, so that concepts are no series of trials."""
     items, concept = concepts([10, 10])
-    shown = np.concatenate(
+    shown_pictures = np.concatenate(
         [np.repeat(np.arange(10), 2), np.repeat(np.arange(10, 20), 2)]
     )
-    session = shown // 10
-    zeros = np.zeros_like(shown)
+    session = shown_pictures // 10
+    zeros = np.zeros_like(shown_pictures)
     timeline = Timeline(
-        session, shown, zeros, session, session, True, None, np.arange(2)
+        session, shown_pictures, zeros, session, session, True, None, np.arange(2)
     )
     design = describe_pictures(timeline, np.zeros(20, np.int64))
     ranked = np.random.default_rng(0).permuted(
@@ -194,9 +201,13 @@ def test_signals_that_reveal_only_their_session_are_at_chance(concepts_a_session
         of_session = [meaning[session == row].mean(0) for row in session]
         signals = np.array(of_session) + random.normal(size=meaning.shape)
         ranked = rank_all(signals, features)
-        for row, known in enumerate((exchange, None)):
+        for row, known_exchange in enumerate((exchange, None)):
             (headline,) = judge(
-                [ranked], items, range(120), exchange=known, max_permutations=499
+                [ranked],
+                items,
+                range(120),
+                exchange=known_exchange,
+                max_permutations=499,
             )
             called[row] += headline.side == "above chance"
 
@@ -233,7 +244,7 @@ def test_signals_that_drift_with_sessions_are_rarely_significant():
 @pytest.mark.parametrize("sizes", [[10, 10], [10] * 8])
 def test_pictures_and_concepts_that_are_decoded_are_found(sizes):
     """Top-1 of about .6 of 20; .9 at least are found."""
-    random, found = np.random.default_rng(0), np.zeros(3)
+    random, n_found = np.random.default_rng(0), np.zeros(3)
     items, concept = concepts(sizes)
     number, count = np.repeat(np.arange(len(sizes)), sizes), sum(sizes)
     for _ in range(15):
@@ -243,16 +254,16 @@ def test_pictures_and_concepts_that_are_decoded_are_found(sizes):
         signals = 0.8 * features + random.normal(size=features.shape)
         ranked = rank_all(signals, features)
         answers = judge([ranked], items, range(count), concept)
-        found += [answer.side == "above chance" for answer in answers]
+        n_found += [answer.side == "above chance" for answer in answers]
 
-    assert (found / 15 >= 0.9).all()
+    assert (n_found / 15 >= 0.9).all()
 
 
 def test_pictures_are_exchanged_within_their_concepts():
     """Of signals that carry their concept alone, the concept is found and the picture
     is not.
     """
-    random, found = np.random.default_rng(0), np.zeros(3)
+    random, n_found = np.random.default_rng(0), np.zeros(3)
     items, concept = concepts([6] * 12)
     number = np.repeat(np.arange(12), 6)
     for _ in range(30):
@@ -262,9 +273,9 @@ def test_pictures_are_exchanged_within_their_concepts():
             features + 0.5 * random.normal(size=(72, 16)),
         )
         answers = judge([ranked], items, range(72), concept)
-        found += [answer.side == "above chance" for answer in answers]
+        n_found += [answer.side == "above chance" for answer in answers]
 
-    assert found[0] == found[2] == 30 and found[1] / 30 <= 0.1
+    assert n_found[0] == n_found[2] == 30 and n_found[1] / 30 <= 0.1
 
 
 def test_clips_are_shifted_by_every_shift_once():
@@ -272,14 +283,14 @@ def test_clips_are_shifted_by_every_shift_once():
     it says so.
     """
     film = StimulusGrouping("neighbours", dict.fromkeys(range(12), "film"), "clip")
-    found = judge(
+    answer = judge(
         [rank_all(np.eye(12), np.eye(12))],
         film.make_items([list(range(12))]),
         range(12),
     )[0]
 
-    assert found.least_p == pytest.approx(2 / 12) and found.side == "not testable"
-    assert "all 12 circular shifts" in found.test and "smallest p 0.17" in found.test
+    assert answer.least_p == pytest.approx(2 / 12) and answer.side == "not testable"
+    assert "all 12 circular shifts" in answer.test and "smallest p 0.17" in answer.test
 
 
 def test_neighbouring_clips_are_seldom_called_right():
@@ -291,10 +302,14 @@ def test_neighbouring_clips_are_seldom_called_right():
         "neighbours", dict.fromkeys(range(clips), "film"), "clip"
     ).make_items([list(range(clips))])
     for _ in range(150):
-        drawn = random.normal(size=(2, clips, 8))
+        features_of_clips = random.normal(size=(2, clips, 8))
         for clip in range(1, clips):
-            drawn[:, clip] = 0.9 * drawn[:, clip - 1] + 0.44 * drawn[:, clip]
-        small += judge([rank_all(*drawn)], film, range(clips))[0].better <= 0.05
+            features_of_clips[:, clip] = (
+                0.9 * features_of_clips[:, clip - 1] + 0.44 * features_of_clips[:, clip]
+            )
+        small += (
+            judge([rank_all(*features_of_clips)], film, range(clips))[0].better <= 0.05
+        )
 
     assert small / 150 <= 0.086
 
@@ -314,10 +329,10 @@ def test_permuted_trials_have_the_ranks_of_their_candidates():
     labels = np.array([label_of[2 * block] for block in range(6)])
     design = LabelDesign.free(labels, np.zeros(6, np.int64))
     exchange = Exchange(design, [np.arange(12) // 2])
-    (found,) = judge([ranked], items, range(4), label_of=label_of, exchange=exchange)
+    (answer,) = judge([ranked], items, range(4), label_of=label_of, exchange=exchange)
 
-    assert found.better == pytest.approx((sums <= by_block.trace()).mean())
-    assert found.worse == pytest.approx((sums >= by_block.trace()).mean())
+    assert answer.better == pytest.approx((sums <= by_block.trace()).mean())
+    assert answer.worse == pytest.approx((sums >= by_block.trace()).mean())
 
 
 def test_a_verdict_holds_no_table_of_trials_with_trials():
@@ -342,19 +357,21 @@ def test_a_concept_has_the_mean_rank_of_its_other_pictures():
     ranked = np.array([[1, 4, 0, 2], [3, 1, 2, 4], [2, 0, 0, 1], [4, 3, 2, 1]])
     means = np.zeros((4, 4))
     for row, column in np.ndindex(4, 4):
-        others = [
-            ranked[row, other]
-            for other in range(4)
-            if other != row and concept[other] == concept[column]
+        other_ranks = [
+            ranked[row, other_column]
+            for other_column in range(4)
+            if other_column != row and concept[other_column] == concept[column]
         ]
-        compared = [rank for rank in others if rank] or ranked[row][ranked[row] > 0]
+        compared = [rank for rank in other_ranks if rank] or ranked[row][
+            ranked[row] > 0
+        ]
         means[row, column] = np.mean(compared)
     sums = np.array([means[range(4), order].sum() for order in permutations(range(4))])
 
-    *_, found = judge([ranked], items, range(4), concept)
+    *_, answer = judge([ranked], items, range(4), concept)
 
-    assert found.better == pytest.approx((sums <= means.trace() + 1e-9).mean())
-    assert found.worse == pytest.approx((sums >= means.trace() - 1e-9).mean())
+    assert answer.better == pytest.approx((sums <= means.trace() + 1e-9).mean())
+    assert answer.worse == pytest.approx((sums >= means.trace() - 1e-9).mean())
 
 
 def test_series_of_a_concept_keep_a_common_label():
@@ -381,12 +398,12 @@ def test_series_of_a_concept_keep_a_common_label():
             concept_exchange=exchange,
             pool=30,
         )[-1:]
-    together, alone = answers
-    assert "series of trials" in together.test
-    assert "series" not in alone.test
+    in_series, one_by_one = answers
+    assert "series of trials" in in_series.test
+    assert "series" not in one_by_one.test
     # single pictures pretend to more evidence in whichever direction
-    assert together.p is not None and alone.p is not None
-    assert together.p > alone.p
+    assert in_series.p is not None and one_by_one.p is not None
+    assert in_series.p > one_by_one.p
 
 
 def test_the_answer_names_what_the_design_tells():
@@ -398,24 +415,24 @@ def test_the_answer_names_what_the_design_tells():
     exchanges = exchange_pictures(number, number, features)
     ranked = rank_all(features + random.normal(size=features.shape), features)
 
-    which, *_ = judge([ranked], items, range(60), concept, **exchanges)
+    of_picture, *_ = judge([ranked], items, range(60), concept, **exchanges)
 
     telling = exchanges["exchange"].design.telling[0]
-    assert which.design == telling
-    assert which.words.endswith(f"beyond what {telling} tells")
-    assert "within runs" in which.test
+    assert of_picture.design == telling
+    assert of_picture.words.endswith(f"beyond what {telling} tells")
+    assert "within runs" in of_picture.test
 
 
 def test_labels_that_cannot_be_exchanged_are_not_tested():
     design = LabelDesign.free(np.arange(5), np.arange(5))
     ranked = rank_all(np.eye(5), np.eye(5))
 
-    (found,) = judge(
+    (answer,) = judge(
         [ranked], independent(5), range(5), exchange=Exchange(design, [np.arange(5)])
     )
 
-    assert found.side == "not testable" and found.p is None
-    assert found.test == "no two labels can be exchanged"
+    assert answer.side == "not testable" and answer.p is None
+    assert answer.test == "no two labels can be exchanged"
 
 
 def test_a_claim_on_concepts_in_general_needs_most_of_them():
@@ -428,10 +445,12 @@ def test_a_claim_on_concepts_in_general_needs_most_of_them():
     for n_carrying in (2, 20):
         strength = np.where(number < n_carrying, 3 / n_carrying**0.4, 0)[:, None]
         signals = strength * features + random.normal(size=features.shape)
-        which, *_ = judge([rank_all(signals, features)], items, range(200), concept)
-        assert which.side == "above chance"
-        assert bool(which.scope) == bool(which.wider)
-        wider.append(which.wider)
+        of_picture, *_ = judge(
+            [rank_all(signals, features)], items, range(200), concept
+        )
+        assert of_picture.side == "above chance"
+        assert bool(of_picture.scope) == bool(of_picture.wider)
+        wider.append(of_picture.wider)
 
     assert wider[0].startswith("concepts in general: not shown")
     assert "20 concepts" in wider[0] and wider[1] == ""
@@ -449,8 +468,8 @@ def test_a_claim_on_people_in_general_needs_most_of_them():
             ranked.append(rank_all(strength * features + noise, features))
         answers += judge(ranked, independent(40, 5), range(40))
 
-    few, general = answers
-    assert few.side == general.side == "above chance"
-    assert few.scope == "these 5 people"
-    assert few.wider.startswith("people in general: not shown")
+    few_people, general = answers
+    assert few_people.side == general.side == "above chance"
+    assert few_people.scope == "these 5 people"
+    assert few_people.wider.startswith("people in general: not shown")
     assert general.scope == general.wider == ""

@@ -68,8 +68,8 @@ def test_trials_of_a_picture_are_averaged() -> None:
     signals = np.array([[1, 2], [3, 4], [5, 6]], "f4")
     targets = np.array([[9], [7], [8]], "f4")
     person = PilotPerson(signals, np.array([2, 0, 2]), targets, np.arange(3))
-    first, mean, rows, counts = average_trials(person)
-    assert first.tolist() == [[3, 4], [1, 2]]
+    first_trials, mean, rows, counts = average_trials(person)
+    assert first_trials.tolist() == [[3, 4], [1, 2]]
     assert mean.tolist() == [[3, 4], [3, 4]]
     assert rows.tolist() == [0, 2]
     assert counts.tolist() == [1, 2]
@@ -110,8 +110,10 @@ def test_the_noise_slope_is_measured(world: LightWorld) -> None:
     people = [make_person(steep, 0.05, seed) for seed in range(3)]
     assert measure_noise_slope(people) == pytest.approx(1.5, abs=0.25)
     rows = np.arange(9)
-    once = PilotPerson(np.zeros((9, 4), "f4"), rows, np.zeros((9, 2), "f4"), rows)
-    assert measure_noise_slope([once]) == NOISE_SLOPE
+    person_without_repetitions = PilotPerson(
+        np.zeros((9, 4), "f4"), rows, np.zeros((9, 2), "f4"), rows
+    )
+    assert measure_noise_slope([person_without_repetitions]) == NOISE_SLOPE
 
 
 def test_stronger_signals_have_larger_likely_gains(
@@ -133,9 +135,9 @@ def test_a_longer_pilot_narrows_the_gain(world: LightWorld, table: np.ndarray) -
     likelihood = compute_likelihoods(table, margins)
     belief = Belief.from_likelihoods(world, [likelihood], 120)
     spreads = []
-    for known in (belief, belief.lengthen(16)):
-        likely_shape = known.weights.sum((0, 1)).argmax()
-        log_gain, _, shape = known.draw(np.random.default_rng(0), 3000)
+    for known_belief in (belief, belief.lengthen(16)):
+        likely_shape = known_belief.weights.sum((0, 1)).argmax()
+        log_gain, _, shape = known_belief.draw(np.random.default_rng(0), 3000)
         spreads.append(log_gain[shape == likely_shape].std())
     assert spreads[1] < spreads[0] / 2
 

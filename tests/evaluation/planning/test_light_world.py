@@ -23,8 +23,8 @@ def measure_top5(world: LightWorld, gain: float, n_pictures: int) -> float:
         pictures = world.pictures.draw(rng, 50)
         tokens = decoder.predict(rng, pictures, gain, repetitions=4)
         similarities = compute_cosines(tokens, pictures - decoder.mean)
-        seen = similarities.diagonal()[:, None]
-        shares.append(((similarities >= seen).sum(1) <= 5).mean())
+        target_similarities = similarities.diagonal()[:, None]
+        shares.append(((similarities >= target_similarities).sum(1) <= 5).mean())
     return float(np.mean(shares))
 
 
@@ -46,15 +46,15 @@ def test_pictures_beyond_the_folder_have_its_covariance() -> None:
     scales = np.arange(1, 9)
     embeddings = np.random.default_rng(0).normal(size=(60, 8)) * scales
     pictures = PictureSpace.from_embeddings(embeddings)
-    drawn = pictures.draw(np.random.default_rng(1), 20_000)
+    drawn_pictures = pictures.draw(np.random.default_rng(1), 20_000)
     np.testing.assert_allclose(
-        np.cov(drawn.T), np.cov(pictures.embeddings.T), rtol=0.1, atol=0.02
+        np.cov(drawn_pictures.T), np.cov(pictures.embeddings.T), rtol=0.1, atol=0.02
     )
 
 
 def test_different_pictures_are_drawn_from_the_folder(world: LightWorld) -> None:
-    drawn = world.pictures.draw(np.random.default_rng(0), 500)
-    assert len(np.unique(drawn, axis=0)) == 500
+    drawn_pictures = world.pictures.draw(np.random.default_rng(0), 500)
+    assert len(np.unique(drawn_pictures, axis=0)) == 500
 
 
 @pytest.mark.parametrize("n_samples", [30, 300])

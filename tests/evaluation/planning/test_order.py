@@ -27,18 +27,18 @@ from brainhive_cli.measurement.trial_order import (
 )
 
 
-def name_pictures(concepts, each):
+def name_pictures(concepts, n_each):
     return {
-        f"c{c:02d}/{i}.png": f"c{c:02d}" for c in range(concepts) for i in range(each)
+        f"c{c:02d}/{i}.png": f"c{c:02d}" for c in range(concepts) for i in range(n_each)
     }
 
 
-def plan_study(concepts=8, each=2, test_concepts=3, seed=0, **fields):
-    concept_of = name_pictures(concepts, each)
+def plan_study(concepts=8, n_each=2, test_concepts=3, seed=0, **fields):
+    concept_of = name_pictures(concepts, n_each)
     train, test = choose_split(
         concept_of,
-        (concepts - test_concepts) * each,
-        test_concepts * each,
+        (concepts - test_concepts) * n_each,
+        test_concepts * n_each,
         seed,
     )
     defaults = StudyPlan(
@@ -63,16 +63,16 @@ def plan_study(concepts=8, each=2, test_concepts=3, seed=0, **fields):
 def group_runs(trials):
     runs = {}
     for trial in trials:
-        run = (trial.person, trial.session, trial.run)
-        runs.setdefault(run, []).append(trial.picture)
+        run_key = (trial.person, trial.session, trial.run)
+        runs.setdefault(run_key, []).append(trial.picture)
     return runs
 
 
 def test_no_picture_follows_itself_in_any_run():
     plan = plan_study(4, 1, 1, train_repetitions=6, test_repetitions=18)
     for pictures in group_runs(draw_order(plan)).values():
-        shown = [picture for picture in pictures if picture != CATCH]
-        assert all(first != second for first, second in pairwise(shown))
+        shown_pictures = [picture for picture in pictures if picture != CATCH]
+        assert all(first != second for first, second in pairwise(shown_pictures))
 
 
 def test_repetitions_are_spread_over_runs_and_sessions():
@@ -88,13 +88,13 @@ def test_repetitions_are_spread_over_runs_and_sessions():
     ):
         for person in (1, 2):
             for picture in pictures:
-                shown = [
+                shown_trials = [
                     t for t in trials if (t.person, t.picture) == (person, picture)
                 ]
-                assert len(shown) == repetitions
-                by_session = Counter(t.session for t in shown)
+                assert len(shown_trials) == repetitions
+                by_session = Counter(t.session for t in shown_trials)
                 assert max(by_session.values()) - min(by_session.values()) <= 1
-                by_run = Counter((t.session, t.run) for t in shown)
+                by_run = Counter((t.session, t.run) for t in shown_trials)
                 assert max(by_run.values()) <= -(-repetitions // 6)
 
 
@@ -103,8 +103,10 @@ def test_repetitions_in_a_run_are_spread_over_it():
     plan = replace(plan, train_repetitions=4, test_repetitions=4)
     trials = draw_order(plan)
     for picture in plan.concept_of:
-        shown = [t.number / len(trials) for t in trials if t.picture == picture]
-        for repetition, time in enumerate(shown):
+        relative_times = [
+            t.number / len(trials) for t in trials if t.picture == picture
+        ]
+        for repetition, time in enumerate(relative_times):
             assert repetition / 4 - 0.08 < time < (repetition + 1) / 4 + 0.08
 
 
@@ -113,18 +115,14 @@ def test_orders_differ_between_runs_and_people():
     assert len(set(map(tuple, runs.values()))) == len(runs)
 
 
-def test_the_seed_alone_decides_the_order():
-    plan = plan_study()
-    assert draw_order(plan) == draw_order(plan)
-    assert draw_order(plan) != draw_order(replace(plan, seed=1))
-
-
 def test_catch_trials_have_their_share_between_pictures():
     runs = group_runs(draw_order(plan_study(catch_share=0.2, test_repetitions=30)))
     for pictures in runs.values():
         assert pictures.count(CATCH) / len(pictures) == pytest.approx(0.2, abs=0.02)
         assert pictures[0] != CATCH != pictures[-1]
-        assert all(CATCH in (first, "") or first for first, _ in pairwise(pictures))
+        assert all(
+            CATCH in (picture, "") or picture for picture, _ in pairwise(pictures)
+        )
         assert (CATCH, CATCH) not in set(pairwise(pictures))
 
 
@@ -147,7 +145,7 @@ for _seed in range(36):
         {
             "seed": _seed,
             "concepts": _concepts,
-            "each": int(_rng.integers(1, 3)),
+            "n_each": int(_rng.integers(1, 3)),
             "test_concepts": int(_rng.integers(1, _concepts)),
             "people": int(_rng.integers(1, 3)),
             "train_repetitions": 2 + _seed % 3,
@@ -168,10 +166,10 @@ def test_checks_of_an_evaluation_accept_each_order(design):
     trials = draw_order(plan, embeddings)
     recordings = {}
     for person in range(1, plan.people + 1):
-        shown = [trial for trial in trials if trial.person == person]
+        shown_trials = [trial for trial in trials if trial.person == person]
         recordings[person] = {
-            "test": record(shown, plan.test_pictures),
-            "train": record(shown, plan.train_pictures),
+            "test": record(shown_trials, plan.test_pictures),
+            "train": record(shown_trials, plan.train_pictures),
         }
         for recording in recordings[person].values():
             check_repetitions(plan, recording)
@@ -191,10 +189,10 @@ def test_checks_of_an_evaluation_accept_each_order(design):
 
 def record(trials, pictures):
     """Record the trials of the given pictures, each as often as the others."""
-    shown = [trial for trial in trials if trial.picture in pictures]
-    rows = np.array([pictures.index(trial.picture) for trial in shown])
+    shown_trials = [trial for trial in trials if trial.picture in pictures]
+    rows = np.array([pictures.index(trial.picture) for trial in shown_trials])
     by_picture = np.argsort(rows, kind="stable").reshape(len(pictures), -1)
-    values = [(trial.session - 1, trial.run, trial.onset_s) for trial in shown]
+    values = [(trial.session - 1, trial.run, trial.onset_s) for trial in shown_trials]
     sessions, runs, onset_s = np.array(values).T
     return Trials.from_repetitions(
         np.zeros((*by_picture.shape, 1, 1), np.float32),
@@ -243,8 +241,8 @@ def sort_run(trials, key):
     pictures = {}
     for trial in trials:
         pictures.setdefault((trial.session, trial.run), []).append(trial.picture)
-    for run in pictures.values():
-        run.sort(key=key)
+    for run_pictures in pictures.values():
+        run_pictures.sort(key=key)
     return [replace(t, picture=pictures[t.session, t.run].pop()) for t in trials]
 
 
@@ -283,10 +281,10 @@ def test_an_order_that_fails_the_check_is_drawn_again(monkeypatch):
     plan = plan_study(people=2)
     redrawn = draw_order(plan)
     monkeypatch.setattr(order, "find_order_problem", lambda *_: "")
-    first = draw_order(plan)
+    first_orders = draw_order(plan)
     for person in (1, 2):
         orders = []
-        for trials in (redrawn, first):
+        for trials in (redrawn, first_orders):
             orders.append([t for t in trials if t.person == person])
         assert orders[0] != orders[1]
 
@@ -351,3 +349,9 @@ def test_too_few_pictures_or_concepts_are_refused(n_train, n_test):
     with pytest.raises(BrainhiveError, match="50 pictures of 5 concepts") as caught:
         choose_split(concept_of, n_train, n_test, seed=0)
     assert "add pictures" in caught.value.hint
+
+
+def test_the_seed_alone_decides_the_order():
+    plan = plan_study()
+    assert draw_order(plan) == draw_order(plan)
+    assert draw_order(plan) != draw_order(replace(plan, seed=1))

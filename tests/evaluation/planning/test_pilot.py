@@ -40,31 +40,35 @@ def decode_own_trials(person: Any) -> float:
     from brainhive_cli.measurement.linear_maps import Products
 
     signals = torch.from_numpy(person.signals)
-    shown = torch.from_numpy(person.targets[person.picture])
+    shown_embeddings = torch.from_numpy(person.targets[person.picture])
     is_train = torch.from_numpy(person.picture % 2 == 0)
     mean = signals[is_train].mean(0)
-    products = Products.from_samples(signals[is_train] - mean, [shown[is_train]])
+    products = Products.from_samples(
+        signals[is_train] - mean, [shown_embeddings[is_train]]
+    )
     predicted = products.predict(signals[~is_train] - mean)
-    pair = np.stack([predicted.numpy().ravel(), shown[~is_train].numpy().ravel()])
+    pair = np.stack(
+        [predicted.numpy().ravel(), shown_embeddings[~is_train].numpy().ravel()]
+    )
     return float(np.corrcoef(pair)[0, 1])
 
 
-def check_demo(read: Pilot) -> None:
+def check_demo(pilot: Pilot) -> None:
     """Check the pilot of the two people of the demo."""
-    assert len(read.people) == read.design.people == 2
-    for person in read.people:
+    assert len(pilot.people) == pilot.design.people == 2
+    for person in pilot.people:
         n_trials = len(person.picture)
-        assert n_trials == read.design.trials == 240 * 4 + 100 * 16
+        assert n_trials == pilot.design.trials == 240 * 4 + 100 * 16
         assert person.signals.shape == (n_trials, min(400, n_trials - 1))
         assert person.signals.dtype == person.targets.dtype == np.float32
         assert person.picture.max() < len(person.targets)
         assert decode_own_trials(person) > 0.3
-    assert (read.design.train_pictures, read.design.train_repetitions) == (240, 4)
-    assert (read.design.test_pictures, read.design.test_repetitions) == (100, 16)
-    assert read.design.onset_interval_s == read.design.minutes == 0
-    assert read.caveats == ["simulated"]
+    assert (pilot.design.train_pictures, pilot.design.train_repetitions) == (240, 4)
+    assert (pilot.design.test_pictures, pilot.design.test_repetitions) == (100, 16)
+    assert pilot.design.onset_interval_s == pilot.design.minutes == 0
+    assert pilot.caveats == ["simulated"]
     # test concepts are new: the 240 training pictures are of 40 concepts
-    assert sorted(np.bincount(read.people[0].group)) == [1] * 100 + [6] * 40
+    assert sorted(np.bincount(pilot.people[0].group)) == [1] * 100 + [6] * 40
 
 
 def test_a_run_and_its_signals_are_the_same_pilot(
@@ -75,28 +79,34 @@ def test_a_run_and_its_signals_are_the_same_pilot(
     from_training = read_pilot(str(trained_run), Paths())
     from_store = read_pilot(signals, Paths())
     check_demo(from_store)
-    for other in (from_training, from_store):
-        assert other.design == from_evaluation.design
+    for other_pilot in (from_training, from_store):
+        assert other_pilot.design == from_evaluation.design
         np.testing.assert_array_equal(
-            other.people[1].picture, from_evaluation.people[1].picture
+            other_pilot.people[1].picture, from_evaluation.people[1].picture
         )
         np.testing.assert_allclose(
-            other.people[1].targets, from_evaluation.people[1].targets
+            other_pilot.people[1].targets, from_evaluation.people[1].targets
         )
 
 
 def test_an_evaluation_names_the_people_of_the_pilot(
     trained_run: Path, run_command: RunCommand
 ) -> None:
-    run = f"run={trained_run}"
-    evaluation = run_command("eval-retrieval", run, DEMO, "subjects=2", "sheet_rows=0")
-    read = read_pilot(str(evaluation.folder), Paths())
-    assert read.design.people == 1
+    run_key = f"run={trained_run}"
+    evaluation = run_command(
+        "eval-retrieval", run_key, DEMO, "subjects=2", "sheet_rows=0"
+    )
+    pilot_of_run = read_pilot(str(evaluation.folder), Paths())
+    assert pilot_of_run.design.people == 1
     second = read_pilot(f"{SIGNALS}/sub-02.h5", Paths())
-    np.testing.assert_array_equal(read.people[0].picture, second.people[0].picture)
+    np.testing.assert_array_equal(
+        pilot_of_run.people[0].picture, second.people[0].picture
+    )
     # the run scales signals by 0.2, but trials of a pilot are standardised
     np.testing.assert_allclose(
-        np.abs(read.people[0].signals), np.abs(second.people[0].signals), atol=0.01
+        np.abs(pilot_of_run.people[0].signals),
+        np.abs(second.people[0].signals),
+        atol=0.01,
     )
 
 
@@ -106,15 +116,18 @@ def store_copy(world: Path, tmp_path: Path, **changes: Any) -> Path:
     changed = {}
     for split, recording in trials.items():
         n_repetitions = changes.get("n_repetitions", recording.max_repetitions)
-        shown = recording.choose(recording.repetition < n_repetitions)
+        shown_trials = recording.choose(recording.repetition < n_repetitions)
         # all pictures are shown once before any is repeated
-        places = shown.repetition * len(shown.counts) + shown.picture_of_trial
+        trial_numbers = (
+            shown_trials.repetition * len(shown_trials.counts)
+            + shown_trials.picture_of_trial
+        )
         changed[split] = replace(
-            shown,
-            signal=shown.signal[:],
+            shown_trials,
+            signal=shown_trials.signal[:],
             known_digests=None,
-            onset_s=places * 2.0 if changes.get("has_onsets") else None,
-            runs=np.full(len(places), split == "test", np.int16),
+            onset_s=trial_numbers * 2.0 if changes.get("has_onsets") else None,
+            runs=np.full(len(trial_numbers), split == "test", np.int16),
         )
     changed["imagery"] = changed["test"]
     path = tmp_path / "demo-noise-0.3-40-concepts" / "own" / "sub-01.h5"
@@ -143,19 +156,21 @@ def test_pictures_are_held_out_if_the_test_has_learned_concepts(
 
 
 def test_averages_are_a_pilot(world: Path, tmp_path: Path) -> None:
-    read = read_pilot(str(store_copy(world, tmp_path, n_repetitions=1)), Paths())
-    assert read.design.trials == 340
-    assert len(read.people[0].signals) == 340
-    assert "repetitions" in read.warnings[-1]
+    averaged_pilot = read_pilot(
+        str(store_copy(world, tmp_path, n_repetitions=1)), Paths()
+    )
+    assert averaged_pilot.design.trials == 340
+    assert len(averaged_pilot.people[0].signals) == 340
+    assert "repetitions" in averaged_pilot.warnings[-1]
 
 
 def test_known_onsets_give_minutes_and_orders(world: Path, tmp_path: Path) -> None:
-    read = read_pilot(str(store_copy(world, tmp_path, has_onsets=True)), Paths())
-    assert read.design.onset_interval_s == 2
-    assert read.design.session_minutes == pytest.approx(2560 * 2 / 60, abs=0.1)
-    assert [len(order.item) for order in read.orders] == [960, 1600]
-    assert len(np.unique(read.orders[0].label)) == 40
-    assert read.window_ms == (0, pytest.approx(996, abs=10))
+    timed_pilot = read_pilot(str(store_copy(world, tmp_path, has_onsets=True)), Paths())
+    assert timed_pilot.design.onset_interval_s == 2
+    assert timed_pilot.design.session_minutes == pytest.approx(2560 * 2 / 60, abs=0.1)
+    assert [len(order.item) for order in timed_pilot.orders] == [960, 1600]
+    assert len(np.unique(timed_pilot.orders[0].label)) == 40
+    assert timed_pilot.window_ms == (0, pytest.approx(996, abs=10))
 
 
 def test_large_recordings_are_read_in_part(
@@ -166,25 +181,25 @@ def test_large_recordings_are_read_in_part(
     monkeypatch.setattr(pilot, "MAX_REPEATED_TRIALS", 700)
     monkeypatch.setattr(pilot, "MAX_FEATURES", 7)
     monkeypatch.setattr(pilot, "MAX_WIDTH", 5)
-    read = read_pilot(signals, Paths())
-    person = read.people[0]
+    large_pilot = read_pilot(signals, Paths())
+    person = large_pilot.people[0]
     # 3 repetitions of 240 training pictures, and 7 of 100 test pictures
     assert person.signals.shape == (30 * 3 + 10 * 7, 7)
     assert person.targets.shape == (40, 5)
     assert sorted(np.bincount(person.picture)) == [3] * 30 + [7] * 10
-    assert read.design.trials == 2560
-    assert "320 of the 5,120 trials" in read.warnings[0]
+    assert large_pilot.design.trials == 2560
+    assert "320 of the 5,120 trials" in large_pilot.warnings[0]
 
 
 def test_memory_bounds_the_number_of_pictures(
     signals: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = read_pilot(signals, Paths()).people[0]
+    whole_person = read_pilot(signals, Paths()).people[0]
     n_values = SignalStore.open(Path(signals) / "sub-01.h5")["train"].signal[:4].size
     # 4 repetitions of training pictures, 16 of test pictures, 12 numbers of embeddings
     monkeypatch.setattr(pilot, "MAX_VALUES", 60 * (n_values + 2 * 12))
     bounded = read_pilot(signals, Paths()).people[0]
-    assert (len(first.targets), len(bounded.targets)) == (340, 60 + 15)
+    assert (len(whole_person.targets), len(bounded.targets)) == (340, 60 + 15)
 
 
 def test_signals_without_embeddings_name_the_command(
@@ -209,9 +224,11 @@ def test_only_the_first_trials_are_ordered(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pilot, "MAX_ORDERED_TRIALS", 300)
-    read = read_pilot(str(store_copy(world, tmp_path, has_onsets=True)), Paths())
+    ordered_pilot = read_pilot(
+        str(store_copy(world, tmp_path, has_onsets=True)), Paths()
+    )
     # pictures were shown one after another, each once
-    assert read.orders[0].item.tolist() == [*range(240), *range(60)]
+    assert ordered_pilot.orders[0].item.tolist() == [*range(240), *range(60)]
 
 
 @pytest.fixture
@@ -244,13 +261,18 @@ def test_held_out_runs_belong_to_the_pilot(
 ) -> None:
     run_command("embed", f"dataset={gratings}")
     run_command("train-align", f"dataset={gratings}", "backbone=lda", "seeds=0")
-    read = read_pilot("train-align", Paths())
-    assert read.design.train_pictures == read.design.test_pictures == 4
-    assert (read.design.train_repetitions, read.design.test_repetitions) == (10, 5)
-    assert len(read.people[0].targets) == 4
-    assert (np.bincount(read.people[0].picture) == 15).all()
+    grating_pilot = read_pilot("train-align", Paths())
+    assert (
+        grating_pilot.design.train_pictures == grating_pilot.design.test_pictures == 4
+    )
+    assert (
+        grating_pilot.design.train_repetitions,
+        grating_pilot.design.test_repetitions,
+    ) == (10, 5)
+    assert len(grating_pilot.people[0].targets) == 4
+    assert (np.bincount(grating_pilot.people[0].picture) == 15).all()
 
-    assert read.window_ms is None
+    assert grating_pilot.window_ms is None
 
     # a store has no held-out runs
     from_store = read_pilot("signals/gratings/default/sub-01.h5", Paths())

@@ -27,9 +27,9 @@ def test_a_curve_recovers_probabilities() -> None:
     rng = np.random.default_rng(0)
     log_gain = rng.normal(-2, 0.5, 4000)
     shape = rng.integers(0, 4, 4000)
-    true = 1 / (1 + np.exp(-(3 * (log_gain + 2) + 0.5 * shape - 1)))
-    curve = LogisticCurve.fit(log_gain, shape, rng.random(4000) < true)
-    assert np.abs(curve(log_gain, shape) - true).mean() < 0.02
+    probabilities = 1 / (1 + np.exp(-(3 * (log_gain + 2) + 0.5 * shape - 1)))
+    curve = LogisticCurve.fit(log_gain, shape, rng.random(4000) < probabilities)
+    assert np.abs(curve(log_gain, shape) - probabilities).mean() < 0.02
 
 
 def test_more_data_have_more_power() -> None:
@@ -53,11 +53,11 @@ def test_more_data_have_more_power() -> None:
 
 
 def test_equal_seeds_give_equal_predictions() -> None:
-    first, second = (
+    first_prediction, second = (
         predict_designs([SMALL], Question("top1", 0.1), RESULT, seed=3)
         for _ in range(2)
     )
-    assert first == second
+    assert first_prediction == second
 
 
 def test_a_difference_has_a_smallest_size() -> None:
@@ -70,9 +70,9 @@ def test_a_difference_has_a_smallest_size() -> None:
 
 def test_few_concepts_are_tested_as_the_evaluation_does() -> None:
     """Intervals are over concepts, but the verdict on these pictures is not."""
-    short = Question("interval", 0.3)
-    (independent,) = predict_designs([SMALL], short, RESULT)
-    (grouped,) = predict_designs([SMALL], short, RESULT, test_concepts=[12])
+    short_question = Question("interval", 0.3)
+    (independent,) = predict_designs([SMALL], short_question, RESULT)
+    (grouped,) = predict_designs([SMALL], short_question, RESULT, test_concepts=[12])
     assert grouped.power.value < independent.power.value
 
     (independent,) = predict_designs([SMALL], Question(), RESULT)
@@ -82,8 +82,13 @@ def test_few_concepts_are_tested_as_the_evaluation_does() -> None:
 
 def test_no_power_is_certain() -> None:
     (prediction,) = predict_designs([LARGE], Question(), RESULT)
-    least = 1 / (prediction.n_studies + 2)
-    assert least <= prediction.power.low <= prediction.power.high <= 1 - least
+    lowest_power = 1 / (prediction.n_studies + 2)
+    assert (
+        lowest_power
+        <= prediction.power.low
+        <= prediction.power.high
+        <= 1 - lowest_power
+    )
 
 
 def test_few_people_say_nothing_about_people_in_general() -> None:
@@ -99,8 +104,10 @@ def test_noise_as_a_pilot_promises_nothing() -> None:
     picture = np.tile(np.arange(60), 2)
     signals = rng.normal(size=(120, 40)).astype("f4")
     person = PilotPerson(signals, picture, targets, group=np.arange(60))
-    far = replace(LARGE, train_pictures=20_000)
-    prediction, extrapolated = predict_designs([LARGE, far], Question(), [person])
+    long_design = replace(LARGE, train_pictures=20_000)
+    prediction, extrapolated = predict_designs(
+        [LARGE, long_design], Question(), [person]
+    )
     assert extrapolated.is_extrapolated
     assert prediction.power.low < 0.2
     assert prediction.answer != "yes"

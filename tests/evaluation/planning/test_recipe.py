@@ -14,9 +14,9 @@ EXPECTED = (
 )
 
 
-def resolve(*words: str) -> Recipe:
+def resolve(*overrides: str) -> Recipe:
     """Resolve the recipe of a command line."""
-    return Recipe.resolve("design", None, {}, words)
+    return Recipe.resolve("design", None, {}, overrides)
 
 
 def test_the_candidates_are_the_product_of_the_lists() -> None:
@@ -38,7 +38,7 @@ def test_a_person_has_as_many_sessions_as_the_trials_need() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "interval_s"),
+    ("overrides", "interval_s"),
     [
         ((), 1.0),
         (("device=meg",), 1.0),
@@ -47,15 +47,15 @@ def test_a_person_has_as_many_sessions_as_the_trials_need() -> None:
     ],
 )
 def test_pictures_follow_each_other_as_usual_with_the_device(
-    words: tuple[str, ...], interval_s: float
+    overrides: tuple[str, ...], interval_s: float
 ) -> None:
-    designs = resolve(*words).list_designs()
+    designs = resolve(*overrides).list_designs()
     assert {design.onset_interval_s for design in designs} == {interval_s}
 
 
 def test_the_interval_of_the_pilot_is_the_default() -> None:
-    for words, interval_s in (((), 0.3), (("onset_interval_s=2",), 2.0)):
-        designs = resolve("pilot=NAME", *words).list_designs(pilot_interval_s=0.3)
+    for overrides, interval_s in (((), 0.3), (("onset_interval_s=2",), 2.0)):
+        designs = resolve("pilot=NAME", *overrides).list_designs(pilot_interval_s=0.3)
         assert {design.onset_interval_s for design in designs} == {interval_s}
 
 
@@ -69,7 +69,7 @@ def test_default_designs_fit_the_folder(n_pictures: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ("question=top1",),
         ("size=0.1",),
@@ -85,9 +85,9 @@ def test_default_designs_fit_the_folder(n_pictures: int) -> None:
         ("people=[]",),
     ],
 )
-def test_keys_without_an_effect_are_refused(words: tuple[str, ...]) -> None:
+def test_keys_without_an_effect_are_refused(overrides: tuple[str, ...]) -> None:
     with pytest.raises(RecipeError):
-        resolve(*words)
+        resolve(*overrides)
 
 
 def test_an_unknown_device_is_refused_with_all_names() -> None:

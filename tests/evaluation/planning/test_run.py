@@ -74,10 +74,10 @@ def test_the_cheaper_of_two_sufficient_designs_is_recommended() -> None:
 
 
 def test_the_sentence_has_value_range_chance_and_people() -> None:
-    run = resolve(
+    design_run = resolve(
         "people=10", "train_pictures=200", "train_repetitions=2", "test_pictures=100"
     )
-    (planned,) = run.plan_designs({1: make_prediction()})
+    (planned,) = design_run.plan_designs({1: make_prediction()})
     sentence = write_sentence(planned, Question(), "EEG")
     for fact in ("EEG", "first of 100", "12 %", "8 to 17 %", "1 %", "10 people"):
         assert fact in sentence.replace("\u00a0", " "), sentence
@@ -94,9 +94,9 @@ def test_a_difference_has_the_sentence_of_compare() -> None:
         assert fact in sentence.replace("\u00a0", " "), sentence
 
 
-def resolve(*words: str) -> DesignRun:
+def resolve(*overrides: str) -> DesignRun:
     """Resolve the run of a command line."""
-    return DesignRun.resolve(Recipe.resolve("design", None, {}, words))
+    return DesignRun.resolve(Recipe.resolve("design", None, {}, overrides))
 
 
 def test_an_expected_result_has_people() -> None:
@@ -124,41 +124,45 @@ def test_a_folder_of_pictures_is_tested_with_new_concepts(
 
 
 def test_a_price_and_hours_are_of_all_people_and_sessions() -> None:
-    run = resolve("people=5", "sessions=2", "session_minutes=30", "price_per_hour=80")
-    for planned in run.plan_designs({}):
+    design_run = resolve(
+        "people=5", "sessions=2", "session_minutes=30", "price_per_hour=80"
+    )
+    for planned in design_run.plan_designs({}):
         assert planned.hours == 5 and planned.price == 400
     assert resolve("people=5").plan_designs({})[0].price is None
 
 
 def test_designs_that_do_not_fit_keep_their_number() -> None:
-    run = resolve("sessions=1", "session_minutes=30")
-    unfit = [number for number, design in enumerate(run.designs, 1) if not design.fits]
-    assert unfit and not run.fitting.keys() & set(unfit)
-    assert len(run.fitting) + len(unfit) == len(run.designs)
+    design_run = resolve("sessions=1", "session_minutes=30")
+    unfit = [
+        number for number, design in enumerate(design_run.designs, 1) if not design.fits
+    ]
+    assert unfit and not design_run.fitting.keys() & set(unfit)
+    assert len(design_run.fitting) + len(unfit) == len(design_run.designs)
 
 
 def test_a_study_takes_the_minutes_of_its_design(home: Path) -> None:
     write_pictures(home / "pictures")
     keys = ("train_repetitions=40", "test_repetitions=30", "people=1", "order.runs=3")
     keys += ("session_minutes=5", "order.catch_share=0.2", "order.break_s=24")
-    run = resolve("pictures=pictures", "encoder=gabor", *keys)
-    for design in run.fitting.values():
-        plan = run.plan_study(design)
+    design_run = resolve("pictures=pictures", "encoder=gabor", *keys)
+    for design in design_run.fitting.values():
+        plan = design_run.plan_study(design)
         run_minutes = measure_minutes(plan, draw_order(plan))
         breaks = design.sessions * (plan.runs - 1) * plan.break_s / 60
-        measured = run_minutes.sum() + breaks
+        measured_minutes = run_minutes.sum() + breaks
         planned = design.minutes + design.sessions * design.pause_minutes
-        assert measured == pytest.approx(planned, abs=run_minutes.size / 60)
+        assert measured_minutes == pytest.approx(planned, abs=run_minutes.size / 60)
         assert 60 * design.hours >= planned
 
 
 def test_more_pictures_than_codes_are_refused_early(home: Path) -> None:
     write_pictures(home / "pictures")
-    (first, *_) = (home / "pictures").rglob("*.png")
+    (first_picture, *_) = (home / "pictures").rglob("*.png")
     for number in range(300):
         folder = home / f"pictures/train/concept_{number % 50}"
         folder.mkdir(exist_ok=True)
-        (folder / f"{number}.png").write_bytes(first.read_bytes())
+        (folder / f"{number}.png").write_bytes(first_picture.read_bytes())
     keys = ("train_pictures=250", "test_pictures=6", "onset_interval_s=0.09")
     keys += ("order.stimulus_ms=50",)
     with pytest.raises(BrainhiveError, match=r"two trigger codes.*0\.09 s"):

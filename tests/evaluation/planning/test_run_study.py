@@ -22,9 +22,9 @@ def study(home):
     return make_study(home, plan)
 
 
-def read_trials(study, run):
+def read_trials(study, run_number):
     rows = read_rows(study / "order.csv")
-    return [row for row in rows if row["run"] == str(run)]
+    return [row for row in rows if row["run"] == str(run_number)]
 
 
 def test_the_script_is_plain_python_with_the_plan_s_settings(study):
@@ -39,10 +39,10 @@ def test_the_script_is_plain_python_with_the_plan_s_settings(study):
 def test_a_dry_run_logs_each_run_of_the_session(study):
     load_script(study).main(["--person", "1", "--session", "1", "--dry-run"])
     assert "psychopy" not in sys.modules
-    for run in (1, 2):
-        name = f"sub-01_ses-01_task-pictures_run-{run:02d}_events.tsv"
+    for run_number in (1, 2):
+        name = f"sub-01_ses-01_task-pictures_run-{run_number:02d}_events.tsv"
         rows = read_rows(study / "logs-dry-run" / name)
-        trials = read_trials(study, run)
+        trials = read_trials(study, run_number)
         assert [row["stim_file"] for row in rows] == [row["picture"] for row in trials]
         assert [row["value"] for row in rows] == [row["event"] for row in trials]
         for row, trial in zip(rows, trials, strict=True):
@@ -197,10 +197,12 @@ def test_the_square_is_on_the_screen_exactly_with_the_picture(study, psychopy):
     assert window.is_closed
     trials = read_trials(study, 1)
     n_frames = 0
-    for time_s, drawn in window.frames[-(20 * RATE_HZ + 12 * len(trials)) :]:
-        squares = [values for values in drawn if "pos" in values]
+    for time_s, drawn_stimuli in window.frames[-(20 * RATE_HZ + 12 * len(trials)) :]:
+        squares = [values for values in drawn_stimuli if "pos" in values]
         pictures = [
-            values for values in drawn if "image" in values or "radius" in values
+            values
+            for values in drawn_stimuli
+            if "image" in values or "radius" in values
         ]
         assert len(squares) == len(pictures) <= 1
         frame = round((time_s - 10) * RATE_HZ) - 1
@@ -219,9 +221,9 @@ def test_the_square_is_on_the_screen_exactly_with_the_picture(study, psychopy):
 def test_codes_are_sent_with_the_first_frame_of_a_trial(study, psychopy):
     rows = show_first_run(study)
     assert psychopy.address == 0x378
-    sent = [(time_s, code) for time_s, code in psychopy.codes if code]
-    assert [code for _, code in sent] == [int(row["value"]) for row in rows]
-    for (time_s, _), row in zip(sent, rows, strict=True):
+    sent_codes = [(time_s, code) for time_s, code in psychopy.codes if code]
+    assert [code for _, code in sent_codes] == [int(row["value"]) for row in rows]
+    for (time_s, _), row in zip(sent_codes, rows, strict=True):
         assert time_s == pytest.approx(float(row["onset"]), abs=1e-3)
     lengths = {
         round((second[0] - first[0]) * RATE_HZ)
@@ -260,16 +262,18 @@ def test_16_bits_need_another_port(home, psychopy):
 
 
 @pytest.mark.parametrize(
-    ("bits", "code", "sent"), [(8, 200, b"\xc8"), (16, 258, b"\x02\x01")]
+    ("bits", "code", "sent_bytes"), [(8, 200, b"\xc8"), (16, 258, b"\x02\x01")]
 )
-def test_a_trigger_box_gets_the_bytes_of_a_code(home, monkeypatch, bits, code, sent):
+def test_a_trigger_box_gets_the_bytes_of_a_code(
+    home, monkeypatch, bits, code, sent_bytes
+):
     study = make_study(home, plan_study(4, 1, 2, sessions=1, bits=bits))
-    written = []
-    port = types.SimpleNamespace(write=written.append)
+    written_bytes = []
+    port = types.SimpleNamespace(write=written_bytes.append)
     serial = types.SimpleNamespace(Serial=lambda address, rate: port)
     monkeypatch.setitem(sys.modules, "serial", serial)
     load_script(study).open_port("serial", "COM3").send(code)
-    assert written == [sent]
+    assert written_bytes == [sent_bytes]
 
 
 def test_lsl_gets_the_codes_as_text(study, monkeypatch):

@@ -33,9 +33,9 @@ def test_ranks_of_seen_pictures_are_the_diagonal() -> None:
     candidates = rng.normal(size=(30, 6))
     tokens = candidates + rng.normal(size=(30, 6))
     table = rank_pictures(tokens, candidates, only_seen=False)
-    seen = rank_pictures(tokens, candidates, only_seen=True)
+    diagonal_ranks = rank_pictures(tokens, candidates, only_seen=True)
     assert table.shape == (30, 30)
-    np.testing.assert_array_equal(table.diagonal(), seen)
+    np.testing.assert_array_equal(table.diagonal(), diagonal_ranks)
 
 
 @pytest.mark.parametrize(
@@ -90,5 +90,5 @@ def test_studies_reach_the_published_top1(claim: StudyClaim) -> None:
         assert studies.stands[studies.is_likely].mean() > 0.5
 
     # equal seeds give equal studies
-    again = simulate_studies(design, question, bank, seed=0)
-    np.testing.assert_array_equal(again.top1, studies.top1)
+    repeated_studies = simulate_studies(design, question, bank, seed=0)
+    np.testing.assert_array_equal(repeated_studies.top1, studies.top1)

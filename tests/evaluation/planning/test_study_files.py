@@ -33,15 +33,15 @@ STEPS = ("preparation.whiten=no", "preparation.epoch_ms=[0,100]")
 STEPS += ("preparation.keep_ms=[0,100]", "preparation.baseline=no")
 
 
-def plan_study(concepts, each, test_concepts, **fields):
+def plan_study(concepts, n_each, test_concepts, **fields):
     concept_of = {}
     for concept in range(concepts):
-        for number in range(each):
+        for number in range(n_each):
             concept_of[f"c{concept:03d}/{number}.png"] = f"c{concept:03d}"
     train, test = choose_split(
         concept_of,
-        (concepts - test_concepts) * each,
-        test_concepts * each,
+        (concepts - test_concepts) * n_each,
+        test_concepts * n_each,
         seed=0,
     )
     defaults = StudyPlan(
@@ -112,14 +112,16 @@ def show_runs(study, person=1):
     logs = {}
     sessions = {row["session"] for row in read_rows(study / "order.csv")}
     for session in sorted(map(int, sessions)):
-        for run, trials in script.read_runs(person, session).items():
+        for run_number, trials in script.read_runs(person, session).items():
             screen = script.DryScreen()
             port = Port(screen)
             (study / "logs").mkdir(exist_ok=True)
-            name = f"sub-{person:02d}_ses-{session:02d}_task-pictures_run-{run:02d}"
+            name = (
+                f"sub-{person:02d}_ses-{session:02d}_task-pictures_run-{run_number:02d}"
+            )
             log = study / "logs" / f"{name}_events.tsv"
             script.show_run(screen, port, trials, log)
-            logs[session, run] = (log, port.codes)
+            logs[session, run_number] = (log, port.codes)
     return logs
 
 
@@ -151,9 +153,9 @@ def record(study, folder, kind):
     """Record all runs of person 1."""
     folder.mkdir(parents=True)
     events = read_events(study)
-    for (session, run), (log, codes) in show_runs(study).items():
+    for (session, run_number), (log, codes) in show_runs(study).items():
         signal, trigger = simulate(log, codes, events)
-        name = f"sub-01_ses-{session:02d}_run-{run:02d}"
+        name = f"sub-01_ses-{session:02d}_run-{run_number:02d}"
         if kind == "fif":
             info = mne.create_info(
                 [*CHANNELS, "STI101"], RATE_HZ, ["eeg"] * 6 + ["stim"]
@@ -189,28 +191,32 @@ def list_planned(study):
     numbers = Counter()
     for row in read_rows(study / "order.csv"):
         if row["person"] == "1" and row["picture"] != "n/a":
-            run = (int(row["session"]), int(row["run"]) - 1)
-            trials.append((*run, numbers[run], row["picture"].removesuffix(".png")))
-            numbers[run] += 1
+            run_key = (int(row["session"]), int(row["run"]) - 1)
+            trials.append(
+                (*run_key, numbers[run_key], row["picture"].removesuffix(".png"))
+            )
+            numbers[run_key] += 1
     return sorted(trials)
 
 
 def list_stored(store, events):
     """List the trials of a store as `list_planned`, and check level of each."""
-    found = {}
+    trials_of_run = {}
     for split in ("train", "test"):
         trials = store[split]
         for row, image_id in enumerate(trials.image_ids):
             level = 1e6 * level_of(f"{image_id}.png", events)
             signal = np.asarray(trials.signal[row])
             assert signal.mean() == pytest.approx(level, abs=0.2)
-            run = (int(trials.sessions[row]), int(trials.runs[row]))
-            found.setdefault(run, []).append((float(trials.onset_s[row]), image_id))
-    first_session = min(session for session, _ in found)
+            run_key = (int(trials.sessions[row]), int(trials.runs[row]))
+            trials_of_run.setdefault(run_key, []).append(
+                (float(trials.onset_s[row]), image_id)
+            )
+    first_session = min(session for session, _ in trials_of_run)
     stored = []
-    for (session, run), run_trials in found.items():
+    for (session, run_key), run_trials in trials_of_run.items():
         for number, (_, image_id) in enumerate(sorted(run_trials)):
-            stored.append((session - first_session + 1, run, number, image_id))
+            stored.append((session - first_session + 1, run_key, number, image_id))
     return sorted(stored)
 
 
@@ -278,13 +284,17 @@ def test_the_logs_and_planned_tables_are_read_as_bids(home, run_command, table):
     assert list_stored(store, events) == planned
 
     # prepare --from bold reads the same tables
-    for session, run in sorted({trial[:2] for trial in planned}):
-        name = f"sub-01_ses-{session:02d}_task-pictures_run-{run + 1:02d}"
+    for session, run_number in sorted({trial[:2] for trial in planned}):
+        name = f"sub-01_ses-{session:02d}_task-pictures_run-{run_number + 1:02d}"
         folder = study / f"bids/sub-01/ses-{session:02d}"
         bold = folder / f"func/{name}_bold.nii.gz"
-        shown, _ = bids_bold.read_events(folder / f"{name}_events.tsv", "", {}, bold)
-        names = [picture.removesuffix(".png") for _, _, picture, _ in shown]
-        assert names == [trial[3] for trial in planned if trial[:2] == (session, run)]
+        shown_events, _ = bids_bold.read_events(
+            folder / f"{name}_events.tsv", "", {}, bold
+        )
+        names = [picture.removesuffix(".png") for _, _, picture, _ in shown_events]
+        assert names == [
+            trial[3] for trial in planned if trial[:2] == (session, run_number)
+        ]
 
 
 @pytest.mark.parametrize("is_sorted", [False, True])
@@ -317,10 +327,10 @@ def sort_order(path):
     """Show the pictures of each run by name, so that concepts come in blocks."""
     header, *lines = path.read_text().splitlines()
     rows = [line.split(",") for line in lines]
-    shown = sorted(rows, key=lambda row: (row[:3], row[4]))
+    sorted_rows = sorted(rows, key=lambda row: (row[:3], row[4]))
     lines = [header]
-    for row, other in zip(rows, shown, strict=True):
-        lines.append(",".join(row[:4] + [other[4], row[5], other[6]]))
+    for row, shown_row in zip(rows, sorted_rows, strict=True):
+        lines.append(",".join(row[:4] + [shown_row[4], row[5], shown_row[6]]))
     path.write_text("\n".join(lines))
 
 
@@ -372,16 +382,6 @@ def test_nothing_is_left_of_an_incomplete_study(home):
     assert [path.name for path in home.iterdir()] == ["pictures"]
 
 
-def test_each_run_has_its_table(home):
-    plan = plan_study(6, 2, 2, people=2)
-    write_pictures(home / "pictures", plan)
-    write_study(home / "study", home / "pictures", plan)
-    paths = [path for path in (home / "study").rglob("*") if path.is_file()]
-    names = Counter(path.name.rpartition("_")[2] for path in paths)
-    assert names["events.tsv"] == 2 * 2 * 2
-    assert {"README.txt", "order.csv", "events.csv", "stimuli.tsv"} <= names.keys()
-
-
 @pytest.mark.parametrize(
     ("n_pictures", "bits", "has_pairs"),
     [(254, 8, False), (255, 8, True), (17_000, 8, True), (17_000, 16, False)],
@@ -410,3 +410,13 @@ def test_pictures_without_a_code_are_refused(n_pictures, fields, fact):
     with pytest.raises(BrainhiveError, match=fact) as caught:
         assign_codes(plan_study(n_pictures, 1, 3, **fields))
     assert caught.value.hint
+
+
+def test_each_run_has_its_table(home):
+    plan = plan_study(6, 2, 2, people=2)
+    write_pictures(home / "pictures", plan)
+    write_study(home / "study", home / "pictures", plan)
+    paths = [path for path in (home / "study").rglob("*") if path.is_file()]
+    names = Counter(path.name.rpartition("_")[2] for path in paths)
+    assert names["events.tsv"] == 2 * 2 * 2
+    assert {"README.txt", "order.csv", "events.csv", "stimuli.tsv"} <= names.keys()

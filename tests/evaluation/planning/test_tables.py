@@ -65,8 +65,8 @@ def test_designs_that_do_not_fit_have_a_table_of_their_own() -> None:
 
 def test_extrapolation_is_named_with_its_designs() -> None:
     designs = [make_design(1, 0.3), make_design(2, 0.5)]
-    far = designs[1].model_copy(update={"is_extrapolated": True})
-    for planned, has_row in ((designs, False), ([designs[0], far], True)):
+    extrapolated = designs[1].model_copy(update={"is_extrapolated": True})
+    for planned, has_row in ((designs, False), ([designs[0], extrapolated], True)):
         table = tabulate_background(DesignFacts(designs=planned, source="NAME"))
         rows = dict(table.rows)
         assert rows["assumptions"] == "NAME"

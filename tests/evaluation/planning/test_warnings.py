@@ -96,11 +96,11 @@ def test_near_copies_are_warned_of() -> None:
 
 
 def test_windows_that_reach_the_next_picture_are_warned_of() -> None:
-    short = replace(DESIGN, onset_interval_s=0.5)
+    short_interval = replace(DESIGN, onset_interval_s=0.5)
     for facts in ({"pilot": make_pilot(shuffle())}, {"window_ms": (0, 800)}):
-        (warning,) = warn(short, **facts)
+        (warning,) = warn(short_interval, **facts)
         assert "800 ms" in warning and "500 ms" in warning
-    assert warn(short, window_ms=(0, 500)) == []
+    assert warn(short_interval, window_ms=(0, 500)) == []
 
 
 @pytest.mark.parametrize("concept_of", [CONCEPT_OF, {}])

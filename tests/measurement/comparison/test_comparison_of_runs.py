@@ -35,8 +35,8 @@ def cell(
 ) -> tuple[CellFacts, dict[str, Any]]:
     """Describe a cell, and give its values by item."""
     items = {
-        name: [float(found[n]) for n in range(len(ids))]
-        for name, found in values.items()
+        name: [float(numbers[n]) for n in range(len(ids))]
+        for name, numbers in values.items()
     }
     return CellFacts(source=source, subject=subject, seed=seed), {
         "image_ids": ids,
@@ -66,12 +66,12 @@ def measurements(
 
 
 def test_items_and_subjects_are_paired_in_any_order():
-    one, two, base = RANDOM.random((3, 30))
+    first_scores, two, base = RANDOM.random((3, 30))
     turned = IDS[::-1]
     (mine,) = compare_sources(
         measurements(
-            cell("brain", 1, IDS, ssim=one + base),
-            cell("brain", 1, IDS, ssim=one + base + 0.2),  # another seed
+            cell("brain", 1, IDS, ssim=first_scores + base),
+            cell("brain", 1, IDS, ssim=first_scores + base + 0.2),  # another seed
             cell("brain", 2, IDS, ssim=two + base),
             cell("shuffled", 2, turned, ssim=base[::-1]),
             cell("shuffled", 1, turned, ssim=base[::-1]),
@@ -79,7 +79,9 @@ def test_items_and_subjects_are_paired_in_any_order():
     )
 
     expected = compare_values(
-        [one + 0.1, two], [0 * one, 0 * two], items=Items.independent([IDS, IDS])
+        [first_scores + 0.1, two],
+        [0 * first_scores, 0 * two],
+        items=Items.independent([IDS, IDS]),
     )
     assert (mine.first, mine.second, mine.metric) == ("brain", "shuffled", "ssim")
     assert mine.difference == pytest.approx(expected.difference)
@@ -99,15 +101,15 @@ def three_sources() -> Measurements:
 
 
 def test_p_values_are_adjusted_over_all_tests_of_a_page():
-    mine, other = three_sources(), three_sources()
+    mine, other_run = three_sources(), three_sources()
     sources, (runs, _) = (
         compare_sources(mine),
-        compare_runs({("mine", "other"): (mine, other)}, noun="run"),
+        compare_runs({("mine", "other"): (mine, other_run)}, noun="run"),
     )
 
-    together = adjust_together(source=sources, run=runs)
+    adjusted_groups = adjust_together(source=sources, run=runs)
 
-    compared = list(chain(*together))
+    compared = list(chain(*adjusted_groups))
     expected = false_discovery_control([row.p_value for row in compared])
     assert [row.p_adjusted for row in compared] == pytest.approx(expected)
     assert {(row.tests, row.tests_of) for row in compared} == {
@@ -117,22 +119,22 @@ def test_p_values_are_adjusted_over_all_tests_of_a_page():
 
 
 @pytest.mark.parametrize(
-    ("other", "facts"),
+    ("other_run", "facts"),
     [
         (
             measurements(cell("brain", 3, IDS, ssim=range(30))),
-            ["other", "subject 1", "3"],
+            ["other_run", "subject 1", "3"],
         ),
         (
             measurements(cell("brain", 1, IDS[1:], ssim=range(29))),
-            ["mine", "other", "item 0"],
+            ["mine", "other_run", "item 0"],
         ),
     ],
 )
-def test_runs_that_cannot_be_paired_are_named_with_the_reason(other, facts):
+def test_runs_that_cannot_be_paired_are_named_with_the_reason(other_run, facts):
     mine = measurements(cell("brain", 1, IDS, ssim=range(30)))
 
-    pairs = {("mine", "other"): (mine, other), ("mine", "same"): (mine, mine)}
+    pairs = {("mine", "other"): (mine, other_run), ("mine", "same"): (mine, mine)}
     (comparison,), errors = compare_runs(pairs)
 
     assert comparison.second == "same"
@@ -143,9 +145,9 @@ def test_runs_that_cannot_be_paired_are_named_with_the_reason(other, facts):
 
 def test_a_run_without_values_of_items_is_not_compared():
     mine = measurements(cell("brain", 1, IDS, ssim=range(30)))
-    bare = Measurements(mine.scopes, facts=mine.facts)
+    run_without_items = Measurements(mine.scopes, facts=mine.facts)
 
-    differences, errors = compare_runs({("mine", "bare"): (mine, bare)})
+    differences, errors = compare_runs({("mine", "bare"): (mine, run_without_items)})
 
     assert differences == []
     assert "bare has no value per item" in errors["mine", "bare"].message
@@ -200,9 +202,9 @@ def test_pictures_without_signals_are_compared_with_all_subjects():
 )
 def test_folds_of_subjects_limit_a_comparison(modes, subjects, are_folds):
     cells = [cell("brain", n, IDS, ssim=RANDOM.random(30)) for n in range(subjects)]
-    mine, other = (measurements(*cells, mode=mode) for mode in modes)
+    mine, other_run = (measurements(*cells, mode=mode) for mode in modes)
 
-    ((compared,), _) = compare_runs({("mine", "other"): (mine, other)}, noun="run")
+    ((compared,), _) = compare_runs({("mine", "other"): (mine, other_run)}, noun="run")
 
     assert (SHARED_TRAINING_LIMIT in compared.limits) == are_folds
 
@@ -216,76 +218,80 @@ def test_folds_of_subjects_limit_a_comparison(modes, subjects, are_folds):
     ],
 )
 def test_one_seed_each_limits_a_comparison(n_seeds, set_up, is_limited):
-    mine, other = (
+    mine, other_run = (
         measurements(
             *(cell("brain", 1, IDS, seed, ssim=RANDOM.random(30)) for seed in range(n))
         ).with_facts(set_up=set_up)
         for n in n_seeds
     )
 
-    ((compared,), _) = compare_runs({("mine", "other"): (mine, other)}, noun="run")
+    ((compared,), _) = compare_runs({("mine", "other"): (mine, other_run)}, noun="run")
 
     assert (ONE_SEED_LIMIT in compared.limits) == is_limited
 
 
 def test_different_signals_and_trainings_are_listed():
-    mine, other = (
+    mine, other_run = (
         measurements(cell("brain", 1, IDS, ssim=RANDOM.random(30))).with_facts(
             set_up={"window_ms": [0, width], "train.lr": rate}
         )
         for width, rate in ((100, 1), (200, 2))
     )
 
-    ((compared,), _) = compare_runs({("mine", "other"): (mine, other)}, noun="run")
+    ((compared,), _) = compare_runs({("mine", "other"): (mine, other_run)}, noun="run")
 
     (limit,) = compared.limits
     assert re.findall(r"\d+", limit) == ["0", "100", "0", "200"]
-    listed = [re.findall(r"\d+", each) for each in compared.differs]
-    assert listed == [["0", "100", "0", "200"], ["1", "2"]]
+    setting_numbers = [
+        re.findall(r"\d+", difference) for difference in compared.differs
+    ]
+    assert setting_numbers == [["0", "100", "0", "200"], ["1", "2"]]
 
 
 def test_comparing_sources_and_runs_generates_no_pictures(
     run_command, prior_align_run, reconstruct_overrides
 ):
-    asked = (
+    overrides = (
         *reconstruct_overrides,
         "sources=brain,shuffled,nearest",
         "sheet_rows=1",
         "items=6",
         "repeats=1",
     )
-    plain, applied = (
-        run_command("reconstruct", *asked),
-        run_command("reconstruct", *asked, "adapter=apply"),
+    plain_run, applied = (
+        run_command("reconstruct", *overrides),
+        run_command("reconstruct", *overrides, "adapter=apply"),
     )
     inodes = {
-        file: file.stat().st_ino for file in plain.folder.rglob("samples/**/*.png")
+        file: file.stat().st_ino for file in plain_run.folder.rglob("samples/**/*.png")
     }
 
-    result = run_command("reconstruct", *asked, f"against={applied.folder.name}")
+    result = run_command("reconstruct", *overrides, f"against={applied.folder.name}")
 
-    assert result.folder == plain.folder
+    assert result.folder == plain_run.folder
     assert {
-        file: file.stat().st_ino for file in plain.folder.rglob("samples/**/*.png")
+        file: file.stat().st_ino for file in plain_run.folder.rglob("samples/**/*.png")
     } == inodes
     compared = dict.fromkeys(row.second for row in result.metrics.facts.comparisons)
     assert list(compared) == ["shuffled", "nearest"]
     # before anything is drawn
     with pytest.raises(MissingData, match="absent"):
-        run_command("reconstruct", *asked, "against=absent")
-    against = json.loads((plain.folder / "metrics.json").read_text())["facts"][
+        run_command("reconstruct", *overrides, "against=absent")
+    against = json.loads((plain_run.folder / "metrics.json").read_text())["facts"][
         "against"
     ]
     assert {row["second"] for row in against} == {str(applied.folder)}
     assert "adapter" in " ".join(against[0]["differs"])
-    first, second = (each.metrics.overall["ssim"].value for each in (plain, applied))
+    plain_ssim, second = (
+        run_result.metrics.overall["ssim"].value for run_result in (plain_run, applied)
+    )
     (ssim,) = (row["difference"] for row in against if row["metric"] == "ssim")
-    assert ssim == pytest.approx(first - second)
+    assert ssim == pytest.approx(plain_ssim - second)
     sources, runs = result.tables[1:]
-    over = (
+    correction_note = (
         "p adjusted by Benjamini–Hochberg over 6 tests: 2 metrics × (2 sources + 1 run)"
     )
-    assert over in sources.note and over in runs.note
+    assert correction_note in sources.note and correction_note in runs.note
     compared = [*result.metrics.facts.comparisons, *result.metrics.facts.against]
     adjusted = false_discovery_control([row.p_value for row in compared])
     assert [row.p_adjusted for row in compared] == pytest.approx(adjusted)
@@ -295,13 +301,13 @@ def test_comparing_sources_and_runs_generates_no_pictures(
         ("PixCorr", "nearest training picture"),
     ]
     assert runs.rows[0][1] == f"…{applied.folder.name[-9:]}"
-    shown = [
-        each.title
-        for each in artifacts.read(RunFolder(plain.folder))
-        if each.kind == "table"
+    table_titles = [
+        run_result.title
+        for run_result in artifacts.read(RunFolder(plain_run.folder))
+        if run_result.kind == "table"
     ]
-    assert sum("this run" in title for title in shown) == 1
-    kept = run_command(
-        "reconstruct", *asked
+    assert sum("this run" in title for title in table_titles) == 1
+    repeated_comparisons = run_command(
+        "reconstruct", *overrides
     ).metrics.facts.against  # until others are named
-    assert [row.model_dump() for row in kept] == against
+    assert [row.model_dump() for row in repeated_comparisons] == against

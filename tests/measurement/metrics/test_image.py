@@ -29,37 +29,47 @@ def reference(golden: Path) -> dict[str, torch.Tensor]:
     return load_file(golden / "image_metrics.safetensors")
 
 
-def two_way(true: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+def two_way(stimuli: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
     return two_way_identification(
-        standardise(true), standardise(made), torch.arange(len(made))
+        standardise(stimuli),
+        standardise(reconstructions),
+        torch.arange(len(reconstructions)),
     )
 
 
-def distance(true: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+def distance(stimuli: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
     return correlation_distance(
-        standardise(true), standardise(made), torch.arange(len(made))
+        standardise(stimuli),
+        standardise(reconstructions),
+        torch.arange(len(reconstructions)),
     )
 
 
-def gap(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max())
+def gap(values: torch.Tensor, b: torch.Tensor) -> float:
+    return float((values - b).abs().max())
 
 
 def test_pixcorr_equals_the_reference_at_its_size_only(reference):
-    image, made = reference["image"], reference["reconstruction"]
+    image, reconstruction = reference["image"], reference["reconstruction"]
 
-    assert gap(pixcorr(image, made), reference["pixcorr"]) < TOLERANCE
+    assert gap(pixcorr(image, reconstruction), reference["pixcorr"]) < TOLERANCE
     assert (
-        gap(pixcorr(image, made, side_px=image.shape[-1]), reference["pixcorr"])
+        gap(
+            pixcorr(image, reconstruction, side_px=image.shape[-1]),
+            reference["pixcorr"],
+        )
         > 100 * TOLERANCE
     )
 
 
 def test_ssim_equals_the_reference_at_its_size_only(reference):
-    image, made = reference["image"], reference["reconstruction"]
+    image, reconstruction = reference["image"], reference["reconstruction"]
 
-    assert gap(ssim(image, made), reference["ssim"]) < TOLERANCE
-    assert gap(ssim(image, made, side_px=None), reference["ssim"]) > 100 * TOLERANCE
+    assert gap(ssim(image, reconstruction), reference["ssim"]) < TOLERANCE
+    assert (
+        gap(ssim(image, reconstruction, side_px=None), reference["ssim"])
+        > 100 * TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("is_published", [False, True])
@@ -68,9 +78,11 @@ def test_ssim_is_that_of_scikit_image(is_published):
     from skimage.color import rgb2gray
     from skimage.metrics import structural_similarity
 
-    true = torch.rand(3, 3, 30, 41, generator=torch.Generator().manual_seed(0))
-    made = 0.7 * true + 0.3 * true.flip(-1)
-    greys = [rgb2gray(x.permute(0, 2, 3, 1).numpy()) for x in (true, made)]
+    stimuli = torch.rand(3, 3, 30, 41, generator=torch.Generator().manual_seed(0))
+    reconstructions = 0.7 * stimuli + 0.3 * stimuli.flip(-1)
+    greys = [
+        rgb2gray(x.permute(0, 2, 3, 1).numpy()) for x in (stimuli, reconstructions)
+    ]
     paper = {
         "gaussian_weights": True,
         "sigma": 1.5,
@@ -82,23 +94,28 @@ def test_ssim_is_that_of_scikit_image(is_published):
         structural_similarity(*pair, **paper) for pair in zip(*greys, strict=True)
     ]
 
-    assert ssim(true, made, None, is_published).tolist() == pytest.approx(
+    assert ssim(stimuli, reconstructions, None, is_published).tolist() == pytest.approx(
         expected, abs=TOLERANCE
     )
 
 
 def test_two_way_equals_the_reference_by_column_and_not_by_row(reference):
-    true, made = reference["feature_image"], reference["feature_reconstruction"]
+    stimuli, reconstructions = (
+        reference["feature_image"],
+        reference["feature_reconstruction"],
+    )
 
-    assert two_way(true, made).mean().item() == pytest.approx(
+    assert two_way(stimuli, reconstructions).mean().item() == pytest.approx(
         reference["two_way"].item(), abs=TOLERANCE
     )
-    standard = [standardise(x) for x in (true, made)]
+    standard = [standardise(x) for x in (stimuli, reconstructions)]
     batches = [
         two_way_identification(
-            standard[0], standard[1][n : n + 5], torch.arange(len(made))[n : n + 5]
+            standard[0],
+            standard[1][n : n + 5],
+            torch.arange(len(reconstructions))[n : n + 5],
         )
-        for n in range(0, len(made), 5)
+        for n in range(0, len(reconstructions), 5)
     ]
     assert torch.cat(batches).mean().item() == pytest.approx(
         reference["two_way"].item(), abs=TOLERANCE
@@ -106,10 +123,22 @@ def test_two_way_equals_the_reference_by_column_and_not_by_row(reference):
 
 
 def test_correlation_distance_equals_the_reference(reference):
-    true, made = reference["feature_image"], reference["feature_reconstruction"]
+    stimuli, reconstructions = (
+        reference["feature_image"],
+        reference["feature_reconstruction"],
+    )
 
-    assert gap(distance(true, made), reference["correlation_distance"]) < TOLERANCE
-    assert gap(distance(true, made.roll(1, 0)), reference["correlation_distance"]) > 0.1
+    assert (
+        gap(distance(stimuli, reconstructions), reference["correlation_distance"])
+        < TOLERANCE
+    )
+    assert (
+        gap(
+            distance(stimuli, reconstructions.roll(1, 0)),
+            reference["correlation_distance"],
+        )
+        > 0.1
+    )
 
 
 BRAINHIVE_SIZES = [(500, 620), (1200, 1801)]
@@ -127,11 +156,11 @@ def photograph(height: int, width: int) -> Image.Image:
 
 def as_the_reference_does(picture: Image.Image) -> Image.Image:
     """Resize the short side to 512 and crop the centre, with PIL alone."""
-    short = min(picture.size)
-    width, height = (int(512 * side / short) for side in picture.size)
-    left, top = round((width - 512) / 2), round((height - 512) / 2)
-    whole = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return whole.crop((left, top, left + 512, top + 512))
+    short_side_px = min(picture.size)
+    width, height = (int(512 * side_px / short_side_px) for side_px in picture.size)
+    left_px, top = round((width - 512) / 2), round((height - 512) / 2)
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return resized.crop((left_px, top, left_px + 512, top + 512))
 
 
 def as_tensor(picture: Image.Image) -> torch.Tensor:
@@ -145,19 +174,21 @@ def test_the_brainhive_protocol_resizes_to_512_and_crops(size):
     """
     picture = photograph(*size)
 
-    found = prepare(as_tensor(picture), "brainhive")
+    prepared = prepare(as_tensor(picture), "brainhive")
 
-    assert found.shape == (1, 3, 512, 512)
-    assert gap(found, as_tensor(as_the_reference_does(picture))) < 1 / 255
+    assert prepared.shape == (1, 3, 512, 512)
+    assert gap(prepared, as_tensor(as_the_reference_does(picture))) < 1 / 255
 
 
 def test_mindeye2_squeezes_the_whole_picture_into_256_px():
-    left = torch.zeros(2, 3, 300, 600)
-    left[..., :150] = 1.0
+    picture_with_white_quarter = torch.zeros(2, 3, 300, 600)
+    picture_with_white_quarter[..., :150] = 1.0
 
-    found = prepare(left, "mindeye2")
+    prepared = prepare(picture_with_white_quarter, "mindeye2")
 
-    assert found.shape == (2, 3, 256, 256)
-    assert found.mean() == pytest.approx(0.25, abs=1e-3)
+    assert prepared.shape == (2, 3, 256, 256)
+    assert prepared.mean() == pytest.approx(0.25, abs=1e-3)
     # cropped away
-    assert prepare(left, "brainhive").mean() == pytest.approx(0, abs=1e-3)
+    assert prepare(picture_with_white_quarter, "brainhive").mean() == pytest.approx(
+        0, abs=1e-3
+    )

@@ -73,10 +73,12 @@ def test_without_weights_every_network_says_how_to_get_them(image_networks_absen
 
 def test_networks_get_pictures_of_the_protocols_size():
     images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
-    processor, seen = tf.CLIPImageProcessor(), Seen()  # whose defaults are OpenAI's
+    processor, recorder = tf.CLIPImageProcessor(), Seen()  # whose defaults are OpenAI's
     clip = {"mean": processor.image_mean, "std": processor.image_std}
-    for name, real in NETWORKS.items():
-        network = dataclasses.replace(real, load=lambda path: seen, outputs={})
+    for name, real_network in NETWORKS.items():
+        network = dataclasses.replace(
+            real_network, load=lambda path: recorder, outputs={}
+        )
         object.__setattr__(network, "fetch", Path)
         network.build(CPU)(images)
 
@@ -88,7 +90,7 @@ def test_networks_get_pictures_of_the_protocols_size():
         expected = TF.normalize(
             TF.resize(images, [SIDES[name]] * 2, antialias=True), **colours
         )
-        assert torch.allclose(seen.images, expected, atol=1e-5), name
+        assert torch.allclose(recorder.images, expected, atol=1e-5), name
 
 
 def test_weights_are_downloaded_once_and_checked_by_their_name(tmp_path, monkeypatch):
@@ -103,11 +105,11 @@ def test_weights_are_downloaded_once_and_checked_by_their_name(tmp_path, monkeyp
     source.unlink()
     assert networks.fetch_file(source.as_uri(), "a network") == path
 
-    other = tmp_path / f"other-{digest}.pth"
-    other.write_bytes(b"other weights")
+    other_file = tmp_path / f"other-{digest}.pth"
+    other_file.write_bytes(b"other weights")
     with pytest.raises(MissingData):
-        networks.fetch_file(other.as_uri(), "a network")
-    assert not networks.cached_file(other.as_uri()).exists()
+        networks.fetch_file(other_file.as_uri(), "a network")
+    assert not networks.cached_file(other_file.as_uri()).exists()
 
 
 @pytest.mark.parametrize("name", ["effnet", "swav"])
@@ -116,10 +118,12 @@ def test_distances_of_networks_are_scipys_correlation_distance(name):
     stimuli, generated = random.normal(size=(5, 12)), random.normal(size=(3, 12))
     rows = [4, 0, 2]
     metric = FEATURE_METRICS[name][2]
-    sides = [metric.features(torch.from_numpy(side)) for side in (stimuli, generated)]
-    found = metric.compare(*sides, torch.tensor(rows))
+    sides = [
+        metric.features(torch.from_numpy(values)) for values in (stimuli, generated)
+    ]
+    distances = metric.compare(*sides, torch.tensor(rows))
     expected = np.diag(cdist(stimuli[rows], generated, "correlation"))
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(distances.numpy(), expected, atol=1e-12)
 
 
 @pytest.mark.nightly
@@ -128,22 +132,27 @@ def test_features_come_from_the_published_nodes_of_the_networks(
 ):
     images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
 
-    found: dict[str, Tensor] = {}
+    values_by_metric: dict[str, Tensor] = {}
     for name, network in NETWORKS.items():
         features = network.build(CPU)(images)
-        found |= {
+        values_by_metric |= {
             m: features[node]
             for m, (network_of, node, _) in FEATURE_METRICS.items()
             if network_of == name
         }
 
     assert {
-        name: values.shape[1] for name, values in found.items() if name != "clip"
+        name: values.shape[1]
+        for name, values in values_by_metric.items()
+        if name != "clip"
     } == WIDTHS
     assert all(
-        values.shape[0] == 2 and values.isfinite().all() for values in found.values()
+        values.shape[0] == 2 and values.isfinite().all()
+        for values in values_by_metric.values()
     )
-    assert not any(torch.equal(values[0], values[1]) for values in found.values())
+    assert not any(
+        torch.equal(values[0], values[1]) for values in values_by_metric.values()
+    )
 
 
 def test_damaged_weights_are_named_with_their_file(image_networks):

@@ -19,40 +19,47 @@ def network(tmp_path, monkeypatch) -> torch.nn.Module:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.manual_seed(0)
     with torch.device("meta"):
-        made = alexnet()
-    made = made.to_empty(device="cpu")
-    for name, weight in made.named_parameters():
+        alexnet_module = alexnet()
+    alexnet_module = alexnet_module.to_empty(device="cpu")
+    for name, weight in alexnet_module.named_parameters():
         weight.data.normal_(0, 0.05) if name.startswith(
             "features"
         ) else weight.data.zero_()
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
-    torch.save(made.state_dict(), tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth")
-    return made.eval()
+    torch.save(
+        alexnet_module.state_dict(),
+        tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth",
+    )
+    return alexnet_module.eval()
 
 
 def test_lpips_weighs_feature_differences_by_published_heads(network, shared):
-    true, made = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    made[1] = true[1]
+    stimuli, reconstructions = torch.rand(
+        2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1)
+    )
+    reconstructions[1] = stimuli[1]
 
-    found = lpips(true, made, CPU)
+    distances = lpips(stimuli, reconstructions, CPU)
 
     heads = torch.load(shared / "data/lpips/alex.pth", CPU, weights_only=True)
     shift, scale = (
         torch.tensor([-0.030, -0.088, -0.188]),
         torch.tensor([0.458, 0.448, 0.450]),
     )
-    x = torch.stack([true, made]).flatten(0, 1) * 2 - 1
+    x = torch.stack([stimuli, reconstructions]).flatten(0, 1) * 2 - 1
     x = (x - shift.view(3, 1, 1)) / scale.view(3, 1, 1)
     expected = torch.zeros(2)
     with torch.no_grad():
-        for place, layer in enumerate(network.features):
+        for layer_number, layer in enumerate(network.features):
             x = layer(x)
-            if place in (1, 4, 7, 9, 11):
-                head = heads[f"lin{(1, 4, 7, 9, 11).index(place)}.model.1.weight"]
+            if layer_number in (1, 4, 7, 9, 11):
+                head = heads[
+                    f"lin{(1, 4, 7, 9, 11).index(layer_number)}.model.1.weight"
+                ]
                 unit = F.normalize(x, dim=1).unflatten(0, (2, 2))
                 expected += ((unit[0] - unit[1]).square() * head).sum(1).mean((1, 2))
-    assert found[0] == pytest.approx(float(expected[0]), rel=1e-4)
-    assert found[1] == 0 < found[0]
+    assert distances[0] == pytest.approx(float(expected[0]), rel=1e-4)
+    assert distances[1] == 0 < distances[0]
 
 
 def test_weights_that_are_not_here_are_told_with_their_place(
@@ -60,7 +67,7 @@ def test_weights_that_are_not_here_are_told_with_their_place(
 ):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
-    assert [one.state for one in find_inputs("LPIPS")] == [
+    assert [asset.state for asset in find_inputs("LPIPS")] == [
         "here",
         "missing (optional)",
     ]

@@ -37,61 +37,80 @@ def pictures(count: int) -> Tensor:
     return resize(coarse, 64).clamp(0, 1)
 
 
-def published_f1(true: Tensor, generated: Tensor) -> float:
+def published_f1(true_scores: Tensor, generated: Tensor) -> float:
     """Compute the F1 of one pair as SEED's seed/metrics.py defines it, set by set."""
     recalls, precisions = [], []
     for level in np.arange(0.05, 0.95, 0.05):
-        seen, drawn = (
-            {k for k, score in enumerate(each.tolist()) if score >= level}
-            for each in (true, generated)
+        seen_objects, drawn_objects = (
+            {k for k, score in enumerate(object_scores.tolist()) if score >= level}
+            for object_scores in (true_scores, generated)
         )
-        recalls += [len(seen & drawn) / len(seen)] if seen else []
-        precisions += [len(seen & drawn) / len(drawn)] if drawn else []
+        recalls += (
+            [len(seen_objects & drawn_objects) / len(seen_objects)]
+            if seen_objects
+            else []
+        )
+        precisions += (
+            [len(seen_objects & drawn_objects) / len(drawn_objects)]
+            if drawn_objects
+            else []
+        )
     recall, precision = (sum(x) / len(x) if x else 1 for x in (recalls, precisions))
     return 2 * recall * precision / (recall + precision) if recall + precision else 0
 
 
 def test_object_f1_is_that_of_the_published_rule():
-    true, generated = scores(6, 1) ** 4, scores(6, 2) ** 4
-    true[0] = generated[0] = 0  # no object in both: 1
-    true[1], generated[2] = 0, 0  # no object in one
-    true[3], generated[3] = torch.eye(CATEGORY_COUNT)[:2] * 0.9  # none in common: 0
+    true_scores, generated = scores(6, 1) ** 4, scores(6, 2) ** 4
+    true_scores[0] = generated[0] = 0  # no object in both: 1
+    true_scores[1], generated[2] = 0, 0  # no object in one
+    true_scores[3], generated[3] = (
+        torch.eye(CATEGORY_COUNT)[:2] * 0.9
+    )  # none in common: 0
     rows = torch.tensor([0, 1, 2, 3, 5, 4])
 
-    values = object_f1(true, generated, rows)
+    values = object_f1(true_scores, generated, rows)
 
-    expected = [published_f1(true[row], generated[n]) for n, row in enumerate(rows)]
+    expected = [
+        published_f1(true_scores[row], generated[n]) for n, row in enumerate(rows)
+    ]
     assert values.tolist() == pytest.approx(expected)
     assert values[:4:3].tolist() == [1, 0] and 0 < values[4] < 1
 
 
 def test_reconstructions_score_one_if_perfect_else_chance():
-    true = scores(300, 0)
-    own, shuffled = torch.arange(300), torch.arange(300).roll(1)
+    true_scores = scores(300, 0)
+    same_rows, shuffled = torch.arange(300), torch.arange(300).roll(1)
 
-    assert object_f1(true, true, own).eq(1).all()
+    assert object_f1(true_scores, true_scores, same_rows).eq(1).all()
     # uniform scores: a category is shown at a level with the probability 1 - level
     chance = 1 - np.arange(0.05, 0.95, 0.05).mean()
-    assert object_f1(true, true, shuffled).mean() == pytest.approx(chance, abs=0.02)
+    assert object_f1(true_scores, true_scores, shuffled).mean() == pytest.approx(
+        chance, abs=0.02
+    )
 
 
 def test_seed_is_the_mean_of_objects_features_and_captions():
-    true, generated = scores(5, 1), scores(5, 2)
-    rest, drawn = (
+    true_scores, generated = scores(5, 1), scores(5, 2)
+    true_features, generated_features = (
         torch.randn(2, 5, 2, 30, generator=torch.Generator().manual_seed(0))
         .double()
         .unbind()
     )
-    rest, drawn = (x / x.norm(dim=2, keepdim=True) for x in (rest, drawn))
+    true_features, generated_features = (
+        x / x.norm(dim=2, keepdim=True) for x in (true_features, generated_features)
+    )
     rows = torch.tensor([4, 3, 2, 1, 0])
 
     value = seed_score(
-        torch.cat([true, rest.flatten(1)], 1),
-        torch.cat([generated, drawn.flatten(1)], 1),
+        torch.cat([true_scores, true_features.flatten(1)], 1),
+        torch.cat([generated, generated_features.flatten(1)], 1),
         rows,
     )
 
-    f1, cosines = object_f1(true, generated, rows), (rest[rows] * drawn).sum(2)
+    f1, cosines = (
+        object_f1(true_scores, generated, rows),
+        (true_features[rows] * generated_features).sum(2),
+    )
     assert torch.allclose(value, (f1 + cosines[:, 0] + cosines[:, 1]) / 3, atol=1e-6)
 
 
@@ -108,15 +127,15 @@ def test_a_category_has_the_score_of_its_best_box(hub_cache):
     detector = tf.MMGroundingDinoForObjectDetection.from_pretrained(folder).eval()
     mean, std = (torch.tensor(colour).view(3, 1, 1) for colour in IMAGENET_COLOURS)
     with torch.no_grad():
-        found = detector(
+        detected = detector(
             pixel_values=(resize(pictures(2), 800) - mean) / std,
             input_ids=ids.expand(2, -1),
         )
-    is_large = found.pred_boxes[..., 2] * found.pred_boxes[..., 3] >= 50 / 256**2
+    is_large = detected.pred_boxes[..., 2] * detected.pred_boxes[..., 3] >= 50 / 256**2
     start, expected = 1, []
     for name in CATEGORIES:
         count = len(tokenizer.tokenize(name))
-        box = found.logits[..., start : start + count].sigmoid().mean(2)
+        box = detected.logits[..., start : start + count].sigmoid().mean(2)
         expected.append(box.where(is_large, 0).amax(1))
         start += count + 1
     assert torch.allclose(computed, torch.stack(expected, 1), atol=1e-5)

@@ -16,13 +16,13 @@ RANDOM = np.random.default_rng(0)
 
 
 def test_dice_is_twice_the_common_pixels_divided_by_all():
-    true = torch.zeros(3, 2, 4, 4, dtype=torch.uint8)
-    true[:2, :, 0] = 1  # 4 pixels in each of two frames
+    true_masks = torch.zeros(3, 2, 4, 4, dtype=torch.uint8)
+    true_masks[:2, :, 0] = 1  # 4 pixels in each of two frames
     decoded = torch.full((3, 2, 4, 4), 0.5)  # at the threshold: outside
     decoded[0, 0, 0] = 0.51  # one frame of two: 2 · 4 / (4 + 8)
     decoded[1, :, 1:3] = 0.9
 
-    values = dice(decoded, true)
+    values = dice(decoded, true_masks)
 
     assert values[:2] == pytest.approx([2 / 3, 0])
     assert np.isnan(values[2])
@@ -32,12 +32,12 @@ def test_recall_counts_as_many_concepts_as_the_stimulus_shows():
     likelihood = np.array(
         [[0.9, 0.2, 0.8, 0.1], [0.9, 0.2, 0.8, 0.1], [0.1, 0.1, 0.1, 0.1]]
     )
-    shown = np.array(
+    shown_concepts = np.array(
         [[True, False, True, False], [False, False, True, False], [False] * 4]
     )
 
     assert np.array_equal(
-        recall_concepts(likelihood, shown),
+        recall_concepts(likelihood, shown_concepts),
         [[1, np.nan, 1, np.nan], [np.nan, np.nan, 0, np.nan], [np.nan] * 4],
         equal_nan=True,
     )
@@ -52,16 +52,16 @@ def test_bleu_is_that_of_the_paper_and_of_torchmetrics():
     )
     # Papineni et al. 2002, example 2: clipped
     assert bleu(*pair)["bleu_1"] == pytest.approx([2 / 7])
-    short = ["the cat"], [["the cat is on the mat"]]
+    brief_pair = ["the cat"], [["the cat is on the mat"]]
     # all right, but brief
-    assert bleu(*short)["bleu_2"] == pytest.approx([np.exp(1 - 6 / 2)])
+    assert bleu(*brief_pair)["bleu_2"] == pytest.approx([np.exp(1 - 6 / 2)])
 
-    words = [" ".join(RANDOM.choice(list("abcdef"), 8)) for _ in range(90)]
-    texts, true = words[:30], [words[30 + n : 90 : 30] for n in range(30)]
+    captions = [" ".join(RANDOM.choice(list("abcdef"), 8)) for _ in range(90)]
+    texts, references = captions[:30], [captions[30 + n : 90 : 30] for n in range(30)]
     for order in range(1, 5):
-        whole = float(bleu_score(texts, true, n_gram=order))
-        assert bleu(texts, true)[f"bleu_{order}"].mean() == pytest.approx(
-            whole, abs=1e-6
+        expected = float(bleu_score(texts, references, n_gram=order))
+        assert bleu(texts, references)[f"bleu_{order}"].mean() == pytest.approx(
+            expected, abs=1e-6
         )
 
 
@@ -78,11 +78,11 @@ def test_the_interval_of_bleu_is_as_wide_as_new_captions_vary():
             [" ".join(RANDOM.permutation(t)[:6])] for t in texts
         ]
 
-    drawn = [bleu(*corpus())["bleu_2"].mean() for _ in range(200)]
+    corpus_means = [bleu(*corpus())["bleu_2"].mean() for _ in range(200)]
     intervals = [estimate_interval([bleu(*corpus())["bleu_2"]]) for _ in range(10)]
     widths = [interval.high - interval.low for interval in intervals]
 
-    assert np.mean(widths) == pytest.approx(2 * 2.0 * np.std(drawn), rel=0.2)
+    assert np.mean(widths) == pytest.approx(2 * 2.0 * np.std(corpus_means), rel=0.2)
 
 
 def test_captions_are_compared_without_case_and_punctuation():
@@ -109,11 +109,17 @@ def test_cider_is_ten_for_true_captions_and_ignores_common_words():
     pytest.importorskip(
         "pycocoevalcap.cider.cider", reason="pycocoevalcap is not installed"
     )
-    true = [["a man rides a brown horse"], ["a red car drives past a house"]]
+    true_captions = [["a man rides a brown horse"], ["a red car drives past a house"]]
 
-    same = score_captions([some[0] for some in true], true)["cider"]
-    shuffled = score_captions([some[0] for some in reversed(true)], true)["cider"]
+    scores_of_true = score_captions(
+        [captions[0] for captions in true_captions], true_captions
+    )["cider"]
+    shuffled = score_captions(
+        [captions[0] for captions in reversed(true_captions)], true_captions
+    )["cider"]
 
-    assert same == pytest.approx([10, 10]) and shuffled == pytest.approx([0, 0])
+    assert scores_of_true == pytest.approx([10, 10]) and shuffled == pytest.approx(
+        [0, 0]
+    )
     # one item: no word is rarer than others
     assert "cider" not in score_captions(["a man"], [["a man"]])

@@ -26,26 +26,30 @@ def test_frame_metrics_equal_the_reference(reference):
     two dimensions.
     """
     pictures = (
-        reference[f"input.image_{which}"].permute(2, 0, 1)[None] / 255 for which in "ab"
+        reference[f"input.image_{letter}"].permute(2, 0, 1)[None] / 255
+        for letter in "ab"
     )
-    seen, made = pictures
+    stimulus, reconstruction = pictures
 
-    assert psnr(seen, made).item() == pytest.approx(
+    assert psnr(stimulus, reconstruction).item() == pytest.approx(
         reference["expected.psnr"].item(), abs=1e-4
     )
-    assert image.ssim(seen, made, None).item() == pytest.approx(
+    assert image.ssim(stimulus, reconstruction, None).item() == pytest.approx(
         reference["right.ssim"].item(), abs=1e-6
     )
-    published = image.ssim(seen, made, None, is_published=True).item()
+    published = image.ssim(stimulus, reconstruction, None, is_published=True).item()
     assert published == pytest.approx(
         reference["expected.ssim_reference"].item(), abs=1e-6
     )
     # of one frame
-    clips = [(255 * each).round().byte()[:, None] for each in (seen, made)]
-    found = average_over_frames(
-        lambda a, b: image.ssim(a, b, None), *clips, torch.tensor([0])
+    clips = [
+        (255 * picture).round().byte()[:, None]
+        for picture in (stimulus, reconstruction)
+    ]
+    mean_ssim = average_over_frames(
+        lambda true_frame, b: image.ssim(true_frame, b, None), *clips, torch.tensor([0])
     )
-    assert found.item() == pytest.approx(reference["right.ssim"].item(), abs=1e-6)
+    assert mean_ssim.item() == pytest.approx(reference["right.ssim"].item(), abs=1e-6)
 
 
 def moving(step_px: int) -> torch.Tensor:
@@ -63,9 +67,9 @@ def moving(step_px: int) -> torch.Tensor:
 
 def test_the_error_of_motion_is_the_distance_of_the_steps():
     pytest.importorskip("cv2")
-    clips, own = {step: moving(step) for step in (0, 2, -2)}, torch.tensor([0])
+    clips, row = {step: moving(step) for step in (0, 2, -2)}, torch.tensor([0])
     errors = {
-        step: end_point_error(clips[2], clip, own, side_px=64).item()
+        step: end_point_error(clips[2], clip, row, side_px=64).item()
         for step, clip in clips.items()
     }
 
@@ -73,11 +77,11 @@ def test_the_error_of_motion_is_the_distance_of_the_steps():
     # a still: as far as the pattern moved
     assert errors[0] == pytest.approx(2, abs=0.5)
     assert errors[-2] == pytest.approx(4, abs=1)
-    assert end_point_error(clips[2], clips[0], own, 128).item() == pytest.approx(
+    assert end_point_error(clips[2], clips[0], row, 128).item() == pytest.approx(
         2 * errors[0], rel=0.25
     )
     with pytest.raises(BrainhiveError) as caught:
-        end_point_error(clips[2][:, :1], clips[2][:, :1], own)
+        end_point_error(clips[2][:, :1], clips[2][:, :1], row)
     assert "epe" in caught.value.hint
 
 
@@ -85,21 +89,26 @@ def test_shuffled_clips_have_no_direction_of_motion():
     """Of drawn films, whose things go left, right, up or down; the noise is of a tenth
     of the range.
     """
-    shown = films.list_films("test")[:40]
+    shown_films = films.list_films("test")[:40]
     clips = (
-        torch.stack([torch.from_numpy(film.draw_frames()) for film in shown]).permute(
-            0, 1, 4, 2, 3
-        )
+        torch.stack(
+            [torch.from_numpy(film.draw_frames()) for film in shown_films]
+        ).permute(0, 1, 4, 2, 3)
         / 255
     )
-    steps = torch.tensor([films.DIRECTIONS[film.direction] for film in shown]).double()
+    steps = torch.tensor(
+        [films.DIRECTIONS[film.direction] for film in shown_films]
+    ).double()
     noisy = (clips + 0.1 * torch.randn(clips.shape, generator=RANDOM)).clamp(0, 1)
-    found, own = video.displacement(noisy), torch.arange(40)
+    displacements, rows = video.displacement(noisy), torch.arange(40)
 
-    assert video.direction(steps, found, own).mean() > 0.97
+    assert video.direction(steps, displacements, rows).mean() > 0.97
     shuffled = [
-        video.direction(steps, found.roll(n, 0), own).mean() for n in range(1, 40)
+        video.direction(steps, displacements.roll(n, 0), rows).mean()
+        for n in range(1, 40)
     ]
     assert abs(torch.stack(shuffled).mean()) < 0.05
-    still = clips[:, :1].expand(-1, 6, -1, -1, -1)
-    assert video.direction(steps, video.displacement(still), own).abs().max() < 1e-3
+    still_clips = clips[:, :1].expand(-1, 6, -1, -1, -1)
+    assert (
+        video.direction(steps, video.displacement(still_clips), rows).abs().max() < 1e-3
+    )

@@ -17,8 +17,8 @@ def make_clips(count: int) -> Items:
 
 def draw(items: Items) -> np.ndarray:
     """Return the gallery indices [K, N] of the draws that follow a control."""
-    seen = np.arange(len(items.names))
-    return np.stack(list(permute_targets(seen, seen, items, seed=3))[1:])
+    columns = np.arange(len(items.names))
+    return np.stack(list(permute_targets(columns, columns, items, seed=3))[1:])
 
 
 @pytest.mark.parametrize("clips", [10, 40])
@@ -44,14 +44,14 @@ def test_a_control_exchanges_the_labels_of_units():
         Items.independent([range(10)]), design=LabelDesign.free(np.arange(10), stratum)
     )
     units = np.array([9, 9, 0, 3, 3, 5, 1, 2, 4, 6, 7, 8])
-    seen = 100 + units
+    columns = 100 + units
 
-    targets = np.stack(list(permute_targets(seen, units, items, seed=0)))
+    targets = np.stack(list(permute_targets(columns, units, items, seed=0)))
 
     assert (targets[:, 0] == targets[:, 1]).all()
     assert (targets[:, 3] == targets[:, 4]).all()
     assert (stratum[targets - 100] == stratum[units]).all()
-    assert len(targets) == 1 + MAX_DRAWS and (targets[0] != seen).any()
+    assert len(targets) == 1 + MAX_DRAWS and (targets[0] != columns).any()
 
 
 def test_labels_that_cannot_be_exchanged_keep_their_picture():

@@ -32,19 +32,19 @@ def test_few_units_have_all_signs_counted():
     values = np.random.default_rng(0).normal(0.4, 1, 8)
     sums = np.array([np.dot(signs, values) for signs in product((-1, 1), repeat=8)])
 
-    found = flipped(values)
+    flips = flipped(values)
 
-    assert found.p_above == pytest.approx((sums >= values.sum() - 1e-9).mean())
-    assert found.p_below == pytest.approx((sums <= values.sum() + 1e-9).mean())
-    assert found.least_p == 2 / 2**8
+    assert flips.p_above == pytest.approx((sums >= values.sum() - 1e-9).mean())
+    assert flips.p_below == pytest.approx((sums <= values.sum() + 1e-9).mean())
+    assert flips.least_p == 2 / 2**8
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(10, 2), (5, 5)])
 def test_hits_of_few_items_are_compared_by_mcnemars_exact_test(only_first, only_second):
-    found = flipped([1.0] * only_first + [-1.0] * only_second)
+    flips = flipped([1.0] * only_first + [-1.0] * only_second)
 
     exact = binomtest(only_first, only_first + only_second).pvalue
-    assert found.p == pytest.approx(exact)
+    assert flips.p == pytest.approx(exact)
 
 
 def test_the_interval_contains_exactly_the_accepted_effects():
@@ -52,13 +52,15 @@ def test_the_interval_contains_exactly_the_accepted_effects():
     random = np.random.default_rng(1)
     for count in (6, 9, 12, 40):
         values = random.normal(0.3, 1, count)
-        found = flipped(values)
-        step = 1e-6 * (found.high - found.low)
-        for inside, outside in (
-            (found.low + step, found.low - step),
-            (found.high - step, found.high + step),
+        flips = flipped(values)
+        step = 1e-6 * (flips.high - flips.low)
+        for inside, outside_effect in (
+            (flips.low + step, flips.low - step),
+            (flips.high - step, flips.high + step),
         ):
-            assert flipped(values - inside).p > 0.05 >= flipped(values - outside).p
+            assert (
+                flipped(values - inside).p > 0.05 >= flipped(values - outside_effect).p
+            )
 
 
 def test_units_weigh_what_they_hold_and_flip_together():
@@ -72,13 +74,13 @@ def test_units_weigh_what_they_hold_and_flip_together():
 
 
 def test_five_units_have_no_interval_and_cannot_be_found():
-    found = flipped([1.0, 2, 3, 4, 5])
+    flips = flipped([1.0, 2, 3, 4, 5])
 
-    assert (found.low, found.high, found.least_p) == (
+    assert (flips.low, flips.high, flips.least_p) == (
         None,
         None,
         2 / 2**5,
-    ) and found.p > 0.05
+    ) and flips.p > 0.05
 
 
 @pytest.mark.parametrize("sizes", [[5] * 40, [100] + [5] * 20])

@@ -16,10 +16,10 @@ deviation of .018.
 """
 
 
-def coverage(simulate, **how) -> np.ndarray:
+def coverage(simulate, **options) -> np.ndarray:
     """How often each interval holds: for people in general, and for these people."""
     random = np.random.default_rng(0)
-    results = [simulate(random, **how) for _ in range(SIMULATIONS)]
+    results = [simulate(random, **options) for _ in range(SIMULATIONS)]
     return np.mean(
         [[result[column] for column in (1, 3)] for result in results], axis=0
     )
@@ -27,8 +27,10 @@ def coverage(simulate, **how) -> np.ndarray:
 
 @pytest.mark.nightly
 def test_intervals_over_draws_hold_for_people_in_general():
-    in_general, these = coverage(calibration, people=8, draws=3, centre=-1.5)
-    assert all(0.9 <= held <= 0.99 for held in (in_general, these))
+    in_general, these_subjects = coverage(calibration, people=8, draws=3, centre=-1.5)
+    assert all(
+        0.9 <= coverage_share <= 0.99 for coverage_share in (in_general, these_subjects)
+    )
 
 
 def test_intervals_of_runs_of_one_subject_each_hold():

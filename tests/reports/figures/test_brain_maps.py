@@ -72,9 +72,11 @@ def test_a_store_keeps_the_underlay_of_its_voxels(tmp_path: Path):
     trials = Trials.from_repetitions(signal, ["a"], SPACE, np.zeros(1), None, "z")
     SignalStore.write(tmp_path / "sub-01.h5", {"train": trials})
     space = SignalStore.open(tmp_path / "sub-01.h5")["train"].space
-    kept = space.select(np.arange(3)).underlay
-    assert kept.source == "T1w" and np.array_equal(kept.values, UNDERLAY.values)
-    assert np.array_equal(kept.affine, UNDERLAY.affine)
+    selected_underlay = space.select(np.arange(3)).underlay
+    assert selected_underlay.source == "T1w" and np.array_equal(
+        selected_underlay.values, UNDERLAY.values
+    )
+    assert np.array_equal(selected_underlay.affine, UNDERLAY.affine)
 
 
 @pytest.mark.parametrize("has_anatomy", (True, False))

@@ -89,12 +89,12 @@ def make_bars(count: int, series: int = 1, low: float = -0.3) -> Curve:
     )
 
 
-def make_lines(at: list[float], names: list[str], **more: object) -> Curve:
+def make_lines(x_values: list[float], names: list[str], **options: object) -> Curve:
     curve_lines = [
-        CurveLine(name, (1e-7 * RANDOM.random(len(at))).tolist(), chance=1e-8)
+        CurveLine(name, (1e-7 * RANDOM.random(len(x_values))).tolist(), chance=1e-8)
         for name in names
     ]
-    return Curve(LONG, LONG, at, curve_lines, "top-1", **more)
+    return Curve(LONG, LONG, x_values, curve_lines, "top-1", **options)
 
 
 def list_sensors(name: str) -> list[str]:
@@ -133,7 +133,9 @@ def test_names_of_a_figure_never_touch_and_never_leave_it(measure_texts, artifac
     texts, figure = measure_texts(artifact)
 
     assert not [
-        (a, b) for (a, box), (b, other) in combinations(texts, 2) if box.overlaps(other)
+        (a, b)
+        for (a, box), (b, other_box) in combinations(texts, 2)
+        if box.overlaps(other_box)
     ]
     page = figure.padded(1)
     assert not [
@@ -148,7 +150,9 @@ def test_sensors_on_a_head_have_names_that_do_not_touch(measure_texts):
 
     assert len([text for text, _ in texts if text in sensors]) >= 60
     assert not [
-        (a, b) for (a, box), (b, other) in combinations(texts, 2) if box.overlaps(other)
+        (a, b)
+        for (a, box), (b, other_box) in combinations(texts, 2)
+        if box.overlaps(other_box)
     ]
 
 

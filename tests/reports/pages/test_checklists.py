@@ -211,8 +211,8 @@ def test_sidecars_describe_the_device(home: Path) -> None:
 
 
 def test_simulated_signals_are_marked(home: Path) -> None:
-    run = write_run(home, write_store(home, SESSION), caveats=["simulated"])
-    (filled,) = fill_checklists([run])
+    shown_run = write_run(home, write_store(home, SESSION), caveats=["simulated"])
+    (filled,) = fill_checklists([shown_run])
     answers = read_answers(filled)
     assert answers["Sampling frequency"] == ("1000 Hz", "from simulated signals")
     assert answers["Medication"][1] == "not applicable"
@@ -221,23 +221,23 @@ def test_simulated_signals_are_marked(home: Path) -> None:
 
 def test_runs_that_differ_are_named(home: Path) -> None:
     digest = write_store(home, SESSION)
-    first = write_run(home, digest)
-    other = write_run(home / "other", digest, set_up=SET_UP | {"seeds": [4]})
-    other = replace(other, label="two")
-    (filled,) = fill_checklists([first, other])
+    first_run = write_run(home, digest)
+    other_run = write_run(home / "other", digest, set_up=SET_UP | {"seeds": [4]})
+    other_run = replace(other_run, label="two")
+    (filled,) = fill_checklists([first_run, other_run])
     answers = read_answers(filled)
     assert answers["Random seeds"] == ("one: 3; two: 4", "from the run")
 
     # steps of a workflow may have equal labels
-    folder = other.folder.path
-    other = ShownRun("one", RunFolder(folder.rename(folder.with_name("b"))))
-    (filled,) = fill_checklists([first, other])
+    folder = other_run.folder.path
+    other_run = ShownRun("one", RunFolder(folder.rename(folder.with_name("b"))))
+    (filled,) = fill_checklists([first_run, other_run])
     assert read_answers(filled)["Random seeds"][0] == "one: 3; b: 4"
 
 
 def test_meg_has_no_electrodes(home: Path) -> None:
-    run = write_run(home, write_store(home, SESSION), modality="MEG")
-    (filled,) = fill_checklists([run])
+    shown_run = write_run(home, write_store(home, SESSION), modality="MEG")
+    (filled,) = fill_checklists([shown_run])
     answers = read_answers(filled)
     assert answers["Reference and ground electrodes"][1] == "not applicable"
     head = "Head position and its monitoring, coils, degaussing, clothing (MEG)"
@@ -246,8 +246,8 @@ def test_meg_has_no_electrodes(home: Path) -> None:
 
 def test_files_escape_hostile_names(home: Path) -> None:
     name = "=1+1|<b>&{{ 1 }}\n$x_"
-    run = write_run(home, set_up=SET_UP | {"channels": [name]})
-    (filled,) = fill_checklists([run])
+    shown_run = write_run(home, set_up=SET_UP | {"channels": [name]})
+    (filled,) = fill_checklists([shown_run])
     rows = list(csv.reader(filled.write("csv").splitlines()))
     assert {len(row) for row in rows} == {5}
     assert not any(cell.startswith("=") for row in rows for cell in row)
@@ -258,12 +258,17 @@ def test_files_escape_hostile_names(home: Path) -> None:
     assert "\\$x\\_" in filled.write("tex")
 
 
-@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t=", "a;="])
-def test_no_answer_from_a_sidecar_is_a_formula(home: Path, first: str) -> None:
+@pytest.mark.parametrize("first_character", ["=", "+", "-", "@", "\t=", "a;="])
+def test_no_answer_from_a_sidecar_is_a_formula(
+    home: Path, first_character: str
+) -> None:
     folder = home / "bids/sub-01/eeg"
     folder.mkdir(parents=True)
     (home / "bids/dataset_description.json").write_text("{}")
-    device = {"Manufacturer": f"{first}1+1", "ManufacturersModelName": "<b>|$"}
+    device = {
+        "Manufacturer": f"{first_character}1+1",
+        "ManufacturersModelName": "<b>|$",
+    }
     (folder / "sub-01_task-look_eeg.json").write_text(json.dumps(device))
     events = folder / "sub-01_task-look_events.tsv"
     events.write_text("onset\n")
@@ -278,9 +283,9 @@ def test_no_answer_from_a_sidecar_is_a_formula(home: Path, first: str) -> None:
 
 
 def test_counts_and_sections_of_the_page(home: Path) -> None:
-    run = write_run(home)
-    (filled,) = fill_checklists([run])
-    (section,) = lay_out_checklists([run])
+    shown_run = write_run(home)
+    (filled,) = fill_checklists([shown_run])
+    (section,) = lay_out_checklists([shown_run])
     ((heading, tables),) = section.groups
     assert heading == "Details"
     assert sum(len(table.rows) for table in tables) == len(filled.rows)

@@ -68,7 +68,9 @@ def read_picture(image_id: str) -> bytes | None:
     return {**pictures, **dict.fromkeys(STRANGE, write_picture("green"))}.get(image_id)
 
 
-def result(window: int, shown: str | None = "cat/1", **changes: Any) -> dict[str, Any]:
+def result(
+    window: int, shown_picture: str | None = "cat/1", **changes: Any
+) -> dict[str, Any]:
     best = [
         {"image": name, "similarity": 0.312345} for name in ("dog/2", "cat/1", *STRANGE)
     ]
@@ -84,7 +86,7 @@ def result(window: int, shown: str | None = "cat/1", **changes: Any) -> dict[str
         "kind": "result",
         "window": window,
         "event": "marker",
-        "shown": shown,
+        "shown": shown_picture,
         "onset_s": 12.3456,
         "best": best,
         "margin": 0.0412345,
@@ -112,9 +114,9 @@ def started() -> Iterator[Callable[..., tuple[LivePage, str]]]:
     pages = []
 
     def start(
-        read: Callable[[str], bytes | None] = read_picture, **options: Any
+        find_picture: Callable[[str], bytes | None] = read_picture, **options: Any
     ) -> tuple[LivePage, str]:
-        page = LivePage("Live session", read, **options)
+        page = LivePage("Live session", find_picture, **options)
         url = page.start()
         pages.append(page)
         return page, url
@@ -186,13 +188,16 @@ def test_a_request_that_is_not_the_pages_own_is_refused(started):
 def test_the_page_is_read_by_its_address_and_by_localhost(started):
     _, url = started()
     port = urlsplit(url).port
-    same = {"Origin": f"http://127.0.0.1:{port}", "Sec_Fetch_Site": "same-origin"}
+    same_origin = {
+        "Origin": f"http://127.0.0.1:{port}",
+        "Sec_Fetch_Site": "same-origin",
+    }
 
     statuses = [
         ask(url)[0].status,
         ask(url, Host=f"LOCALHOST:{port}")[0].status,
         ask(url, Sec_Fetch_Site="none")[0].status,
-        ask(url, "/events", **same)[0].status,
+        ask(url, "/events", **same_origin)[0].status,
         ask(url, "/events", method="HEAD")[0].status,
     ]
 
@@ -233,8 +238,8 @@ def test_no_response_reveals_the_token_or_can_be_embedded(
 
 
 def test_an_occupied_port_and_foreign_hosts_are_errors():
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as other_server:
+        port = other_server.getsockname()[1]
         with pytest.raises(BrainhiveError) as caught:
             LivePage("", read_picture, port=port).start()
         assert str(port) in str(caught.value)
@@ -266,7 +271,9 @@ def test_a_late_browser_gets_the_start_and_the_latest_events(
 
 def test_a_result_names_its_pictures_without_folders(started):
     page, url = started()
-    page.publish(result(1, shown="test/00001_cat/black_cat_01", average_best=None))
+    page.publish(
+        result(1, shown_picture="test/00001_cat/black_cat_01", average_best=None)
+    )
 
     (_, event) = read_events(url, lambda event: event["kind"] == "result")
 
@@ -282,10 +289,10 @@ def test_stop_ends_open_streams_with_the_last_event(
 ):
     page, url = started()
     page.publish(START)
-    seen = list[dict[str, Any]]()
+    collected_events = list[dict[str, Any]]()
 
     def read() -> None:
-        seen.extend(read_events(url, lambda event: False))
+        collected_events.extend(read_events(url, lambda event: False))
 
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
@@ -300,7 +307,7 @@ def test_stop_ends_open_streams_with_the_last_event(
         reader.join(5)
 
     assert seconds < GRACE_S  # the streams end by themselves
-    assert [event["kind"] for event in seen].count("ended") == 2
+    assert [event["kind"] for event in collected_events].count("ended") == 2
     with pytest.raises(ConnectionRefusedError):
         ask(url)
     page.publish(START)
@@ -316,14 +323,14 @@ def launched() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with playwright.sync_playwright() as opened:
-        browser = opened.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+    with playwright.sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=sandbox)
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def opened(launched: Any) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
+def open_in_browser(launched: Any) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
     """Return a function that opens an address, and lists errors of the browser."""
     contexts = []
 
@@ -356,9 +363,9 @@ def wait_for(condition: Callable[[], Any], timeout_s: float = 10) -> None:
         time.sleep(0.02)
 
 
-def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened):
+def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, open_in_browser):
     page, url = started()
-    shown, complaints = opened(url, PHONE, "dark")
+    shown_page, complaints = open_in_browser(url, PHONE, "dark")
     page.publish(START)
     for window in range(1, 15):
         page.publish(
@@ -366,12 +373,12 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened):
                 window, repetitions=2, average_best=result(1)["best"], average_rank=1
             )
         )
-    drawn = {"kind": "drawing", "window": 14, "seconds": 0.8, "skipped": 3}
-    page.publish(drawn, write_picture("red"))
+    drawing_event = {"kind": "drawing", "window": 14, "seconds": 0.8, "skipped": 3}
+    page.publish(drawing_event, write_picture("red"))
     page.publish({"kind": "unknown kind"})
-    wait_for(lambda: shown.locator("#drawing").is_visible())
+    wait_for(lambda: shown_page.locator("#drawing").is_visible())
 
-    text = shown.locator("body").inner_text().replace("\u00a0", " ")
+    text = shown_page.locator("body").inner_text().replace("\u00a0", " ")
     order = [
         "running",
         "simulated",
@@ -388,7 +395,7 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened):
         "live it is causal",
         "Last windows",
     ]
-    positions = [text.index(words) for words in order]
+    positions = [text.index(phrase) for phrase in order]
     assert positions == sorted(positions)
     numbers_shown = [
         "rank 3 of 200",
@@ -399,20 +406,20 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened):
         "chance 0.5 %",
         "1.23",
     ]
-    for words in [
+    for phrase in [
         *numbers_shown,
         "6 to 60 %",
         "valid at every moment",
         "drawn in 0.8 s, 3 skipped",
     ]:
-        assert words in text, words
+        assert phrase in text, phrase
     numbers = re.findall(r"\d+\.\d+", text)
     assert (
         numbers
         and max(len(number.replace(".", "").strip("0")) for number in numbers) <= 3
     )
 
-    assert shown.evaluate("document.documentElement.scrollWidth") == PHONE
+    assert shown_page.evaluate("document.documentElement.scrollWidth") == PHONE
     lost = """() => [...document.querySelectorAll('body *')].filter(each =>
         each.checkVisibility() && !each.closest('.strip')
         && each.getBoundingClientRect().right > innerWidth + 1)
@@ -421,61 +428,62 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened):
         "() => [...document.images].filter(each => !each.hidden && "
         "!each.naturalWidth).length"
     )
-    wait_for(lambda: shown.evaluate(broken) == 0)
-    assert shown.evaluate(lost) == [] and complaints == []
-    assert shown.locator("#film > li").count() == MAX_RESULTS
+    wait_for(lambda: shown_page.evaluate(broken) == 0)
+    assert shown_page.evaluate(lost) == [] and complaints == []
+    assert shown_page.locator("#film > li").count() == MAX_RESULTS
     slab = "getComputedStyle(document.body).backgroundColor"
-    assert shown.evaluate(slab) == "rgb(20, 23, 26)"
+    assert shown_page.evaluate(slab) == "rgb(20, 23, 26)"
 
 
-def test_names_of_pictures_are_text_whatever_they_hold(started, opened):
+def test_names_of_pictures_are_text_whatever_they_hold(started, open_in_browser):
     name = STRANGE[0]
     page, url = started()
     page.publish({**START, "model": name, "caveats": [name]})
-    page.publish(result(1, shown=name, event=f"at {name}"))
+    page.publish(result(1, shown_picture=name, event=f"at {name}"))
     page.publish({"kind": "warning", "text": name})
-    shown, complaints = opened(url)
-    wait_for(lambda: shown.locator("#warning").is_visible())
+    shown_page, complaints = open_in_browser(url)
+    wait_for(lambda: shown_page.locator("#warning").is_visible())
 
-    assert shown.locator("#shown figcaption").inner_text() == name
+    assert shown_page.locator("#shown figcaption").inner_text() == name
     assert (
-        shown.locator("#warning").inner_text() == name
-        and f"at {name}" in shown.locator("#window").inner_text()
+        shown_page.locator("#warning").inner_text() == name
+        and f"at {name}" in shown_page.locator("#window").inner_text()
     )
     wait_for(
         lambda: (
-            shown.locator("#shown img").evaluate("image => image.naturalWidth") == 16
+            shown_page.locator("#shown img").evaluate("image => image.naturalWidth")
+            == 16
         )
     )
     assert (
-        shown.title() == "Live session"
+        shown_page.title() == "Live session"
         and complaints == []
-        and shown.locator("main b b").count() == 0
+        and shown_page.locator("main b b").count() == 0
     )
 
 
-def test_the_status_says_stalls_the_end_and_a_lost_connection(started, opened):
+def test_the_status_says_stalls_the_end_and_a_lost_connection(started, open_in_browser):
     page, url = started()
-    shown, _ = opened(url)
-    status = shown.locator(".status")
-    for event, words in (
+    shown_page, _ = open_in_browser(url)
+    status = shown_page.locator(".status")
+    for event, phrase in (
         (START, "running"),
         ({"kind": "stalled", "for_s": 1.2}, "stalled for 1 s"),
         ({"kind": "resumed", "after_s": 3.14159}, "running resumed after 3.14 s"),
     ):
         page.publish(event)
-        wait_for(lambda words=words: words in " ".join(status.inner_text().split()))
+        wait_for(lambda phrase=phrase: phrase in " ".join(status.inner_text().split()))
     page.stop()
     wait_for(lambda: "no connection" in status.inner_text())
 
-    other, url = started()
-    shown, _ = opened(url)
-    other.publish(START)
-    other.publish({"kind": "ended", "text": "after 200 windows"})
-    wait_for(lambda: "ended" in shown.locator(".status").inner_text())
-    other.stop()
-    shown.wait_for_timeout(700)
-    assert " ".join(shown.locator(".status").inner_text().split()).startswith(
+    other_page, url = started()
+    shown_page, _ = open_in_browser(url)
+    other_page.publish(START)
+    other_page.publish({"kind": "ended", "text": "after 200 windows"})
+    wait_for(lambda: "ended" in shown_page.locator(".status").inner_text())
+    other_page.stop()
+    shown_page.wait_for_timeout(700)
+    assert " ".join(shown_page.locator(".status").inner_text().split()).startswith(
         "ended after 200 windows"
     )
 

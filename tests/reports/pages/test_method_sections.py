@@ -39,7 +39,7 @@ def write_method(
     ceiling: Metric | None = None,
 ) -> ShownRun:
     """Write an evaluation in which the first items are hits."""
-    run = RunFolder(folder / "runs/eval-retrieval" / label)
+    run_folder = RunFolder(folder / "runs/eval-retrieval" / label)
     metric = make_metric(value=hits, low=hits - 0.05, high=hits + 0.05, caveats=caveats)
     ids = [f"item {number:03d}" for number in range(N_ITEMS)]
     ranks = [1 if number < hits * N_ITEMS else 7 for number in range(N_ITEMS)]
@@ -55,9 +55,9 @@ def write_method(
         cells={"sub-01": CellFacts(subject="sub-01", seed=0)},
     )
     items = {"sub-01": {"image_ids": ids, "units": ids, "ranks": ranks}}
-    run.write_text("recipe.yaml", "align_run: a\n")
-    run.finish(Measurements(scopes, facts=facts, items=items))
-    return ShownRun(label, run)
+    run_folder.write_text("recipe.yaml", "align_run: a\n")
+    run_folder.finish(Measurements(scopes, facts=facts, items=items))
+    return ShownRun(label, run_folder)
 
 
 def compare(
@@ -102,8 +102,12 @@ def test_a_method_is_ranked_only_by_a_significant_difference(
 def test_a_single_result_and_no_result_are_not_compared(tmp_path: Path) -> None:
     sentence = state_best_method(compare(tmp_path, {"a": 0.5}))
     assert "only result" in sentence and "50 %" in sentence and "next" not in sentence
-    nothing = state_best_method(compare(tmp_path, {"b": 0.5}, selected=("b",)))
-    assert "“b”" not in nothing and "50 %" not in nothing
+    sentence_without_methods = state_best_method(
+        compare(tmp_path, {"b": 0.5}, selected=("b",))
+    )
+    assert (
+        "“b”" not in sentence_without_methods and "50 %" not in sentence_without_methods
+    )
 
 
 def test_the_figure_has_a_dot_interval_and_chance_of_each_method(
@@ -145,8 +149,8 @@ def test_a_share_of_the_ceiling_is_below_one_with_interval(
 ) -> None:
     """Issue 117: a share of 5.2 had no interval."""
     ceiling = make_metric(value=0.2, low=ceiling_low, high=0.3)
-    run = write_method(tmp_path, "a", value, ceiling=ceiling)
-    (comparison,) = compare_methods([run], "")
+    shown_run = write_method(tmp_path, "a", value, ceiling=ceiling)
+    (comparison,) = compare_methods([shown_run], "")
     table = tabulate_methods(comparison)
 
     assert (CEILING_SHARE in table.columns) == has_share

@@ -25,12 +25,14 @@ from brainhive_cli.core.runs.artifacts import Media
 from brainhive_cli.reports.pages.page import Figure, Page, PageSection, group_artifacts
 
 
-def write_page(tmp_path: Path, *blocks: Table | Figure, **more: object) -> str:
+def write_page(
+    tmp_path: Path, *blocks: Table | Figure, **section_fields: object
+) -> str:
     page = Page(
         "Title <x>",
         ["All <b>simulated</b>."],
         ["selected on test"],
-        [PageSection("First & last", [("", blocks)], **more)],
+        [PageSection("First & last", [("", blocks)], **section_fields)],
     )
     page.write(tmp_path / "page.html")
     return (tmp_path / "page.html").read_text()
@@ -55,8 +57,8 @@ def test_pictures_lie_in_the_page_once_and_nothing_is_fetched(tmp_path):
         save_picture(tmp_path, "red", "red"),
         save_picture(tmp_path, "blue", "blue"),
     ]
-    both = [("", make_sheet(files), tmp_path)], [("", make_sheet(files), tmp_path)]
-    page = write_page(tmp_path, *both)
+    both_runs = [("", make_sheet(files), tmp_path)], [("", make_sheet(files), tmp_path)]
+    page = write_page(tmp_path, *both_runs)
     assert (
         page.count("data:image/webp;base64,") == 2 and page.count('data-same="p') == 2
     )
@@ -90,7 +92,7 @@ def test_text_is_shown_as_text(tmp_path):
 
 def test_every_kind_of_artifact_is_drawn(tmp_path):
     file = save_picture(tmp_path, "red", "red")
-    shown: list[Artifact] = [
+    shown_artifacts: list[Artifact] = [
         Curve(
             "Loss",
             "epoch",
@@ -116,11 +118,13 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
         Media("A drawing", file),
         Table("Cells", ["subject"], [["sub-01"]], note="A note."),
     ]
-    ((_, figures),) = group_artifacts([("", shown, tmp_path)])
+    ((_, figures),) = group_artifacts([("", shown_artifacts, tmp_path)])
     page = write_page(tmp_path, *figures)
     assert page.count("<svg ") == 4 and ">chance<" in page and "A note." in page
-    outside = r'(?:src|href)="(?!data:|#)|url\((?!#|data:)|https?:'
-    assert not re.search(outside, page) and re.search(outside, page + "url(x.woff)")
+    outside_link = r'(?:src|href)="(?!data:|#)|url\((?!#|data:)|https?:'
+    assert not re.search(outside_link, page) and re.search(
+        outside_link, page + "url(x.woff)"
+    )
     assert '<figure class="card media">' in page and ">Oz<" in page
 
 
@@ -139,12 +143,14 @@ def test_rows_of_two_runs_for_the_same_query_become_a_single_row(
     tmp_path,
 ):
     files = [save_picture(tmp_path, name, name) for name in ("red", "blue", "green")]
-    first, second = (
+    first_sheet, second = (
         make_sheet(files[:2]),
         make_sheet([files[0], files[2]], verdict="wrong"),
     )
-    other = make_sheet(files[:2], "dog/1")
-    aligned = Sheet("Retrieved", first.columns, [*first.rows, *other.rows])
+    other_sheet = make_sheet(files[:2], "dog/1")
+    aligned = Sheet(
+        "Retrieved", first_sheet.columns, [*first_sheet.rows, *other_sheet.rows]
+    )
     ((_, figures),) = group_artifacts(
         [("aligned", [aligned], tmp_path), ("base", [second], tmp_path)]
     )

@@ -52,7 +52,7 @@ from brainhive_cli.reports.tables import (
 )
 
 
-def metric(name: str, value: float, **more: object) -> Metric:
+def metric(name: str, value: float, **fields: object) -> Metric:
     context = {
         "n": 40,
         "pool": 100,
@@ -61,25 +61,27 @@ def metric(name: str, value: float, **more: object) -> Metric:
         "high": value + 0.1,
         "seeds": (1, 2),
     }
-    made = {
+    metric_fields = {
         **context,
         "protocol": "intra, lab",
         "split": "test",
         "interval": "t over subjects",
-        **more,
+        **fields,
     }
-    return Metric(name, value, **made)
+    return Metric(name, value, **metric_fields)
 
 
-def answer(side: str, scope: str = "") -> Answer:
+def answer(expected_side: str, scope: str = "") -> Answer:
     """Make the answer that ranks are on this side of chance."""
-    better = {"above chance": 0.01, "at chance": 0.5}[side]
+    better = {"above chance": 0.01, "at chance": 0.5}[expected_side]
     return Answer(
         "which picture", better, 1 - better, 0.0005, 40, 100, "mean rank", scope
     )
 
 
-def run(tmp_path: Path, label: str, top1: float = 0.5, **facts: object) -> ShownRun:
+def write_run(
+    tmp_path: Path, label: str, top1: float = 0.5, **facts: object
+) -> ShownRun:
     """Write a run of an unknown command, with two subjects and two seeds."""
     folder = RunFolder(tmp_path / "runs/lab" / label)
     scopes = {
@@ -89,11 +91,11 @@ def run(tmp_path: Path, label: str, top1: float = 0.5, **facts: object) -> Shown
         }
     }
     cells = {}
-    for subject, more in (("sub-01", 0.1), ("sub-02", -0.1)):
+    for subject, subject_deviation in (("sub-01", 0.1), ("sub-02", -0.1)):
         for seed in (1, 2):
             name = f"{subject}_seed-{seed}"
             scopes[name] = {
-                "top1": metric("top1", top1 + more, seeds=(seed,)),
+                "top1": metric("top1", top1 + subject_deviation, seeds=(seed,)),
                 "mean_rank": metric("mean_rank", 3.0),
             }
             cells[name] = CellFacts(subject=subject, seed=seed)
@@ -114,15 +116,15 @@ def run(tmp_path: Path, label: str, top1: float = 0.5, **facts: object) -> Shown
         "environment.json",
         {"versions": {"brainhive": "0.1", "torch": "2.9"}, "device": "cpu"},
     )
-    stated = RetrievalFacts(
+    facts_of_run = RetrievalFacts(
         **{"cells": cells, "answers": [answer("above chance")], **facts}
     )
-    folder.finish(Measurements(scopes, {"lpips": "pip install it"}, stated))
+    folder.finish(Measurements(scopes, {"lpips": "pip install it"}, facts_of_run))
     return ShownRun(label, folder)
 
 
 def difference(
-    first: str, second: str, name: str, value: float, p: float, **more: object
+    first_run: str, second: str, name: str, value: float, p: float, **fields: object
 ) -> Difference:
     """Make a difference between two runs, with an interval of ± 0.15."""
     numbers = {
@@ -139,8 +141,10 @@ def difference(
         "cohens_dz": None,
         "interval": "inversion",
     }
-    about = {"test": "t", "lower_is_better": name == "mean_rank", **more}
-    return Difference(first=first, second=second, metric=name, **numbers, **about)
+    test_facts = {"test": "t", "lower_is_better": name == "mean_rank", **fields}
+    return Difference(
+        first=first_run, second=second, metric=name, **numbers, **test_facts
+    )
 
 
 def write_page(page_folder: Path, *groups: RunGroup) -> str:
@@ -207,12 +211,12 @@ def test_without_validation_the_best_variant_is_selected_on_test(
         "test · zero": make_validation(0.3),
         "test · half": make_validation(0.4, pool=60),
     }
-    run = make_sweep(tmp_path, TOP1, validation)
+    sweep = make_sweep(tmp_path, TOP1, validation)
 
-    finding = state_finding(run.measurements)
+    finding = state_finding(sweep.measurements)
     assert "10 % to 50 %" in finding and "“test · none” with 50 %" in finding
     assert "chosen on test among 3" in finding
-    note, bold = find_bold_rows(RunGroup([run]), "By variant")
+    note, bold = find_bold_rows(RunGroup([sweep]), "By variant")
     assert note.startswith("Bold: best, chosen on test among 3.") and bold == [
         "test · none"
     ]
@@ -221,27 +225,27 @@ def test_without_validation_the_best_variant_is_selected_on_test(
 def test_the_best_variant_on_validation_is_named_with_its_score(
     tmp_path,
 ):
-    run = make_sweep(
+    sweep = make_sweep(
         tmp_path,
         TOP1,
         {name: make_validation(value) for name, value in VALIDATION.items()},
     )
 
-    finding = state_finding(run.measurements)
+    finding = state_finding(sweep.measurements)
     assert "validation (top-1)" in finding and "“test · half” with 30 %" in finding
-    note, bold = find_bold_rows(RunGroup([run]), "By variant")
+    note, bold = find_bold_rows(RunGroup([sweep]), "By variant")
     assert note.startswith("Bold: best on validation (top-1).") and bold == [
         "test · half"
     ]
 
 
-def write_sheet(shown: ShownRun, ranks: list[int | None], *figures: Curve) -> None:
+def write_sheet(shown_run: ShownRun, ranks: list[int | None], *figures: Curve) -> None:
     """Write a sheet with two pictures and a rank among 40 in each row, and figures."""
     n_candidates = 40
     files = []
     for name in ("red", "blue"):
         picture = Image.new("RGB", (8, 8), name)
-        files.append(artifacts.save_picture(shown.folder, name, picture))
+        files.append(artifacts.save_picture(shown_run.folder, name, picture))
     rows = []
     for number, rank in enumerate(ranks):
         tiles = [SheetTile(files[0], ["a_cat"]), SheetTile(files[1], ["a dog"])]
@@ -249,14 +253,14 @@ def write_sheet(shown: ShownRun, ranks: list[int | None], *figures: Curve) -> No
         rows.append(SheetRow(f"cat/{number}", tiles, rank, n))
     sample = Sample(n_candidates, "test pictures", 7, "sub-03")
     sheet = Sheet("Retrieved", ["seen", "1"], rows, sample)
-    artifacts.write(shown.folder, [sheet, *figures])
+    artifacts.write(shown_run.folder, [sheet, *figures])
 
 
 def test_the_first_screen_has_ten_pairs_as_its_note_says(tmp_path):
-    shown = run(tmp_path, "ours")
-    write_sheet(shown, [None] * 12)
+    shown_run = write_run(tmp_path, "ours")
+    write_sheet(shown_run, [None] * 12)
 
-    page = lay_out_page([RunGroup([shown])])
+    page = lay_out_page([RunGroup([shown_run])])
 
     assert page.pictures is not None and len(page.pictures.pairs) == 10
     assert page.pictures.n_columns == 5
@@ -267,35 +271,38 @@ def test_the_first_screen_has_ten_pairs_as_its_note_says(tmp_path):
 
 
 def test_a_sheet_with_gaps_has_no_pairs(tmp_path):
-    drawn = run(tmp_path, "drawn", sources=[ALL])
+    shown_run = write_run(tmp_path, "drawn", sources=[ALL])
     row = SheetRow("cat/0", [SheetTile(""), SheetTile("")])
-    artifacts.write(drawn.folder, [Sheet("Drawn", ["seen", "drawn"], [row])])
-    assert choose_pictures([drawn]) is None
+    artifacts.write(shown_run.folder, [Sheet("Drawn", ["seen", "drawn"], [row])])
+    assert choose_pictures([shown_run]) is None
 
 
 def test_pairs_are_marked_by_the_rank_with_signs_and_text(tmp_path):
-    shown = run(tmp_path, "ours")
-    write_sheet(shown, [1, 3])
+    shown_run = write_run(tmp_path, "ours")
+    write_sheet(shown_run, [1, 3])
 
-    html = write_page(tmp_path, RunGroup([shown]))
+    html = write_page(tmp_path, RunGroup([shown_run]))
 
     pairs = re.findall(r'<figure class="pair (\w+)">(.*?)</figure>', html, re.S)
-    marks = []
+    captions_of_pairs = []
     for verdict, pair in pairs:
         (caption,) = re.findall(r"<figcaption>(.*?)</figcaption>", pair)
-        marks.append((verdict, re.sub(r"<.*?>", "", caption)))
-    assert marks == [("right", "✓ rank 1 of 40"), ("wrong", "✗ rank 3 of 40")]
+        captions_of_pairs.append((verdict, re.sub(r"<.*?>", "", caption)))
+    assert captions_of_pairs == [
+        ("right", "✓ rank 1 of 40"),
+        ("wrong", "✗ rank 3 of 40"),
+    ]
     alt_texts = re.findall(r'alt="(.*?)"', pairs[1][1])
     assert alt_texts == ["seen: a cat", "retrieved first: a dog: wrong"]
 
 
 def test_the_finding_and_warnings_come_before_the_pictures(tmp_path):
-    shown = run(tmp_path, "ours", warnings=["clip is ill"])
+    shown_run = write_run(tmp_path, "ours", warnings=["clip is ill"])
     lines = [CurveLine("measured", [0.9, 0.1]), CurveLine("chance", [0.5, 0.5])]
     ranks = Curve("Ranks", "rank", ["1", "2"], lines, style="bars", section=FINDING)
-    write_sheet(shown, [1], ranks)
+    write_sheet(shown_run, [1], ranks)
 
-    html = write_page(tmp_path, RunGroup([shown]))
+    html = write_page(tmp_path, RunGroup([shown_run]))
 
     assert html.count("<h4>Ranks</h4>") == 1
     blocks = ("verdict", "warnings", "pairs", "headlines")
@@ -304,10 +311,10 @@ def test_the_finding_and_warnings_come_before_the_pictures(tmp_path):
 
 
 def test_runs_with_the_same_label_keep_their_findings(tmp_path):
-    first = run(tmp_path / "first", "ours", top1=0.5)
-    second = run(tmp_path / "second", "ours", top1=0.25)
+    first_run = write_run(tmp_path / "first", "ours", top1=0.5)
+    second = write_run(tmp_path / "second", "ours", top1=0.25)
 
-    html = write_page(tmp_path, RunGroup([first]), RunGroup([second]))
+    html = write_page(tmp_path, RunGroup([first_run]), RunGroup([second]))
 
     (lead,) = re.findall(r'<p class="lead">(.*?)</p>', html)
     assert "50 %" in lead and "25 %" not in lead
@@ -316,10 +323,21 @@ def test_runs_with_the_same_label_keep_their_findings(tmp_path):
 
 def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):
     """Issue 84, row E: 20 pictures that two people saw were "40 test pictures"."""
-    about = {"modality": "EEG", "caveats": ["simulated"], "stimuli": 20}
-    for side, p in (("above chance", "p = 0.02"), ("at chance", "p = 1")):
+    study_facts = {"modality": "EEG", "caveats": ["simulated"], "stimuli": 20}
+    for answer_side, p in (("above chance", "p = 0.02"), ("at chance", "p = 1")):
         page = lay_out_page(
-            [RunGroup([run(tmp_path, side, answers=[answer(side)], **about)])]
+            [
+                RunGroup(
+                    [
+                        write_run(
+                            tmp_path,
+                            answer_side,
+                            answers=[answer(answer_side)],
+                            **study_facts,
+                        )
+                    ]
+                )
+            ]
         )
         (lead,) = page.lead
         for fact in (
@@ -330,14 +348,14 @@ def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):
         ):
             assert fact in lead
         assert "mean rank is 3 of 100 (chance 50.5)," in lead
-        assert ("not significantly better" in lead) == (side == "at chance")
+        assert ("not significantly better" in lead) == (answer_side == "at chance")
 
 
 def test_a_mean_rank_among_other_pictures_has_no_value(tmp_path):
     """Issue 117: "0.1 % (chance 0.1 %) … better than chance" was the mean rank."""
     answers = [replace(answer("above chance"), pool=50)]
 
-    finding = state_finding(run(tmp_path, "ours", answers=answers).measurements)
+    finding = state_finding(write_run(tmp_path, "ours", answers=answers).measurements)
 
     assert "mean rank is better than chance" in finding and "3 of" not in finding
 
@@ -368,11 +386,11 @@ def write_evaluation(folder: Path, name: str, *lines: str) -> ShownRun:
 )
 def test_a_page_counts_evaluations_of_its_test_set(tmp_path, line, is_same):
     """Issue 117: the best of ten models on noise was "better than chance"."""
-    shown = write_evaluation(tmp_path, "a")
+    evaluation = write_evaluation(tmp_path, "a")
     write_evaluation(tmp_path, "b")
     write_evaluation(tmp_path, "c", line)
 
-    warnings = list_warnings([RunGroup([shown])])
+    warnings = list_warnings([RunGroup([evaluation])])
 
     (sentence,) = [text for text in warnings if "evaluations of this test set" in text]
     assert ("one of 3 " in sentence) == is_same == ("p ≤ 0.017" in sentence)
@@ -381,9 +399,9 @@ def test_a_page_counts_evaluations_of_its_test_set(tmp_path, line, is_same):
 def test_a_single_evaluation_of_a_test_set_is_not_counted(tmp_path):
     shown = write_evaluation(tmp_path, "a")
     write_evaluation(tmp_path, "c", "control: shuffled")
-    other = write_evaluation(tmp_path, "d", "gallery: train")
+    other_evaluation = write_evaluation(tmp_path, "d", "gallery: train")
 
-    for evaluation in (shown, other):
+    for evaluation in (shown, other_evaluation):
         assert not count_evaluations(evaluation)
 
 
@@ -402,7 +420,7 @@ def test_the_verdict_on_compared_runs_is_about_their_difference(tmp_path):
 
 def test_a_bar_with_an_interval_from_zero_is_still_the_headline(tmp_path):
     """A lower end of 0 was taken for the lack of an interval."""
-    headline = draw_headline(run(tmp_path, "low", top1=0.1))
+    headline = draw_headline(write_run(tmp_path, "low", top1=0.1))
     assert headline.style == "bars"
     assert headline.lines[0].low == [0.0]
 
@@ -413,15 +431,23 @@ def test_every_warning_stands_in_one_place_before_the_numbers(tmp_path):
         "answers": [answer("at chance")],
         "warnings": ["clip is ill"],
     }
-    page = write_page(tmp_path, RunGroup([run(tmp_path, "ours", **facts)]))
-    place = page.index("Read this before using the numbers")
+    page = write_page(tmp_path, RunGroup([write_run(tmp_path, "ours", **facts)]))
+    heading_position = page.index("Read this before using the numbers")
     for phrase in ("† Simulated:", "Retrieval is at chance", "clip is ill"):
-        assert phrase in page[place : page.index("</section>", place)]
+        assert (
+            phrase
+            in page[heading_position : page.index("</section>", heading_position)]
+        )
 
 
 def test_every_caveat_has_a_sentence_of_its_own(tmp_path):
-    runs = [run(tmp_path, f"run{n}", caveats=[one]) for n, one in enumerate(CAVEATS)]
-    warnings = ["\n".join(lay_out_page([RunGroup([shown])]).warnings) for shown in runs]
+    runs = [
+        write_run(tmp_path, f"run{n}", caveats=[caveat])
+        for n, caveat in enumerate(CAVEATS)
+    ]
+    warnings = [
+        "\n".join(lay_out_page([RunGroup([shown_run])]).warnings) for shown_run in runs
+    ]
     assert len(set(warnings)) == len(warnings) == len(MEANINGS)
 
 
@@ -429,8 +455,8 @@ TEST = "sign flips over 40 pictures, for these 2 subjects"
 
 
 def compared(tmp_path: Path) -> RunGroup:
-    runs = [run(tmp_path, "aligned", 0.5), run(tmp_path, "base", 0.25)]
-    over = {"tests": 12, "tests_of": "6 metrics × 2 runs"}
+    runs = [write_run(tmp_path, "aligned", 0.5), write_run(tmp_path, "base", 0.25)]
+    test_counts = {"tests": 12, "tests_of": "6 metrics × 2 runs"}
     pair = difference(
         "aligned",
         "base",
@@ -439,7 +465,7 @@ def compared(tmp_path: Path) -> RunGroup:
         0.004,
         test=TEST,
         limits=["few subjects"],
-        **over,
+        **test_counts,
     )
     return RunGroup(runs, [pair], ["other: another gallery"])
 
@@ -510,16 +536,21 @@ SET_UPS = {
 
 
 def test_compared_runs_are_named_by_the_fewest_distinctive_keys(tmp_path):
-    runs = [run(tmp_path, name, set_up=set_up) for name, set_up in SET_UPS.items()]
+    runs = [
+        write_run(tmp_path, name, set_up=set_up) for name, set_up in SET_UPS.items()
+    ]
     assert name_by_differences(runs) == [
         "brain-mlp, epochs 25",
         "brain-mlp, epochs 50",
         "nice, epochs 50",
     ]
     assert name_by_differences(runs[1:]) == ["brain-mlp", "nice"]
-    same = [run(tmp_path, name, set_up=SET_UPS["nice"]) for name in ("first", "second")]
-    assert name_by_differences(same) == ["first", "second"]
-    assert name_by_differences([runs[0], run(tmp_path, "unknown")]) == [
+    runs_with_same_settings = [
+        write_run(tmp_path, name, set_up=SET_UPS["nice"])
+        for name in ("first", "second")
+    ]
+    assert name_by_differences(runs_with_same_settings) == ["first", "second"]
+    assert name_by_differences([runs[0], write_run(tmp_path, "unknown")]) == [
         "brain-mlp",
         "unknown",
     ]
@@ -527,10 +558,10 @@ def test_compared_runs_are_named_by_the_fewest_distinctive_keys(tmp_path):
 
 def test_numbers_with_caveats_have_a_footnote_sign(tmp_path):
     caveats = ("simulated", "selected on test")
-    shown = run(tmp_path, "ours", caveats=list(caveats))
+    shown_run = write_run(tmp_path, "ours", caveats=list(caveats))
     scopes = {ALL: {"top1": metric("top1", 0.5, caveats=caveats)}}
-    shown.folder.finish(replace(shown.measurements, scopes=scopes))
-    page = lay_out_page([RunGroup([ShownRun("ours", shown.folder)])])
+    shown_run.folder.finish(replace(shown_run.measurements, scopes=scopes))
+    page = lay_out_page([RunGroup([ShownRun("ours", shown_run.folder)])])
     html = page.html()
 
     assert not any(
@@ -542,10 +573,10 @@ def test_numbers_with_caveats_have_a_footnote_sign(tmp_path):
 
 def test_a_picture_is_counted_once_however_many_people_saw_it(tmp_path):
     """Issue 84, row E: they counted a picture for each person who saw it."""
-    shown = run(tmp_path, "ours", stimuli=20)
-    unknown = run(tmp_path, "shared")
+    shown_run = write_run(tmp_path, "ours", stimuli=20)
+    unknown = write_run(tmp_path, "shared")
 
     items = "20 test pictures, each decoded in 2 people, among 100 candidates"
-    assert items in paper_table(RunGroup([shown])).title
-    assert f"were measured on {items}" in describe_methods([RunGroup([shown])])
+    assert items in paper_table(RunGroup([shown_run])).title
+    assert f"were measured on {items}" in describe_methods([RunGroup([shown_run])])
     assert "40 test pictures, 2 people" in paper_table(RunGroup([unknown])).title

@@ -47,16 +47,16 @@ def write_run(
 @pytest.fixture
 def table(tmp_path: Path) -> Table:
     """Two runs that differ in the backbone and in the noise of the data."""
-    first = write_run(tmp_path, "a", "[i]wide[/i]", dataset={"noise": 0.5})
+    first_row = write_run(tmp_path, "a", "[i]wide[/i]", dataset={"noise": 0.5})
     changes = {"backbone": {"kind": "nice"}, "dataset": {"noise": "x" * 200}}
     second = write_run(tmp_path, "b", **changes)
-    (table,) = lay_out_runs({first: 0.0, second: 0.0}, "Runs")
+    (table,) = lay_out_runs({first_row: 0.0, second: 0.0}, "Runs")
     return table
 
 
 def test_programs_get_all_columns_and_whole_values(table: Table) -> None:
-    first, second = table.as_dict()["rows"]
-    assert list(first) == [
+    first_row, second = table.as_dict()["rows"]
+    assert list(first_row) == [
         "run",
         "label",
         "state",
@@ -68,17 +68,19 @@ def test_programs_get_all_columns_and_whole_values(table: Table) -> None:
         "last changed",
         "size",
     ]
-    assert first["run"] == "train-align/a"
-    assert first["label"] == "[i]wide[/i]" and second["label"] == ""
-    assert first["backbone"] == "ridge" and second["backbone"] == "nice"
+    assert first_row["run"] == "train-align/a"
+    assert first_row["label"] == "[i]wide[/i]" and second["label"] == ""
+    assert first_row["backbone"] == "ridge" and second["backbone"] == "nice"
     assert second["dataset.noise"] == "x" * 200
-    assert first["last changed"].startswith("1970-01-01") and first["size"] > 100
-    assert first["result"].endswith("(simulated)") and "† simulated" in table.note
+    assert (
+        first_row["last changed"].startswith("1970-01-01") and first_row["size"] > 100
+    )
+    assert first_row["result"].endswith("(simulated)") and "† simulated" in table.note
 
 
 def test_people_see_the_columns_in_which_runs_differ(table: Table) -> None:
-    wide = shorten_table(table)
-    assert list(wide.columns) == [
+    shortened = shorten_table(table)
+    assert list(shortened.columns) == [
         "run",
         "label",
         "state",
@@ -89,10 +91,10 @@ def test_people_see_the_columns_in_which_runs_differ(table: Table) -> None:
         "size",
     ]
     # equal settings are said once, and long values are cut
-    assert "lite0" in wide.note and "† simulated" in wide.note
-    assert max(len(str(row[5])) for row in wide.rows) == 40
+    assert "lite0" in shortened.note and "† simulated" in shortened.note
+    assert max(len(str(row[5])) for row in shortened.rows) == 40
 
-    text = write_as_list(wide, 80)
+    text = write_as_list(shortened, 80)
     for fact in ("a", "label [i]wide[/i]", "backbone ridge", "dataset.noise 0.5"):
         assert fact in text
 
@@ -120,9 +122,9 @@ def test_bytes_are_counted_in_subfolders_without_links(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/x").write_bytes(b"12345")
     (tmp_path / "y").write_bytes(b"123")
-    outside = tmp_path.parent / f"{tmp_path.name}-outside"
-    outside.mkdir()
-    (outside / "z").write_bytes(b"1" * 9999)
-    (tmp_path / "link").symlink_to(outside)
+    outside_folder = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside_folder.mkdir()
+    (outside_folder / "z").write_bytes(b"1" * 9999)
+    (tmp_path / "link").symlink_to(outside_folder)
     link_bytes = (tmp_path / "link").lstat().st_size
     assert count_bytes(tmp_path) == 8 + link_bytes

@@ -133,7 +133,7 @@ def test_check_plots_makes_a_page_of_each_store(tmp_path, kind):
     # figures at the top of the page are not repeated below
     assert page.count("<figure") == 3
     assert "lab/default/sub-01" in page
-    measured = {
+    measured_values = {
         "reliability": figures["highest split-half reliability"],
         "noise ceiling": figures["highest noise ceiling, %"],
     }
@@ -142,12 +142,12 @@ def test_check_plots_makes_a_page_of_each_store(tmp_path, kind):
         assert header.split("\t")[:4] == ["name", "x", "y", "z"] and len(rows) == 2
         cells = [line.split("\t") for line in (header, *rows)]
         columns = {column[0]: column[1:] for column in zip(*cells, strict=True)}
-        for name, highest in measured.items():
+        for name, highest in measured_values.items():
             values = map(float, columns[f"test_{name.replace(' ', '_')}"])
             assert max(values) == pytest.approx(highest, rel=1e-5)
     else:
-        for name, highest in {**measured, "r2": 11}.items():
-            name = f"test_{name.replace(' ', '_')}" if name in measured else name
+        for name, highest in {**measured_values, "r2": 11}.items():
+            name = f"test_{name.replace(' ', '_')}" if name in measured_values else name
             image = nibabel.load(path.with_suffix("") / f"sub-01_{name}.nii.gz")
             assert image.shape == (2, 2, 4) and image.affine[0, 0] == 2
             values = image.get_fdata()

@@ -37,9 +37,9 @@ RECIPE = {
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     """A run folder with a recipe."""
-    run = RunFolder(tmp_path / "runs/train-align/a")
-    run.write_text("recipe.yaml", yaml.safe_dump(RECIPE))
-    return run
+    run_folder = RunFolder(tmp_path / "runs/train-align/a")
+    run_folder.write_text("recipe.yaml", yaml.safe_dump(RECIPE))
+    return run_folder
 
 
 def test_facts_replace_sections_of_the_recipe(folder: RunFolder) -> None:
@@ -107,10 +107,14 @@ def test_a_setting_is_written_as_text(key: str, value: Any, text: str) -> None:
 
 
 def test_kinds_come_first_and_models_last_among_differences() -> None:
-    first = {"align_run": "x", "seeds": "1", "loss.a": "1", "lr": "1"}
+    first_settings = {"align_run": "x", "seeds": "1", "loss.a": "1", "lr": "1"}
     second = {"align_run": "y", "seeds": "2", "loss.b": "2", "lr": "2"}
-    first["loss.kind"], second["loss.kind"] = "clip", "mse"
-    assert find_differing_keys([first, second]) == ["loss.kind", "lr", "align_run"]
+    first_settings["loss.kind"], second["loss.kind"] = "clip", "mse"
+    assert find_differing_keys([first_settings, second]) == [
+        "loss.kind",
+        "lr",
+        "align_run",
+    ]
 
-    many = {f"key{number}": str(number) for number in range(20)}
-    assert len(find_differing_keys([many, {}])) == MAX_DIFFERENCES
+    many_settings = {f"key{number}": str(number) for number in range(20)}
+    assert len(find_differing_keys([many_settings, {}])) == MAX_DIFFERENCES

@@ -35,37 +35,43 @@ def scene(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_metrics_of_pictures(recorded: Recorded) -> None:
-    true = scene(3)
-    made = 0.5 * true[ROWS] + 0.5 * scene(4, seed=5)
-    made[3] = 0.5  # one colour
+    stimuli = scene(3)
+    reconstructions = 0.5 * stimuli[ROWS] + 0.5 * scene(4, seed=5)
+    reconstructions[3] = 0.5  # one colour
     values = {
-        name: part.compare(part.features(true), part.features(made), ROWS)
-        for name, part in image.PARTS.items()
+        name: metric.compare(
+            metric.features(stimuli), metric.features(reconstructions), ROWS
+        )
+        for name, metric in image.PARTS.items()
     }
-    features = networks.standardise(true), networks.standardise(made)
+    features = networks.standardise(stimuli), networks.standardise(reconstructions)
     recorded(
         digits=4,
         **values,
         identification=two_way_identification(*features, ROWS),
         distance=image.correlation_distance(*features, ROWS),
-        published=image.ssim(true, scene(3, seed=9), None, is_published=True),
-        mindeye2=prepare(true),
-        brainhive=prepare(true, "brainhive", 32),
-        resized=image.resize(true, 21),
-        larger=image.resize(true, 64),
+        published=image.ssim(stimuli, scene(3, seed=9), None, is_published=True),
+        mindeye2=prepare(stimuli),
+        brainhive=prepare(stimuli, "brainhive", 32),
+        resized=image.resize(stimuli, 21),
+        larger=image.resize(stimuli, 64),
     )
 
 
 def test_metrics_of_clips(recorded: Recorded) -> None:
     pytest.importorskip("cv2")
-    still = scene(3)
-    true = torch.stack([still.roll(step, -1) for step in range(4)], 1)
-    made = torch.stack([still[ROWS].roll(2 * step, -1) for step in range(4)], 1)
-    made[1] = made[1].roll(3, -2)
-    made[2] = scene(4, seed=7)
+    pictures = scene(3)
+    stimuli = torch.stack([pictures.roll(step, -1) for step in range(4)], 1)
+    reconstructions = torch.stack(
+        [pictures[ROWS].roll(2 * step, -1) for step in range(4)], 1
+    )
+    reconstructions[1] = reconstructions[1].roll(3, -2)
+    reconstructions[2] = scene(4, seed=7)
     values = {
-        name: part.compare(part.features(true), part.features(made), ROWS)
-        for name, part in video.PARTS.items()
+        name: metric.compare(
+            metric.features(stimuli), metric.features(reconstructions), ROWS
+        )
+        for name, metric in video.PARTS.items()
     }
     unit = [networks.normalise(draw(n, 4, 6, seed=n)) for n in (3, 4)]
     logits = draw(3, 9), draw(4, 9, seed=1)
@@ -73,16 +79,18 @@ def test_metrics_of_clips(recorded: Recorded) -> None:
     recorded(
         digits=4,
         **values,
-        displacement=video.displacement(true),
-        epe_small=video.end_point_error(*map(video.frames, (true, made)), ROWS, 64),
+        displacement=video.displacement(stimuli),
+        epe_small=video.end_point_error(
+            video.frames(stimuli), video.frames(reconstructions), ROWS, 64
+        ),
         consistency=[
             video.consistency(*unit, ROWS, is_near) for is_near in (False, True)
         ],
         one_frame=video.consistency(unit[0][:, :1], unit[1][:, :1], ROWS),
         similarity=video.frame_similarity(*unit, ROWS),
         n_way=[
-            video.n_way(*logits, ROWS, n_ways=ways, n_labels=labels)
-            for ways, labels in ((2, 1), (2, 3), (5, 3))
+            video.n_way(*logits, ROWS, n_ways=n_ways, n_labels=labels)
+            for n_ways, labels in ((2, 1), (2, 3), (5, 3))
         ],
         n_way_of_frames=video.n_way_of_frames(*of_frames, ROWS, n_ways=3, n_labels=2),
         chance=[video.n_way_chance(2, 3), video.n_way_chance(50, 1)],
@@ -107,17 +115,18 @@ def test_seed_and_distances(recorded: Recorded) -> None:
 
 def test_task_scores(recorded: Recorded) -> None:
     random = np.random.default_rng(0)
-    true = draw(4, 2, 6, 6, seed=2) > 0.6
-    true[1] = False
-    shown = random.random((5, 6)) < 0.4
-    words = [" ".join(random.choice(list("abc"), 9)) for _ in range(12)]
+    true_masks = draw(4, 2, 6, 6, seed=2) > 0.6
+    true_masks[1] = False
+    shown_concepts = random.random((5, 6)) < 0.4
+    captions_of_words = [" ".join(random.choice(list("abc"), 9)) for _ in range(12)]
     captions = tasks.score_captions(
-        words[:4], [words[4:6], words[6:8], *[words[8:]] * 2]
+        captions_of_words[:4],
+        [captions_of_words[4:6], captions_of_words[6:8], *[captions_of_words[8:]] * 2],
     )
     recorded(
         digits=5,
-        dice=tasks.dice(draw(4, 2, 6, 6), true),
-        recall=tasks.recall_concepts(random.random((5, 6)).round(1), shown),
+        dice=tasks.dice(draw(4, 2, 6, 6), true_masks),
+        recall=tasks.recall_concepts(random.random((5, 6)).round(1), shown_concepts),
         named=tasks.find_named_objects(
             ["A red fire-truck!", "red", "Two fires"], ["fire-truck", "red car", "fire"]
         ),
@@ -132,18 +141,44 @@ def test_task_scores(recorded: Recorded) -> None:
 
 
 def test_scales_and_networks(recorded: Recorded) -> None:
-    parts = {**image.PARTS, **video.PARTS}
-    parts |= {name: part for name, (_, _, part) in FEATURE_METRICS.items()}
-    scales: dict[str, MetricScale] = {name: part.scale for name, part in parts.items()}
-    kinds = {
-        name: (part.medium == "clip", part.is_identification, part.is_reference_free)
-        for name, part in parts.items()
-    }
+    parts = dict(image.PARTS) | dict(video.PARTS)
+    for name, (_, _, metric) in FEATURE_METRICS.items():
+        parts[name] = metric
+    scales: dict[str, MetricScale] = dict(tasks.SCALES)
+    for name, metric in parts.items():
+        scales[name] = metric.scale
     recorded(
-        scales={**scales, **tasks.SCALES},
-        kinds=kinds,
-        sides={name: network.side_px for name, network in NETWORKS.items()},
-        colours={name: sum(network.colours, ()) for name, network in NETWORKS.items()},
-        nodes={name: len(network.outputs) for name, network in NETWORKS.items()},
-        takes_clips={name: network.takes_clips for name, network in NETWORKS.items()},
+        low_high_chance_pool={
+            name: [scale.low, scale.high, scale.chance, scale.pool, scale.sorts_items]
+            for name, scale in scales.items()
+        },
+        networks={
+            name: [network.side_px, len(network.outputs), network.takes_clips]
+            + list(network.colours[0])
+            + list(network.colours[1])
+            for name, network in NETWORKS.items()
+        },
     )
+    identifications = {
+        name for name, metric in parts.items() if metric.is_identification
+    }
+    assert identifications == {"alexnet2", "alexnet5", "clip", "inception", "videomae"}
+    reference_free = {
+        name for name, metric in parts.items() if metric.is_reference_free
+    }
+    assert reference_free == {"clip_pcc", "clip_pcc_neighbours"}
+    picture_metrics = {
+        name for name, metric in parts.items() if metric.medium != "clip"
+    }
+    assert picture_metrics == {
+        "alexnet2",
+        "alexnet5",
+        "cap_sim",
+        "clip",
+        "effnet",
+        "inception",
+        "object_f1",
+        "pixcorr",
+        "ssim",
+        "swav",
+    }

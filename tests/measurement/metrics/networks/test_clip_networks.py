@@ -38,7 +38,9 @@ COLOURS = {  # of the repositories' preprocessor_config.json
 def parts(network: str) -> dict[str, MetricPart]:
     rows = FEATURE_METRICS.items()
     metrics = [
-        name for name, (of, _, part) in rows if of == network and part.medium == "clip"
+        name
+        for name, (network_name, _, metric) in rows
+        if network_name == network and metric.medium == "clip"
     ]
     return load_metrics(network, metrics, CPU)
 
@@ -61,10 +63,10 @@ def test_networks_get_frames_or_six_frame_clips_in_their_colours(clip_networks):
     videomae = tf.VideoMAEForVideoClassification.from_pretrained(
         folder["videomae"], num_frames=6
     )
-    found = NETWORKS["videomae"].build(CPU)(CLIPS)
+    computed = NETWORKS["videomae"].build(CPU)(CLIPS)
     expected = videomae(seen_by("videomae").view(2, 6, 3, 224, 224)).logits
-    assert torch.allclose(found["logits"], expected, atol=1e-5)
-    assert found["features"].shape == (2, videomae.config.hidden_size)
+    assert torch.allclose(computed["logits"], expected, atol=1e-5)
+    assert computed["features"].shape == (2, videomae.config.hidden_size)
     dino = tf.ViTModel.from_pretrained(folder["dino"], add_pooling_layer=False)
     tokens = dino(seen_by("dino")).last_hidden_state[:, 0].view(2, 6, -1)
     assert torch.allclose(
@@ -73,35 +75,39 @@ def test_networks_get_frames_or_six_frame_clips_in_their_colours(clip_networks):
 
 
 def test_metrics_of_a_network_share_a_pass_and_prefer_a_copy(clip_networks):
-    own, swapped = torch.tensor([0, 1]), torch.tensor([1, 0])
+    same_rows, swapped = torch.tensor([0, 1]), torch.tensor([1, 0])
     for network in NETWORKS:
-        for name, part in parts(network).items():
-            features = part.features(CLIPS)
-            best = part.compare(features, features, own)
-            if part.is_reference_free:
-                assert torch.equal(best, part.compare(features, features, swapped)), (
+        for name, metric in parts(network).items():
+            features = metric.features(CLIPS)
+            best = metric.compare(features, features, same_rows)
+            if metric.is_reference_free:
+                assert torch.equal(best, metric.compare(features, features, swapped)), (
                     name
                 )
             else:
                 assert best.tolist() == pytest.approx([1, 1], abs=1e-6), name
             if name in ("dino", "video_50way_strict", "frame_50way_strict"):
-                assert (part.compare(features, features, swapped) < 1).any(), name
-    made = parts("videomae")
-    assert len({part.features for name, part in made.items() if "way" in name}) == 1
+                assert (metric.compare(features, features, swapped) < 1).any(), name
+    metrics = parts("videomae")
+    assert (
+        len({metric.features for name, metric in metrics.items() if "way" in name}) == 1
+    )
 
 
 def test_clip_pcc_equals_the_reference_and_is_highest_for_stills(golden):
     reference = load_file(golden / "neurons/metrics.safetensors")
-    made, row = normalise(reference["input.clip_features"])[None], torch.tensor([0])
+    features, row = normalise(reference["input.clip_features"])[None], torch.tensor([0])
 
     for name, is_of_neighbours in (("all_pairs", False), ("adjacent", True)):
         expected = reference[f"expected.clip_pcc_{name}"].item()
-        assert consistency(made, made, row, is_of_neighbours).item() == pytest.approx(
-            expected, abs=1e-6
+        assert consistency(
+            features, features, row, is_of_neighbours
+        ).item() == pytest.approx(expected, abs=1e-6)
+        still_consistency = consistency(
+            features, features[:, :1].expand_as(features), row, is_of_neighbours
         )
-        still = consistency(made, made[:, :1].expand_as(made), row, is_of_neighbours)
-        assert still.item() == pytest.approx(1, abs=1e-6)
-    assert consistency(made, made[:, :1], row).item() == 1
+        assert still_consistency.item() == pytest.approx(1, abs=1e-6)
+    assert consistency(features, features[:, :1], row).item() == 1
 
 
 @pytest.mark.parametrize("name", ["video_40way", "frame_40way"])
@@ -113,33 +119,33 @@ def test_forty_ways_equal_the_trials_that_eeg2video_draws(name: str) -> None:
     generated += seen / 2
     feature_metric = find_feature_metric(name)
     assert feature_metric is not None
-    part = feature_metric[2]
-    assert (part.scale.chance, part.scale.pool) == (pytest.approx(3 / 42), 40)
+    metric = feature_metric[2]
+    assert (metric.scale.chance, metric.scale.pool) == (pytest.approx(3 / 42), 40)
 
     expected = []
     stimuli, reconstructions = seen.reshape(3, -1, 400), generated.reshape(3, -1, 400)
     for stimulus_frames, frames in zip(stimuli, reconstructions, strict=True):
         hits = []
         for stimulus, frame in zip(stimulus_frames, frames, strict=True):
-            right = stimulus.argsort()[-3:].numpy()
-            wrong = np.setdiff1d(np.arange(400), right)
+            right_labels = stimulus.argsort()[-3:].numpy()
+            wrong_labels = np.setdiff1d(np.arange(400), right_labels)
             probabilities = frame.softmax(0).numpy()
             for _ in range(2000):
-                drawn = random.choice(wrong, 39, replace=False)
-                rivals = probabilities[drawn].max()
-                hits.append((probabilities[right] > rivals).any())
+                candidates = random.choice(wrong_labels, 39, replace=False)
+                rivals = probabilities[candidates].max()
+                hits.append((probabilities[right_labels] > rivals).any())
         expected.append(np.mean(hits))
-    found = part.compare(seen, generated, torch.arange(3))
+    shares = metric.compare(seen, generated, torch.arange(3))
     # four standard errors of 2,000 draws
-    assert found.tolist() == pytest.approx(expected, abs=0.045)
+    assert shares.tolist() == pytest.approx(expected, abs=0.045)
 
 
-@pytest.mark.parametrize("ways", [2, 3, 100, 398])
-def test_any_number_of_ways_has_a_chance_of_its_own(ways: int) -> None:
-    for ending, right in (("", 3), ("_strict", 1)):
-        metric = find_metric(f"video_{ways}way{ending}")
+@pytest.mark.parametrize("n_ways", [2, 3, 100, 398])
+def test_any_number_of_ways_has_a_chance_of_its_own(n_ways: int) -> None:
+    for ending, n_labels in (("", 3), ("_strict", 1)):
+        metric = find_metric(f"video_{n_ways}way{ending}")
         assert metric is not None
-        assert metric.scale.chance == pytest.approx(right / (right + ways - 1))
-        assert list_networks(f"video_{ways}way{ending}") == ["videomae"]
+        assert metric.scale.chance == pytest.approx(n_labels / (n_labels + n_ways - 1))
+        assert list_networks(f"video_{n_ways}way{ending}") == ["videomae"]
     for name in ("video_1way", "frame_399way", "video_40way_loose"):
         assert find_metric(name) is None

@@ -17,15 +17,15 @@ from brainhive_cli.measurement.metrics.perceptual import (
 @pytest.fixture
 def features() -> tuple[torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(0)
-    true, made = torch.randn(2, 60, 5, generator=draw)
-    return true, 0.5 * made + 1
+    stimuli, reconstructions = torch.randn(2, 60, 5, generator=draw)
+    return stimuli, 0.5 * reconstructions + 1
 
 
 def test_fid_is_the_distance_of_two_gaussians(features):
-    true, made = (x.double().numpy() for x in features)
-    covariances = [np.cov(x.T) for x in (true, made)]
+    stimuli, reconstructions = (x.double().numpy() for x in features)
+    covariances = [np.cov(x.T) for x in (stimuli, reconstructions)]
     root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
-    shift = np.square(true.mean(0) - made.mean(0)).sum()
+    shift = np.square(stimuli.mean(0) - reconstructions.mean(0)).sum()
 
     assert fid(*features) == pytest.approx(
         shift + np.trace(sum(covariances) - 2 * root), rel=1e-4
@@ -34,27 +34,27 @@ def test_fid_is_the_distance_of_two_gaussians(features):
 
 
 def test_kid_is_the_unbiased_distance_of_cubic_kernels(features):
-    true, made = (x.double().numpy() for x in features)
-    n = len(true)
+    stimuli, reconstructions = (x.double().numpy() for x in features)
+    n = len(stimuli)
 
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return (a @ b.T / a.shape[1] + 1) ** 3
+    def kernel(first_features: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (first_features @ b.T / first_features.shape[1] + 1) ** 3
 
-    within = sum(
+    mean_within = sum(
         (k.sum() - k.trace()) / (n * (n - 1))
-        for k in (kernel(true, true), kernel(made, made))
+        for k in (kernel(stimuli, stimuli), kernel(reconstructions, reconstructions))
     )
     assert kid(*features) == pytest.approx(
-        within - 2 * kernel(true, made).mean(), rel=1e-4
+        mean_within - 2 * kernel(stimuli, reconstructions).mean(), rel=1e-4
     )
 
 
 def test_the_interval_covers_the_value_and_narrows_with_pictures():
     def width(count: int) -> float:
         draw = torch.Generator().manual_seed(1)
-        true, made = torch.randn(2, count, 4, generator=draw)
+        stimuli, reconstructions = torch.randn(2, count, 4, generator=draw)
         metric = measure_distances(
-            true, made + 1, protocol="p", split="validation", seeds=(0,)
+            stimuli, reconstructions + 1, protocol="p", split="validation", seeds=(0,)
         )[0]
         assert (
             metric.name == "fid"

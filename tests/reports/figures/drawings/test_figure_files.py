@@ -86,7 +86,7 @@ def coarse(monkeypatch):
 
 
 def test_each_figure_is_saved_in_each_format_or_reported_damaged(tmp_path):
-    shown = [
+    artifacts_of_run = [
         LOSS,
         Heatmap(
             "Matrix", [[1.0, None], [0.0, 1.0]], rows=["a", "b"], columns=["c", "d"]
@@ -94,8 +94,8 @@ def test_each_figure_is_saved_in_each_format_or_reported_damaged(tmp_path):
         Topomap("Head", [Point(0, 0.5, "Oz", 1.0), Point(0.5, 0, "C4", -1.0)]),
         make_sheet(tmp_path),
     ]
-    run = make_run(tmp_path, *shown)
-    paths = save_figures([RunGroup([run])], tmp_path / "figures")
+    run_folder = make_run(tmp_path, *artifacts_of_run)
+    paths = save_figures([RunGroup([run_folder])], tmp_path / "figures")
     titles = ("Loss", "Matrix", "Head", "Retrieved")
     assert list_names(paths) == [f"lab-0123456789-{title}" for title in titles]
     assert (
@@ -119,10 +119,10 @@ def test_each_figure_is_saved_in_each_format_or_reported_damaged(tmp_path):
     assert (tmp_path / "figures/lab-0123456789-Retrieved.svg").read_text().count(
         "rank 1"
     ) == 3
-    run = make_run(tmp_path, make_sheet(tmp_path))
-    (run.folder.path / "artifacts/a.webp").write_bytes(b"RIFF")
+    run_folder = make_run(tmp_path, make_sheet(tmp_path))
+    (run_folder.folder.path / "artifacts/a.webp").write_bytes(b"RIFF")
     with pytest.raises(MissingData) as caught:
-        save_figures([RunGroup([run])], tmp_path / "again")
+        save_figures([RunGroup([run_folder])], tmp_path / "again")
     assert "a.webp" in str(caught.value)
 
 
@@ -130,14 +130,14 @@ def test_each_figure_is_saved_in_each_format_or_reported_damaged(tmp_path):
 def test_a_figure_shows_the_caveats_and_the_label_of_its_run(
     tmp_path,
 ):
-    one, other = (
+    first_run, second_run = (
         make_run(tmp_path, LOSS),
         make_run(tmp_path, LOSS, name="other-0123456789"),
     )
-    save_figures([RunGroup([one])], tmp_path / "one")
+    save_figures([RunGroup([first_run])], tmp_path / "one")
     text = (tmp_path / "one/lab-0123456789-Loss.svg").read_text()
     assert f"Loss ({CAVEAT})" in text and "lab-0123456789" not in text
-    save_figures([RunGroup([one, other])], tmp_path / "both")
+    save_figures([RunGroup([first_run, second_run])], tmp_path / "both")
     text = (tmp_path / "both/other-0123456789-Loss.svg").read_text()
     assert "Loss: other-0123456789" in text
     assert list((tmp_path / "both").glob("compared-headline-*"))
@@ -146,9 +146,9 @@ def test_a_figure_shows_the_caveats_and_the_label_of_its_run(
 @pytest.mark.nightly
 def test_labels_and_titles_become_safe_and_distinct_file_names(tmp_path):
     titles = ["../../Loss: <b>", "..  LOSS  B", "ß–"]
-    drawn = [replace(LOSS, title=title) for title in titles]
-    shown = make_run(tmp_path, *drawn, label="a/b\\c: über")
-    names = list_names(save_figures([RunGroup([shown])], tmp_path / "figures"))
+    curves = [replace(LOSS, title=title) for title in titles]
+    run_folder = make_run(tmp_path, *curves, label="a/b\\c: über")
+    names = list_names(save_figures([RunGroup([run_folder])], tmp_path / "figures"))
     assert names == ["a-b-c-uber-Loss-b", "a-b-c-uber-LOSS-B-2", "a-b-c-uber"]
     assert {path.parent for path in tmp_path.rglob("*.svg")} == {tmp_path / "figures"}
 

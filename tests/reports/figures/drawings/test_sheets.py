@@ -29,9 +29,9 @@ CAPTIONS = [
 
 
 def draw_sheet(
-    tmp_path: Path, rows: list[list[DrawnTile]], title: str = "", **more: float
+    tmp_path: Path, rows: list[list[DrawnTile]], title: str = "", **options: float
 ) -> np.ndarray:
-    save_sheet(title, rows, tmp_path / "sheet.png", **more)
+    save_sheet(title, rows, tmp_path / "sheet.png", **options)
     with Image.open(tmp_path / "sheet.png") as png:
         return np.asarray(png.convert("RGB")).astype(int)
 
@@ -62,8 +62,10 @@ def test_each_item_has_a_row_of_its_own_pictures(tmp_path):
     )
     assert red[0] == blue[0] < dark_blue[0] == dark_red[0]
     assert red[1] == dark_blue[1] < blue[1] == dark_red[1]
-    first, last = find_corners(sheet, RED[0, 0, 0])
-    assert np.abs(last - first - SIDE_INCH * SHEET_DPI).max() < 4  # a square
+    first_corner, last_corner = find_corners(sheet, RED[0, 0, 0])
+    assert (
+        np.abs(last_corner - first_corner - SIDE_INCH * SHEET_DPI).max() < 4
+    )  # a square
 
 
 @pytest.mark.parametrize(("columns", "width_inch"), [(1, 0), (6, 3.5)])

@@ -170,7 +170,7 @@ def test_clips_of_a_row_play_together_and_no_controls_cover_them(browser, clips_
 
 
 @pytest.fixture
-def opened(browser: Any, page_file: Path) -> Iterator[Any]:
+def browser_page(browser: Any, page_file: Path) -> Iterator[Any]:
     """Return a function that opens the page, and lists errors of the browser."""
     contexts = []
 
@@ -198,8 +198,8 @@ def opened(browser: Any, page_file: Path) -> Iterator[Any]:
         context.close()
 
 
-def test_nothing_fails_is_fetched_or_lost_off_screen(opened):
-    page, complaints = opened(PHONE, "dark")
+def test_nothing_fails_is_fetched_or_lost_off_screen(browser_page):
+    page, complaints = browser_page(PHONE, "dark")
     lost = page.evaluate(
         """() => [...document.querySelectorAll('body *')].filter(each =>
         each.checkVisibility() && !each.closest('.box, pre')
@@ -236,8 +236,8 @@ def test_nothing_fails_is_fetched_or_lost_off_screen(opened):
     }
 
 
-def test_a_table_sorts_by_numbers_and_a_third_click_restores_it(opened):
-    page, _ = opened()
+def test_a_table_sorts_by_numbers_and_a_third_click_restores_it(browser_page):
+    page, _ = browser_page()
     table = page.locator("table").first
     orders = []
     for _ in range(3):

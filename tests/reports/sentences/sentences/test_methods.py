@@ -45,7 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def runs(home: Path, run_command: RunCommand) -> dict[str, list[Path]]:
     """Train and test an LDA on recorded fMRI, and a network on simulated EEG."""
     run_command("demo", "real=true")
-    found = {
+    runs_of_methods = {
         "lda": [
             next(home.glob(f"runs/{command}/*"))
             for command in ("train-align", "eval-retrieval")
@@ -53,11 +53,11 @@ def runs(home: Path, run_command: RunCommand) -> dict[str, list[Path]]:
     }
     run_command("embed", DEMO, f"encoders=[{COLOURS!r}]")
     trained = run_command("train-align", *SHORT_TRAINING).folder
-    found["brain-mlp"] = [
+    runs_of_methods["brain-mlp"] = [
         trained,
         run_command("eval-retrieval", f"run={trained}", "sheet_rows=0").folder,
     ]
-    return found
+    return runs_of_methods
 
 
 def make_groups(folder: Path) -> list[RunGroup]:
@@ -82,18 +82,18 @@ def list_numbers(value: Any) -> Iterator[str]:
 
 @pytest.mark.nightly
 def test_the_recipe_or_metrics_hold_every_number_of_the_methods(runs):
-    for trained, tested in runs.values():
+    for trained, evaluation_run in runs.values():
         recipe_numbers = set(
             list_numbers(yaml.safe_load((trained / "recipe.yaml").read_text()))
         )
         for path in (
             trained / "metrics.json",
-            tested / "metrics.json",
-            tested / "environment.json",
+            evaluation_run / "metrics.json",
+            evaluation_run / "environment.json",
         ):
             recipe_numbers |= set(list_numbers(json.loads(path.read_text())))
 
-        for folder in (trained, tested):
+        for folder in (trained, evaluation_run):
             paragraph = CITATIONS.sub("", describe_methods(make_groups(folder)))
             paragraph = re.sub(r"Brainhive \S+ and PyTorch \S+|95 %", "", paragraph)
             assert set(NUMBER.findall(paragraph)) <= recipe_numbers, paragraph

@@ -33,21 +33,24 @@ WITHOUT_PAPERS = {
 
 def field(key: str, name: str) -> str:
     """Return a field of an entry without its outer braces. Empty if it is absent."""
-    found = re.search(rf"^  {name} *= \{{(.*)\}},?$", ENTRIES[key], re.M)
-    return found[1] if found else ""
+    match = re.search(rf"^  {name} *= \{{(.*)\}},?$", ENTRIES[key], re.M)
+    return match[1] if match else ""
 
 
 def test_references_have_every_paper_that_a_part_names():
     for shelf, kind in [
-        (each, kind) for each in parts.SHELVES for kind in parts.list_kinds(each)
+        (shelf_name, kind)
+        for shelf_name in parts.SHELVES
+        for kind in parts.list_kinds(shelf_name)
     ]:
         try:
-            part = parts.load(shelf, kind)
+            loaded_part = parts.load(shelf, kind)
         except MissingExtra:
             continue
-        assert {*part.Config.cites, *parts.list_papers(part.TINY)} <= ENTRIES.keys(), (
-            kind
-        )
+        assert {
+            *loaded_part.Config.cites,
+            *parts.list_papers(loaded_part.TINY),
+        } <= ENTRIES.keys(), kind
 
 
 @pytest.mark.nightly
@@ -87,11 +90,14 @@ def test_the_reference_of_this_software_is_that_of_citation_cff():
 
 
 def test_a_part_cites_what_its_knobs_use_and_the_parts_in_it():
-    fixed, chosen = (
+    fixed, selected_part = (
         parts.resolve("backbones", {"kind": "ridge", "alpha": alpha})
         for alpha in (1.0, "auto")
     )
-    assert "golub1979" in chosen.citations() and "golub1979" not in fixed.citations()
+    assert (
+        "golub1979" in selected_part.citations()
+        and "golub1979" not in fixed.citations()
+    )
     lsa, denoised = (
         parts.resolve("preparations", {"kind": "bold", "estimator": name})
         for name in ("lsa", "denoised")

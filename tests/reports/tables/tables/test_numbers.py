@@ -40,5 +40,5 @@ def test_names_for_people_agree_with_the_parts_that_measure():
         assert has_title or measurements.N_WAY.fullmatch(name), (
             f"add a title of {name} to names in core/results/metric_table.json"
         )
-    shown = [measurements.metric_title(name) for name in sorted(names)]
-    assert len(set(shown)) == len(shown)  # no two metrics share a name
+    titles = [measurements.metric_title(name) for name in sorted(names)]
+    assert len(set(titles)) == len(titles)  # no two metrics share a name
