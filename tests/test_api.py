@@ -50,9 +50,7 @@ def page(trained_run: Path, evaluation_result: Any, run_command: Any) -> dict[st
     return variables
 
 
-def test_the_page_gives_the_numbers_of_the_commands(
-    page: dict[str, Any], evaluation_result: Any
-) -> None:
+def test_the_page_gives_the_numbers_of_the_commands(page, evaluation_result):
     metric, rows = evaluation_result.metrics.overall["top1"], page["run"].metrics()
     top1 = next(row for row in rows if (row["scope"], row["metric"]) == ("all", "top1"))
     assert top1["value"] == metric.value
@@ -112,9 +110,7 @@ def test_the_page_gives_the_numbers_of_the_commands(
 
 
 @pytest.mark.nightly
-def test_arrays_and_epochs_become_results_as_the_page_has_it(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_arrays_and_epochs_become_results_as_the_page_has_it(home, monkeypatch):
     """The data are few, so the accuracy is tested in the notebooks instead."""
     mne = pytest.importorskip("mne")
     monkeypatch.setattr(
@@ -150,7 +146,9 @@ def test_arrays_and_epochs_become_results_as_the_page_has_it(
     caveats = ["earlier steps unknown", "order of trials unknown"]
     assert result.measurements.caveats == caveats
     assert evaluated.measurements.caveats == caveats[1:]
-    assert {row["n"] for row in (*result.metrics(), *evaluated.metrics())} == {6}
+    assert {
+        row["n"] for row in tuple(result.metrics()) + tuple(evaluated.metrics())
+    } == {6}
     assert variables["categories"].metrics()[0]["n"] == len(shown)
 
     # the array and the epochs are stored with the same values
@@ -167,9 +165,7 @@ def test_arrays_and_epochs_become_results_as_the_page_has_it(
     assert decoded.image_ids == [name[:-4] for name in shown[48:]]
 
 
-def test_channels_may_be_in_any_order_but_none_may_be_missing(
-    page: dict[str, Any], tmp_path: Path
-) -> None:
+def test_channels_may_be_in_any_order_but_none_may_be_missing(page, tmp_path):
     recording, cell = page["recording"], page["cell"]
     names = list(recording.space.names)
 
@@ -218,7 +214,7 @@ def test_channels_may_be_in_any_order_but_none_may_be_missing(
     assert "train-align" in caught.value.hint
 
 
-def test_importing_the_api_loads_no_heavy_library() -> None:
+def test_importing_the_api_loads_no_heavy_library():
     program = (
         "import sys; from brainhive_cli import api; print(*{name.split('.')[0] for "
         "name in sys.modules})"
@@ -237,8 +233,8 @@ def test_importing_the_api_loads_no_heavy_library() -> None:
 
 @pytest.mark.parametrize("wrong_value", [None, ["a"]], ids=repr)
 def test_bad_arguments_are_refused_by_name_with_a_way_out(
-    trained_run: Path, evaluation_result: Any, wrong_value: Any
-) -> None:
+    trained_run, evaluation_result, wrong_value
+):
     finished_trained_run = api.open_run(trained_run)
     cell = finished_trained_run.cells[0]
     calls = {

@@ -13,7 +13,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import pytest
 
@@ -104,7 +104,7 @@ def layer(module: str) -> int:
     return next(height for height, rooms in enumerate(LAYERS) if room(module) in rooms)
 
 
-def test_imports_point_down(imports: dict[str, set[str]]) -> None:
+def test_imports_point_down(imports):
     """A module imports from its own room and from lower rooms."""
     for module, imported_modules in imports.items():
         for imported in imported_modules:
@@ -114,8 +114,8 @@ def test_imports_point_down(imports: dict[str, set[str]]) -> None:
 
 
 def test_shelves_trainings_and_evaluations_are_apart(
-    imports: dict[str, set[str]],
-) -> None:
+    imports,
+):
     """No shelf, kind of training or kind of evaluation imports another one."""
     for module, imported_modules in imports.items():
         for imported in imported_modules:
@@ -129,8 +129,8 @@ def test_shelves_trainings_and_evaluations_are_apart(
 
 
 def test_evaluation_imports_only_open_modules_of_alignment(
-    imports: dict[str, set[str]],
-) -> None:
+    imports,
+):
     alignment = f"{PACKAGE.name}.training.alignment"
     for module, imported_modules in imports.items():
         if room(module) != "evaluation":
@@ -142,8 +142,8 @@ def test_evaluation_imports_only_open_modules_of_alignment(
 
 
 def test_a_private_module_is_imported_beside_it_only(
-    imports: dict[str, set[str]],
-) -> None:
+    imports,
+):
     """A private module, such as `models.backbones._blocks`, belongs to its folder."""
     for module, imported_modules in imports.items():
         for imported in imported_modules:
@@ -159,14 +159,14 @@ KIND_OF_PRIOR_OR_GENERATOR = re.compile(
 )
 
 
-def test_no_command_or_domain_names_a_kind_of_prior_or_generator() -> None:
+def test_no_command_or_domain_names_a_kind_of_prior_or_generator():
     for module, path in MODULES.items():
         if room(module) in ("commands", "evaluation", "training", "reports"):
             kinds = KIND_OF_PRIOR_OR_GENERATOR.findall(path.read_text())
             assert not kinds, f"{module}: move {kinds} into priors/ or generators/"
 
 
-def test_templates_name_no_kind_of_part() -> None:
+def test_templates_name_no_kind_of_part():
     """A part says what it is called in a sentence (`called` of its Config)."""
     shelves = ("backbones", "generators", "priors", "normalisations")
     kinds = {kind for shelf in shelves for kind in parts.list_kinds(shelf)}
@@ -182,8 +182,8 @@ def test_templates_name_no_kind_of_part() -> None:
 
 
 def test_no_module_imports_itself_through_others(
-    imports: dict[str, set[str]],
-) -> None:
+    imports,
+):
     # TopologicalSorter raises CycleError with the modules of a circle
     graphlib.TopologicalSorter(imports).prepare()
 
@@ -218,9 +218,7 @@ def rooms_inside(
 
 
 @pytest.mark.parametrize("folder", MAX_ARROWS)
-def test_imports_between_rooms_point_one_way(
-    imports: dict[str, set[str]], folder: str
-) -> None:
+def test_imports_between_rooms_point_one_way(imports, folder):
     arrows = rooms_inside(imports, folder)
     assert 0 < len(arrows) <= MAX_ARROWS[folder], sorted(arrows)
 
@@ -235,7 +233,7 @@ NOT_AT_A_DOOR = {"audit", "build_store_path", "model_input"}
 """Names of two things in a room, of which one may be a module."""
 
 
-def test_a_room_is_entered_through_its_door(trees: dict[str, ast.Module]) -> None:
+def test_a_room_is_entered_through_its_door(trees):
     """Modules outside a room import its names from the room, not from its modules."""
     doors = {module: read_door(module) for module in MODULES if read_door(module)}
     assert len(doors) > 20
@@ -259,7 +257,7 @@ def test_a_room_is_entered_through_its_door(trees: dict[str, ast.Module]) -> Non
         assert set(door) <= used_names[room], f"a name of {room} that no room imports"
 
 
-def test_data_has_no_loose_file() -> None:
+def test_data_has_no_loose_file():
     files = [path.name for path in (PACKAGE / "data").iterdir() if path.is_file()]
     assert files == ["__init__.py"]
 
@@ -292,23 +290,23 @@ def mirrors_a_module(test: Path) -> bool:
     return False
 
 
-def test_tests_mirror_the_package() -> None:
+def test_tests_mirror_the_package():
     tests = list((CHECKOUT / "tests").rglob("test_*.py"))
     unmatched_tests = [test.name for test in tests if not mirrors_a_module(test)]
     assert len(tests) > 400 and len(unmatched_tests) <= len(tests) / 20, unmatched_tests
 
 
 def test_a_module_opens_by_saying_what_it_is_for(
-    trees: dict[str, ast.Module],
-) -> None:
+    trees,
+):
     for module, tree in trees.items():
         opening = (ast.get_docstring(tree) or "").partition("\n\n")[0]
         assert opening.endswith(".") and len(opening.splitlines()) <= 2, module
 
 
 def test_only_the_console_writes_to_the_terminal(
-    trees: dict[str, ast.Module],
-) -> None:
+    trees,
+):
     writes = {"typer.echo", "typer.secho", "sys.stdout", "sys.stderr"}
     for module in trees.keys() - {"brainhive_cli.core.base.console"}:
         for node in ast.walk(trees[module]):
@@ -319,7 +317,7 @@ def test_only_the_console_writes_to_the_terminal(
                     assert f"{library}.{name}" not in writes, module
 
 
-def test_every_part_exports_its_config_and_a_tiny_instance() -> None:
+def test_every_part_exports_its_config_and_a_tiny_instance():
     """The outputs of parts are tested in `test_devices.py`."""
     for shelf in parts.SHELVES:
         for kind in parts.list_kinds(shelf):
@@ -333,7 +331,7 @@ def test_every_part_exports_its_config_and_a_tiny_instance() -> None:
                 assert field.description, f"{kind}.{name}"
 
 
-def test_every_shipped_recipe_is_the_same_when_it_is_read_again() -> None:
+def test_every_shipped_recipe_is_the_same_when_it_is_read_again():
     for path in RECIPES:
         pipeline = importlib.import_module(
             f"brainhive_cli.commands.{path.stem.replace('-', '_')}"
@@ -343,7 +341,7 @@ def test_every_shipped_recipe_is_the_same_when_it_is_read_again() -> None:
         assert copy.fingerprint() == recipe.fingerprint(), path
 
 
-def test_every_file_that_the_page_on_developing_names_exists() -> None:
+def test_every_file_that_the_page_on_developing_names_exists():
     file_names = re.findall(
         r"`([a-z_/]+\.py)`", (CHECKOUT / "docs/developing.md").read_text()
     )
@@ -351,7 +349,7 @@ def test_every_file_that_the_page_on_developing_names_exists() -> None:
     assert [name for name in file_names if not (PACKAGE / name).is_file()] == []
 
 
-def test_every_command_has_its_room_and_file() -> None:
+def test_every_command_has_its_room_and_file():
     assert [command.name for command in COMMANDS] == list(ROOMS), REGENERATE
     commands = {name.replace("-", "_") for name in ROOMS}
     files = {
@@ -377,7 +375,7 @@ def run_and_list_imports(
     """
     variables = {**os.environ, **environment}
     process = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", program] + list(arguments),
         env=variables,
         capture_output=True,
         text=True,
@@ -387,7 +385,7 @@ def run_and_list_imports(
     return output + process.stderr, set(imported.split())
 
 
-def test_help_and_completion_import_nothing_heavy() -> None:
+def test_help_and_completion_import_nothing_heavy():
     output, imported = run_and_list_imports(["train-align", "--help"])
     assert "--mode" in output and "typer" in imported
     # Typer imports pydantic for the help of a command
@@ -404,8 +402,8 @@ def test_help_and_completion_import_nothing_heavy() -> None:
 
 
 def test_commands_load_no_library_that_they_do_not_use(
-    world: Path, evaluation_result: Any, tmp_path: Path
-) -> None:
+    world, evaluation_result, tmp_path
+):
     watched = LIBRARIES | {"torchvision", "scipy", "matplotlib", "pandas"}
     run_folder = evaluation_result.folder
 
@@ -421,9 +419,9 @@ def test_commands_load_no_library_that_they_do_not_use(
 
 
 def test_checks_and_finished_runs_load_no_torch(
-    align_overrides: tuple[str, ...], trained_run: Path, evaluation_result: Any
-) -> None:
-    training = ["train-align", *align_overrides, "run.device=cpu"]
+    align_overrides, trained_run, evaluation_result
+):
+    training = ["train-align"] + list(align_overrides) + ["run.device=cpu"]
     evaluation = [
         "eval-retrieval",
         f"run={trained_run}",
@@ -444,7 +442,7 @@ def test_checks_and_finished_runs_load_no_torch(
 REGENERATE = "run python -m tools.regenerate, and read the difference"
 
 
-def test_completions_are_current() -> None:
+def test_completions_are_current():
     build = runpy.run_path(str(CHECKOUT / "completions/build.py"))
     current_texts = {
         name: build["script"](shell) for shell, name in build["SCRIPTS"].items()
@@ -456,18 +454,18 @@ def test_completions_are_current() -> None:
         assert (CHECKOUT / "completions" / name).read_text() == text, REGENERATE
 
 
-def test_the_pages_of_recipe_keys_are_current() -> None:
+def test_the_pages_of_recipe_keys_are_current():
     current = {path.name: path.read_text() for path in keys_page.FOLDER.iterdir()}
     assert current == keys_page.write_pages(), REGENERATE
 
 
-def test_every_key_has_somebody_who_sets_it() -> None:
+def test_every_key_has_somebody_who_sets_it():
     assert list_idle_keys() == [], (
         "make it a constant with its source, or show in a guide a line that sets it"
     )
 
 
-def test_a_name_of_a_type_has_one_meaning(trees: dict[str, ast.Module]) -> None:
+def test_a_name_of_a_type_has_one_meaning(trees):
     """Classes and aliases of types, such as `Amount = int | list[str]`."""
     homes: dict[str, set[str]] = {}
     for module, tree in trees.items():

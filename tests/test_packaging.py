@@ -65,20 +65,20 @@ def list_copied_paths(content: str) -> set[str]:
     return {source for sources, _ in lines for source in sources.split()}
 
 
-def test_all_that_the_package_is_built_of_is_copied_and_is_there() -> None:
+def test_all_that_the_package_is_built_of_is_copied_and_is_there():
     """As pyproject.toml names it: package, files that the wheel includes, readme and
     licences.
     """
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     project = PROJECT["project"]
-    required_paths = {
-        *wheel["packages"],
-        *(PurePosixPath(name).parts[0] for name in wheel["force-include"]),
-        project["readme"],
-        *project["license-files"],
-    }
+    required_paths = (
+        set(wheel["packages"])
+        | {PurePosixPath(name).parts[0] for name in wheel["force-include"]}
+        | {project["readme"]}
+        | set(project["license-files"])
+    )
     for content in BOTH.values():
-        assert list_copied_paths(content) == {"pyproject.toml", *required_paths}
+        assert list_copied_paths(content) == {"pyproject.toml"} | set(required_paths)
         assert [
             name
             for name in list_copied_paths(content)
@@ -90,7 +90,7 @@ def test_all_that_the_package_is_built_of_is_copied_and_is_there() -> None:
     } == list_copied_paths(DOCKERFILE)
 
 
-def test_the_image_uses_a_python_and_extras_of_the_project() -> None:
+def test_the_image_uses_a_python_and_extras_of_the_project():
     guide = (CHECKOUT / "docs/clusters.md").read_text()
     for name, content in BOTH.items():
         (version,) = re.findall(r"^F(?:ROM|rom:) python:([\d.]+)-slim$", content, re.M)
@@ -106,7 +106,7 @@ def test_the_image_uses_a_python_and_extras_of_the_project() -> None:
         assert f"containers/{name}" in line and f"\n    {line}\n" in guide
 
 
-def test_the_workflow_tests_every_python_of_the_project() -> None:
+def test_the_workflow_tests_every_python_of_the_project():
     """Quoted, too: YAML reads 3.10 as 3.1."""
     prefix = "Programming Language :: Python :: 3."
     workflow = yaml.safe_load((CHECKOUT / ".github/workflows/ci.yml").read_text())
@@ -120,7 +120,7 @@ def test_the_workflow_tests_every_python_of_the_project() -> None:
     assert versions == [f"3.{minor}" for minor in range(30) if f"3.{minor}" in allowed]
 
 
-def test_every_extra_has_a_step_in_the_script_that_tries_them() -> None:
+def test_every_extra_has_a_step_in_the_script_that_tries_them():
     extras = PROJECT["project"]["optional-dependencies"]
     script = (CHECKOUT / "tools" / "check_extras.sh").read_text()
 
@@ -128,12 +128,10 @@ def test_every_extra_has_a_step_in_the_script_that_tries_them() -> None:
         "none",
         "wheel",
         "lowest",
-        *extras,
-        "all",
-    }
+    } | set(extras) | {"all"}
 
 
-def test_the_root_holds_what_a_visitor_expects_and_nothing_else() -> None:
+def test_the_root_holds_what_a_visitor_expects_and_nothing_else():
     if not (CHECKOUT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("not a git checkout")
 

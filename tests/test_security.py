@@ -11,7 +11,7 @@ WORKFLOWS = sorted((CHECKOUT / ".github/workflows").glob("*.yml"))
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_only_the_publication_of_pages_may_write(path: Path) -> None:
+def test_only_the_publication_of_pages_may_write(path):
     workflow: dict[str, Any] = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {"contents": "read"}
     for name, job in workflow["jobs"].items():
@@ -30,7 +30,7 @@ def test_only_the_publication_of_pages_may_write(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_workflows_use_neither_secrets_nor_texts_of_strangers(path: Path) -> None:
+def test_workflows_use_neither_secrets_nor_texts_of_strangers(path):
     text = path.read_text()
     assert "secrets." not in text and "pull_request_target" not in text
     for job in yaml.safe_load(text)["jobs"].values():

@@ -119,7 +119,9 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "install",
     ]
     subprocess.run(
-        [*install, "--no-index", "--no-deps", wheel], check=True, capture_output=True
+        list(install) + ["--no-index", "--no-deps", wheel],
+        check=True,
+        capture_output=True,
     )
 
     # The dependencies are those of the interpreter that runs the tests: 6 GB, neither
@@ -137,11 +139,11 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_holds_tracked_files_of_its_folders_alone() -> None:
+def test_the_wheel_holds_tracked_files_of_its_folders_alone():
     if not (CHECKOUT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("not a git checkout")
     listing = subprocess.run(
-        ["git", "ls-files", "-z", *PACKED_FOLDERS],
+        ["git", "ls-files", "-z"] + list(PACKED_FOLDERS),
         cwd=CHECKOUT,
         capture_output=True,
         check=True,
@@ -158,7 +160,7 @@ def test_the_wheel_holds_tracked_files_of_its_folders_alone() -> None:
     assert packed.keys() == expected
 
 
-def test_the_wheel_holds_modules_small_texts_and_named_data() -> None:
+def test_the_wheel_holds_modules_small_texts_and_named_data():
     sizes = {
         name: path.stat().st_size for name, path in list_packed(WheelBuilder).items()
     }
@@ -180,7 +182,7 @@ def test_the_wheel_holds_modules_small_texts_and_named_data() -> None:
     assert sum(sizes.values()) <= MAX_BYTES
 
 
-def test_notice_and_readmes_name_all_weights_and_data() -> None:
+def test_notice_and_readmes_name_all_weights_and_data():
     notice = (CHECKOUT / "NOTICE").read_text()
     notice_paths = re.findall(r"\bbrainhive_cli/[\w./]*\w", notice)
     assert [name for name in notice_paths if not (CHECKOUT / name).exists()] == []
@@ -205,7 +207,7 @@ def test_notice_and_readmes_name_all_weights_and_data() -> None:
     assert licence and licence[0] in notice
 
 
-def test_the_sdist_holds_the_files_of_the_wheel_and_documents() -> None:
+def test_the_sdist_holds_the_files_of_the_wheel_and_documents():
     packed = set(list_packed(SdistBuilder))
     sources = {
         path.relative_to(CHECKOUT).as_posix()
@@ -216,9 +218,7 @@ def test_the_sdist_holds_the_files_of_the_wheel_and_documents() -> None:
 
 
 @pytest.mark.nightly
-def test_the_sdist_builds_the_wheel_of_the_checkout(
-    wheel: Path, tmp_path: Path
-) -> None:
+def test_the_sdist_builds_the_wheel_of_the_checkout(wheel, tmp_path):
     sdist = build("sdist", CHECKOUT, tmp_path / "sdist")
     folder = sdist.name.removesuffix(".tar.gz")
     with tarfile.open(sdist) as archive:
@@ -249,8 +249,8 @@ def test_the_sdist_builds_the_wheel_of_the_checkout(
 
 @pytest.mark.nightly
 def test_pip_is_told_python_command_and_dependencies(
-    environment: Path,
-) -> None:
+    environment,
+):
     site = [str(path) for path in environment.glob("lib/python*/site-packages")]
     (installed,) = metadata.Distribution.discover(name="brainhive", path=site)
     package_metadata = installed.metadata
@@ -275,9 +275,7 @@ def test_pip_is_told_python_command_and_dependencies(
 
 
 @pytest.mark.nightly
-def test_the_installed_command_works_in_an_empty_home(
-    environment: Path, tmp_path: Path
-) -> None:
+def test_the_installed_command_works_in_an_empty_home(environment, tmp_path):
     code = (
         "import sys, brainhive_cli; print(brainhive_cli.__file__, *sys.path, sep='\\n')"
     )
@@ -287,8 +285,13 @@ def test_the_installed_command_works_in_an_empty_home(
     assert Path(copy).is_relative_to(environment) and str(CHECKOUT) not in path
 
     # whose weights are in the wheel
-    small = ("dataset.concepts=8", "encoders=demo-clip")
     run_program(
-        tmp_path, environment / "bin/brainhive", "embed", "--recipe", "demo", *small
+        tmp_path,
+        environment / "bin/brainhive",
+        "embed",
+        "--recipe",
+        "demo",
+        "dataset.concepts=8",
+        "encoders=demo-clip",
     )
     assert list(tmp_path.glob("embeddings/*/train/*.h5"))

@@ -59,7 +59,7 @@ def banned(source: str) -> Iterator[str]:
             yield name
 
 
-def test_the_code_uses_standard_technical_english() -> None:
+def test_the_code_uses_standard_technical_english():
     banned_words = {
         str(path): list(banned(path.read_text())) for path in PACKAGE.rglob("*.py")
     }
@@ -106,7 +106,7 @@ def list_members(node: ast.ClassDef) -> set[str]:
     return members
 
 
-def test_every_documented_argument_and_attribute_exists() -> None:
+def test_every_documented_argument_and_attribute_exists():
     unknown = []
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -120,7 +120,7 @@ def test_every_documented_argument_and_attribute_exists() -> None:
     assert not unknown
 
 
-def test_public_functions_document_all_arguments_or_none() -> None:
+def test_public_functions_document_all_arguments_or_none():
     missing = []
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -132,7 +132,7 @@ def test_public_functions_document_all_arguments_or_none() -> None:
     assert not missing
 
 
-def test_no_test_name_has_more_than_60_letters() -> None:
+def test_no_test_name_has_more_than_60_letters():
     names = set()
     for path in Path(__file__).resolve().parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -48,7 +48,7 @@ def fit(**changes: Any) -> object:
         ("chanels", ["A"], ("did you mean channels",)),
     ],
 )
-def test_fit_names_a_wrong_argument(home, argument, value, facts) -> None:
+def test_fit_names_a_wrong_argument(home, argument, value, facts):
     with pytest.raises((RecipeError, MissingData)) as caught:
         fit(**{argument: value})
 
@@ -93,7 +93,7 @@ def calls(trained_run: Path) -> dict[str, Callable[[], object]]:
     }
 
 
-def test_wrong_calls_name_the_argument_and_allowed_values(calls) -> None:
+def test_wrong_calls_name_the_argument_and_allowed_values(calls):
     for description, call in calls.items():
         argument, _, allowed = description.partition(":")
         with pytest.raises(BrainhiveError) as caught:
@@ -102,13 +102,13 @@ def test_wrong_calls_name_the_argument_and_allowed_values(calls) -> None:
         assert allowed.strip() in caught.value.hint, description
 
 
-def test_a_traceback_ends_with_the_hint(home) -> None:
+def test_a_traceback_ends_with_the_hint(home):
     with pytest.raises(BrainhiveError) as caught:
         api.open_run(5)
     text = "".join(traceback.format_exception_only(caught.value))
     assert text.splitlines()[-1] == caught.value.hint != ""
 
 
-def test_a_misspelt_name_of_the_api_is_corrected() -> None:
+def test_a_misspelt_name_of_the_api_is_corrected():
     with pytest.raises(AttributeError, match="did you mean open_run"):
         _ = api.open_runs

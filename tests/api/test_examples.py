@@ -16,7 +16,7 @@ from tests.test_api import COLOURS
 DATASET = "demo-noise-0.3-40-concepts"
 FROM_ARRAYS = ("fit", "store_trials")
 """Functions whose examples start from arrays."""
-PUBLIC = ("CommandResult", "model_input", *api.NAMES)
+PUBLIC = ("CommandResult", "model_input") + tuple(api.NAMES)
 
 
 def list_examples(name: str) -> list[str]:
@@ -42,12 +42,12 @@ def run_examples(
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name not in FROM_ARRAYS])
 def test_an_example_runs_on_runs_and_stores(
-    name: str,
-    trained_run: Path,
-    evaluation_result: Any,
-    run_command: Any,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    name,
+    trained_run,
+    evaluation_result,
+    run_command,
+    capsys,
+):
     other_run_folder = run_command(
         "eval-retrieval", f"run={trained_run}", "sheet_rows=1"
     ).folder
@@ -63,7 +63,7 @@ def test_an_example_runs_on_runs_and_stores(
 
 
 @pytest.mark.parametrize("name", FROM_ARRAYS)
-def test_an_example_runs_on_arrays(home: Path, name: str) -> None:
+def test_an_example_runs_on_arrays(home, name):
     random = np.random.default_rng(0)
     labels = ["cat", "dog", "owl"] * 12
     picture_names = [f"{label}/{number}.png" for number, label in enumerate(labels)]
@@ -83,7 +83,7 @@ def test_an_example_runs_on_arrays(home: Path, name: str) -> None:
     run_examples(name, {"PICTURES": str(home / "pictures")}, variables)
 
 
-def test_every_public_name_is_on_the_page_of_the_api() -> None:
+def test_every_public_name_is_on_the_page_of_the_api():
     page = (Path(__file__).parents[2] / "docs/api.md").read_text()
     for name in PUBLIC:
         assert f"::: brainhive_cli.api.{name}\n" in page

@@ -43,9 +43,7 @@ def pictures_shown(home, monkeypatch):
     return np.random.default_rng(0).permutation(names * 4).tolist()
 
 
-def test_arrays_epochs_and_xarray_are_one_store_and_one_result(
-    home, pictures_shown
-) -> None:
+def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, pictures_shown):
     colours = read_colours([home / "pictures" / name for name in pictures_shown])
     signal = simulate(2 * colours, len(NAMES), len(TIMES_S))
     session = ["b" if row % 2 else "a" for row in range(len(pictures_shown))]
@@ -131,7 +129,7 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(
 
 
 @pytest.mark.parametrize("delay_ms", [0, 120])
-def test_epochs_take_the_steps_of_the_model(home, run_command, delay_ms) -> None:
+def test_epochs_take_the_steps_of_the_model(home, run_command, delay_ms):
     write_pictures(home / "data/image-folder")
     (home / "data/recordings").mkdir()
     presentation = Presentation.randomize(4, seed=0)
@@ -203,7 +201,7 @@ def test_epochs_take_the_steps_of_the_model(home, run_command, delay_ms) -> None
 
 
 @pytest.mark.nightly
-def test_categories_and_betas(home) -> None:
+def test_categories_and_betas(home):
     labels = ["face", "house", "tool"] * 20
     runs = np.repeat(np.arange(5), 12)
     rows = [("face", "house", "tool").index(label) for label in labels]
@@ -220,7 +218,7 @@ def test_categories_and_betas(home) -> None:
 
     # files may name pictures in bytes or numbers, or leave a name out
     names_in_bytes = [label.encode() for label in labels[:-1]]
-    stored = api.store_trials(betas, [*names_in_bytes, None], "categories", 3)
+    stored = api.store_trials(betas, list(names_in_bytes) + [None], "categories", 3)
     assert len(stored.image_ids) == 59
     stored = api.store_trials(betas, np.array(rows, float), "categories", 2)
     assert set(stored.image_ids) == {"0.0", "1.0", "2.0"}
@@ -280,7 +278,7 @@ CATEGORIES = ["face", "house"] * 6
 )
 def test_what_cannot_be_held_out_is_told_in_the_words_of_fit(
     home, pictures, runs, argument, facts
-) -> None:
+):
     """The error names an argument of `fit`, and not `dataset.holdout.folds`."""
     with pytest.raises(RecipeError) as caught:
         api.fit(np.zeros((12, 8)), pictures, runs=runs)
@@ -292,7 +290,7 @@ def test_what_cannot_be_held_out_is_told_in_the_words_of_fit(
         assert fact in caught.value.message
 
 
-def test_categories_with_few_trials_get_as_many_folds(home) -> None:
+def test_categories_with_few_trials_get_as_many_folds(home):
     signal = np.random.default_rng(0).normal(size=(6, 8))
 
     trained, evaluated = api.fit(signal, ["face", "house"] * 3)
@@ -308,7 +306,7 @@ def test_categories_with_few_trials_get_as_many_folds(home) -> None:
 )
 def test_rows_of_unknown_order_are_claimed_under_a_condition(
     home, onset_s, compared_side, has_caveat
-) -> None:
+):
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1], 30))
     signal = simulate(2 * np.eye(2)[labels], 4, 3)
     axes = AXES | {"times_s": TIMES_S[:3], "onset_s": onset_s}
@@ -324,7 +322,7 @@ def test_rows_of_unknown_order_are_claimed_under_a_condition(
 
 
 @pytest.mark.parametrize("channel_name", ["name", "values"])
-def test_a_channel_of_triggers_is_refused(home, channel_name) -> None:
+def test_a_channel_of_triggers_is_refused(home, channel_name):
     labels = np.tile([0, 1], 20)
     signal = simulate(np.eye(2)[labels], 4, 3)
     signal[:, 3] = 1 + labels[:, None]
@@ -346,7 +344,7 @@ def respond(labels: np.ndarray) -> np.ndarray:
     """
     random = np.random.default_rng(0)
     responses = 2 * random.normal(size=(4, len(NAMES), 1))
-    signal = random.normal(size=(*labels.shape, len(NAMES), 20))
+    signal = random.normal(size=tuple(labels.shape) + (len(NAMES), 20))
     signal[:, :-1, :, 16:] += responses[labels[:, 1:]]
     return signal.reshape(-1, len(NAMES), 20)
 
@@ -367,7 +365,7 @@ def fit_four(signal: np.ndarray, labels: np.ndarray, **axes):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("design", ["cycle", "random"])
-def test_responses_to_the_next_label_are_no_decoding_of_this_one(home, design) -> None:
+def test_responses_to_the_next_label_are_no_decoding_of_this_one(home, design):
     """If the order of labels repeats, overlapping windows predict a label from the
     response to the next label.
     """
@@ -394,7 +392,7 @@ def test_responses_to_the_next_label_are_no_decoding_of_this_one(home, design) -
     ("axes", "compared_side"),
     [({"onset_s": "in order"}, "not testable"), ({}, "conditional")],
 )
-def test_rows_in_order_tell_labels_in_blocks(home, axes, compared_side) -> None:
+def test_rows_in_order_tell_labels_in_blocks(home, axes, compared_side):
     """A slow drift predicts them, too, which rows of unknown order cannot show."""
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), 10)[None].repeat(5, 0)
@@ -426,7 +424,7 @@ def test_betas_may_have_further_axes_of_one_entry(shape):
     ("shape", "voxels"),
     [((5, 7), 7), ((5, 7, 1), 7), ((5, 1, 7), 7), ((5, 1, 1), 1), ((5, 2, 7), None)],
 )
-def test_betas_may_have_an_axis_of_one_sample(shape, voxels) -> None:
+def test_betas_may_have_an_axis_of_one_sample(shape, voxels):
     signal = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
     if voxels is None:
         with pytest.raises(RecipeError):

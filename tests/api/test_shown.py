@@ -2,8 +2,6 @@
 
 import pydoc
 from html import unescape
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +27,7 @@ def ranks() -> api.Ranks:
     )
 
 
-def test_ranks_are_printed_by_signal(ranks: api.Ranks) -> None:
+def test_ranks_are_printed_by_signal(ranks):
     rows = ranks.rows()
     assert [row["index"] for row in rows] == [0, 4, 5]
     assert [row["rank"] for row in rows] == [1, 2, 1]
@@ -43,16 +41,14 @@ def test_ranks_are_printed_by_signal(ranks: api.Ranks) -> None:
     assert "3 signals" in repr(ranks) and len(repr(ranks)) < MAX_REPR
 
 
-def test_ranks_of_unknown_pictures_name_the_best_alone(ranks: api.Ranks) -> None:
+def test_ranks_of_unknown_pictures_name_the_best_alone(ranks):
     unknown = api.Ranks([], np.zeros(0, np.int64), ranks.gallery, ranks.similarity)
     assert [row["rank"] for row in unknown.rows()] == [None] * 3
     assert "rank" not in str(unknown) and "dog" in str(unknown)
     assert unknown._repr_html_()
 
 
-def test_opened_objects_have_short_texts_and_cards(
-    trained_run: Path, evaluation_result: Any
-) -> None:
+def test_opened_objects_have_short_texts_and_cards(trained_run, evaluation_result):
     trained = api.open_run(trained_run)
     cell = trained.cells[0]
     dataset = "demo-noise-0.3-40-concepts"
@@ -69,7 +65,9 @@ def test_opened_objects_have_short_texts_and_cards(
 
     # data say their sizes, and do not read the signals
     trials = signals["test"]
-    sizes = (len(trials.pictures), trials.max_repetitions, *trials.signal.shape[1:])
+    sizes = (len(trials.pictures), trials.max_repetitions) + tuple(
+        trials.signal.shape[1:]
+    )
     for size in sizes:
         assert str(size) in repr(trials) and str(size) in repr(signals)
     for shown_name in (
@@ -85,7 +83,7 @@ def test_opened_objects_have_short_texts_and_cards(
         assert artifact.title in repr(artifact) and len(repr(artifact)) < MAX_REPR
 
 
-def test_the_help_is_short_and_names_every_public_name() -> None:
+def test_the_help_is_short_and_names_every_public_name():
     text = pydoc.plain(pydoc.render_doc(api))
     assert len(text.splitlines()) < MAX_HELP_LINES
     arguments = {argument.strip("(),.`") for argument in text.split()}
@@ -93,7 +91,7 @@ def test_the_help_is_short_and_names_every_public_name() -> None:
 
     # the table has the summary of each function
     lines = {" ".join(line.split()) for line in text.splitlines()}
-    for name in {*api.NAMES, "model_input"}:
+    for name in set(api.NAMES) | {"model_input"}:
         public = getattr(api, name)
         if not isinstance(public, type):
             assert f"{name} {public.__doc__.splitlines()[0]}" in lines

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -28,8 +27,8 @@ def brainhive(*arguments: str) -> Any:
 
 
 def test_with_json_an_error_is_a_document_on_stdout(
-    home: Path,
-) -> None:
+    home,
+):
     for arguments, code, message, hint in (
         (["embed", "no.such.key=1"], 2, "key 'no'", "encoders"),
         (["embed", "--datset", "x"], 2, "--datset", "brainhive help embed"),
@@ -50,9 +49,7 @@ def test_with_json_an_error_is_a_document_on_stdout(
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
-def test_ctrl_c_under_json_is_a_document_too(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_under_json_is_a_document_too(home, monkeypatch):
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -61,18 +58,18 @@ def test_ctrl_c_under_json_is_a_document_too(
     assert process.exit_code == json.loads(process.stdout)["exit_code"] == 130
 
 
-def test_help_is_a_word_too() -> None:
+def test_help_is_a_word_too():
     assert brainhive("help", "embed").stdout == brainhive("embed", "--help").stdout
     assert brainhive("help", "embedd").exit_code == 2
 
 
-def test_a_line_of_a_command_without_code_has_no_permission() -> None:
+def test_a_line_of_a_command_without_code_has_no_permission():
     line = Line("report", "a")
     completed = execute.complete_line(line, list, keys=set(), is_allowed=True)
     assert str(completed) == "brainhive report a"
 
 
-def test_the_suggested_line_allows_the_same_code() -> None:
+def test_the_suggested_line_allows_the_same_code():
     line = Line("eval-retrieval", ("run", "a"))
     for is_allowed, expected in (
         (True, "brainhive eval-retrieval --run a --allow-code"),
@@ -94,9 +91,7 @@ def test_the_suggested_line_allows_the_same_code() -> None:
             )
 
 
-def test_a_reader_that_goes_away_is_no_error(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_that_goes_away_is_no_error(home, monkeypatch):
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w", buffering=1) as closed_pipe:
@@ -110,8 +105,8 @@ def test_a_reader_that_goes_away_is_no_error(
 
 
 def test_every_command_takes_a_run_with_and_without_its_flag(
-    home: Path,
-) -> None:
+    home,
+):
     for arguments in (
         ["eval-retrieval"],
         ["explain"],
@@ -127,7 +122,7 @@ def test_every_command_takes_a_run_with_and_without_its_flag(
     assert process.exit_code == 2 and "2 runs: one, other" in process.stderr
 
 
-def test_the_way_out_stays_within_the_recipe_that_was_named(home: Path) -> None:
+def test_the_way_out_stays_within_the_recipe_that_was_named(home):
     for arguments, lines in (
         (["train-align"], ["embed"]),
         (["reconstruct"], ["embed", "train-align", "reconstruct"]),

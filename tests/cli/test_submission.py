@@ -71,7 +71,9 @@ def line(
     world: Path, align_overrides: tuple[str, ...], runs: str, code_allowed: None
 ) -> tuple[str, ...]:
     """A training of two cells, with runs of its own."""
-    return ("train-align", *align_overrides, "train.epochs=1", runs, "run.device=cpu")
+    return (
+        ("train-align",) + align_overrides + ("train.epochs=1", runs, "run.device=cpu")
+    )
 
 
 def call(*argv: str) -> Any:
@@ -125,8 +127,14 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
 
     # in a container, with home and the hub's cache; and without a time
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    options = ("run.cluster.container=lab image.sif", "run.cluster.gpus=2")
-    script = call(*line, *options, "--submit", "--check", "--allow-code").stdout
+    script = call(
+        *line,
+        "run.cluster.container=lab image.sif",
+        "run.cluster.gpus=2",
+        "--submit",
+        "--check",
+        "--allow-code",
+    ).stdout
     home = os.environ["BRAINHIVE_HOME"]
     arguments = (
         f"apptainer exec --nv --bind {home} --bind {tmp_path} --bind "
@@ -188,12 +196,9 @@ def test_a_script_that_a_file_names_needs_permission(
     )
     (tmp_path / "theirs").write_text("#!/bin/bash\n")
     line = (
-        "train-align",
-        "--recipe",
-        str(recipe),
-        *align_overrides,
-        runs,
-        "run.device=cpu",
+        ("train-align", "--recipe", str(recipe))
+        + align_overrides
+        + (runs, "run.device=cpu")
     )
     refused = call(*line, "--submit")
     assert refused.exit_code == 2 and "run.cluster.template theirs" in refused.stderr
@@ -207,7 +212,7 @@ def test_downloads_are_listed_last_even_without_a_network(home, queue, monkeypat
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    line = ("embed", "--recipe", "demo", "--encoders", "hub:nobody/nothing", "--submit")
+    line = ["embed", "--recipe", "demo", "--encoders", "hub:nobody/nothing", "--submit"]
     result = call(*line, "--check")
     assert result.exit_code == 3
     last_line = result.stdout.splitlines()[-1]
@@ -219,18 +224,18 @@ def test_each_step_of_a_workflow_waits_for_the_one_before(
     world, align_overrides, runs, queue, tmp_path, code_allowed
 ):
     steps = {
-        "train-align": {"overrides": [*align_overrides, "train.epochs=1"]},
+        "train-align": {"overrides": list(align_overrides) + ["train.epochs=1"]},
         "eval-retrieval": {"overrides": ["sheet_rows=0"]},
     }
     (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}))
-    line = (
+    result = call(
         "workflow",
         "--recipe",
         str(tmp_path / "steps.yaml"),
         runs,
         "run.device=cpu",
+        "--submit",
     )
-    result = call(*line, "--submit")
     assert result.exit_code == 0, result.output
 
     folder = submitted(tmp_path, "workflow")
@@ -306,9 +311,13 @@ def test_a_template_gets_values_as_the_shell_takes_them(line, tmp_path):
     (tmp_path / "job.j2").write_text(
         "{{ modules[0] }} $X {{ container }} {{ name }} {{ line }}"
     )
-    options = (f"run.cluster.template={tmp_path / 'job.j2'}", "run.cluster.modules=[a]")
     script = call(
-        *line, *options, "run.cluster.container=lab image;id", "--submit", "--check"
+        *line,
+        f"run.cluster.template={tmp_path / 'job.j2'}",
+        "run.cluster.modules=[a]",
+        "run.cluster.container=lab image;id",
+        "--submit",
+        "--check",
     ).stdout
     assert script.startswith(
         "a $X 'lab image;id' brainhive-train-align apptainer exec "

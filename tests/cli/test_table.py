@@ -40,7 +40,7 @@ def runs(home: Path) -> Path:
     return home
 
 
-def test_names_are_completed_in_every_shell(runs: Path) -> None:
+def test_names_are_completed_in_every_shell(runs):
     for line, names in (
         (
             "brainhive embed --encoders vae,clip-h",

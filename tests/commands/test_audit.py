@@ -177,7 +177,9 @@ def best_test_epoch(folder: Path) -> None:
         f"{n},{v},{t}" for n, (v, t) in enumerate(zip(validation, test, strict=True))
     ]
     write_result(folder, {"top1": claim}, **simulate_predictions(5))
-    (folder / "log.csv").write_text("\n".join(["epoch,val_top1,test_top1", *rows]))
+    (folder / "log.csv").write_text(
+        "\n".join(["epoch,val_top1,test_top1"] + list(rows))
+    )
 
 
 def trained_on_tested(folder: Path) -> None:
@@ -388,7 +390,7 @@ HONEST_RESULTS = (
 )
 
 
-def test_each_planted_cheat_is_found_by_its_check_alone(tmp_path: Path) -> None:
+def test_each_planted_cheat_is_found_by_its_check_alone(tmp_path):
     for plant, (check, has_size) in PLANTED_ERRORS.items():
         plant(tmp_path / plant.__name__)
         points_of = audit_findings(tmp_path / plant.__name__)
@@ -398,14 +400,14 @@ def test_each_planted_cheat_is_found_by_its_check_alone(tmp_path: Path) -> None:
         assert points is None or points > 0.5, plant.__name__
 
 
-def test_honest_results_have_no_finding(tmp_path: Path) -> None:
+def test_honest_results_have_no_finding(tmp_path):
     for make in HONEST_RESULTS:
         make(tmp_path / make.__name__)
         assert audit_findings(tmp_path / make.__name__) == {}, make.__name__
 
 
 @pytest.mark.nightly
-def test_of_200_honest_folders_hardly_any_has_a_finding() -> None:
+def test_of_200_honest_folders_hardly_any_has_a_finding():
     n_flagged = 0
     for seed in range(200):
         # small and large pools, from chance to nearly perfect, with and without ties
@@ -452,9 +454,7 @@ def draw_scores(random: np.random.Generator, score: float) -> Any:
 @pytest.mark.nightly
 @pytest.mark.parametrize("is_percent", [True, False])
 @pytest.mark.parametrize("selection", ["last", "validation"])
-def test_rounded_claims_of_an_honest_epoch_are_no_finding(
-    selection: str, is_percent: bool
-) -> None:
+def test_rounded_claims_of_an_honest_epoch_are_no_finding(selection, is_percent):
     """A rounded claim may equal the best epoch by chance."""
     random = np.random.default_rng(11)
     n_findings = 0
@@ -477,7 +477,7 @@ def test_rounded_claims_of_an_honest_epoch_are_no_finding(
     assert n_findings <= 3
 
 
-def test_a_mean_of_the_last_epochs_is_honest() -> None:
+def test_a_mean_of_the_last_epochs_is_honest():
     """In whole percents, the mean may equal the best test epoch."""
     log = {"test_top1": np.array([0.1, 0.412, 0.41, 0.408]), "val_top1": np.arange(4)}
     result = ForeignResult(
@@ -516,11 +516,11 @@ def write_subjects(folder: Path, claim: str, names: str, has_validation: bool) -
     if names == "files":
         for subject in range(3):
             subject_lines = lines[4 * subject : 4 * subject + 4]
-            fields = [heads, *(line.split(",") for line in subject_lines)]
+            fields = [heads] + [line.split(",") for line in subject_lines]
             text = "\n".join(",".join(row[1:]) for row in fields)
             (folder / f"sub-{subject}_log.csv").write_text(text)
     else:
-        (folder / "log.csv").write_text("\n".join([",".join(heads), *lines]))
+        (folder / "log.csv").write_text("\n".join([",".join(heads)] + list(lines)))
     return folder
 
 
@@ -544,8 +544,8 @@ EPOCHS: dict[str, Callable[[list[float]], float]] = {
     ],
 )
 def test_logs_of_several_subjects_are_compared_by_their_means(
-    claim: str, names: str, has_validation: bool, state: str, tmp_path: Path
-) -> None:
+    claim, names, has_validation, state, tmp_path
+):
     """The rows of all subjects must not be read as epochs of one training."""
     folder = write_subjects(tmp_path / "own", claim, names, has_validation)
     assert audit_states(folder)["epoch"][0] == state
@@ -721,9 +721,7 @@ CONVENTIONS = (
 
 
 @pytest.mark.parametrize("make", CONVENTIONS)
-def test_a_claim_by_a_usual_convention_is_read_by_it(
-    make: Callable[[Path], str], tmp_path: Path
-) -> None:
+def test_a_claim_by_a_usual_convention_is_read_by_it(make, tmp_path):
     """A claim that follows from a usual convention is no finding."""
     reading = make(tmp_path / "own")
     checks = audit_states(tmp_path / "own")
@@ -732,7 +730,7 @@ def test_a_claim_by_a_usual_convention_is_read_by_it(
     assert reading in checks["claimed numbers"][1]
 
 
-def test_two_galleries_are_not_taken_for_seeds(tmp_path: Path) -> None:
+def test_two_galleries_are_not_taken_for_seeds(tmp_path):
     """Predictions and similarities may be of several trainings, but not a gallery."""
     arrays = simulate_predictions(51)
     galleries = {"gallery1": arrays["gallery"], "gallery2": arrays["gallery"] + 1}
@@ -812,9 +810,7 @@ def one_of_the_seeds(folder: Path) -> str:
         lacking_predictions_of_repetitions,
     ],
 )
-def test_a_claim_of_files_that_are_not_there_is_not_decidable(
-    make: Callable[[Path], str], tmp_path: Path
-) -> None:
+def test_a_claim_of_files_that_are_not_there_is_not_decidable(make, tmp_path):
     """A mean over seeds cannot be checked with the files of one seed."""
     fact = make(tmp_path / "own")
     checks = audit_states(tmp_path / "own")
@@ -823,7 +819,7 @@ def test_a_claim_of_files_that_are_not_there_is_not_decidable(
     assert fact in checks["claimed numbers"][1]
 
 
-def test_a_claim_that_no_convention_reaches_is_a_finding(tmp_path: Path) -> None:
+def test_a_claim_that_no_convention_reaches_is_a_finding(tmp_path):
     """Readings of the files must not explain every claim."""
     claim = score_top_k(compute_similarity(simulate_predictions(44)), 5) + 3
     write_result(tmp_path / "own", {"top1": claim}, **simulate_predictions(44))
@@ -852,9 +848,7 @@ def simulate_ridge(seed: int) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("step", ["standardised", "centred", "as the gallery", "raw"])
-def test_predictions_standardised_over_the_test_set_are_found(
-    step: str, tmp_path: Path
-) -> None:
+def test_predictions_standardised_over_the_test_set_are_found(step, tmp_path):
     """Statistics of the test signals raise the accuracy by several points."""
     gallery, raw = simulate_ridge(45)
     centred = raw - raw.mean(0)
@@ -880,7 +874,7 @@ def test_predictions_standardised_over_the_test_set_are_found(
     assert points is not None and abs(points - gain) < 8
 
 
-def test_a_claim_of_standardised_predictions_has_its_worth(tmp_path: Path) -> None:
+def test_a_claim_of_standardised_predictions_has_its_worth(tmp_path):
     """The files have the predictions without the step, so the size is exact."""
     gallery, raw = simulate_ridge(46)
     arrays = {"pred": raw, "gallery": gallery}
@@ -896,9 +890,7 @@ def test_a_claim_of_standardised_predictions_has_its_worth(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("mask", [-1e9, -65504.0, -np.inf, np.inf, np.nan])
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
-def test_masked_pairs_are_missing_and_no_finding(
-    mask: float, precision: type, tmp_path: Path
-) -> None:
+def test_masked_pairs_are_missing_and_no_finding(mask, precision, tmp_path):
     """A mask such as -1e9 must not count as a similarity in sums and means."""
     values = compute_similarity(simulate_predictions(47)).astype(precision)
     claims = {f"top{k}": score_top_k(values, k) for k in (1, 5)}
@@ -910,7 +902,7 @@ def test_masked_pairs_are_missing_and_no_finding(
     assert re.search(r"\b2 similarities", checks["ties"][1])
 
 
-def test_a_masked_pair_hides_no_balance(tmp_path: Path) -> None:
+def test_a_masked_pair_hides_no_balance(tmp_path):
     """Similarities that were balanced over all test signals keep their equal sums."""
     values = torch.from_numpy(compute_similarity(simulate_predictions(4)))
     balanced = Sinkhorn().correct(values, values, values).numpy()
@@ -920,7 +912,7 @@ def test_a_masked_pair_hides_no_balance(tmp_path: Path) -> None:
     assert list(audit_findings(tmp_path / "own")) == ["test signals together"]
 
 
-def test_a_signal_without_any_similarity_is_a_miss(tmp_path: Path) -> None:
+def test_a_signal_without_any_similarity_is_a_miss(tmp_path):
     """A missing value is similar to no candidate."""
     arrays = simulate_predictions(48, noise=0.5)
     arrays["pred"][:30] = np.nan
@@ -933,12 +925,12 @@ def test_a_signal_without_any_similarity_is_a_miss(tmp_path: Path) -> None:
 
 def brainhive(*arguments: str) -> Any:
     """Run `brainhive audit` in this process."""
-    return CliRunner(env={"COLUMNS": "300"}).invoke(app, ["audit", *arguments])
+    return CliRunner(env={"COLUMNS": "300"}).invoke(app, ["audit"] + list(arguments))
 
 
 def test_our_own_run_passes_and_a_cheat_has_its_own_exit_code(
-    world: Path, trained_run: Path, evaluation_result: Any, tmp_path: Path
-) -> None:
+    world, trained_run, evaluation_result, tmp_path
+):
     # predictions and gallery of a subject, with the numbers of eval-retrieval
     finished_trained_run = api.open_run(str(trained_run))
     cell = finished_trained_run.cells[0]

@@ -31,7 +31,7 @@ from tests.worlds.command_fixtures import (
 )
 
 DEMO = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
-INTER = (DEMO, *ALIGN_OVERRIDES[1:], "mode=inter", "train.epochs=6")
+INTER = (DEMO,) + tuple(ALIGN_OVERRIDES[1:]) + ("mode=inter", "train.epochs=6")
 STUDY = "calibration-study"
 FEW = ("pictures=10", "draws=2", "transfer.pulls=1,0.1", "transfer.draws=1")
 ALIGNMENTS = ("euclidean", "coral", "moments", "procrustes", "ridge")
@@ -65,14 +65,14 @@ def measure_folder(folder):
 
 def invoke(*arguments):
     """Run `brainhive calibrate` in this process."""
-    return CliRunner().invoke(app, ["calibrate", *arguments])
+    return CliRunner().invoke(app, ["calibrate"] + list(arguments))
 
 
 def test_every_arm_is_measured_after_every_amount(measure_folder):
     amounts = [amount.name for amount in measure_folder.facts.amounts]
     assert amounts == ["10 pictures", "everything"] and not measure_folder.missing
-    arms = [*ARMS[1:], *ALIGNMENTS]
-    names = {ZERO_SHOT, *(f"{arm} · {amount}" for arm in arms for amount in amounts)}
+    arms = list(ARMS[1:]) + list(ALIGNMENTS)
+    names = {ZERO_SHOT} | {f"{arm} · {amount}" for arm in arms for amount in amounts}
     assert names <= measure_folder.scopes.keys()
     for name in names:
         metrics = measure_folder.scopes[name]
@@ -222,13 +222,19 @@ def test_calibration_pictures_with_a_tested_copy_are_left_out(run_command, tmp_p
     photograph_into_test(photos, lambda picture: picture, ".jpg")
     dataset = simulated(photos).replace("subjects: 1", "subjects: 2")
     runs = f"paths.runs={tmp_path / 'own'}"
-    overrides = ("arms=zero-shot,scratch", "alignments=[]", "pictures=10", "draws=1")
     with use_home(tmp_path):
         run_command("embed", dataset, f"encoders=[{COLOURS!r}]")
         run_command(
             "train-align", dataset, f"encoders=[{COLOURS!r}]", *TINY, "mode=inter", runs
         )
-        metrics = run_command("calibrate", *overrides, runs).metrics
+        metrics = run_command(
+            "calibrate",
+            "arms=zero-shot,scratch",
+            "alignments=[]",
+            "pictures=10",
+            "draws=1",
+            runs,
+        ).metrics
     assert metrics.facts.pictures_left_out == {"1": 1, "2": 1}
     assert metrics.facts.amounts[-1].pictures == 35
     top1 = metrics.overall["top1"]

@@ -141,8 +141,8 @@ def test_a_run_is_checked_by_folder_or_name_next_to_stores(
 
 
 def test_checking_an_incomplete_data_set_has_exit_code_3(
-    home: Path,
-) -> None:
+    home,
+):
     ended = CliRunner().invoke(
         app, ["check", "things-eeg", "--subjects", "1,2", "--json"]
     )

@@ -95,7 +95,7 @@ def test_its_lines_run_by_hand_and_make_nothing_anew(run_demo, recipe, home):
         assert line.replace("\n", " ") in page
         assert "run.mixed_precision=bf16" in line
         arguments = shlex.split(line)[1:]
-        ended = CliRunner().invoke(app, [*arguments, "--json"])
+        ended = CliRunner().invoke(app, list(arguments) + ["--json"])
         assert ended.exit_code == 0, ended.stderr
         runs = sorted(home.glob(f"runs/{step}/*"))
         assert len(runs) == (0 if step == "embed" else 1)

@@ -51,7 +51,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         return document
 
 
-def test_each_design_has_power_and_top1_with_ranges(planned: dict[str, Any]) -> None:
+def test_each_design_has_power_and_top1_with_ranges(planned):
     facts = planned["metrics"]["facts"]
     assert len(facts["designs"]) == N_DESIGNS
     for number, design in enumerate(facts["designs"], 1):
@@ -69,7 +69,7 @@ def test_each_design_has_power_and_top1_with_ranges(planned: dict[str, Any]) -> 
     assert planned["finding"] and facts["sentence"] and facts["claims"]
 
 
-def test_the_recommended_design_is_named_with_its_cost(planned: dict[str, Any]) -> None:
+def test_the_recommended_design_is_named_with_its_cost(planned):
     facts = DesignFacts.model_validate(planned["metrics"]["facts"])
     design = facts.recommended_design
     assert design.price is not None
@@ -78,9 +78,7 @@ def test_the_recommended_design_is_named_with_its_cost(planned: dict[str, Any]) 
     assert f"{design.hours:.1f} hours for {design.price:,.0f}" in finding
 
 
-def test_the_page_shows_the_power_as_figures(
-    planned: dict[str, Any], home: Path
-) -> None:
+def test_the_page_shows_the_power_as_figures(planned, home):
     result = invoke("report", planned["folder"], f"to={home / 'page.html'}")
     assert result.exit_code == 0, result.output
     page = (home / "page.html").read_text()
@@ -89,9 +87,7 @@ def test_the_page_shows_the_power_as_figures(
         assert title in page
 
 
-def test_a_finished_plan_is_found_again(
-    planned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_plan_is_found_again(planned, monkeypatch):
     folder = Path(planned["folder"])
     home = folder.parents[2]
     monkeypatch.setenv("BRAINHIVE_HOME", str(home))
@@ -102,9 +98,7 @@ def test_a_finished_plan_is_found_again(
         assert warning in result.stderr.replace("\n", " ")
 
 
-def test_the_answer_stands_between_warnings_and_tables(
-    planned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_answer_stands_between_warnings_and_tables(planned, monkeypatch):
     monkeypatch.setenv("BRAINHIVE_HOME", str(Path(planned["folder"]).parents[2]))
     result = invoke("design", *SMALL, "--price-per-hour", "50")
     lines = result.output.splitlines()
@@ -114,7 +108,7 @@ def test_the_answer_stands_between_warnings_and_tables(
     assert starts == sorted(starts)
 
 
-def test_check_lists_the_designs_without_simulation(home: Path) -> None:
+def test_check_lists_the_designs_without_simulation(home):
     result = invoke("design", *SMALL, "--check", "--json")
     document = json.loads(result.stdout)
     assert result.exit_code == 0 and document["missing"] == []
@@ -123,7 +117,7 @@ def test_check_lists_the_designs_without_simulation(home: Path) -> None:
     assert not (home / "runs").exists()
 
 
-def test_the_study_of_the_pictures_is_written(home: Path) -> None:
+def test_the_study_of_the_pictures_is_written(home):
     write_pictures(home / "pictures")
     line = ("design", "--pictures", "pictures", "encoder=gabor", "order.runs=2")
     line += ("--people", "2", "--train-repetitions", "2", "--test-repetitions", "2")
@@ -165,8 +159,8 @@ def predict_perhaps(
 
 
 def test_a_plan_from_a_pilot_says_which_pilot_could_tell(
-    world: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    world, trained_run, monkeypatch
+):
     monkeypatch.setattr(power, "predict_designs", predict_perhaps)
     result = invoke("design", *SMALL, "--pilot", str(trained_run), "--json")
     assert result.exit_code == 0, result.output
@@ -195,9 +189,7 @@ def test_a_plan_from_a_pilot_says_which_pilot_could_tell(
         (("--pilot", "absent"), MissingData),
     ],
 )
-def test_wrong_input_ends_with_two_lines(
-    arguments: tuple[str, ...], error: Any, home: Path
-) -> None:
+def test_wrong_input_ends_with_two_lines(arguments, error, home):
     write_pictures(home / "pictures")
     result = invoke("design", *arguments)
     assert result.exit_code == error.exit_code, result.output

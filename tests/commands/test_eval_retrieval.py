@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -193,8 +192,8 @@ def test_trials_of_bad_pictures_are_left_out_and_counted(
 
 
 def test_a_ridge_is_measured_on_the_study_of_its_run(
-    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    trained_run, tmp_path, monkeypatch
+):
     arguments = [f"run={trained_run}", "baseline=ridge"]
     job = run.RetrievalRun.resolve(
         Recipe.resolve("eval-retrieval", None, {}, arguments)
@@ -216,8 +215,8 @@ def test_a_ridge_is_measured_on_the_study_of_its_run(
 
 
 def test_a_model_named_by_its_label_is_the_same_model(
-    run_command: Any, trained_run: Path, evaluation_result: Any
-) -> None:
+    run_command, trained_run, evaluation_result
+):
     RunFolder(trained_run).set_label("a, b: c")
     try:
         for key in ("run", "align_run"):

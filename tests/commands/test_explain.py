@@ -176,8 +176,14 @@ def test_all_analyses_are_corrected_together(
     monkeypatch.setattr(findings, "correct_p_values", correct)
     monkeypatch.setattr(claims, "find_latest_onsets", reach_everywhere)
     run_folder = run_command("train-align", *align_overrides).folder
-    choice = ("analyses=[windows,trained]", "subjects=1", runs)
-    metrics = run_command("explain", f"align_run={run_folder}", *choice, *QUICK).metrics
+    metrics = run_command(
+        "explain",
+        f"align_run={run_folder}",
+        "analyses=[windows,trained]",
+        "subjects=1",
+        runs,
+        *QUICK,
+    ).metrics
 
     profiles = metrics.facts.profiles
     assert corrected_counts == [len(profiles)] and len(profiles) > 2
@@ -187,10 +193,10 @@ def test_all_analyses_are_corrected_together(
 
 @pytest.mark.nightly
 def test_the_run_is_named_first_and_json_is_the_document(folder, world):
-    line = ["explain", folder.measurements().facts.run, *QUICK]
+    line = ["explain", folder.measurements().facts.run] + list(QUICK)
 
-    ended = CliRunner().invoke(app, [*line, "--json"])
-    checked = CliRunner().invoke(app, [*line, "--check", "--json"])
+    ended = CliRunner().invoke(app, list(line) + ["--json"])
+    checked = CliRunner().invoke(app, list(line) + ["--check", "--json"])
 
     assert ended.exit_code == 0, ended.stderr
     assert json.loads(ended.stdout)["metrics"]["schema"] == 4

@@ -168,9 +168,7 @@ def compare_with_retrieval(
 
 
 @pytest.mark.nightly
-def test_an_exported_submission_needs_only_torch(
-    runs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_an_exported_submission_needs_only_torch(runs, tmp_path):
     contract = export(runs["whitened"])
 
     assert contract["input"]["channels"] == list(CHANNELS)
@@ -189,7 +187,9 @@ def test_an_exported_submission_needs_only_torch(
     names = ",".join(reversed(CHANNELS)).lower()
     signal_file, token_file = tmp_path / "signal.npy", tmp_path / "tokens.npy"
     arguments = [tmp_path, names, signal_file, token_file]
-    subprocess.run([sys.executable, "-I", "-c", SUBMITTED, *arguments], check=True)
+    subprocess.run(
+        [sys.executable, "-I", "-c", SUBMITTED] + list(arguments), check=True
+    )
     expected = torch.export.load("out/model.pt2").module()(signal)
     assert expected.shape == (5, 12)
     np.testing.assert_allclose(np.load(token_file), expected, rtol=1e-4, atol=1e-5)
@@ -201,7 +201,7 @@ def test_an_exported_submission_needs_only_torch(
 
 
 @pytest.mark.nightly
-def test_channels_rate_and_window_are_the_user_s(runs: dict[str, Path]) -> None:
+def test_channels_rate_and_window_are_the_user_s(runs):
     # the window of the model is within that of the store
     recordings = open_model(str(runs["plain"]), Paths()).recordings
     times_ms = 1000 * recordings.open_recording(1, "test").times_s
@@ -225,7 +225,7 @@ def test_channels_rate_and_window_are_the_user_s(runs: dict[str, Path]) -> None:
     assert contract["input"]["rate_hz"] == 120
 
 
-def test_what_cannot_be_folded_in_is_refused_by_name(runs: dict[str, Path]) -> None:
+def test_what_cannot_be_folded_in_is_refused_by_name(runs):
     few_channels = ("--channels", "O1,O2,Pz", "channel_mapping=spline")
     for reference, arguments, exit_code, facts in (
         ("plain", ("--channels", "O1,O2"), 1, ("Fp1, Cz, P7, Pz",)),
@@ -241,7 +241,7 @@ def test_what_cannot_be_folded_in_is_refused_by_name(runs: dict[str, Path]) -> N
             assert fact in error
 
 
-def test_scores_are_neuralbench_s_json(runs: dict[str, Path]) -> None:
+def test_scores_are_neuralbench_s_json(runs):
     export(runs["whitened"], "scores=true")
     scores = json.loads(Path("out/neuralbench.json").read_text("utf-8"))
     assert scores["seed"] == 1 and scores["brain_model_name"] == "ridge"
@@ -254,7 +254,7 @@ def test_scores_are_neuralbench_s_json(runs: dict[str, Path]) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["ridge", "brain-mlp", "atm", "mindeye2"])
-def test_every_backbone_takes_batches_of_any_size(kind: str, tmp_path: Path) -> None:
+def test_every_backbone_takes_batches_of_any_size(kind, tmp_path):
     """The file is for the second subject, and has the maps of no other subject."""
     torch.manual_seed(0)
     are_voxels = kind == "mindeye2"
@@ -277,7 +277,7 @@ def test_every_backbone_takes_batches_of_any_size(kind: str, tmp_path: Path) -> 
     assert not any(".1." in name for name in program.state_dict if "ridge" in name)
 
 
-def test_a_full_disk_is_no_fault_of_the_backbone() -> None:
+def test_a_full_disk_is_no_fault_of_the_backbone():
     """The writer of PyTorch ends the process with SIGABRT if the disk is full."""
     spec = SignalSpec(("A", "B"), 4, (1,), (2,))
     aligner = Aligner(Layout(spec, {"a": Head((8,), "a")}, {"kind": "linear"})).eval()
@@ -287,7 +287,7 @@ def test_a_full_disk_is_no_fault_of_the_backbone() -> None:
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_a_backbone_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
+def test_a_backbone_that_cannot_be_exported_is_named(tmp_path):
     spec = SignalSpec(("A", "B"), 4, (1,), (2,))
     aligner = Aligner(Layout(spec, {"a": Head((8,), "a")}, {"kind": "linear"}))
     module = PortableModel(aligner, 1)
@@ -297,9 +297,7 @@ def test_a_backbone_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
         save_program(module, tmp_path / "model.pt2")
 
 
-def test_neuralbench_checks_and_evaluates_the_file(
-    runs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_neuralbench_checks_and_evaluates_the_file(runs, tmp_path):
     """BRAINHIVE_NEURALBENCH is the Python 3.12 of an environment with neuralbench 0.4.0
     and a torch that fits its torchaudio (2.11).
     """

@@ -60,7 +60,7 @@ def hub(repositories, home, monkeypatch):
 
 def fetch(*arguments):
     """Run `brainhive fetch` in this process."""
-    return CliRunner().invoke(app, ["fetch", *arguments])
+    return CliRunner().invoke(app, ["fetch"] + list(arguments))
 
 
 def join_lines(text):

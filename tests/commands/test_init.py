@@ -60,7 +60,7 @@ def save(path: Path, names: list[str]) -> None:
         mne.export.export_raw(path, raw, verbose="ERROR")
 
 
-def test_an_empty_home_becomes_the_folders_of_a_study(home: Path) -> None:
+def test_an_empty_home_becomes_the_folders_of_a_study(home):
     ended = init()
 
     folders = ["image-folder", "image-folder/test", "image-folder/train", "recordings"]
@@ -70,7 +70,7 @@ def test_an_empty_home_becomes_the_folders_of_a_study(home: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".fif", ".vhdr", ".edf", ".set"])
-def test_markers_of_each_format_have_a_line_each(home: Path, ending: str) -> None:
+def test_markers_of_each_format_have_a_line_each(home, ending):
     write_pictures(home / "photos")
     codes = [f"{code}" for code in list_event_codes(SHOWN)]
     names = [f"Stimulus/S{code:>3}" for code in codes] if ending == ".vhdr" else codes
@@ -89,7 +89,7 @@ def test_markers_of_each_format_have_a_line_each(home: Path, ending: str) -> Non
     )
 
 
-def test_codes_of_a_stimulus_channel_are_markers(home: Path) -> None:
+def test_codes_of_a_stimulus_channel_are_markers(home):
     raw = make_raw(SHOWN, seed=0)
     signal = np.zeros((1, raw.n_times))
     for onset, code in zip(SHOWN.onsets, list_event_codes(SHOWN), strict=True):
@@ -105,11 +105,11 @@ def test_codes_of_a_stimulus_channel_are_markers(home: Path) -> None:
     assert "STI101" in ended.stdout
 
 
-def test_the_completed_table_is_what_prepare_reads(home: Path) -> None:
+def test_the_completed_table_is_what_prepare_reads(home):
     write_pictures(home / "photos")
     save(home / "lab/sub-01.fif", [str(code) for code in list_event_codes(SHOWN)])
     init("--recording", "lab", "--pictures", "photos")
-    line = ("prepare", "--from", "recording", "preparation.whiten=no")
+    line = ["prepare", "--from", "recording", "preparation.whiten=no"]
 
     # nothing is completed yet
     code, lines = refuse(*line)
@@ -130,7 +130,7 @@ def test_the_completed_table_is_what_prepare_reads(home: Path) -> None:
     assert table.read_text() == text and "kept" in ended.stderr
 
 
-def test_only_exact_names_of_pictures_are_filled_in(home: Path) -> None:
+def test_only_exact_names_of_pictures_are_filled_in(home):
     write_pictures(home / "data/image-folder")
     names = {
         PICTURE_NAMES[0]: PICTURE_NAMES[0],  # a path
@@ -147,7 +147,7 @@ def test_only_exact_names_of_pictures_are_filled_in(home: Path) -> None:
     assert "3: " in ended.stderr  # it says how many were filled in
 
 
-def test_equal_codes_of_two_types_keep_their_types(home: Path) -> None:
+def test_equal_codes_of_two_types_keep_their_types(home):
     names = ["Stimulus/S  1", "Response/S  1", "Response/R  1", "Comment/blink"] * 4
     save(home / "data/recordings/sub-01.fif", names)
 
@@ -161,7 +161,7 @@ def test_equal_codes_of_two_types_keep_their_types(home: Path) -> None:
     }
 
 
-def test_a_file_without_a_person_becomes_the_first(home: Path) -> None:
+def test_a_file_without_a_person_becomes_the_first(home):
     save(home / "lab/pilot.vhdr", ["Stimulus/S  1"] * len(SHOWN.onsets))
 
     ended = init("--recording", "lab/pilot.vhdr")
@@ -175,7 +175,7 @@ def test_a_file_without_a_person_becomes_the_first(home: Path) -> None:
     assert ended.exit_code == 0, ended.stderr
 
 
-def test_a_linked_file_stays_marked_as_simulated(home: Path) -> None:
+def test_a_linked_file_stays_marked_as_simulated(home):
     save(home / "lab/sub-01.vhdr", ["Stimulus/S  1"] * len(SHOWN.onsets))
     (home / "lab/dataset_description.json").write_text('{"Simulated": "a program"}')
 
@@ -185,7 +185,7 @@ def test_a_linked_file_stays_marked_as_simulated(home: Path) -> None:
     assert link.is_symlink() and read_simulated(link) == "a program"
 
 
-def test_pictures_without_a_test_folder_are_reported(home: Path) -> None:
+def test_pictures_without_a_test_folder_are_reported(home):
     write_pictures(home / "photos")
     save(home / "lab/sub-01.fif", ["1"] * len(SHOWN.onsets))
 
@@ -194,7 +194,7 @@ def test_pictures_without_a_test_folder_are_reported(home: Path) -> None:
     assert "6 in train" in ended.stderr and "test/CONCEPT" in ended.stderr
 
 
-def test_files_of_nobody_are_refused_before_anything_is_made(home: Path) -> None:
+def test_files_of_nobody_are_refused_before_anything_is_made(home):
     for name in ("anna", "ben"):
         save(home / f"lab/{name}.fif", ["1"] * len(SHOWN.onsets))
 
@@ -203,7 +203,7 @@ def test_files_of_nobody_are_refused_before_anything_is_made(home: Path) -> None
     assert "anna.fif" in lines[0] and not (home / "data").exists()
 
 
-def test_existing_pictures_are_never_replaced(home: Path) -> None:
+def test_existing_pictures_are_never_replaced(home):
     write_pictures(home / "photos")
     write_pictures(home / "data/image-folder")
 
@@ -213,7 +213,7 @@ def test_existing_pictures_are_never_replaced(home: Path) -> None:
     assert not (home / "data/image-folder").is_symlink()
 
 
-def test_a_table_of_the_lab_is_copied(home: Path) -> None:
+def test_a_table_of_the_lab_is_copied(home):
     save(home / "lab/sub-01.fif", ["1", "9"] * (len(SHOWN.onsets) // 2))
     write_table(home / "lab/events.csv")
 
@@ -224,7 +224,7 @@ def test_a_table_of_the_lab_is_copied(home: Path) -> None:
     assert "1: 9" in ended.stderr  # a marker without a line
 
 
-def test_bids_with_named_pictures_needs_no_table(home: Path) -> None:
+def test_bids_with_named_pictures_needs_no_table(home):
     folder = home / "lab/sub-01/eeg"
     save(folder / "sub-01_task-look_eeg.vhdr", ["1"] * len(SHOWN.onsets))
     description = {"Name": "look", "BIDSVersion": "1.9.0"}
@@ -244,7 +244,7 @@ def test_bids_with_named_pictures_needs_no_table(home: Path) -> None:
     assert brainhive(*line.split()[1:]).exit_code == 0
 
 
-def test_fmri_has_its_own_line(home: Path) -> None:
+def test_fmri_has_its_own_line(home):
     folder = home / "bids/sub-01/func"
     folder.mkdir(parents=True)
     (folder / "sub-01_task-look_bold.nii.gz").write_bytes(b"")
@@ -258,7 +258,7 @@ def test_fmri_has_its_own_line(home: Path) -> None:
     assert not (home / "data").exists()
 
 
-def test_a_folder_around_the_study_is_refused(home: Path) -> None:
+def test_a_folder_around_the_study_is_refused(home):
     save(home / "sub-01.fif", ["1"] * len(SHOWN.onsets))
 
     code, lines = refuse("init", "--recording", ".")
@@ -267,7 +267,7 @@ def test_a_folder_around_the_study_is_refused(home: Path) -> None:
     assert not (home / "data").exists()
 
 
-def test_prepare_without_a_table_names_init(home: Path) -> None:
+def test_prepare_without_a_table_names_init(home):
     write_pictures(home / "data/image-folder")
     save(home / "data/recordings/sub-01.fif", ["1"] * len(SHOWN.onsets))
 
@@ -277,7 +277,7 @@ def test_prepare_without_a_table_names_init(home: Path) -> None:
     assert "brainhive init" in ended.stderr.splitlines()[-1]
 
 
-def test_epochs_have_their_own_line(home: Path) -> None:
+def test_epochs_have_their_own_line(home):
     (home / "lab").mkdir()
     np.save(home / "lab/sub-01_ses-01.npy", np.zeros((2, 3, 4)))
 
@@ -287,13 +287,13 @@ def test_epochs_have_their_own_line(home: Path) -> None:
     assert not (home / "data").exists()
 
 
-def test_check_makes_nothing(home: Path) -> None:
+def test_check_makes_nothing(home):
     ended = brainhive("init", "--check", "--json")
     states = [item["state"] for item in json.loads(ended.stdout)["inputs"]]
     assert states == ["to make"] * 3 and list(home.iterdir()) == []
 
 
-def test_markers_that_are_formulas_do_nothing_in_a_spreadsheet(home: Path) -> None:
+def test_markers_that_are_formulas_do_nothing_in_a_spreadsheet(home):
     names = ["=HYPERLINK(1)", "@SUM(1+1)", "+cat", "-1"]
     save(home / "lab/sub-01.fif", names * 4)
     init("--recording", "lab")

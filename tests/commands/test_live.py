@@ -64,9 +64,13 @@ def base(tmp_path_factory, run_command):
         raw.save(base / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
         run_command("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
         run_command("prepare", "preparation.kind=recording", *STEPS)
-        arguments = ("train.validation=0", "train.batch_size=8", *QUICK)
         run_command(
-            "train-align", "dataset=image-folder", f"encoders=[{COLOURS!r}]", *arguments
+            "train-align",
+            "dataset=image-folder",
+            f"encoders=[{COLOURS!r}]",
+            "train.validation=0",
+            "train.batch_size=8",
+            *QUICK,
         )
         yield base
 
@@ -85,7 +89,7 @@ def demo(base, run_command):
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(app, ["live", *map(str, arguments)])
+    return CliRunner().invoke(app, ["live"] + list(map(str, arguments)))
 
 
 def replay(run_folder, *arguments):
@@ -157,7 +161,7 @@ def test_markers_are_read_by_the_table_that_prepare_finds(own_pictures, base):
         [str(code) for code in list_event_codes(presentation)],
     )
     raw.save(base / "coded/sub-01_ses-01.fif", verbose="ERROR", overwrite=True)
-    arguments = ("--lines", "save=false", "source.file=coded/sub-01_ses-01.fif")
+    arguments = ["--lines", "save=false", "source.file=coded/sub-01_ses-01.fif"]
 
     # without a table, codes are no pictures, and the session says what to add
     messages = " ".join(replay(own_pictures, *arguments).stderr.split())
@@ -218,8 +222,9 @@ def test_eval_retrieval_of_a_saved_session_repeats_its_ranks(own_pictures, run_c
 
 @pytest.mark.nightly
 def test_simulated_signals_are_marked_on_the_page_and_when_saved(demo, run_command):
-    arguments = ("source.speed=1000", "page=false", "--windows", "300")
-    ended = invoke(demo, "--source", "mock", *arguments)
+    ended = invoke(
+        demo, "--source", "mock", "source.speed=1000", "page=false", "--windows", "300"
+    )
     assert ended.exit_code == 0, ended.output
     measurements = RunFolder(find_run(ended)).measurements()
     top1 = measurements.overall["top1"]
@@ -237,7 +242,7 @@ def test_bad_input_gets_two_lines_and_check_lists_missing_inputs(own_pictures):
         (absent, 3, "absent.fif"),
         (("--source", "mock", "--whiten-trials", "100"), 2, "whiten"),
         (("--source", "mock", "port=8123"), 2, "port"),
-        ((*absent, "--check"), 3, "absent.fif"),
+        (tuple(absent) + ("--check",), 3, "absent.fif"),
     ):
         ended = invoke(own_pictures, *arguments, "page=false")
         assert ended.exit_code == code, arguments
@@ -334,8 +339,16 @@ def test_where_trials_of_the_training_are_not_here_it_is_said(categories, base):
 
 @pytest.mark.nightly
 def test_ctrl_c_ends_a_session_in_order(own_pictures, base, brainhive):
-    arguments = ("--source", "mock", "page=false", "--lines", "source.interval_s=0.3")
-    process = brainhive("live", own_pictures, *arguments, wait=False)
+    process = brainhive(
+        "live",
+        own_pictures,
+        "--source",
+        "mock",
+        "page=false",
+        "--lines",
+        "source.interval_s=0.3",
+        wait=False,
+    )
     lines = process.folder / "stdout"
     while (
         not (lines.is_file() and lines.read_text().count('"result"') > 2)
@@ -365,10 +378,9 @@ def test_every_line_of_the_guide_does_its_work(own_pictures, base):
         if "--recipe demo" in line:
             continue  # which needs the demo's training
         # not the newest run of these tests
-        arguments = [
-            *([] if own_pictures in line else [own_pictures]),
-            *shlex.split(line)[1:],
-        ]
+        arguments = list([] if own_pictures in line else [own_pictures]) + list(
+            shlex.split(line)[1:]
+        )
         if "--events" in arguments:
             (base / "events.csv").write_text("event,picture\n1,test/owl/owl_9.png\n")
             # streams of the lab have tests of their own

@@ -43,11 +43,10 @@ FILES = {
     "embeddings.json",
     "metrics.json",
     "recipe.yaml",
-    *(
-        f"cells/sub-0{subject}_seed-1/model/{name}"
-        for subject in (1, 2)
-        for name in ("config.json", "learned.safetensors", "model.safetensors")
-    ),
+} | {
+    f"cells/sub-0{subject}_seed-1/model/{name}"
+    for subject in (1, 2)
+    for name in ("config.json", "learned.safetensors", "model.safetensors")
 }
 
 
@@ -84,9 +83,7 @@ def commit_of(hub: Any, name: str = "me/demo") -> str:
 
 
 @pytest.mark.nightly
-def test_check_lists_every_file_with_its_size_and_sends_nothing(
-    hub: Any, pushed_run: Path
-) -> None:
+def test_check_lists_every_file_with_its_size_and_sends_nothing(hub, pushed_run):
     process = brainhive("push", pushed_run.name, "hub:me/demo", "--check", "--json")
 
     document = json.loads(process.stdout)
@@ -103,11 +100,16 @@ def test_check_lists_every_file_with_its_size_and_sends_nothing(
 
 
 @pytest.mark.nightly
-def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
-    hub: Any, pushed_run: Path
-) -> None:
-    about_options = ("--contact", "lab@example.org", "--citation", "A paper")
-    pushed = brainhive("push", pushed_run.name, "hub:me/demo", *about_options)
+def test_a_push_is_one_commit_and_keeps_weights_and_metrics(hub, pushed_run):
+    pushed = brainhive(
+        "push",
+        pushed_run.name,
+        "hub:me/demo",
+        "--contact",
+        "lab@example.org",
+        "--citation",
+        "A paper",
+    )
     assert pushed.exit_code == 0 and f" {len(FILES)} files" in pushed.stderr
     # the first is the hub's own
     assert len(hub.repos["me/demo"].log) == 2 and set(list_newest_files(hub)) == FILES
@@ -158,14 +160,16 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
 
 
 @pytest.mark.nightly
-def test_each_command_takes_the_name_and_writes_down_the_commit(
-    hub: Any, pushed_run: Path, inter: Path
-) -> None:
+def test_each_command_takes_the_name_and_writes_down_the_commit(hub, pushed_run, inter):
     for folder, name in ((pushed_run, "hub:me/demo"), (inter, "hub:me/inter")):
         assert brainhive("push", folder.name, name).exit_code == 0
     finetune = ("mode=finetune", "finetune.run=hub:me/inter", "subjects=1")
     for line, key, repository in (
-        (("train-align", *LINES, *QUICK, *finetune), "finetune", "me/inter"),
+        (
+            ("train-align",) + tuple(LINES) + tuple(QUICK) + tuple(finetune),
+            "finetune",
+            "me/inter",
+        ),
         (
             (
                 "eval-retrieval",
@@ -183,24 +187,31 @@ def test_each_command_takes_the_name_and_writes_down_the_commit(
         )
 
 
-def test_a_prior_is_pushed_as_priors_are_read(hub: Any, home: Path) -> None:
-    tiny = (
+def test_a_prior_is_pushed_as_priors_are_read(hub, home):
+    prior_run = run_command(
+        "train-prior",
+        *LINES,
         "prior.start_from=null",
         "prior.hidden_size=32",
         "validation_items=2",
         "sample_items=0",
-    )
-    quick = (
         "train.steps=1",
         "train.batch_size=4",
         "train.precision=fp32",
         "run.workers=0",
         "lpips=false",
+        "generator.source=demo:generator",
+        "resolution_px=64",
+        "similarity=[]",
     )
-    drawing = ("generator.source=demo:generator", "resolution_px=64", "similarity=[]")
-    prior_run = run_command("train-prior", *LINES, *tiny, *quick, *drawing)
-    confirmed = ("--data-terms-checked", "--licence", "cc-by-nc-4.0")
-    process = brainhive("push", prior_run.name, "hub:me/prior", *confirmed)
+    process = brainhive(
+        "push",
+        prior_run.name,
+        "hub:me/prior",
+        "--data-terms-checked",
+        "--licence",
+        "cc-by-nc-4.0",
+    )
 
     assert process.exit_code == 0, process.stderr
     model = {
@@ -220,8 +231,8 @@ def test_a_prior_is_pushed_as_priors_are_read(hub: Any, home: Path) -> None:
 
 
 def test_an_interrupted_push_leaves_no_commit_and_can_resume(
-    hub: Any, pushed_run: Path, impatient: None
-) -> None:
+    hub, pushed_run, impatient
+):
     hub.fail["PUT", "_lfs"] = 99
     message, hint = read_error_lines(
         brainhive("push", pushed_run.name, "hub:me/demo"), 3
@@ -234,9 +245,7 @@ def test_an_interrupted_push_leaves_no_commit_and_can_resume(
     )
 
 
-def test_ctrl_c_does_not_wait_for_an_upload(
-    hub: Any, pushed_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_does_not_wait_for_an_upload(hub, pushed_run, monkeypatch):
     def upload(*_: object, **__: object) -> None:
         Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with ThreadPoolExecutor(1) as pool:
@@ -255,9 +264,7 @@ def test_ctrl_c_does_not_wait_for_an_upload(
 
 
 @pytest.mark.nightly
-def test_a_tag_never_changes_and_a_new_tag_has_only_new_files(
-    hub: Any, pushed_run: Path, inter: Path
-) -> None:
+def test_a_tag_never_changes_and_a_new_tag_has_only_new_files(hub, pushed_run, inter):
     brainhive("push", pushed_run.name, "hub:me/demo@v1")
     pinned = f"hub:me/demo@{commit_of(hub)}"
     upload_hub.make_client().upload_file(
@@ -286,8 +293,8 @@ def test_a_tag_never_changes_and_a_new_tag_has_only_new_files(
 
 
 def test_forbidden_and_public_repositories_are_refused(
-    hub: Any, pushed_run: Path, monkeypatch: pytest.MonkeyPatch, impatient: None
-) -> None:
+    hub, pushed_run, monkeypatch, impatient
+):
     upload_hub.make_client().create_repo("me/demo", private=False)
     message, hint = read_error_lines(
         brainhive("push", pushed_run.name, "hub:me/demo"), 1
@@ -310,8 +317,8 @@ def test_forbidden_and_public_repositories_are_refused(
 
 
 def test_the_token_of_the_environment_wins_over_a_login(
-    hub: Any, pushed_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+    hub, pushed_run, monkeypatch, tmp_path
+):
     stored_login = tmp_path / "token"
     stored_login.write_text("hf_wrong")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(stored_login))
@@ -339,7 +346,7 @@ def test_the_token_of_the_environment_wins_over_a_login(
     assert hint.startswith("set HF_TOKEN") and "me/third" not in hub.repos
 
 
-def test_a_repository_that_lies_is_one_line(hub: Any, pushed_run: Path) -> None:
+def test_a_repository_that_lies_is_one_line(hub, pushed_run):
     brainhive("push", pushed_run.name, "hub:me/demo")
     sound = dict(list_newest_files(hub))
     weights = "cells/sub-01_seed-1/model/model.safetensors"
@@ -373,9 +380,7 @@ def test_a_repository_that_lies_is_one_line(hub: Any, pushed_run: Path) -> None:
         assert all(fact in lines[0] for fact in facts), lines
 
 
-def test_a_model_folder_on_the_hub_is_a_model(
-    hub: Any, pushed_run: Path, home: Path
-) -> None:
+def test_a_model_folder_on_the_hub_is_a_model(hub, pushed_run, home):
     model = pushed_run / "cells/sub-01_seed-1/model"
     client = upload_hub.make_client()
     client.create_repo("me/folder", private=True)
@@ -392,9 +397,7 @@ def test_a_model_folder_on_the_hub_is_a_model(
     assert tested_run.measurements().overall == own_run.measurements().overall
 
 
-def test_wrong_or_damaged_models_are_refused_before_the_hub(
-    hub: Any, pushed_run: Path, home: Path
-) -> None:
+def test_wrong_or_damaged_models_are_refused_before_the_hub(hub, pushed_run, home):
     copy = home / "runs/train-align/copied"
     shutil.copytree(pushed_run, copy)
     weights = copy / "cells/sub-01_seed-1/model/model.safetensors"

@@ -10,10 +10,12 @@ from brainhive_cli.core.recipes.recipe import shipped_recipes
 
 
 def brainhive(*arguments: str, columns: str = "80") -> Any:
-    return CliRunner(env={"COLUMNS": columns}).invoke(app, ["recipes", *arguments])
+    return CliRunner(env={"COLUMNS": columns}).invoke(
+        app, ["recipes"] + list(arguments)
+    )
 
 
-def test_every_shipped_recipe_is_listed_with_its_commands() -> None:
+def test_every_shipped_recipe_is_listed_with_its_commands():
     named_table, default_table = json.loads(brainhive("--json").stdout)["tables"]
     recipes = {row["recipe"] for row in default_table["rows"]}
     for row in named_table["rows"]:
@@ -26,7 +28,7 @@ def test_every_shipped_recipe_is_listed_with_its_commands() -> None:
     assert max(map(len, brainhive().stdout.splitlines())) <= 80
 
 
-def test_a_recipe_is_shown_with_value_and_source_of_each_key() -> None:
+def test_a_recipe_is_shown_with_value_and_source_of_each_key():
     (table,) = json.loads(brainhive("demo/train-align", "--json").stdout)["tables"]
     rows = {row["key"]: row for row in table["rows"]}
     assert (rows["seeds"]["value"], rows["seeds"]["from"]) == (
@@ -48,14 +50,14 @@ def test_a_recipe_is_shown_with_value_and_source_of_each_key() -> None:
     assert "seeds" in lines and max(map(len, lines[1:])) <= 80
 
 
-def test_an_unknown_recipe_is_refused_with_a_similar_name() -> None:
+def test_an_unknown_recipe_is_refused_with_a_similar_name():
     refused = brainhive("demo/train")
     assert refused.exit_code == 2
     for fact in ("'demo/train'", "demo/train-align", "brainhive recipes"):
         assert fact in refused.stderr
 
 
-def test_a_schema_is_printed_for_editors() -> None:
+def test_a_schema_is_printed_for_editors():
     schema = json.loads(brainhive("design", "--schema").stdout)
     assert schema["properties"]["question"]["default"] == "above-chance"
     assert schema["additionalProperties"] is False

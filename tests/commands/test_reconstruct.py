@@ -93,11 +93,11 @@ def test_the_identity_prior_passes_the_decoded_head_on(
         "train.epochs=1",
         f"dim={width}",
     ).folder
-    options = (
+    options = [
         "prior=identity",
         f"align_run={run_folder}",
         "sources=brain,images,shuffled,zeroed,nearest",
-    )
+    ]
 
     result = run_command("reconstruct", *reconstruct_overrides, *options, "repeats=1")
 

@@ -125,8 +125,17 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs, monkey
 
 
 def test_compared_runs_are_tested_by_item_if_they_can_be_paired(home, runs):
-    page_options = ("--to", home / "page.html", "--figures", home / "figures")
-    output = say("compare", *runs, "--labels", "aligned,base", "--json", *page_options)
+    output = say(
+        "compare",
+        *runs,
+        "--labels",
+        "aligned,base",
+        "--json",
+        "--to",
+        home / "page.html",
+        "--figures",
+        home / "figures",
+    )
     assert {path.suffix for path in (home / "figures").iterdir()} == {
         ".svg",
         ".png",
@@ -186,9 +195,13 @@ def test_bad_input_is_one_line_and_its_exit_code(home, runs):
         (["report", "begun-0000000004"], 3, ["begun-0000000004"]),
         (["compare", run_names[0]], 2, ["brainhive compare RUN RUN"]),
         (["compare", run_names[0], run_names[0]], 2, [run_names[0]]),
-        (["compare", *run_names, "--labels", "one"], 2, ["2 ", "labels", "one"]),
         (
-            ["compare", *run_names, "--labels", "one,one"],
+            ["compare"] + list(run_names) + ["--labels", "one"],
+            2,
+            ["2 ", "labels", "one"],
+        ),
+        (
+            ["compare"] + list(run_names) + ["--labels", "one,one"],
             2,
             ["2 ", "labels", "one, one"],
         ),
@@ -251,8 +264,8 @@ def test_a_tidy_table_has_a_row_for_each_metric_and_difference(home, runs):
 
 
 def test_a_table_of_methods_lists_excluded_runs_with_reasons(
-    home: Path,
-) -> None:
+    home,
+):
     poor = ranked(home, "poor-0000000001", 0.3)
     good_run = ranked(home, "good-0000000002", 0.9)
     tested_ranked = ranked(
@@ -262,7 +275,11 @@ def test_a_table_of_methods_lists_excluded_runs_with_reasons(
 
     table = home / "methods.csv"
     compared_runs = [poor, tested_ranked, good_run, other_ranked]
-    line = ["report", *compared_runs, "--table", "--labels", "poor,tested,good,other"]
+    line = (
+        ["report"]
+        + list(compared_runs)
+        + ["--table", "--labels", "poor,tested,good,other"]
+    )
     assert say(*line, "--format", "csv", "--to", table).exit_code == 0
     rows = list(csv.DictReader(table.open()))
     chance = rows.pop()
@@ -309,7 +326,7 @@ def test_a_table_of_methods_lists_excluded_runs_with_reasons(
     assert "best" in refused.stderr and "poor, tested, good, other" in refused.stderr
 
 
-def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home: Path) -> None:
+def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home):
     """Issue 84, row 10: p did not say over which tests it was adjusted."""
     runs = [
         ranked(home, f"{name}-{number:010d}", share)
@@ -317,7 +334,7 @@ def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home: Path) -> Non
             {"good": 0.9, "fair": 0.6, "poor": 0.3}.items()
         )
     ]
-    line = ["compare", *runs, "--labels", "good,fair,poor"]
+    line = ["compare"] + list(runs) + ["--labels", "good,fair,poor"]
     assert say(*line, "--format", "csv", "--to", home / "all.csv").exit_code == 0
     assert say(*line, "--to", home / "page.html").exit_code == 0
     document = json.loads(say(*line, "--to", home / "page.html", "--json").stdout)
@@ -337,7 +354,7 @@ def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home: Path) -> Non
     }
 
 
-def test_runs_selected_on_test_pictures_are_marked_in_tables(home: Path) -> None:
+def test_runs_selected_on_test_pictures_are_marked_in_tables(home):
     """Issue 84, row E: tables by subject, differences and sentences had no mark."""
     good_run = ranked(home, "good-0000000001", 0.9, caveats=("selected on test",))
     poor = ranked(home, "poor-0000000002", 0.3)
@@ -355,7 +372,7 @@ def test_runs_selected_on_test_pictures_are_marked_in_tables(home: Path) -> None
     assert page.count("‡ selected on test") >= 2
 
 
-def test_a_label_of_a_user_heads_pages_and_tables(home: Path) -> None:
+def test_a_label_of_a_user_heads_pages_and_tables(home):
     label = "<b>Übung</b> & [bold] $x$"
     first_run_folder = RunFolder(ranked(home, "first-0123456789", 0.5))
     second = RunFolder(ranked(home, "second-0123456789", 0.9))
@@ -377,7 +394,7 @@ def test_a_label_of_a_user_heads_pages_and_tables(home: Path) -> None:
     # two runs with the same label are told apart by their names
     first_run_folder.set_label(label)
     names = [first_run_folder.path.name, second.path.name]
-    compared = CliRunner().invoke(app, ["compare", *names, "--json"])
+    compared = CliRunner().invoke(app, ["compare"] + list(names) + ["--json"])
     rows = json.loads(compared.stdout)["tables"][0]["rows"]
     assert [row[""] for row in rows[:2]] == names
     ambiguous = CliRunner().invoke(app, ["report", label])
@@ -385,9 +402,7 @@ def test_a_label_of_a_user_heads_pages_and_tables(home: Path) -> None:
     assert names[0] in ambiguous.stderr and names[1] in ambiguous.stderr
 
 
-def test_runs_of_two_commands_with_one_name_keep_their_findings(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_of_two_commands_with_one_name_keep_their_findings(home, monkeypatch):
     name = "same-0123456789"
     paths = [
         str(ranked(home, name, 0.2)),
@@ -399,7 +414,7 @@ def test_runs_of_two_commands_with_one_name_keep_their_findings(
 
     monkeypatch.setattr(run_page, "state_finding", write_hits)
     page = home / "page.html"
-    result = CliRunner().invoke(app, ["report", *paths, f"to={page}"])
+    result = CliRunner().invoke(app, ["report"] + list(paths) + [f"to={page}"])
     assert result.exit_code == 0
     hits = set(re.findall(r"Hits: [\d.]+", page.read_text("utf-8")))
     assert len(hits) == 2

@@ -34,7 +34,7 @@ def write_run(command: str, label: str, **scopes: Any) -> RunFolder:
 
 def brainhive(*arguments: str, columns: str = "80", answer: str | None = None) -> Any:
     return CliRunner(env={"COLUMNS": columns}).invoke(
-        app, ["runs", *arguments], input=answer
+        app, ["runs"] + list(arguments), input=answer
     )
 
 
@@ -49,7 +49,7 @@ def runs(home: Path) -> list[RunFolder]:
     return [align, retrieval, running]
 
 
-def test_runs_are_listed_with_state_result_age_and_size(runs: list[RunFolder]) -> None:
+def test_runs_are_listed_with_state_result_age_and_size(runs):
     output = brainhive(columns="300").stdout
     lines = {line.split()[0]: line for line in output.splitlines() if line}
     align, retrieval, running = (lines[finished_run.path.name] for finished_run in runs)
@@ -63,9 +63,7 @@ def test_runs_are_listed_with_state_result_age_and_size(runs: list[RunFolder]) -
     assert "eval-retrieval" not in brainhive("train-align").stdout
 
 
-def test_a_run_is_removed_when_the_user_agrees(
-    runs: list[RunFolder], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_removed_when_the_user_agrees(runs, monkeypatch):
     name = runs[0].path.name
     refused = brainhive("rm", name)
     assert refused.exit_code == 1 and "--yes" in refused.stderr
@@ -82,8 +80,8 @@ def test_a_run_is_removed_when_the_user_agrees(
 
 
 def test_runs_are_removed_only_by_their_own_name(
-    runs: list[RunFolder],
-) -> None:
+    runs,
+):
     unnamed = brainhive("rm", "--yes")
     assert unnamed.exit_code == 2 and "brainhive runs rm NAME" in unnamed.stderr
     unknown = brainhive("rm", "eval-retrieval", "--yes")
@@ -92,8 +90,8 @@ def test_runs_are_removed_only_by_their_own_name(
 
 
 def test_a_run_is_shown_with_what_it_is_and_what_it_measured(
-    runs: list[RunFolder],
-) -> None:
+    runs,
+):
     align, retrieval, _ = runs
     process = brainhive("show", retrieval.path.name, columns="200")
     assert (
@@ -120,8 +118,8 @@ def test_a_run_is_shown_with_what_it_is_and_what_it_measured(
 
 
 def test_for_programs_a_time_is_in_iso_and_a_size_in_bytes(
-    runs: list[RunFolder],
-) -> None:
+    runs,
+):
     (row,) = json.loads(brainhive("eval-retrieval", "--json").stdout)
     changed = datetime.fromisoformat(row["last changed"])
     assert (
@@ -165,13 +163,11 @@ def list_rows(*arguments: str) -> tuple[list[str], str]:
     return [row["run"].rpartition("/")[2] for row in rows], process.stderr
 
 
-def test_a_home_without_runs_lists_nothing(home: Path) -> None:
+def test_a_home_without_runs_lists_nothing(home):
     assert brainhive("--json").stdout == "[]\n"
 
 
-def test_the_newest_runs_are_listed_and_older_ones_counted(
-    many_runs: list[RunFolder], counted_runs: list[str]
-) -> None:
+def test_the_newest_runs_are_listed_and_older_ones_counted(many_runs, counted_runs):
     names = [run_folder.path.name for run_folder in many_runs]
     newest, messages = list_rows()
     # of the others no file is counted
@@ -181,26 +177,20 @@ def test_the_newest_runs_are_listed_and_older_ones_counted(
         assert names[2] not in text
 
 
-def test_all_runs_are_listed_on_demand(
-    many_runs: list[RunFolder], counted_runs: list[str]
-) -> None:
+def test_all_runs_are_listed_on_demand(many_runs, counted_runs):
     names, messages = list_rows("--all")
     assert names == [run_folder.path.name for run_folder in many_runs] == counted_runs
     assert "older" not in messages
 
 
-def test_a_name_is_searched_among_all_runs(
-    many_runs: list[RunFolder], counted_runs: list[str]
-) -> None:
+def test_a_name_is_searched_among_all_runs(many_runs, counted_runs):
     oldest = many_runs[-1].path.name
     assert list_rows(oldest)[0] == [oldest] == counted_runs
     messages = list_rows("explain")[1]
     assert "2 older" in messages and "brainhive runs explain --all" in messages
 
 
-def test_of_a_named_run_no_other_is_read(
-    many_runs: list[RunFolder], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_named_run_no_other_is_read(many_runs, monkeypatch):
     read_paths = list[Path]()
     read_regular = files.read_regular
 
@@ -231,8 +221,8 @@ def labelled(many_runs: list[RunFolder]) -> list[RunFolder]:
 
 
 def test_a_label_is_shown_literally_and_names_its_run(
-    labelled: list[RunFolder],
-) -> None:
+    labelled,
+):
     for columns in ("60", "300"):
         process = brainhive(columns=columns)
         for label in LABELS:
@@ -246,7 +236,7 @@ def test_a_label_is_shown_literally_and_names_its_run(
         assert label in brainhive("show", label).stdout
 
 
-def test_a_label_of_several_runs_removes_none(labelled: list[RunFolder]) -> None:
+def test_a_label_of_several_runs_removes_none(labelled):
     labelled[3].set_label(LABELS[0])
     refused = brainhive("rm", LABELS[0], "--yes")
     assert refused.exit_code == 2
@@ -259,12 +249,12 @@ def test_a_label_of_several_runs_removes_none(labelled: list[RunFolder]) -> None
     assert not labelled[1].path.exists()
 
 
-def test_the_word_list_lists_runs(many_runs: list[RunFolder]) -> None:
+def test_the_word_list_lists_runs(many_runs):
     assert list_rows("list") == list_rows()
     assert list_rows("list", many_runs[1].path.name)[0] == [many_runs[1].path.name]
 
 
-def test_an_unfinished_run_is_shown_with_its_set_up(runs: list[RunFolder]) -> None:
+def test_an_unfinished_run_is_shown_with_its_set_up(runs):
     running = runs[2]
     running.write_text("recipe.yaml", "seeds: [7, 8]\nbackbone: {kind: ridge}\n")
     running.set_label("half way")

@@ -136,13 +136,12 @@ def test_only_signals_that_are_not_held_out_move_the_weights(
         build_store_path(own_recordings / "embeddings", DATASET, "train", ENCODER)
     )
     held_out = choose_held_out(pictures.concepts, 0.25, by=holdout_unit)
-    settings = (
-        *align_overrides,
+    settings = list(align_overrides) + [
         "subjects=1",
         "train.epochs=2",
         "train.selection=last",
         f"train.validation_by={holdout_unit}",
-    )
+    ]
     result = run_command("train-align", *settings)
     weights = load_weights(result.folder, "sub-01_seed-1")
 

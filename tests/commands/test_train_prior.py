@@ -135,7 +135,7 @@ def test_what_the_training_would_refuse_is_missing_in_a_check(
         ("sampler=no/such", ("no/such",)),
         ("prior=identity", ("identity",)),
     ):
-        overrides = (*prior_overrides, "prior=fusion_prior", override)
+        overrides = prior_overrides + ("prior=fusion_prior", override)
         recipe = Recipe.resolve("train-prior", None, {}, overrides)
         check_message = " ".join(describe_missing(list_inputs(train_prior, recipe)))
         with pytest.raises(BrainhiveError) as caught:
@@ -151,7 +151,7 @@ def refuse(prior_overrides: tuple[str, ...]) -> Callable[..., BrainhiveError]:
     """Function that returns the error of a check with further overrides."""
 
     def check(*overrides: str) -> BrainhiveError:
-        lines = (*prior_overrides, "prior=fusion_prior", *overrides)
+        lines = prior_overrides + ("prior=fusion_prior",) + tuple(overrides)
         recipe = Recipe.resolve("train-prior", None, {}, lines)
         with pytest.raises(BrainhiveError) as caught:
             PriorRun.resolve(recipe).check()
@@ -160,9 +160,7 @@ def refuse(prior_overrides: tuple[str, ...]) -> Callable[..., BrainhiveError]:
     return check
 
 
-def test_a_prior_goes_on_with_embeddings_of_its_width(
-    prior_overrides, tmp_path
-) -> None:
+def test_a_prior_goes_on_with_embeddings_of_its_width(prior_overrides, tmp_path):
     folder = tmp_path / "other"
     encoder = "brainhive_cli-models-encoders-python-example"
     fusion_prior.TINY.build({encoder: 7}, sdxl.TINY.build()).save(folder)
@@ -173,26 +171,26 @@ def test_a_prior_goes_on_with_embeddings_of_its_width(
         prior_run.check()
 
 
-def test_a_prior_fuses_vectors_alone(refuse) -> None:
+def test_a_prior_fuses_vectors_alone(refuse):
     tokens = "{kind: timm, source: random, architecture: test_vit, output: tokens}"
     error = refuse(f"encoders=[{tokens}]", "embed_missing=true")
     assert "[101, 64]" in error.message
 
 
-def test_a_prior_starts_from_weights_of_its_sizes(refuse, tmp_path) -> None:
+def test_a_prior_starts_from_weights_of_its_sizes(refuse, tmp_path):
     file = tmp_path / "other_size.safetensors"
     save_file({"image_proj.proj.weight": torch.zeros(2)}, file)
     assert file.name in refuse(f"prior.start_from={file}").message
 
 
 @pytest.mark.parametrize("key", ["similarity=[concepts]", "fid_features=concepts"])
-def test_samples_are_compared_by_encoders_of_pictures(key: str) -> None:
+def test_samples_are_compared_by_encoders_of_pictures(key):
     with pytest.raises(RecipeError, match="concepts"):
         Recipe.resolve("train-prior", None, {}, [key, "fid_items=20"])
 
 
-def test_a_check_does_without_distances_of_few_pictures(prior_overrides) -> None:
-    recipe = Recipe.resolve("train-prior", None, {}, (*prior_overrides, "fid_items=1"))
+def test_a_check_does_without_distances_of_few_pictures(prior_overrides):
+    recipe = Recipe.resolve("train-prior", None, {}, prior_overrides + ("fid_items=1",))
     inputs = list_inputs(train_prior, recipe)
     (distances,) = (item for item in inputs if item.name == "FID and KID")
     assert distances.is_optional and "not 1" in distances.error.message

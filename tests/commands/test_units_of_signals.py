@@ -94,11 +94,9 @@ def measure(*commands: str) -> Numbers:
     ],
     ids=["one unit", "all units"],
 )
-def test_results_are_equal_in_any_unit(
-    demo: Path, tmp_path: Path, factors: tuple[float, ...], commands: tuple[str, ...]
-) -> None:
+def test_results_are_equal_in_any_unit(demo, tmp_path, factors, commands):
     results = []
-    for factor in (1.0, *factors):
+    for factor in (1.0,) + tuple(factors):
         home = tmp_path / str(factor)
         scale_signals(demo, home, factor)
         with use_home(home):
@@ -108,7 +106,7 @@ def test_results_are_equal_in_any_unit(
         assert numbers == pytest.approx(results[0], abs=1e-4, rel=1e-4)
 
 
-def test_an_offset_is_removed_or_named(demo: Path, tmp_path: Path) -> None:
+def test_an_offset_is_removed_or_named(demo, tmp_path):
     scale_signals(demo, tmp_path, 1e-6, offset=20_000)
     with use_home(tmp_path):
         with pytest.raises(BrainhiveError, match=r"subject 1 train have an offset"):

@@ -1,7 +1,6 @@
 """The command `workflow`: the order of its steps, and the runs that they read."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -25,8 +24,8 @@ TRAIN = [
 ]
 STEPS = {
     "embed": {"overrides": [COLOURS, FEW]},
-    "first": {"command": "train-align", "overrides": [*TRAIN, "train.lr=1e-4"]},
-    "second": {"command": "train-align", "overrides": [*TRAIN, "train.lr=2e-4"]},
+    "first": {"command": "train-align", "overrides": list(TRAIN) + ["train.lr=1e-4"]},
+    "second": {"command": "train-align", "overrides": list(TRAIN) + ["train.lr=2e-4"]},
     "eval-retrieval": {"overrides": ["align_run={first}"]},
 }
 
@@ -36,7 +35,7 @@ def recipe(**fields) -> workflow.Recipe:
 
 
 @pytest.mark.nightly
-def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
+def test_steps_run_in_order_and_read_the_run_that_they_name(home):
     """Issue 60, row 12: a step evaluated another run than the one it names."""
     import torch
 
@@ -70,7 +69,7 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
 
 def test_steps_without_a_command_and_empty_workflows_are_refused(
     home,
-) -> None:
+):
     with pytest.raises(RecipeError) as caught:
         recipe(steps={"paint": {}})
     assert "paint" in str(caught.value) and "steps.paint.command" in caught.value.hint
@@ -106,22 +105,17 @@ CELLS = {
 
 
 @pytest.mark.nightly
-def test_a_matrix_runs_steps_for_its_axes_and_resumes(home, monkeypatch) -> None:
+def test_a_matrix_runs_steps_for_its_axes_and_resumes(home, monkeypatch):
     import torch
 
     here = Launch(0, 1, torch.device("cpu"))
     study = recipe(matrix=MATRIX, steps=CELLS)
-    assert study.list_steps() == [
-        "embed",
-        *(
-            f"{step} · {method} · {epoch}"
-            for step in ("train-align", "eval-retrieval")
-            for method in ("low", "high")
-            for epoch in ("last", "said")
-        ),
-        "compare · last",
-        "compare · said",
-    ]
+    assert study.list_steps() == ["embed"] + [
+        f"{step} · {method} · {epoch}"
+        for step in ("train-align", "eval-retrieval")
+        for method in ("low", "high")
+        for epoch in ("last", "said")
+    ] + ["compare · last", "compare · said"]
     _, _, compared = workflow.resolve_step(study, "compare · said", {})
     assert compared.runs == [
         "<eval-retrieval · low · said>",
@@ -212,14 +206,14 @@ def test_a_matrix_runs_steps_for_its_axes_and_resumes(home, monkeypatch) -> None
         ),
     ],
 )
-def test_a_matrix_that_says_nothing_or_too_much_is_refused(fields, facts) -> None:
+def test_a_matrix_that_says_nothing_or_too_much_is_refused(fields, facts):
     with pytest.raises(RecipeError) as caught:
         recipe(**fields)
     assert all(fact in str(caught.value) for fact in facts), str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a · x", "a/x", "{a}"])
-def test_a_step_has_no_name_that_a_cell_of_another_may_have(tmp_path, name) -> None:
+def test_a_step_has_no_name_that_a_cell_of_another_may_have(tmp_path, name):
     """It took the place of the cell, which was not run."""
     axes = {"m": {"x": ["train.lr=1e-4"], "y": []}}
     steps = {"a": {"command": "train-align", "for": ["m"]}, name: {"command": "check"}}
@@ -235,7 +229,7 @@ def test_a_step_has_no_name_that_a_cell_of_another_may_have(tmp_path, name) -> N
     sorted(shipped_recipes().rglob("*/workflow.yaml")),
     ids=lambda path: path.parent.name,
 )
-def test_steps_of_shipped_workflows_set_keys_that_exist(home: Path, path: Path) -> None:
+def test_steps_of_shipped_workflows_set_keys_that_exist(home, path):
     recipe = workflow.Recipe.resolve("workflow", str(path), {}, [])
     for name, expanded in recipe.expanded_steps.items():
         # an unknown key raises an error that names it

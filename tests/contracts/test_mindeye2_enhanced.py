@@ -99,11 +99,9 @@ def make_overrides(align_run: Path, *overrides: str) -> tuple[str, ...]:
     """Add overrides of reconstruct to those of small refined pictures."""
     generator = make_generator_override()
     return (
-        f"align_run={align_run}",
-        "prior=identity",
-        generator,
-        *SMALL_PICTURES,
-        *overrides,
+        (f"align_run={align_run}", "prior=identity", generator)
+        + tuple(SMALL_PICTURES)
+        + tuple(overrides)
     )
 
 
@@ -113,9 +111,7 @@ def read_pixels(folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(file), np.float64) for file in files])
 
 
-def test_every_number_and_sheet_of_mixed_pictures_says_so(
-    align_run: Path, run_command: RunCommand
-) -> None:
+def test_every_number_and_sheet_of_mixed_pictures_says_so(align_run, run_command):
     recipe = reconstruct.Recipe.resolve(
         "reconstruct", None, {}, make_overrides(align_run, MIX)
     )

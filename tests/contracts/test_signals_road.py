@@ -2,8 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +14,11 @@ from brainhive_cli.measurement.ranks import rank_targets
 
 
 def test_a_model_folder_alone_decodes_a_recording(
-    trained_run: Path,
-    evaluation_result: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    trained_run,
+    evaluation_result,
+    tmp_path,
+    monkeypatch,
+):
     recording = api.open_signals("demo-noise-0.3-40-concepts", 1)["test"]
     pictures = api.open_store(
         "demo-noise-0.3-40-concepts",
@@ -48,20 +46,17 @@ def test_a_model_folder_alone_decodes_a_recording(
 
 
 def test_model_input_reads_what_training_and_retrieval_read(
-    world: Path, run_command: Any, align_overrides: Any, runs: str
-) -> None:
-    signal_overrides = (
-        "signal.normalise=channel",
-        "signal.channels=[occipital]",
-        "signal.window_ms=[100, 500]",
-    )
+    world, run_command, align_overrides, runs
+):
     trained_run = api.open_run(
         run_command(
             "train-align",
             *align_overrides,
             "subjects=1",
             "train.epochs=1",
-            *signal_overrides,
+            "signal.normalise=channel",
+            "signal.channels=[occipital]",
+            "signal.window_ms=[100, 500]",
             runs,
         ).folder
     )

@@ -44,8 +44,7 @@ ALIGN = (
     ),
     "head=tokens",
     f"backbone.kind={BACKBONE}",
-    *TRAINING,
-)
+) + tuple(TRAINING)
 SMALL_PICTURES = (
     "resolution_px=32",
     "steps=2",
@@ -70,7 +69,7 @@ def load_weights(align_run: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.nightly
-def test_both_heads_retrieve_above_chance(world: Any, run_command: RunCommand) -> None:
+def test_both_heads_retrieve_above_chance(world, run_command):
     _, align_run = world
     config = json.loads(
         (align_run / "cells" / "all_seed-1" / "model" / "config.json").read_text()
@@ -94,9 +93,7 @@ def test_both_heads_retrieve_above_chance(world: Any, run_command: RunCommand) -
 
 
 @pytest.mark.nightly
-def test_pictures_are_generated_from_both_heads(
-    world: Any, run_command: RunCommand
-) -> None:
+def test_pictures_are_generated_from_both_heads(world, run_command):
     _, align_run = world
     result = run_command(
         "reconstruct",
@@ -125,18 +122,17 @@ def test_pictures_are_generated_from_both_heads(
     assert "autoencoder" in caught.value.hint
 
 
-def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(
-    world: Any, run_command: RunCommand
-) -> None:
+def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(world, run_command):
     overrides = (
-        DATASET,
-        f"backbone.kind={BACKBONE}",
-        *TRAINING,
-        "backbone={kind: voxel_ridge, hidden: 32}",
-        "head=null",
-        "dim=16",
-        "fuser={kind: fusion_encoder, intermediate_size: 16}",
-        "train.epochs=8",
+        (DATASET, f"backbone.kind={BACKBONE}")
+        + tuple(TRAINING)
+        + (
+            "backbone={kind: voxel_ridge, hidden: 32}",
+            "head=null",
+            "dim=16",
+            "fuser={kind: fusion_encoder, intermediate_size: 16}",
+            "train.epochs=8",
+        )
     )
 
     align_run = run_command("train-align", *overrides, f"encoders=['{TOKENS}']").folder
@@ -157,8 +153,8 @@ def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(
 
 @pytest.mark.nightly
 def test_a_diffusion_prior_trains_with_its_model_and_then_alone(
-    world: Any, run_command: RunCommand, tmp_path: Path
-) -> None:
+    world, run_command, tmp_path
+):
     prior = (
         "prior: {kind: mindeye1, head: tokens, depth: 1, heads: 2, dim_head: 8, "
         "timesteps: 4}"

@@ -24,7 +24,7 @@ def dataset():
     )
 
 
-def test_the_mask_of_an_object_moves_in_the_films_direction() -> None:
+def test_the_mask_of_an_object_moves_in_the_films_direction():
     for film in films.list_films("test")[:8]:
         # x, y of each frame
         centres = [np.argwhere(mask).mean(0)[::-1] for mask in film.draw_masks()]
@@ -33,7 +33,7 @@ def test_the_mask_of_an_object_moves_in_the_films_direction() -> None:
         np.testing.assert_allclose(displacement, 2 * films.MAX_OFFSET * step, atol=0.03)
 
 
-def test_directions_are_balanced_and_test_concepts_are_new() -> None:
+def test_directions_are_balanced_and_test_concepts_are_new():
     train, test = films.list_films("train"), films.list_films("test")
     assert set(Counter(film.direction for film in train).values()) == {len(train) // 4}
     assert not {film.scene.concept for film in train} & {
@@ -42,7 +42,7 @@ def test_directions_are_balanced_and_test_concepts_are_new() -> None:
     assert (len(train), len(test)) == (960, 100)
 
 
-def test_the_data_set_gives_clips_with_captions_masks_and_labels(dataset) -> None:
+def test_the_data_set_gives_clips_with_captions_masks_and_labels(dataset):
     clips_of_split = dataset.images("train")
     film, clip = films.list_films("train")[5], clips_of_split.open(5)
     assert (
@@ -102,7 +102,7 @@ def correlation(media: torch.Tensor, reference: torch.Tensor) -> float:
     return F.cosine_similarity(media, reference).mean().item()
 
 
-def test_a_keyframe_is_drawn_from_its_tokens(folders, clips, tokens) -> None:
+def test_a_keyframe_is_drawn_from_its_tokens(folders, clips, tokens):
     settings = {"offset_noise": 0, "pixel_scale": 0.5, "pixel_shift": 0.5}
     generator = sdxl_unclip.Config(source=str(folders[0]), **settings).build()
     sampling = Sampling(steps=2, **DDIM)
@@ -115,7 +115,7 @@ def test_a_keyframe_is_drawn_from_its_tokens(folders, clips, tokens) -> None:
 
 
 @pytest.mark.nightly
-def test_an_object_moves_as_in_blurry_frames(folders, clips) -> None:
+def test_an_object_moves_as_in_blurry_frames(folders, clips):
     generator = animatediff.Config(
         source=str(folders[1]),
         motion="demo:films/motion",

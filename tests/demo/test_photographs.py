@@ -7,7 +7,7 @@ from PIL import Image
 from brainhive_cli.demo import photographs
 
 
-def test_pieces_are_inside_of_photographs_and_never_overlap() -> None:
+def test_pieces_are_inside_of_photographs_and_never_overlap():
     boxes = []
     for objects in photographs.PIECES.values():
         for object_name, (
@@ -30,7 +30,7 @@ def test_pieces_are_inside_of_photographs_and_never_overlap() -> None:
             assert min(width, height) <= 0, (first_box[0], second[0])
 
 
-def test_test_things_are_no_training_things() -> None:
+def test_test_things_are_no_training_things():
     train = photographs.PIECES["train"].keys()
     test = photographs.PIECES["test"].keys()
     assert not train & test and len(test) == 12
@@ -41,7 +41,7 @@ def test_test_things_are_no_training_things() -> None:
     assert len({picture.tobytes() for picture in pictures.values()}) == len(pictures)
 
 
-def test_the_terms_of_each_photograph_are_stated() -> None:
+def test_the_terms_of_each_photograph_are_stated():
     text = (photographs.FOLDER / "README").read_text()
     for objects in photographs.PIECES.values():
         for name, *_ in objects.values():

@@ -1,7 +1,6 @@
 """Tests of the simulated recordings in BrainVision files."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,9 +24,7 @@ def study() -> recordings.SimulatedStudy:
     )
 
 
-def test_files_are_those_of_an_amplifier_and_marked_as_simulated(
-    study: recordings.SimulatedStudy, tmp_path: Path
-) -> None:
+def test_files_are_those_of_an_amplifier_and_marked_as_simulated(study, tmp_path):
     headers = recordings.write_study(tmp_path, study, n_subjects=1, n_sessions=2)
 
     assert [path.name for path in headers] == [
@@ -51,9 +48,7 @@ def test_files_are_those_of_an_amplifier_and_marked_as_simulated(
     )
 
 
-def test_a_seed_gives_the_same_files_and_sessions_differ(
-    study: recordings.SimulatedStudy, tmp_path: Path
-) -> None:
+def test_a_seed_gives_the_same_files_and_sessions_differ(study, tmp_path):
     for name in ("a", "b"):
         recordings.write_study(tmp_path / name, study, n_subjects=1, n_sessions=2)
     for path in sorted((tmp_path / "a").iterdir()):
@@ -66,8 +61,8 @@ def test_a_seed_gives_the_same_files_and_sessions_differ(
 
 
 def test_responses_depend_on_the_picture_and_begin_after_it(
-    study: recordings.SimulatedStudy,
-) -> None:
+    study,
+):
     signal, onsets, rows = recordings.simulate_session(study, subject=1, session=1)
     posterior = signal[-len(CHANNELS) :]
 
@@ -83,7 +78,7 @@ def test_responses_depend_on_the_picture_and_begin_after_it(
     assert measure_difference(50, 120) > 3 * measure_difference(0, 20)
 
 
-def test_semantic_features_are_fitted_to_training_pictures_alone() -> None:
+def test_semantic_features_are_fitted_to_training_pictures_alone():
     embeddings = np.random.default_rng(1).normal(size=(40, 30)).astype(np.float32)
     is_training = np.arange(40) < 30
     features = recordings.choose_components(embeddings, is_training)

@@ -18,9 +18,7 @@ PAGE = (DOCS / "block-designs.md").read_text()
 @pytest.mark.parametrize(
     ("effect", "text"), [("0.0", "at chance"), ("0.5", "above chance")]
 )
-def test_noise_tells_the_class_in_blocks(
-    home: Path, monkeypatch: pytest.MonkeyPatch, effect: str, text: str
-) -> None:
+def test_noise_tells_the_class_in_blocks(home, monkeypatch, effect, text):
     """Only a response to pictures tells the pictures of a class apart."""
     monkeypatch.chdir(home)
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -35,7 +33,7 @@ def test_noise_tells_the_class_in_blocks(
     (lines,) = re.findall(r"```bash\npython blocks.py\n(.*?)```", PAGE, re.DOTALL)
     stdout = ""
     for line in lines.splitlines():
-        arguments = [*shlex.split(line)[1:], "--json"]
+        arguments = list(shlex.split(line)[1:]) + ["--json"]
         result = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert result.exit_code == 0, f"{line}\n{result.stderr}"
         stdout = result.stdout

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
@@ -64,16 +63,16 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[\s]+", "-", heading) for heading in plain_lowers}
 
 
-def test_navigation_and_indices_list_every_page() -> None:
+def test_navigation_and_indices_list_every_page():
     nav = list(named_in(yaml.safe_load((CHECKOUT / "mkdocs.yml").read_text())["nav"]))
-    page_paths = [*PAGES, *KEYS, *DOCS.glob("*.ipynb")]
+    page_paths = list(PAGES) + list(KEYS) + list(DOCS.glob("*.ipynb"))
     pages = [page.relative_to(DOCS).as_posix() for page in page_paths]
     assert sorted(nav) == sorted(pages), "list each page in mkdocs.yml"
     assert KEYS and "](docs/index.md)" in (CHECKOUT / "README.md").read_text()
 
     # the index links all guides, that of the keys all pages of keys
     for index, linked in (
-        (DOCS / "index.md", [*(page.name for page in PAGES), "keys/index.md"]),
+        (DOCS / "index.md", [page.name for page in PAGES] + ["keys/index.md"]),
         (DOCS / "keys/index.md", [page.name for page in KEYS]),
     ):
         text = index.read_text()
@@ -82,8 +81,8 @@ def test_navigation_and_indices_list_every_page() -> None:
         ] == []
 
 
-def test_every_relative_link_leads_somewhere() -> None:
-    for page in (*PAGES, *KEYS, *OUTSIDE):
+def test_every_relative_link_leads_somewhere():
+    for page in tuple(PAGES) + tuple(KEYS) + tuple(OUTSIDE):
         links = re.findall(
             r"\]\((?!https?:|mailto:)([^)\s]+)\)", CODE.sub("", page.read_text())
         )
@@ -94,7 +93,7 @@ def test_every_relative_link_leads_somewhere() -> None:
             assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
 
 
-def test_the_gallery_shows_each_picture_below_its_command() -> None:
+def test_the_gallery_shows_each_picture_below_its_command():
     page = (DOCS / "gallery.md").read_text()
     entry = r"^    brainhive [^\n]+\n\n!\[[^\]]+\]\(gallery/(\w+)\.png\)\n\n"
     entry += r"\*[^\n]* \d\.\d{3} [^\n]*\*\n"
@@ -129,7 +128,7 @@ def lines_of(page: Path) -> Iterator[str]:
 
 LINES = [
     (page, line)
-    for page in [*PAGES, *KEYS, *OUTSIDE]
+    for page in list(PAGES) + list(KEYS) + list(OUTSIDE)
     for line in lines_of(page)
     if "…" not in line and "my_parts" not in line  # those are run by test_extending
 ]
@@ -147,8 +146,7 @@ LEFT_OUT = (
     "COMMAND",
     "runs rm",
 )
-LEFT_OUT = (
-    *LEFT_OUT,
+LEFT_OUT = tuple(LEFT_OUT) + (
     "train-align --recipe own-fmri",
     "train-align --dataset image-folder --prior demo:prior backbone.kind=voxel-ridge",
 )
@@ -183,9 +181,7 @@ def resolve(
     return 0
 
 
-def test_every_line_parses_against_the_real_command_line(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_line_parses_against_the_real_command_line(home, monkeypatch):
     monkeypatch.setattr(execute, "_run", resolve)
     for name in ("my.yaml", "mine.yaml"):
         (home / name).write_text("")
@@ -229,10 +225,10 @@ def list_known_keys() -> set[str]:
     return key_names | {key.rpartition(".")[0] for key in key_names}
 
 
-def test_a_guide_names_only_keys_that_exist() -> None:
+def test_a_guide_names_only_keys_that_exist():
     known_keys = list_known_keys()
     key_names = []
-    for page in [*PAGES, *OUTSIDE]:
+    for page in list(PAGES) + list(OUTSIDE):
         for code in CODE_SPAN.findall(page.read_text()):
             key_names += [(page.name, key) for key in RECIPE_KEY.findall(code)]
     assert len(key_names) > 150
@@ -242,7 +238,9 @@ def test_a_guide_names_only_keys_that_exist() -> None:
         first_step, *steps = key.split(".")
         # a part may have parts in it
         ends = {f"*.{'.'.join(steps[index:])}" for index in range(len(steps))}
-        is_key = bool({key, *ends} & known_keys) or key.startswith(NAMED_BY_USERS)
+        is_key = bool(({key} | set(ends)) & known_keys) or key.startswith(
+            NAMED_BY_USERS
+        )
         if not is_key and first_step != "key":
             unknown.append(f"{page_name}: {key} was renamed, or never was a key")
     assert unknown == []
@@ -261,17 +259,17 @@ ELSEWHERE_NAMED = {
 """Names in code of a guide that the code does not spell out."""
 
 
-def test_a_guide_names_only_what_the_code_names() -> None:
+def test_a_guide_names_only_what_the_code_names():
     spelt = set(ELSEWHERE_NAMED)
     for path in (CHECKOUT / "brainhive_cli").rglob("*"):
         if path.suffix in (".py", ".json", ".yaml", ".txt"):
             spelt |= set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
-    for page in [*PAGES, *OUTSIDE]:
+    for page in list(PAGES) + list(OUTSIDE):
         for name in re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", page.read_text()):
             assert name in spelt, f"{page.name}: {name} was renamed"
 
 
-def test_the_page_on_errors_has_every_error_with_its_exit_code() -> None:
+def test_the_page_on_errors_has_every_error_with_its_exit_code():
     table = (DOCS / "errors.md").read_text()
     kinds, ahead = [], [BrainhiveError]
     while ahead:
@@ -291,7 +289,7 @@ def test_the_page_on_errors_has_every_error_with_its_exit_code() -> None:
     assert f"| {INTERRUPTED_EXIT_CODE} |" in table
 
 
-def test_the_readme_has_its_two_commands_and_ci_runs_the_second() -> None:
+def test_the_readme_has_its_two_commands_and_ci_runs_the_second():
     commands = re.findall(
         r"```bash\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.S
     )[0].splitlines()
@@ -304,7 +302,7 @@ def test_the_readme_has_its_two_commands_and_ci_runs_the_second() -> None:
     assert pattern is not None and pattern[1] in commands[1]
 
 
-def test_the_readme_is_short_and_numbers_of_several_pages_agree() -> None:
+def test_the_readme_is_short_and_numbers_of_several_pages_agree():
     readme = (CHECKOUT / "README.md").read_text()
     assert len(readme.split()) <= 800
     comments = re.findall(r"^[^#\n]*\s(#.*)$", "\n".join(CODE.findall(readme)), re.M)
@@ -323,7 +321,7 @@ def test_the_readme_is_short_and_numbers_of_several_pages_agree() -> None:
     assert minutes == ["7"] and "seven minutes on two cores" in readme
 
 
-def test_dependencies_have_lower_bounds_only_as_the_guide_says() -> None:
+def test_dependencies_have_lower_bounds_only_as_the_guide_says():
     assert "lower bounds only" in (DOCS / "start.md").read_text().replace("\n", " ")
     pyproject = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     for line in pyproject["project"]["dependencies"]:
@@ -331,7 +329,7 @@ def test_dependencies_have_lower_bounds_only_as_the_guide_says() -> None:
         assert operators == {">="}, line
 
 
-def test_the_citation_has_this_version_and_the_four_papers() -> None:
+def test_the_citation_has_this_version_and_the_four_papers():
     cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
     assert cited["version"] == __version__
     identifiers = {
@@ -346,7 +344,7 @@ def test_the_citation_has_this_version_and_the_four_papers() -> None:
     assert all(paper["title"] in readme for paper in cited["references"])
 
 
-def test_the_newest_changes_have_the_version_of_the_citation() -> None:
+def test_the_newest_changes_have_the_version_of_the_citation():
     sections = re.findall(
         r"^## (\S+) \((.+)\)$", (CHECKOUT / "CHANGELOG.md").read_text(), re.M
     )

@@ -53,14 +53,16 @@ RUN_OF_EACH = 1
 """Lines of a command that are run; whether the others lack something is checked."""
 QUICK = {
     "train-align": ("train.epochs=1", "--seeds", "1", "train.precision=fp32"),
-    "train-prior": (
-        *(
-            *DRAWING,
+    "train-prior": tuple(
+        tuple(DRAWING)
+        + (
             "train.steps=1",
             "train.batch_size=4",
             "train.precision=fp32",
             "run.workers=0",
-        ),
+        )
+    )
+    + (
         "validation_items=2",
         "sample_items=1",
         "sample_steps=1",
@@ -69,18 +71,11 @@ QUICK = {
         "prior.start_from=null",
         "prior.hidden_size=32",
     ),
-    "reconstruct": (
-        *(
-            *DRAWING,
-            "items=2",
-            "repeats=1",
-            "steps=1",
-            "metrics=pixcorr",
-            "sheet_rows=0",
-        ),
-        "metric_encoders=[demo-clip]",
-        "sources=brain",
-    ),
+    "reconstruct": tuple(
+        tuple(DRAWING)
+        + ("items=2", "repeats=1", "steps=1", "metrics=pixcorr", "sheet_rows=0")
+    )
+    + ("metric_encoders=[demo-clip]", "sources=brain"),
     "eval-retrieval": ("sheet_rows=0",),
     "explain": ("draws=20",),
     "design": ("people=5", "train_pictures=40", "train_repetitions=1"),
@@ -138,8 +133,8 @@ def shipped_line(line: str, home: Path) -> list[str]:
 
 @pytest.mark.nightly
 def test_the_guide_leads_from_own_pictures_to_generated_pictures(
-    home: Path,
-) -> None:
+    home,
+):
     write_recordings(home)
     prepared = (DOCS / "data.md").read_text().partition("Your own recordings")[2]
     drawn_by = (DOCS / "tutorial-fmri.md").read_text().partition("## 5. Pictures")[2]
@@ -150,10 +145,8 @@ def test_the_guide_leads_from_own_pictures_to_generated_pictures(
     for line in lines:
         arguments = shipped_line(line, home)
         ended = invoke(
-            [
-                *arguments,
-                *(() if "--check" in arguments else QUICK.get(arguments[0], ())),
-            ]
+            list(arguments)
+            + list(() if "--check" in arguments else QUICK.get(arguments[0], ()))
         )
         assert ended.exit_code == 0, f"brainhive {line}\n{ended.stderr}"
         results[line] = ended
@@ -167,9 +160,7 @@ def test_the_guide_leads_from_own_pictures_to_generated_pictures(
     assert list((home / "signals/image-folder/default").rglob("*.html"))  # of --plots
 
 
-def test_every_line_of_a_guide_works_or_names_missing_inputs(
-    home: Path, things_home: Path
-) -> None:
+def test_every_line_of_a_guide_works_or_names_missing_inputs(home, things_home):
     write_recordings(home)
     for name in ("my.yaml", "mine.yaml"):
         (home / name).write_text("")
@@ -186,12 +177,12 @@ def test_every_line_of_a_guide_works_or_names_missing_inputs(
         has_plan = arguments[0] not in UNPLANNED and not {"--list", "--check"} & set(
             arguments
         )
-        ended = invoke([*arguments, *(["--check"] if has_plan else [])])
+        ended = invoke(list(arguments) + list(["--check"] if has_plan else []))
         is_run = (
             has_plan and arguments[0] not in ROAD and "--processes" not in arguments
         )
         if is_run and ended.exit_code == 0 and outcomes[arguments[0]] < RUN_OF_EACH:
-            ended = invoke([*arguments, *QUICK.get(arguments[0], ())])
+            ended = invoke(list(arguments) + list(QUICK.get(arguments[0], ())))
             outcomes[arguments[0]] += ended.exit_code == 0
         lacks = ended.exit_code == 3 and re.search(
             r"(warning|error|missing)\W+\w+", ended.output

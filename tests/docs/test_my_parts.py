@@ -58,14 +58,14 @@ def my_parts(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def test_the_page_shows_parts_as_their_files_are() -> None:
+def test_the_page_shows_parts_as_their_files_are():
     files = {path.read_text(): path.name for path in (DOCS / "my_parts").glob("*.py")}
     blocks = re.findall(r"```python\n(\"{3}my_parts/.*?)```", PAGE, re.DOTALL)
     assert len(blocks) == 2 and [files.get(block) for block in blocks] == [
         re.match(r'"{3}my_parts/(\w+\.py): ', block)[1] for block in blocks
     ]
     links = re.findall(r"\]\(my_parts/(\w+\.py)\)", PAGE)
-    assert {*links, *map(files.get, blocks)} == set(files.values())
+    assert set(links) | set(map(files.get, blocks)) == set(files.values())
 
 
 def write_arrays(home: Path) -> None:
@@ -93,14 +93,16 @@ def read_measurements(home: Path, command: str) -> Measurements:
 def brainhive(line: str, *arguments: str) -> tuple[int, str]:
     words = shlex.split(line)
     ended = CliRunner().invoke(
-        app, [*words, *SMALL.get(words[0], ()), *arguments, "run.workers=0"]
+        app,
+        list(words)
+        + list(SMALL.get(words[0], ()))
+        + list(arguments)
+        + ["run.workers=0"],
     )
     return ended.exit_code, " ".join(ended.stderr.split())
 
 
-def test_a_part_of_ones_own_of_every_kind_works_with_the_others(
-    home: Path, my_parts: Path
-) -> None:
+def test_a_part_of_ones_own_of_every_kind_works_with_the_others(home, my_parts):
     write_arrays(home)
     lines = re.findall(r"^brainhive (.*)$", PAGE.replace("\\\n", ""), re.MULTILINE)
     assert [
@@ -131,13 +133,15 @@ def test_a_part_of_ones_own_of_every_kind_works_with_the_others(
 
 
 @pytest.mark.nightly
-def test_the_page_states_the_result_without_the_preparation(
-    home: Path, my_parts: Path
-) -> None:
+def test_the_page_states_the_result_without_the_preparation(home, my_parts):
     lines = re.findall(r"^brainhive (.*)$", PAGE.replace("\\\n", ""), re.MULTILINE)
     for line in lines[1:4]:
         line = line.replace("signal.name=arrays", "")
-        code = CliRunner().invoke(app, [*shlex.split(line), "run.workers=0"]).exit_code
+        code = (
+            CliRunner()
+            .invoke(app, list(shlex.split(line)) + ["run.workers=0"])
+            .exit_code
+        )
         assert code == 0, line
 
     measurements = read_measurements(home, "eval-retrieval")
@@ -172,9 +176,7 @@ FLAT = "torch.nn.Flatten(1)"
 """A network of torch, which takes the signal alone."""
 
 
-def test_a_part_with_a_wrong_network_is_named_with_the_call(
-    my_parts: Path, code_allowed: None
-) -> None:
+def test_a_part_with_a_wrong_network_is_named_with_the_call(my_parts, code_allowed):
     """Nothing of the user's code runs then, nor is there an object of theirs."""
     text = (my_parts / "net.py").read_text()
     returned = re.findall(r"return (Net\(.*\))", text)[-1]
@@ -229,14 +231,14 @@ MISTAKES = (
     MISTAKES,
 )
 def test_a_mistake_in_a_users_part_is_named_with_its_line(
-    my_parts: Path,
-    code_allowed: None,
-    partial_text: str,
-    correct_text: str,
-    wrong_text: str,
-    location: str,
-    reported_text: str,
-) -> None:
+    my_parts,
+    code_allowed,
+    partial_text,
+    correct_text,
+    wrong_text,
+    location,
+    reported_text,
+):
     text = (my_parts / f"{partial_text}.py").read_text()
     mistaken = text.replace(correct_text, wrong_text)
     (my_parts / f"{partial_text}.py").write_text(mistaken)

@@ -47,7 +47,7 @@ def run_notebook(path: Path) -> tuple[dict[str, Any], list[str]]:
     return variables, [card for card in cards if card]
 
 
-def test_the_eeg_notebook_decodes_pictures_and_categories(home: Path) -> None:
+def test_the_eeg_notebook_decodes_pictures_and_categories(home):
     variables, cards = run_notebook(DOCS / "eeg.ipynb")
 
     assert variables["is_decoded"] and variables["are_categories_decoded"]
@@ -59,8 +59,8 @@ def test_the_eeg_notebook_decodes_pictures_and_categories(home: Path) -> None:
 
 
 def test_the_fmri_notebook_decodes_only_unpermuted_trials(
-    home: Path,
-) -> None:
+    home,
+):
     variables, cards = run_notebook(DOCS / "fmri.ipynb")
 
     assert variables["is_bold_decoded"] and variables["is_decoded"]

@@ -28,14 +28,15 @@ REGIONS = {
     name: f"derivatives/fmriprep/sub-{{subject:02d}}/masks/{name}.nii.gz"
     for name in ("V1", "FFA", "early", "higher")
 }
-PREPARED = [
-    "subjects=1",
-    *(f"preparation.regions.{name}={path}" for name, path in REGIONS.items()),
+PREPARED = ["subjects=1"] + [
+    f"preparation.regions.{name}={path}" for name, path in REGIONS.items()
 ]
 
 
 def invoke(*arguments: str) -> Any:
-    ended = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    ended = CliRunner().invoke(
+        app, list(arguments) + ["--json"], catch_exceptions=False
+    )
     assert ended.exit_code == 0, f"brainhive {' '.join(arguments)}\n{ended.stderr}"
     return json.loads(ended.stdout)
 
@@ -60,8 +61,8 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stores_hold_betas_regions_and_positions_of_voxels(
-    home: Path,
-) -> None:
+    home,
+):
     """Issue 60, row 12: simulated fMRI in BIDS had no stamp, as EEG has."""
     store = SignalStore.open(home / "signals/image-folder/default/sub-01.h5")
     space = store["train"].space
@@ -81,8 +82,8 @@ def test_stores_hold_betas_regions_and_positions_of_voxels(
 
 
 def test_the_workflow_retrieves_pictures_far_above_chance(
-    home: Path,
-) -> None:
+    home,
+):
     invoke(
         "workflow",
         "--recipe",

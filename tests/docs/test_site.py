@@ -50,7 +50,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     process = subprocess.run(
-        [*command, "--site-dir", str(folder)],
+        list(command) + ["--site-dir", str(folder)],
         cwd=CHECKOUT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
@@ -87,7 +87,7 @@ def browser() -> Iterator[Any]:
         launch.close()
 
 
-def test_pictures_scripts_and_links_are_files_of_the_site(site: Path) -> None:
+def test_pictures_scripts_and_links_are_files_of_the_site(site):
     absent = []
     for page in site.rglob("*.html"):
         base = f"https://site/{page.relative_to(site).as_posix()}"
@@ -107,7 +107,7 @@ def test_pictures_scripts_and_links_are_files_of_the_site(site: Path) -> None:
     )
 
 
-def test_each_notebook_is_a_page_with_its_cells_and_its_file(site: Path) -> None:
+def test_each_notebook_is_a_page_with_its_cells_and_its_file(site):
     for notebook in DOCS.glob("*.ipynb"):
         folder = site / notebook.stem
         page = (folder / "index.html").read_text()
@@ -118,7 +118,7 @@ def test_each_notebook_is_a_page_with_its_cells_and_its_file(site: Path) -> None
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_the_search_finds_pages(browser: Any, address: str, term: str) -> None:
+def test_the_search_finds_pages(browser, address, term):
     page = browser.new_page()
     page.goto(address)
     field = page.locator(".md-search__input").first
@@ -132,8 +132,8 @@ def test_the_search_finds_pages(browser: Any, address: str, term: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width_px", [PHONE_PX, DESK_PX])
 def test_pages_fit_the_window_and_request_nothing_elsewhere(
-    browser: Any, address: str, width_px: int, scheme: str
-) -> None:
+    browser, address, width_px, scheme
+):
     size = {"width": width_px, "height": 900}
     page = browser.new_page(viewport=size, color_scheme=scheme)
     requests: list[str] = []

@@ -22,7 +22,7 @@ ROWS = {
 """Row of the new data set in the table of each shelf."""
 
 
-def test_the_templates_pass_their_tests_in_the_package(tmp_path: Path) -> None:
+def test_the_templates_pass_their_tests_in_the_package(tmp_path):
     package = tmp_path / "brainhive_cli"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "brainhive_cli", package, ignore=ignored)
@@ -46,7 +46,7 @@ def test_the_templates_pass_their_tests_in_the_package(tmp_path: Path) -> None:
     assert "5 passed" in process.stdout
 
 
-def test_the_guide_names_each_template_and_row() -> None:
+def test_the_guide_names_each_template_and_row():
     guide = (ROOT / "docs/developing.md").read_text()
     for name in TARGETS:
         assert f"docs/templates/{name}" in guide

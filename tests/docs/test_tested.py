@@ -20,7 +20,7 @@ def find_source(arguments: list[str]) -> Path:
     return CHECKOUT / arguments[1]
 
 
-def test_each_command_exists_and_has_its_flags() -> None:
+def test_each_command_exists_and_has_its_flags():
     lines = re.findall(r"`(python [^`]+)`|^    (python .+)$", PAGE, re.MULTILINE)
     commands = sorted({"".join(pair) for pair in lines})
     assert len(commands) >= 7
@@ -38,7 +38,7 @@ def test_each_command_exists_and_has_its_flags() -> None:
     assert f"version {__version__}" in PAGE
 
 
-def test_counts_of_trainings_are_those_of_the_papers_page() -> None:
+def test_counts_of_trainings_are_those_of_the_papers_page():
     papers = (DOCS / "papers.md").read_text()
     table = papers.partition("### Trained beside")[2].partition("\n- ")[0]
     rows = re.findall(r"^\| (?!method|-)(.+) \|$", table, re.MULTILINE)
@@ -50,7 +50,7 @@ def test_counts_of_trainings_are_those_of_the_papers_page() -> None:
     assert all(float(low) < 0 < float(high) for low, high in intervals)
 
 
-def test_figures_of_recordings_are_those_of_the_gallery() -> None:
+def test_figures_of_recordings_are_those_of_the_gallery():
     gallery = (DOCS / "gallery.md").read_text()
     table = PAGE.partition("## Recorded data")[2].partition("## Reference")[0]
     figures = re.findall(r"(\.\d{3} \(\.\d{3}–\.\d{3}\))", table)
@@ -59,7 +59,7 @@ def test_figures_of_recordings_are_those_of_the_gallery() -> None:
         assert figure in gallery.replace("0.", ".")
 
 
-def test_untested_parts_are_those_of_the_changelog() -> None:
+def test_untested_parts_are_those_of_the_changelog():
     partition = CHANGES.partition("What has not been run:")[2].partition("\n## ")[0]
     gaps = partition.replace("](docs/", "](").strip()
     assert gaps and gaps in PAGE

@@ -105,7 +105,7 @@ def write_epochs(home: Path) -> dict[str, Any]:
         epochs = mne.EpochsArray(trials, info, verbose="ERROR")
         epochs.save(folder / f"{stem}-epo.fif", verbose="ERROR")
         lines = [f"{name},{1 + row // 50}" for row, name in enumerate(image_names)]
-        table = "\n".join(["picture,run", *lines]) + "\n"
+        table = "\n".join(["picture,run"] + list(lines)) + "\n"
         (folder / f"{stem}_trials.csv").write_text(table)
     voxels = demo.Config(subjects=1, concepts=16, noise=0.3, space="voxels").build(
         Paths()
@@ -138,7 +138,7 @@ def invoke(line: str, names: Mapping[str, str] = MappingProxyType({})) -> str:
         small = ()  # the ridge of few pictures
     elif arguments[0] == "train-align" and "--prior" not in arguments:
         small += NARROW
-    ended = CliRunner().invoke(app, [*arguments, *small])
+    ended = CliRunner().invoke(app, list(arguments) + list(small))
     assert ended.exit_code == 0, f"{line}\n{ended.stderr}"
     return ended.stdout
 
@@ -152,7 +152,7 @@ def read_score(home: Path, number: int, metric: str = "top5") -> Any:
     return json.loads(files[number].read_text())["scopes"]["all"][metric]
 
 
-def test_the_eeg_tutorial_goes_from_files_to_a_table(home: Path) -> None:
+def test_the_eeg_tutorial_goes_from_files_to_a_table(home):
     text = (DOCS / "tutorial-eeg.md").read_text()
     for line in lines_of(text):
         paths = sorted(
@@ -200,9 +200,7 @@ def test_the_eeg_tutorial_goes_from_files_to_a_table(home: Path) -> None:
     assert "Methods" in (home / "supplement.html").read_text()
 
 
-def test_the_tutorial_leads_from_epochs_and_betas_to_results(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tutorial_leads_from_epochs_and_betas_to_results(home, monkeypatch):
     monkeypatch.setitem(SHOWN, "train", (60, 4))
     variables = write_epochs(home)
     page = (DOCS / "data.md").read_text()
@@ -235,7 +233,7 @@ def test_the_tutorial_leads_from_epochs_and_betas_to_results(
     assert list(store.space.regions) == ["V1"] and store.unit == "beta"
 
 
-def test_the_fmri_tutorial_leads_from_bids_to_pictures(home: Path) -> None:
+def test_the_fmri_tutorial_leads_from_bids_to_pictures(home):
     page = (DOCS / "tutorial-fmri.md").read_text()
     (home / "data").mkdir()
 

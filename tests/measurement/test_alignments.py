@@ -1,7 +1,5 @@
 """Alignments of tokens: published values, distributions and rotations."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -31,9 +29,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize(
     ("penalty", "alignment"), [("0.1", Coral(ridge=0.1)), ("1", Coral())]
 )
-def test_coral_is_the_published_one(
-    golden: Path, penalty: str, alignment: Coral
-) -> None:
+def test_coral_is_the_published_one(golden, penalty, alignment):
     published = load_file(golden / "calibrate" / "coral.safetensors")
 
     aligned = alignment.fit(published["source"], published["target"])
@@ -49,7 +45,7 @@ def test_coral_is_the_published_one(
     )
 
 
-def test_moments_are_the_published_ones(golden: Path) -> None:
+def test_moments_are_the_published_ones(golden):
     published = load_file(golden / "calibrate" / "coral.safetensors")
     aligned = Moments().fit(published["source"], published["target"])
     torch.testing.assert_close(
@@ -58,7 +54,7 @@ def test_moments_are_the_published_ones(golden: Path) -> None:
 
 
 @pytest.mark.parametrize("rho", ["0", "0.3"])
-def test_the_procrustes_rotation_is_the_published_one(golden: Path, rho: str) -> None:
+def test_the_procrustes_rotation_is_the_published_one(golden, rho):
     published = load_file(golden / "calibrate" / "procrustes.safetensors")
 
     aligned = Procrustes(rho=float(rho)).fit(
@@ -74,7 +70,7 @@ def test_the_procrustes_rotation_is_the_published_one(golden: Path, rho: str) ->
     )
 
 
-def test_a_plan_instead_of_pairs_gives_the_published_rotation(golden: Path) -> None:
+def test_a_plan_instead_of_pairs_gives_the_published_rotation(golden):
     """The golden values are the polar factor of Q^T P G, for whitened signals Q, a
     transport plan P and pictures G of length 1.
     """
@@ -93,7 +89,7 @@ def test_a_plan_instead_of_pairs_gives_the_published_rotation(golden: Path) -> N
     )
 
 
-def test_the_ridge_towards_the_identity_is_the_published_one(golden: Path) -> None:
+def test_the_ridge_towards_the_identity_is_the_published_one(golden):
     published = load_file(golden / "calibrate" / "procrustes.safetensors")
 
     alignment = RidgeAlignment(penalty=float(published["penalty"]))
@@ -107,8 +103,8 @@ def test_the_ridge_towards_the_identity_is_the_published_one(golden: Path) -> No
 
 @pytest.mark.parametrize("kind", LABEL_FREE)
 def test_alignment_without_labels_matches_the_old_distribution(
-    kind: str,
-) -> None:
+    kind,
+):
     scales = torch.linspace(1, 5, 6)
     references, tokens = 2 + scales * draw(300, 6), -3 * draw(200, 6, seed=1)
 
@@ -125,7 +121,7 @@ def test_alignment_without_labels_matches_the_old_distribution(
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - set(LABEL_FREE)))
-def test_alignment_by_pairs_finds_the_rotation_of_a_new_subject(kind: str) -> None:
+def test_alignment_by_pairs_finds_the_rotation_of_a_new_subject(kind):
     rotation = torch.linalg.qr(draw(6, 6)).Q
     tokens, unseen = draw(300, 6, seed=1), draw(20, 6, seed=2)
 

@@ -99,7 +99,7 @@ def test_false_discovery_control_repeats_the_papers_example():
     p_values = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344]
     p_values += [0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0]
 
-    adjusted = benjamini_hochberg([*p_values[::-1], None])
+    adjusted = benjamini_hochberg(list(p_values[::-1]) + [None])
 
     assert sum(p <= 0.05 for p in adjusted if p is not None) == 4
     assert adjusted[-1] is None and adjusted[-2] == pytest.approx(0.0001 * 15)
@@ -227,7 +227,7 @@ def newcombe(
         (hits / total - ends.low, ends.high - hits / total)
         for hits, ends in zip(counts, wilson, strict=True)
     )
-    margins = np.prod([*counts, *(total - hits for hits in counts)], dtype=float)
+    margins = np.prod(list(counts) + [total - hits for hits in counts], dtype=float)
     product = n_both * n_none - n_first * second
     # a correction for continuity where it is above 0
     product = max(product - total / 2, 0) if product > 0 else product

@@ -3,7 +3,6 @@ the order of pictures.
 """
 
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,7 +47,7 @@ def pair() -> tuple[Tensor, Tensor]:
 
 
 def test_corrections_in_sequence_equal_the_published_calibration(
-    golden: Path,
+    golden,
 ):
     """The golden values are whitened signals, CSLS of these, and the transport plan
     (Sinkhorn) of CSLS.

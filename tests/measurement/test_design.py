@@ -159,7 +159,7 @@ def name_outcome(design: LabelDesign, n_units: int) -> str:
 
 
 @pytest.mark.parametrize("name", list_names(classes.AXES["design"]))
-def test_orders_of_classes_tell_them_only_by_design(name: str) -> None:
+def test_orders_of_classes_tell_them_only_by_design(name):
     timeline = show_classes(name)
 
     design, units = describe_classes(timeline)
@@ -169,7 +169,7 @@ def test_orders_of_classes_tell_them_only_by_design(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list_names(pictures.AXES["design"]))
-def test_orders_of_pictures_tell_them_only_by_design(name: str) -> None:
+def test_orders_of_pictures_tell_them_only_by_design(name):
     """Pictures of a kind can be exchanged where time tells the kind."""
     design = describe(show_pictures(name))
 
@@ -177,7 +177,7 @@ def test_orders_of_pictures_tell_them_only_by_design(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["rates change", "random"])
-def test_classes_are_exchanged_within_their_run(name: str) -> None:
+def test_classes_are_exchanged_within_their_run(name):
     """Rates that change from run to run do not tell the classes of a run."""
     timeline = show_classes(name)
 
@@ -187,7 +187,7 @@ def test_classes_are_exchanged_within_their_run(name: str) -> None:
     assert (design.stratum == timeline.run).all()
 
 
-def test_pictures_are_exchanged_within_sessions_that_tell_kinds() -> None:
+def test_pictures_are_exchanged_within_sessions_that_tell_kinds():
     """Each of eight sessions shows two kinds of its own in random order."""
     random = np.random.default_rng(0)
     kind = np.repeat(np.arange(16), 6)
@@ -214,7 +214,7 @@ def test_pictures_are_exchanged_within_sessions_that_tell_kinds() -> None:
     assert design.n_changed > 48
 
 
-def test_unequal_repetitions_change_the_odds_but_tell_nothing() -> None:
+def test_unequal_repetitions_change_the_odds_but_tell_nothing():
     """Kinds with more showings were once "shown in blocks", so not testable."""
     design = describe(show_pictures("unequal repetitions"))
 
@@ -229,11 +229,11 @@ def test_unequal_repetitions_change_the_odds_but_tell_nothing() -> None:
         ("kinds in a cycle", "the position in the run"),
     ],
 )
-def test_the_sentence_names_the_strongest_feature(name: str, telling: str) -> None:
+def test_the_sentence_names_the_strongest_feature(name, telling):
     assert describe(show_pictures(name)).telling[0] == telling
 
 
-def test_the_problem_names_the_feature_that_tells() -> None:
+def test_the_problem_names_the_feature_that_tells():
     design, _ = describe_classes(show_classes("cycle"))
 
     assert design.problem.startswith(f"{design.telling[0]} tells the label")
@@ -243,7 +243,7 @@ def test_the_problem_names_the_feature_that_tells() -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize("people", AXES["people"])
 @pytest.mark.parametrize("units", AXES["units"])
-def test_random_orders_seldom_tell_anything(units: str, people: int) -> None:
+def test_random_orders_seldom_tell_anything(units, people):
     """A rate of .02 tells in more than 3 of 30 studies with a chance of .003."""
     outcomes = [
         random_orders(np.random.default_rng(n), units, people) for n in range(30)
@@ -252,7 +252,7 @@ def test_random_orders_seldom_tell_anything(units: str, people: int) -> None:
     assert sum(tells for tells, *_ in outcomes) <= 3
 
 
-def test_the_numbers_of_pictures_do_not_matter() -> None:
+def test_the_numbers_of_pictures_do_not_matter():
     timeline = show_pictures("kinds in a cycle")
     number = np.random.default_rng(0).permutation(1 + timeline.unit.max())
     renumbered = np.where(timeline.unit < 0, -1, number[timeline.unit])
@@ -275,7 +275,7 @@ def test_the_numbers_of_pictures_do_not_matter() -> None:
 @pytest.mark.parametrize(
     "name", ["never repeats", pytest.param("blocks", marks=pytest.mark.nightly)]
 )
-def test_the_numbers_of_trials_do_not_matter(name: str) -> None:
+def test_the_numbers_of_trials_do_not_matter(name):
     timeline = show_classes(name)
     number = np.random.default_rng(0).permutation(len(timeline.unit))
 
@@ -293,7 +293,7 @@ def test_the_numbers_of_trials_do_not_matter(name: str) -> None:
     )
 
 
-def test_blocks_of_a_class_are_exchanged_as_series() -> None:
+def test_blocks_of_a_class_are_exchanged_as_series():
     """Noise that drifts is alike in a series, so a series keeps a common label."""
     timeline = show_classes("blocks")
 
@@ -304,7 +304,7 @@ def test_blocks_of_a_class_are_exchanged_as_series() -> None:
     assert not design.tells and design.n_changed > 8
 
 
-def test_classes_with_a_single_series_have_series_as_units() -> None:
+def test_classes_with_a_single_series_have_series_as_units():
     """Noise that drifts tells the class of a trial, but not that of a series."""
     label = np.repeat(np.random.default_rng(0).permutation(12), 5)
     zeros = np.zeros_like(label)
@@ -317,7 +317,7 @@ def test_classes_with_a_single_series_have_series_as_units() -> None:
     assert not design.tells and design.n_changed > 8
 
 
-def test_the_order_of_clips_of_a_film_tells_nothing() -> None:
+def test_the_order_of_clips_of_a_film_tells_nothing():
     timeline = show_classes("cycle")
 
     design, units = describe_trials(timeline, 0 * timeline.run, is_free=True)
@@ -327,7 +327,7 @@ def test_the_order_of_clips_of_a_film_tells_nothing() -> None:
     assert (design.label == timeline.stimulus).all()
 
 
-def test_labels_of_units_with_strata_of_their_own_are_free() -> None:
+def test_labels_of_units_with_strata_of_their_own_are_free():
     timeline = show_pictures("sorted by kind")
     n_units = 1 + timeline.unit.max()
 
@@ -337,7 +337,7 @@ def test_labels_of_units_with_strata_of_their_own_are_free() -> None:
     assert design.draw_orders(9, 0).shape == (0, n_units)
 
 
-def test_the_order_of_time_may_be_unknown() -> None:
+def test_the_order_of_time_may_be_unknown():
     timeline = show_classes("random")._replace(is_ordered=False)
 
     design, _ = describe_classes(timeline)
@@ -360,7 +360,7 @@ def make_odds(stratum: np.ndarray, strength: float = 0.3) -> LabelDesign:
     )
 
 
-def test_few_orders_are_all_listed_without_the_true_one() -> None:
+def test_few_orders_are_all_listed_without_the_true_one():
     design = LabelDesign.free(np.arange(5), np.array([0, 1, 0, 1, 1]))
 
     all_orders = design.draw_orders(11, 0)
@@ -373,10 +373,10 @@ def test_few_orders_are_all_listed_without_the_true_one() -> None:
     expected.remove((0, 1, 2, 3, 4))
     assert len(all_orders) == len(drawn_orders) + 1 == 11
     assert set(map(tuple, all_orders.tolist())) == expected
-    assert set(map(tuple, drawn_orders.tolist())) <= {*expected, (0, 1, 2, 3, 4)}
+    assert set(map(tuple, drawn_orders.tolist())) <= set(expected) | {(0, 1, 2, 3, 4)}
 
 
-def test_free_orders_are_equally_likely() -> None:
+def test_free_orders_are_equally_likely():
     design = LabelDesign.free(np.arange(8), np.arange(8) // 4)
 
     orders = design.draw_orders(500, 0)
@@ -390,7 +390,7 @@ def test_free_orders_are_equally_likely() -> None:
 
 
 @pytest.mark.parametrize("has_odds", [True, False])
-def test_labels_are_exchanged_within_strata_and_groups(has_odds: bool) -> None:
+def test_labels_are_exchanged_within_strata_and_groups(has_odds):
     stratum = np.arange(24) % 2
     groups = np.arange(24) // 12
     design = LabelDesign.free(np.arange(24), stratum)
@@ -407,7 +407,7 @@ def test_labels_are_exchanged_within_strata_and_groups(has_odds: bool) -> None:
     assert (np.ptp(orders, axis=0) > 0).all()
 
 
-def test_selected_units_keep_their_odds() -> None:
+def test_selected_units_keep_their_odds():
     design = make_odds(np.zeros(12, np.int64))
     rows = np.array([7, 2, 9])
 
@@ -418,7 +418,7 @@ def test_selected_units_keep_their_odds() -> None:
     assert selected_design.tells and selected_design.telling == design.telling
 
 
-def test_orders_with_odds_have_the_score_of_the_true_order() -> None:
+def test_orders_with_odds_have_the_score_of_the_true_order():
     """Random orders have other scores, so that they look less designed."""
     design, _ = describe_classes(show_classes("never repeats"))
 
@@ -434,7 +434,7 @@ def test_orders_with_odds_have_the_score_of_the_true_order() -> None:
 
 
 @pytest.mark.parametrize("confound", [0.0, 1.0])
-def test_odds_are_released_if_signals_do_not_show_them(confound: float) -> None:
+def test_odds_are_released_if_signals_do_not_show_them(confound):
     """Signals that hold a confound rank wrong labels by it, too."""
     design = describe(show_pictures("kinds in blocks"))
     log_odds = design.log_odds / design.log_odds.std()
@@ -449,7 +449,7 @@ def test_odds_are_released_if_signals_do_not_show_them(confound: float) -> None:
     assert (released.label == design.label).all()
 
 
-def test_few_labels_that_can_change_are_not_released() -> None:
+def test_few_labels_that_can_change_are_not_released():
     design, _ = describe_classes(show_classes("cycle"))
     scores = np.random.default_rng(0).normal(size=design.log_odds.shape)
 
@@ -458,7 +458,7 @@ def test_few_labels_that_can_change_are_not_released() -> None:
     assert released.problem == design.problem != ""
 
 
-def test_tests_by_orders_with_odds_keep_their_level() -> None:
+def test_tests_by_orders_with_odds_keep_their_level():
     """A bound of .1 and 3 standard errors. Free orders find the odds in .9."""
     stratum = np.zeros(6, np.int64)
     design = make_odds(stratum, strength=1.5)

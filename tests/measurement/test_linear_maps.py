@@ -150,7 +150,7 @@ def draw_study(
     return features, outputs
 
 
-@pytest.mark.parametrize("shape", [(2, 5), (12, 13), *SHAPES])
+@pytest.mark.parametrize("shape", [(2, 5), (12, 13)] + list(SHAPES))
 @pytest.mark.parametrize("repeats", [1, 2])
 @pytest.mark.parametrize("is_centred", [True, False])
 @pytest.mark.parametrize("alpha", [0.5, 5000.0])
@@ -190,7 +190,7 @@ def test_a_model_of_some_features_is_solved_from_their_products(shape):
     )
 
 
-@pytest.mark.parametrize("shape", [(12, 13), *SHAPES])
+@pytest.mark.parametrize("shape", [(12, 13)] + list(SHAPES))
 @pytest.mark.parametrize(("features_offset", "offset"), [(0, 0), (0, 1e4), (1e4, 0)])
 @pytest.mark.parametrize("unit", [1.0, 1e-13])
 @pytest.mark.parametrize("seed", range(4))

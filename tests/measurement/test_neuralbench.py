@@ -1,7 +1,5 @@
 """NeuralBench's scores, loss and ranks are the values of its own code."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,7 +11,7 @@ FIRST = 8
 """Number of trials in the batch whose loss was recorded."""
 
 
-def test_scores_and_loss_are_neuralbench_s(golden: Path) -> None:
+def test_scores_and_loss_are_neuralbench_s(golden):
     """The golden values come from facebookresearch/neuroai@af8ce00 as published."""
     recorded = load_file(golden / "methods/neuralbench_scores.safetensors")
     gallery = recorded["expected.gallery"]
@@ -48,7 +46,7 @@ def test_scores_and_loss_are_neuralbench_s(golden: Path) -> None:
     torch.testing.assert_close(batch.grad, recorded["expected.grad_of_first_8"])
 
 
-def test_trials_of_a_batch_find_their_targets_as_neuralbench_s(golden: Path) -> None:
+def test_trials_of_a_batch_find_their_targets_as_neuralbench_s(golden):
     recorded = load_file(golden / "methods/neuralbench_scores.safetensors")
     predicted, targets = recorded["predicted"][:FIRST], recorded["true"][:FIRST]
 
@@ -58,6 +56,6 @@ def test_trials_of_a_batch_find_their_targets_as_neuralbench_s(golden: Path) -> 
     assert top5 == recorded[f"expected.batch_top5_acc_of_first_{FIRST}"]
 
 
-def test_candidates_that_tie_count_half() -> None:
+def test_candidates_that_tie_count_half():
     ranks = neuralbench.rank(torch.ones(1, 2), torch.ones(4, 2), torch.tensor([2]))
     assert ranks.tolist() == [1.5]

@@ -30,7 +30,7 @@ def simulate(random: np.random.Generator, effect: float) -> tuple[Any, Any]:
     return average_by_unit([cell])
 
 
-def test_only_a_leak_moves_the_interval_away_from_zero() -> None:
+def test_only_a_leak_moves_the_interval_away_from_zero():
     random, covered, n_leaks_found = np.random.default_rng(0), 0, 0
     for _ in range(200):
         slope_without_leak = fit_slope(*simulate(random, 0), **HOW)
@@ -43,7 +43,7 @@ def test_only_a_leak_moves_the_interval_away_from_zero() -> None:
     assert 0.904 <= covered / 200 <= 0.996 and n_leaks_found / 200 > 0.9
 
 
-def test_the_slope_is_a_least_squares_fit_to_means_of_units() -> None:
+def test_the_slope_is_a_least_squares_fit_to_means_of_units():
     cells = [
         {
             "units": list("abcdefg"),
@@ -52,7 +52,9 @@ def test_the_slope_is_a_least_squares_fit_to_means_of_units() -> None:
         }
     ] * 2
 
-    slope = fit_slope(*average_by_unit([*cells, {**cells[0], "nearest": []}]), **HOW)
+    slope = fit_slope(
+        *average_by_unit(list(cells) + [{**cells[0], "nearest": []}]), **HOW
+    )
 
     # equal scores have no interval
     cells[0]["surplus"] = [0.5] * 7
@@ -61,7 +63,7 @@ def test_the_slope_is_a_least_squares_fit_to_means_of_units() -> None:
     assert slope.n == 7 and np.isclose(slope.value, np.std(np.arange(7)) / 10)
 
 
-def test_slope_and_interval_are_those_of_scipy() -> None:
+def test_slope_and_interval_are_those_of_scipy():
     random = np.random.default_rng(0)
     for count in (2, 3, 5, 7, 40, 1000):
         nearest, score = random.normal(size=(2, count))
@@ -82,7 +84,7 @@ def test_slope_and_interval_are_those_of_scipy() -> None:
                 assert (slope.low, slope.high) == pytest.approx(ends, rel=1e-12)
 
 
-def test_noise_has_no_slope_if_embeddings_share_a_direction() -> None:
+def test_noise_has_no_slope_if_embeddings_share_a_direction():
     """A ridge that is fitted to noise ranks pictures near the training pictures well
     for every signal. Plain scores then had a slope above 0 in all of 200 studies.
     """
@@ -112,7 +114,7 @@ def test_noise_has_no_slope_if_embeddings_share_a_direction() -> None:
     assert count <= 4
 
 
-def test_pictures_are_compared_with_other_signals_of_their_fold() -> None:
+def test_pictures_are_compared_with_other_signals_of_their_fold():
     # two signals of a, two of b; c is alone in its fold, d is no candidate
     table = np.array([[1, 2, 0], [3, 1, 0], [2, 1, 0], [4, 3, 0], [0, 0, 1]])
     labels = ["a", "a", "b", "b", "d", "c"]

@@ -25,14 +25,14 @@ def test_the_pictures_of_each_concept_are_one_unit():
     other_pictures = [f"{n}" for n in range(8)]
 
     items_of_two_subjects = StimulusGrouping("concept", concept_of).make_items(
-        [["cat_1", "owl_1", *other_pictures], ["cat_2"]]
+        [["cat_1", "owl_1"] + list(other_pictures), ["cat_2"]]
     )
     items_of_one_subject = StimulusGrouping("concept", concept_of).make_items(
-        [["cat_1", "owl_1", *other_pictures]]
+        [["cat_1", "owl_1"] + list(other_pictures)]
     )
 
     assert (items_of_two_subjects.units, items_of_two_subjects.kind) == (
-        [["cat", "owl", *other_pictures], ["cat"]],
+        [["cat", "owl"] + list(other_pictures), ["cat"]],
         "concepts",
     )
     assert (
@@ -198,7 +198,7 @@ def list_exchanges(items: Items) -> set[tuple[int, ...]]:
     kinds = []
     for name, stratum in zip(items.names, items.design.stratum, strict=True):
         kinds.append(
-            (int(stratum), *(name in subject_ids for subject_ids in items.ids))
+            (int(stratum),) + tuple(name in subject_ids for subject_ids in items.ids)
         )
     orders = set()
     for order in permutations(range(len(kinds))):
@@ -221,7 +221,7 @@ def test_labels_are_exchanged_in_all_orders_of_the_design(seed):
     if len(expected) > 1:
         drawn_orders = items.draw_permutations(len(expected) - 1, 0)
         identity = tuple(range(len(items.names)))
-        assert set(map(tuple, drawn_orders.tolist())) <= {*expected, identity}
+        assert set(map(tuple, drawn_orders.tolist())) <= set(expected) | {identity}
         assert len(drawn_orders) == len(expected) - 1
 
 
@@ -283,7 +283,7 @@ def test_a_permutation_moves_what_each_subject_was_shown():
 def test_a_subject_who_lacks_clips_is_shifted_by_the_same_share():
     film = [f"clip {number}" for number in range(8)]
     ids = [film, film[::-2]]
-    items = Items(ids, ids, is_film=True, order=["clip of training", *film])
+    items = Items(ids, ids, is_film=True, order=["clip of training"] + list(film))
 
     all_orders = items.draw_permutations(99, 0)
     whole_film, half_film = items.apply_permutation(all_orders[1])

@@ -161,9 +161,7 @@ def home(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_prints_what_its_file_says(
-    command: str, home: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_command_prints_what_its_file_says(command, home, request):
     path = FOLDER / f"{command}.txt"
     # a new command begins with its help and a refusal
     text = f"$ brainhive {command} --help\n\n$ brainhive {command} no.such.key=1\n"
@@ -187,7 +185,7 @@ def test_a_command_prints_what_its_file_says(
         )
 
 
-def test_every_file_shows_the_help_and_a_refusal_of_a_command() -> None:
+def test_every_file_shows_the_help_and_a_refusal_of_a_command():
     files = {
         path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.txt")
     }

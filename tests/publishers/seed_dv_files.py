@@ -32,7 +32,7 @@ def draw_pictures(concepts: NDArray[np.int64]) -> NDArray[np.uint8]:
 
     Clips of a concept share coarse patches.
     """
-    rng = np.random.default_rng([2, *concepts])
+    rng = np.random.default_rng([2] + list(concepts))
     pictures = []
     for concept in np.repeat(concepts, 5):
         shared = np.random.default_rng(concept).integers(60, 160, (8, 8, 3))

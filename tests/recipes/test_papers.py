@@ -131,7 +131,7 @@ def resolve(paper: str, *overrides: str) -> train_align.Recipe:
     return train_align.Recipe.resolve("train-align", f"papers/{paper}", {}, overrides)
 
 
-def test_a_paper_names_its_number_and_where_it_stands() -> None:
+def test_a_paper_names_its_number_and_where_it_stands():
     assert set(PAPERS) == PUBLISHED.keys() | OF_CLASSES.keys() | UNPUBLISHED
     for paper in PAPERS:
         recipe = resolve(paper)
@@ -147,7 +147,7 @@ def test_a_paper_names_its_number_and_where_it_stands() -> None:
             assert recipe.dataset.kind.upper() in published.source, paper
 
 
-def test_a_paper_takes_the_last_epoch_unless_it_says_otherwise() -> None:
+def test_a_paper_takes_the_last_epoch_unless_it_says_otherwise():
     for paper in PAPERS:
         recipe = resolve(paper)
         train = recipe.train
@@ -162,7 +162,7 @@ def test_a_paper_takes_the_last_epoch_unless_it_says_otherwise() -> None:
         assert (train.validation > 0) == (selects_epoch or paper in HELD_OUT), paper
 
 
-def test_a_paper_lacks_nothing_but_data(home: object) -> None:
+def test_a_paper_lacks_nothing_but_data(home):
     for paper in PAPERS:
         for recipe in list_run_recipes("train-align", f"papers/{paper}").values():
             assert_only_data_are_missing(paper, recipe)
@@ -209,7 +209,7 @@ def assert_only_data_are_missing(paper: str, recipe: train_align.Recipe) -> None
     }
 
 
-def test_mindeye_and_neurons_clip_no_gradients_and_decay_weights() -> None:
+def test_mindeye_and_neurons_clip_no_gradients_and_decay_weights():
     """Source: Train_MindEye.py, train_autoencoder.py, Train.py; train_neurons.py, where
     all weights decay.
     """
@@ -235,7 +235,7 @@ def comment_of(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_a_paper_states_how_its_authors_train(paper: str) -> None:
+def test_a_paper_states_how_its_authors_train(paper):
     path = shipped_recipes() / "papers" / paper / "train-align.yaml"
     comment = comment_of(path)
     comment_labels = re.findall(r"^#   (\w+(?: \w+)?) {2,}\S", "\n".join(comment), re.M)
@@ -249,7 +249,7 @@ def test_a_paper_states_how_its_authors_train(paper: str) -> None:
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_a_paper_inherits_no_default_of_the_training(paper: str) -> None:
+def test_a_paper_inherits_no_default_of_the_training(paper):
     """A default that its authors do not have is a fault that no tensor test sees."""
     path = shipped_recipes() / "papers" / paper / "train-align.yaml"
     if resolve(paper).backbone.is_closed_form:
@@ -259,13 +259,13 @@ def test_a_paper_inherits_no_default_of_the_training(paper: str) -> None:
     assert "stages" in train or train.keys() >= {"epochs", "lr", "warmup_steps"}
 
 
-def test_the_prior_of_a_paper_states_how_its_authors_train() -> None:
+def test_the_prior_of_a_paper_states_how_its_authors_train():
     path = shipped_recipes() / "papers/brainhive-prior/train-prior.yaml"
     comment = "\n".join(comment_of(path))
     assert all(f"#   {label} " in comment for label in LABELS)
 
 
-def test_brainhives_pictures_are_drawn_as_its_code_draws_them(home: object) -> None:
+def test_brainhives_pictures_are_drawn_as_its_code_draws_them(home):
     """Source: build_reconstruction.py and its YAML at f06db69."""
     name = "papers/brainhive-reconstruct"
     recipe = reconstruct.Recipe.resolve("reconstruct", name, {}, [])
@@ -279,7 +279,7 @@ def test_brainhives_pictures_are_drawn_as_its_code_draws_them(home: object) -> N
 
 
 @pytest.mark.parametrize("paper", RECONSTRUCTED)
-def test_a_papers_reconstruction_lacks_only_a_run(paper: str, home: object) -> None:
+def test_a_papers_reconstruction_lacks_only_a_run(paper, home):
     recipe = reconstruct.Recipe.resolve("reconstruct", f"papers/{paper}", {}, [])
     missing = describe_missing(list_inputs(reconstruct, recipe))
 
@@ -295,7 +295,7 @@ def test_a_papers_reconstruction_lacks_only_a_run(paper: str, home: object) -> N
     assert recipe.generator.kind == kind
 
 
-def test_a_workflow_embeds_what_its_trainings_read(home: Path) -> None:
+def test_a_workflow_embeds_what_its_trainings_read(home):
     """Its steps name the encoders again where no recipe of embed does."""
     root = shipped_recipes()
     # a folder of pictures has to be there
@@ -318,8 +318,8 @@ def test_a_workflow_embeds_what_its_trainings_read(home: Path) -> None:
 
 
 def test_the_things_eeg_study_trains_every_recipe_in_both_modes(
-    home: object,
-) -> None:
+    home,
+):
     study = workflow.Recipe.resolve("workflow", "studies/things-eeg", {}, ())
     trained = dict[tuple[str, str], set[str]]()
     for name, (step, axis_values) in study.expanded_steps.items():

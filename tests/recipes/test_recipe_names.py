@@ -18,27 +18,25 @@ RECIPES = [
     for path in sorted(shipped_recipes().rglob("*.yaml"))
 ]
 SPLITS, SUBJECTS = ("train", "test"), (1, 2, 3)
-CC2017 = {
-    # Hub data set gongzx/cc2017_dataset, as NeuroClips' README has it downloaded
-    *(
+CC2017 = (
+    {
         f"GT_{split}_{content}.pt"
         for split in SPLITS
         for content in ("3fps", "caption", "caption_emb")
-    ),
-    *(f"subj{subject:02d}_{split}_fmri.pt" for subject in SUBJECTS for split in SPLITS),
-    "coco_tokens_avg_proj.pth",
-    # Hub model McGregorW/NEURONS, folder qwen_annotation; NEURONS' README
-    *(
+    }
+    | {f"subj{subject:02d}_{split}_fmri.pt" for subject in SUBJECTS for split in SPLITS}
+    | {"coco_tokens_avg_proj.pth"}
+    | {
         f"qwen_{split}_{content}.json"
         for split in SPLITS
         for content in ("caption_tag", "caption_tag_category_id")
-    ),
-    *(
+    }
+    | {
         f"GT_{split}_caption_qwen{ending}.pt"
         for split in SPLITS
         for ending in ("", "_emb")
-    ),
-}
+    }
+)
 """Files that `brainhive fetch cc2017` gives."""
 MINDEYE2 = "hub:datasets/pscotti/mindeyev2"
 IP_ADAPTER = "hub:h94/IP-Adapter/sdxl_models"
@@ -161,7 +159,7 @@ def is_known(name: str) -> bool:
     return hub.folder(name).exists() if name.startswith("demo:") else name in PUBLISHED
 
 
-def test_every_file_of_a_recipe_is_published_or_our_own() -> None:
+def test_every_file_of_a_recipe_is_published_or_our_own():
     unknown = {}
     for name in RECIPES:
         file_names = list_file_names(resolve_recipe(name).model_dump(mode="json"))
@@ -171,7 +169,7 @@ def test_every_file_of_a_recipe_is_published_or_our_own() -> None:
     assert {name: files for name, files in unknown.items() if files} == {}
 
 
-def test_a_recipe_or_data_set_uses_each_source_of_the_table() -> None:
+def test_a_recipe_or_data_set_uses_each_source_of_the_table():
     used_files: set[str] = set()
     for name in RECIPES:
         used_files |= list_file_names(resolve_recipe(name).model_dump(mode="json"))

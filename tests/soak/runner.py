@@ -281,7 +281,7 @@ def run_command(argv: tuple[str, ...]) -> int:
     """Run a command line in this process, and return its exit code."""
     from brainhive_cli.__main__ import main
 
-    sys.argv = ["brainhive", *argv]
+    sys.argv = ["brainhive"] + list(argv)
     sys.stdout, sys.stderr = (
         io.TextIOWrapper(io.FileIO(fd, "w"), write_through=True) for fd in (1, 2)
     )

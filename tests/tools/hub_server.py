@@ -64,7 +64,7 @@ class Hub:
             self.root.joinpath(*parts[:2], *parts[4:]),
         )
         if parts[2:3] != ["resolve"] or not repository.is_dir():
-            return *self.absent, b""
+            return tuple(self.absent) + (b"",)
         commit = self._commit(file)
         if parts[3] not in ("main", commit) or not file.is_file():
             return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
@@ -81,7 +81,7 @@ class Hub:
         """Answer `owner/name/revision/main` and `owner/name/tree/COMMIT`."""
         repository = self.root.joinpath(*parts[:2])
         if not repository.is_dir():
-            return *self.absent, b""
+            return tuple(self.absent) + (b"",)
         files = sorted(file for file in repository.rglob("*") if file.is_file())
         document: Any = [describe_file(file, repository) for file in files]
         if parts[2:3] != ["tree"]:

@@ -31,7 +31,10 @@ def digest(value: Any) -> Any:
         return value
     flat = value.detach().double().flatten()
     weights = 1.5 + torch.arange(len(flat), dtype=torch.float64).cos()
-    return [*value.shape, flat.abs().mean().item(), (flat * weights).mean().item()]
+    return list(value.shape) + [
+        flat.abs().mean().item(),
+        (flat * weights).mean().item(),
+    ]
 
 
 def parameters(module: nn.Module) -> list[float]:

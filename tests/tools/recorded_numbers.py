@@ -58,7 +58,7 @@ def extract_numbers(value: Any, digits: int) -> Any:
     if isinstance(value, np.ndarray) and value.size > LONGEST:
         flat = np.nan_to_num(value.astype(np.float64), nan=-1).ravel()
         weighted = np.mean(flat * np.cos(np.arange(len(flat))))
-        value = [*value.shape, float(flat.mean()), float(weighted)]
+        value = list(value.shape) + [float(flat.mean()), float(weighted)]
     elif isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, BaseModel):

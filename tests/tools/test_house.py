@@ -13,7 +13,7 @@ STEP = 500
 
 
 @pytest.mark.parametrize("folder", ["brainhive_cli", "tests"])
-def test_a_room_has_at_most_its_tokens(folder: str) -> None:
+def test_a_room_has_at_most_its_tokens(folder):
     limits = yaml.safe_load(LIMITS_FILE.read_text())[folder]
 
     sizes = count_tokens(ROOT / folder)

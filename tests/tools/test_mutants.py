@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.mutants.faults import FAULTS, Fault, fixed_mutant
+from tools.mutants.faults import FAULTS, fixed_mutant
 from tools.mutants.operators import find_mutants, is_valid
 
 
@@ -25,7 +25,7 @@ from tools.mutants.operators import find_mutants, is_valid
         ("x = split(seed=seeds[i])", {"x = split(seed=0)"}),
     ],
 )
-def test_each_kind_of_fault_is_found(code: str, changed: set[str]) -> None:
+def test_each_kind_of_fault_is_found(code, changed):
     source = code.encode()
     mutants = {mutant.apply(source).decode() for mutant in find_mutants("x.py", source)}
     assert changed <= mutants
@@ -44,11 +44,11 @@ def test_each_kind_of_fault_is_found(code: str, changed: set[str]) -> None:
         "for a, b in zip(x, y, strict=True): bar.advance(a + b)",
     ],
 )
-def test_texts_types_figures_and_sizes_are_left_out(code: str) -> None:
+def test_texts_types_figures_and_sizes_are_left_out(code):
     assert find_mutants("x.py", code.encode()) == []
 
 
-def test_a_fault_knows_its_place_beyond_letters_of_several_bytes() -> None:
+def test_a_fault_knows_its_place_beyond_letters_of_several_bytes():
     source = "x = 'ä×', a < b".encode()
     (mutant, _) = find_mutants("x.py", source)
     assert (mutant.line, mutant.before) == (1, "a < b")
@@ -56,6 +56,6 @@ def test_a_fault_knows_its_place_beyond_letters_of_several_bytes() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.code.strip()[:40])
-def test_the_package_has_the_code_of_each_fixed_fault_once(fault: Fault) -> None:
+def test_the_package_has_the_code_of_each_fixed_fault_once(fault):
     mutant = fixed_mutant(fault)
     assert mutant.before == fault.code != fault.fault

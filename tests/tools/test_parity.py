@@ -29,7 +29,7 @@ def home(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_every_golden_training_has_a_row(golden: Path) -> None:
+def test_every_golden_training_has_a_row(golden):
     names = {path.stem for path in (golden / "trainings").glob("*.json")}
     files = {
         method.golden or name
@@ -42,9 +42,7 @@ def test_every_golden_training_has_a_row(golden: Path) -> None:
 @pytest.mark.parametrize(
     "name", [name for name in trainings.METHODS if trainings.golden_path(name).exists()]
 )
-def test_recipes_have_the_settings_of_the_authors_training(
-    name: str, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recipes_have_the_settings_of_the_authors_training(name, home, monkeypatch):
     """Golden values: the settings of each training, and its learning rates where the
     authors change them on the way.
     """
@@ -80,7 +78,7 @@ def test_recipes_have_the_settings_of_the_authors_training(
 
 
 @pytest.mark.nightly
-def test_brain_diffusers_ridge_is_the_authors(golden: Path, home: Path) -> None:
+def test_brain_diffusers_ridge_is_the_authors(golden, home):
     """Nothing is random. Z-scores divide by N here and by N - 1 there, which changes
     signals by 1e-3.
     """
@@ -103,7 +101,7 @@ def test_brain_diffusers_ridge_is_the_authors(golden: Path, home: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_brainhive_trains_as_the_authors(home: Path) -> None:
+def test_brainhive_trains_as_the_authors(home):
     figures = trainings.read_method_figures("brainhive")
 
     trained = trainings.train("brainhive", figures, home, [1])
@@ -115,7 +113,7 @@ def test_brainhive_trains_as_the_authors(home: Path) -> None:
     assert ours["top1"] == pytest.approx(np.mean(top1), abs=4 * np.std(top1, ddof=1))
 
 
-def test_intervals_of_few_seeds_hold_the_difference() -> None:
+def test_intervals_of_few_seeds_hold_the_difference():
     """Simulated: four seeds against five, of spreads that differ three times."""
     random = np.random.default_rng(0)
     ours = random.normal(0.25, 0.02, (4000, 4))
@@ -130,12 +128,12 @@ def test_intervals_of_few_seeds_hold_the_difference() -> None:
     assert compared["difference"] == pytest.approx(ours[0].mean() - theirs[0].mean())
 
 
-def test_curves_are_compared_where_all_seeds_have_epochs() -> None:
+def test_curves_are_compared_where_all_seeds_have_epochs():
     curves = comparison.compare_curves([[5, 2, 1], [7, 4, 9]], [[6, 1], [8, 1]])
     assert curves == {"largest": 2.0, "epoch": 2, "ours": 3.0, "authors": 1.0}
 
 
-def test_a_table_has_a_row_for_each_method() -> None:
+def test_a_table_has_a_row_for_each_method():
     values = {"mean": 0.25, "sd": 0.02, "n": 3}
     top1 = {"ours": values, "authors": values, "difference": 0.0}
     row: dict[str, Any] = {
@@ -154,7 +152,7 @@ def test_a_table_has_a_row_for_each_method() -> None:
     assert comparison.table([row]).splitlines()[-1].count("–") == 4
 
 
-def test_settings_fill_in_the_keys_of_a_method() -> None:
+def test_settings_fill_in_the_keys_of_a_method():
     keys = {"train": {"epochs": "$epochs"}, "overrides": ["train.lr=$lr", 3]}
     filled = trainings.fill_in(keys, {"epochs": 20, "lr": 0.1})
     assert filled == {"train": {"epochs": 20}, "overrides": ["train.lr=0.1", 3]}

@@ -2,7 +2,6 @@
 
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +17,7 @@ from tools import gratings_recordings, pin, pinned
         pytest.param("demo", marks=pytest.mark.nightly),
     ],
 )
-def test_results_are_as_pinned(name: str, tmp_path: Path) -> None:
+def test_results_are_as_pinned(name, tmp_path):
     try:
         study = pin.run_study(name, tmp_path)
     except FileNotFoundError as error:
@@ -33,9 +32,7 @@ def test_results_are_as_pinned(name: str, tmp_path: Path) -> None:
         warnings.warn(explanation, stacklevel=1)
 
 
-def test_a_study_whose_recordings_are_missing_is_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_study_whose_recordings_are_missing_is_not_run(tmp_path, monkeypatch, capsys):
     line = ["pin", "gratings", "--recordings", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", line)
 

@@ -25,14 +25,14 @@ def results(environment: dict[str, str], p: float = 0.0004, **numbers) -> Pinned
     )
 
 
-def test_equal_numbers_are_no_change() -> None:
+def test_equal_numbers_are_no_change():
     pair = [results(LIBRARIES, accuracy=ACCURACY) for _ in range(2)]
     comparison = compare(*pair)
     assert not comparison.failures and not comparison.changes
     assert "4 digits" in comparison.explain("demo-real")
 
 
-def test_the_code_is_blamed_if_no_library_moved() -> None:
+def test_the_code_is_blamed_if_no_library_moved():
     resulting_results = results(LIBRARIES, accuracy=ACCURACY | {"value": 0.7501})
 
     comparison = compare(results(LIBRARIES, accuracy=ACCURACY), resulting_results)
@@ -43,7 +43,7 @@ def test_the_code_is_blamed_if_no_library_moved() -> None:
     assert "code" in text and "tools.pin demo-real --write" in text
 
 
-def test_a_moved_library_explains_a_change_within_the_interval() -> None:
+def test_a_moved_library_explains_a_change_within_the_interval():
     moved = ACCURACY | {"value": 0.70, "low": 0.58, "high": 0.80}
 
     comparison = compare(
@@ -69,7 +69,7 @@ def test_a_moved_library_explains_a_change_within_the_interval() -> None:
         {"chance": 0.143},
     ],
 )
-def test_libraries_explain_nothing_beyond_the_interval(change) -> None:
+def test_libraries_explain_nothing_beyond_the_interval(change):
     comparison = compare(
         results(LIBRARIES, accuracy=ACCURACY),
         results(OTHER_TORCH, accuracy=ACCURACY | change),
@@ -79,7 +79,7 @@ def test_libraries_explain_nothing_beyond_the_interval(change) -> None:
 
 
 @pytest.mark.parametrize(("value", "failures"), [(0.65, 0), (0.55, 1)])
-def test_a_number_without_interval_moves_by_a_fifth(value, failures) -> None:
+def test_a_number_without_interval_moves_by_a_fifth(value, failures):
     comparison = compare(
         results(LIBRARIES, loss=NO_INTERVAL),
         results(OTHER_TORCH, loss=NO_INTERVAL | {"value": value}),
@@ -87,33 +87,33 @@ def test_a_number_without_interval_moves_by_a_fifth(value, failures) -> None:
     assert len(comparison.failures) == failures
 
 
-def test_a_p_value_may_not_cross_the_level() -> None:
+def test_a_p_value_may_not_cross_the_level():
     comparison = compare(results(LIBRARIES), results(OTHER_TORCH, p=0.06))
     assert len(comparison.failures) == 1
 
 
 @pytest.mark.parametrize("environment", [LIBRARIES, OTHER_TORCH])
-def test_a_missing_number_fails_with_any_libraries(environment) -> None:
+def test_a_missing_number_fails_with_any_libraries(environment):
     pair = results(LIBRARIES, accuracy=ACCURACY, auc=ACCURACY)
     comparison = compare(pair, results(environment, accuracy=ACCURACY))
     (line,) = comparison.failures
     assert "auc" in line and "missing" in line
 
 
-def test_a_new_number_must_be_pinned_with_the_same_libraries() -> None:
+def test_a_new_number_must_be_pinned_with_the_same_libraries():
     old_results = results(LIBRARIES, accuracy=ACCURACY)
     new_numbers = {"accuracy": ACCURACY, "auc": ACCURACY}
     assert len(compare(old_results, results(LIBRARIES, **new_numbers)).failures) == 1
     assert compare(old_results, results(OTHER_TORCH, **new_numbers)).failures == []
 
 
-def test_results_are_compared_with_the_nearest_environment() -> None:
+def test_results_are_compared_with_the_nearest_environment():
     older = results(LIBRARIES | {"python": "3.12.1"}, accuracy=ACCURACY)
     pinned_results = [older, results(OTHER_TORCH | {"python": "3.13.0"})]
     assert find_nearest(pinned_results, LIBRARIES) is older
 
 
-def test_files_are_read_as_they_were_written(tmp_path, monkeypatch) -> None:
+def test_files_are_read_as_they_were_written(tmp_path, monkeypatch):
     monkeypatch.setattr(pinned, "FOLDER", tmp_path)
     first_results = results(LIBRARIES, accuracy=ACCURACY, loss=NO_INTERVAL)
     second = results(OTHER_TORCH, accuracy=ACCURACY)

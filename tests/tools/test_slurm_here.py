@@ -39,8 +39,8 @@ def list_processes(folder: Path) -> list[str]:
 
 @needs_slurm
 def test_two_tasks_of_an_array_run_at_once_and_both_end(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     folder, logs = tmp_path / "slurm", tmp_path / "logs"
     logs.mkdir()
     with slurm_here.running(folder, cpus=2) as variables:

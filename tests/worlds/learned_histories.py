@@ -11,7 +11,7 @@ IDS = ["train/cat/1", "train/cat/2", "train/dog/1"]
 
 def make_digests(*digests: int) -> np.ndarray:
     """Make digests of pixels without perceptual hashes [N, 25]."""
-    return np.array([[digest, *[0] * 24] for digest in digests], np.uint64)
+    return np.array([([digest] + list([0] * 24)) for digest in digests], np.uint64)
 
 
 def make_history(

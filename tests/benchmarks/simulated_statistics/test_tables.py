@@ -13,7 +13,7 @@ from benchmarks.simulated_statistics import tables
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
-def test_each_file_of_claims_has_a_table() -> None:
+def test_each_file_of_claims_has_a_table():
     folder = Path(tables.__file__).parent / "claims"
     files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     assert sorted(files) == sorted(tables.CLAIMS)
@@ -29,12 +29,10 @@ def test_each_file_of_claims_has_a_table() -> None:
     "command",
     [["benchmarks/simulated_statistics"], ["-m", "benchmarks.simulated_statistics"]],
 )
-def test_a_table_is_printed_by_path_and_by_module(
-    command: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_is_printed_by_path_and_by_module(command, monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     printed = subprocess.run(
-        [sys.executable, *command, "2", "--only", "best_of_many"],
+        [sys.executable] + list(command) + ["2", "--only", "best_of_many"],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,

@@ -167,11 +167,9 @@ def test_a_second_command_waits_and_ctrl_c_ends_both_resumably(
     world, align_overrides, tmp_path, brainhive
 ):
     argv = (
-        "train-align",
-        *align_overrides,
-        f"paths.runs={tmp_path}",
-        "subjects=1",
-        "train.epochs=100000",
+        ["train-align"]
+        + list(align_overrides)
+        + [f"paths.runs={tmp_path}", "subjects=1", "train.epochs=100000"]
     )
     process = brainhive(*argv, wait=False)
     while not list(tmp_path.glob("train-align/*/log.jsonl")) and process.poll() is None:

@@ -7,10 +7,8 @@ import importlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -98,14 +96,11 @@ def lines_of(module: ast.Module) -> Iterator[str]:
         match node:
             case ast.Call(ast.Name("Line"), [ast.Constant(command), *words]):
                 yield shlex.join(
-                    [
-                        "brainhive",
-                        command,
-                        *(
-                            text_part
-                            for argument in words
-                            for text_part in write_word(argument)
-                        ),
+                    ["brainhive", command]
+                    + [
+                        text_part
+                        for argument in words
+                        for text_part in write_word(argument)
                     ]
                 )
 
@@ -129,9 +124,7 @@ def check_words(
     return 0
 
 
-def test_every_suggested_command_line_can_be_parsed(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_suggested_command_line_can_be_parsed(home, monkeypatch):
     monkeypatch.setattr(execute, "_run", check_words)
     suggested_lines, parsed_lines = set[tuple[str, str]](), set[tuple[str, str]]()
     for path in MODULES.values():
@@ -148,9 +141,7 @@ def test_every_suggested_command_line_can_be_parsed(
     assert refused == {} and len(suggested_lines) > 25
 
 
-def test_the_line_to_embed_names_an_encoder_that_is_here(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_line_to_embed_names_an_encoder_that_is_here(home, monkeypatch):
     monkeypatch.setattr(
         next_commands, "list_recorded_subjects", lambda *resulting_arguments: [1]
     )
@@ -192,7 +183,7 @@ def keys_of(command: str) -> Iterator[str]:
                 yield f"{name}.{key}"
 
 
-def test_every_key_that_a_hint_names_is_one_of_a_recipe() -> None:
+def test_every_key_that_a_hint_names_is_one_of_a_recipe():
     keys = {key for command in COMMANDS for key in keys_of(command.name)}
     sections = {key.partition(".")[0] for key in keys if "." in key}
     key_names = {

@@ -56,8 +56,8 @@ def help_of(command: str) -> str:
 
 
 def test_help_fits_80_columns_and_its_example_can_be_parsed(
-    home: Path,
-) -> None:
+    home,
+):
     options = (
         "--recipe",
         "--check",
@@ -78,7 +78,7 @@ def test_help_fits_80_columns_and_its_example_can_be_parsed(
         )
 
 
-def test_only_computing_commands_take_processes_and_a_precision(home: Path) -> None:
+def test_only_computing_commands_take_processes_and_a_precision(home):
     for command in table.COMMANDS:
         can_share_work = import_recipe(command.name).can_share_work
         for flag in ("--processes", "--mixed-precision"):
@@ -94,7 +94,7 @@ def test_only_computing_commands_take_processes_and_a_precision(home: Path) -> N
     assert "error: processes " in set_as_key.stderr
 
 
-def test_again_and_code_are_offered_only_where_they_act(home: Path) -> None:
+def test_again_and_code_are_offered_only_where_they_act(home):
     for name in COMMANDS:
         text, recipe = help_of(name), import_recipe(name)
         assert ("--again" in text) == recipe.skips_finished, name
@@ -108,7 +108,7 @@ TAKING_NAMES = {"fetch", "push", "workflow"}
 LISTING = {"doctor", "recipes", "runs"}
 
 
-def test_check_prints_the_recipe_its_inputs_and_what_is_missing(home: Path) -> None:
+def test_check_prints_the_recipe_its_inputs_and_what_is_missing(home):
     for command in COMMANDS:
         prints_what_is_missing(command)
     assert [path.name for path in home.iterdir()] == []
@@ -146,8 +146,8 @@ def prints_what_is_missing(command: str) -> None:
 
 
 def test_a_recipe_error_is_two_lines_with_exit_code_2(
-    home: Path,
-) -> None:
+    home,
+):
     for arguments, problem in (
         (["train-align", "no.such.key=1"], "'no'"),
         (["train-align", "run.processes=none"], "'none'"),
@@ -171,7 +171,7 @@ def test_a_recipe_error_is_two_lines_with_exit_code_2(
     )
 
 
-def test_a_command_does_its_work_once_and_finds_it_again(photos: Path) -> None:
+def test_a_command_does_its_work_once_and_finds_it_again(photos):
     first_embed = embed("--json")
     (path,) = photos.rglob("*.h5")
     st_mtime_ns = path.stat().st_mtime_ns
@@ -188,7 +188,7 @@ def test_a_command_does_its_work_once_and_finds_it_again(photos: Path) -> None:
     assert embed("--again").exit_code == 0 and path.stat().st_mtime_ns > st_mtime_ns
 
 
-def test_a_folder_that_cannot_be_written_is_one_clear_error(photos: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_clear_error(photos):
     (photos / "embeddings").write_text("a file where a folder should be")
     shown_embed = embed()
     assert shown_embed.exit_code == 1 and len(shown_embed.stderr.splitlines()) == 2
@@ -216,7 +216,7 @@ def read_texts(path: Path) -> Iterator[str]:
             yield "".join(arguments)
 
 
-def test_no_default_is_typed_twice(home: Path) -> None:
+def test_no_default_is_typed_twice(home):
     for command in ROOMS:
         model = import_recipe(command)
 
@@ -243,7 +243,7 @@ def test_no_default_is_typed_twice(home: Path) -> None:
             )
 
 
-def test_help_shows_the_defaults_that_are_used(home: Path) -> None:
+def test_help_shows_the_defaults_that_are_used(home):
     designs = import_recipe("design")().list_designs()
     n_pictures = sorted({design.train_pictures for design in designs})
     pattern = (

@@ -39,20 +39,20 @@ def result(home_folder: Path, run_command):
     )
 
 
-def test_the_page_has_pictures_and_states_the_simulation(result, home_folder) -> None:
+def test_the_page_has_pictures_and_states_the_simulation(result, home_folder):
     page = (home_folder / result.files["page"]).read_text()
     title = page.partition("<h1>")[2].partition("</h1>")[0]
     assert voxels.PROVENANCE in page
     assert SYSTEMS["havir"].signals in title
     assert page.count("<img") >= 8
-    for control in (NO_CONTROL, *CONTROLS):
+    for control in (NO_CONTROL,) + tuple(CONTROLS):
         assert control in page
     assert (home_folder / result.files["page"]).stat().st_size < 2**22
 
 
 def test_meaning_is_above_chance_but_not_with_shuffled_trials(
     result,
-) -> None:
+):
     effects = result.metrics.facts.control_effects
     pairs = [(effect.first, effect.second) for effect in effects]
     assert pairs == [(head, control) for head in HEADS for control in CONTROLS]

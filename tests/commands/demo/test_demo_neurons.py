@@ -33,7 +33,7 @@ def result(home: Path, run_command):
     return run_command("demo", "system=neurons", "quick=true")
 
 
-def test_clips_are_decoded_above_chance_unlike_shuffled_pairs(result, home) -> None:
+def test_clips_are_decoded_above_chance_unlike_shuffled_pairs(result, home):
     page = (home / result.files["page"]).read_text()
     title = page.partition("<h1>")[2].partition("</h1>")[0]
     assert voxels.PROVENANCE in page

@@ -1,14 +1,13 @@
 """Tests of `demo --write-recordings`: its files, and what it refuses."""
 
 import json
-from pathlib import Path
 
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 
 
-def test_files_lie_where_prepare_reads_them(home: Path) -> None:
+def test_files_lie_where_prepare_reads_them(home):
     line = ["demo", "--write-recordings", ".", "--quick", "--json"]
     ended = CliRunner().invoke(app, line)
     assert ended.exit_code == 0, ended.stderr
@@ -31,6 +30,6 @@ def test_files_lie_where_prepare_reads_them(home: Path) -> None:
     assert second_result.exit_code == 2 and "data/image-folder" in second_result.stderr
 
 
-def test_keys_without_an_effect_are_refused(home: Path) -> None:
+def test_keys_without_an_effect_are_refused(home):
     ended = CliRunner().invoke(app, ["demo", "--write-recordings", "x", "--real"])
     assert ended.exit_code == 2 and not list(home.iterdir())

@@ -1,8 +1,6 @@
 """Tests of the list of encoders, by `embed --list`."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
@@ -20,8 +18,8 @@ def list_rows() -> dict[str, dict[str, Any]]:
 
 
 def test_every_encoder_is_listed_by_a_name_that_embed_takes(
-    hub_cache: Callable[[str], Path],
-) -> None:
+    hub_cache,
+):
     row_of = list_rows()
     kinds = {encoders.resolve(name).kind for name in row_of}
     assert kinds == set(parts.list_kinds("encoders"))
@@ -39,7 +37,7 @@ def test_every_encoder_is_listed_by_a_name_that_embed_takes(
     assert weights["timm"] == "{kind: timm, source: …}"
 
 
-def test_encoders_are_listed_without_a_data_set(home: Path) -> None:
+def test_encoders_are_listed_without_a_data_set(home):
     runner = CliRunner(env={"COLUMNS": "80"})
     ended = runner.invoke(app, ["embed", "--list"])
     lines = ended.stdout.splitlines()

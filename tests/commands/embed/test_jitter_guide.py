@@ -47,7 +47,7 @@ def test_mirrored_pictures_are_embedded_and_drawn_from(
     (things_home / "mirrored.py").write_text(module)
     monkeypatch.syspath_prepend(things_home)
 
-    for line in (embed, shlex.join([*shlex.split(train), *SMALL])):
+    for line in (embed, shlex.join(list(shlex.split(train)) + list(SMALL))):
         ended = CliRunner().invoke(app, shlex.split(line))
         assert ended.exit_code == 0, ended.stderr
 

@@ -44,11 +44,11 @@ def test_responses_to_real_pictures_retrieve_untrained_pictures(
     images, real_home, run_command
 ):
     run_command("embed", f"dataset={images}", f"encoders=[{LITE0!r}]")
-    settings = (
-        (
-            f"dataset={{kind: simulated, images: {images}, meaning: {NAME}, "
-            "subjects: 4, noise: 0.1}"
-        ),
+
+    run_folder = run_command(
+        "train-align",
+        f"dataset={{kind: simulated, images: {images}, meaning: {NAME}, "
+        "subjects: 4, noise: 0.1}",
         f"encoders=[{LITE0!r}]",
         "seeds=1",
         "dim=128",
@@ -60,16 +60,14 @@ def test_responses_to_real_pictures_retrieve_untrained_pictures(
         "train.batch_size=90",
         "train.lr=1e-3",
         "train.validation=0",
-    )
-
-    run_folder = run_command("train-align", *settings).folder
-    evaluation = (
+    ).folder
+    evaluation = [
         "eval-retrieval",
         f"run={run_folder}",
         "sheet_rows=0",
         "baseline=none",
         "ceiling_splits=0",
-    )
+    ]
     top1 = run_command(*evaluation).metrics.overall["top1"]
     shuffled = run_command(*evaluation, "control=shuffled").metrics.overall["top1"]
 

@@ -106,8 +106,8 @@ def by_runs(home: Path, run_command: RunCommand) -> Result:
 
 @pytest.mark.nightly
 def test_every_trial_of_every_run_is_tested_once(
-    by_runs: Result,
-) -> None:
+    by_runs,
+):
     accuracy, facts = by_runs.metrics.overall["accuracy"], by_runs.metrics.facts
 
     # chance is the share of the most frequent category
@@ -131,9 +131,7 @@ def test_every_trial_of_every_run_is_tested_once(
     assert CAVEATS[SEEN_PICTURES] in str(by_runs.tables[0].rows)
 
 
-def test_what_cannot_be_held_out_or_claimed_is_refused(
-    home: Path, run_command: RunCommand, by_runs: Result
-) -> None:
+def test_what_cannot_be_held_out_or_claimed_is_refused(home, run_command, by_runs):
     source_run, holdout = by_runs.metrics.facts.run, {"by": "runs", "folds": 12}
     with pytest.raises(RecipeError, match="lda"):
         decode(run_command, by="pictures", folds=3)
@@ -151,9 +149,7 @@ def test_what_cannot_be_held_out_or_claimed_is_refused(
         )
 
 
-def test_next_lines_hold_out_runs(
-    home: Path, run_command: RunCommand, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_next_lines_hold_out_runs(home, run_command, capsys):
     fields = {"kind": "categories", "name": "of-3", "names": NAMES}
     all_trials = f"dataset={json.dumps(fields)}"
 
@@ -175,9 +171,7 @@ def test_next_lines_hold_out_runs(
     assert "eval-retrieval" not in str(untested.hint)
 
 
-def test_copies_of_held_out_trials_are_refused_by_name(
-    home: Path, run_command: RunCommand
-) -> None:
+def test_copies_of_held_out_trials_are_refused_by_name(home, run_command):
     """Copies of training trials would be decoded even from noise."""
     path = build_store_path(home / "signals", "of-3", "default", 3)
     record(home, 3, 0.6)
@@ -197,9 +191,7 @@ def test_copies_of_held_out_trials_are_refused_by_name(
     path.unlink()
 
 
-def test_one_run_is_tested_where_labels_are_as_frequent(
-    home: Path, run_command: RunCommand
-) -> None:
+def test_one_run_is_tested_where_labels_are_as_frequent(home, run_command):
     names = NAMES[:2]
     record(home, 1, 0.6, names, rare=2)
     holdout = {"by": "runs", "test": [RUNS]}
@@ -231,8 +223,8 @@ def open_test_trials(text: str) -> Trials:
 
 @pytest.mark.parametrize("normalise_by", ["subject", "tested_trials"])
 def test_test_trials_change_others_only_with_a_stamp(
-    tmp_path: Path, run_command: RunCommand, normalise_by: str
-) -> None:
+    tmp_path, run_command, normalise_by
+):
     """Most trials of the tested run get another offset and size after the training."""
     is_stamped = normalise_by == "tested_trials"
     path = build_store_path(tmp_path / "signals", "of-3", "default", 1)
@@ -280,7 +272,7 @@ def test_test_trials_change_others_only_with_a_stamp(
 
 
 @pytest.mark.nightly
-def test_shuffled_labels_are_at_chance(home: Path, run_command: RunCommand) -> None:
+def test_shuffled_labels_are_at_chance(home, run_command):
     shuffled = decode(run_command, "train.shuffled_labels=true", by="runs", folds=12)
 
     assert shuffled.metrics.facts.verdict != "above chance"
@@ -298,12 +290,12 @@ def test_shuffled_labels_are_at_chance(home: Path, run_command: RunCommand) -> N
     ],
 )
 def test_drift_without_any_label_is_never_above_chance(
-    tmp_path: Path,
-    run_command: RunCommand,
-    design: str,
-    holdout: dict[str, Any],
-    text: str,
-) -> None:
+    tmp_path,
+    run_command,
+    design,
+    holdout,
+    text,
+):
     """The signals of four sessions are random walks without any response.
 
     If the blocks have the same order in all sessions, the walks are the same, too.
@@ -357,8 +349,8 @@ def test_drift_without_any_label_is_never_above_chance(
 
 
 def test_chance_is_the_score_of_the_best_constant_guess(
-    by_runs: Result,
-) -> None:
+    by_runs,
+):
     """Two of three categories have twice as many trials as the third."""
     chance = {name: metric.chance for name, metric in by_runs.metrics.overall.items()}
 
@@ -383,7 +375,7 @@ def test_chance_is_the_score_of_the_best_constant_guess(
     assert overall["accuracy"].value == pytest.approx(n_right / counts.sum())
 
 
-def test_categories_have_no_metrics_of_ranks_anywhere(by_runs: Result) -> None:
+def test_categories_have_no_metrics_of_ranks_anywhere(by_runs):
     names = set[str]()
     for scope_name, metrics in by_runs.metrics.scopes.items():
         if "ceiling" not in scope_name:

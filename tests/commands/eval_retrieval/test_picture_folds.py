@@ -58,7 +58,7 @@ def evaluated(home: Path, run_command: RunCommand) -> Result:
     return run_command("eval-retrieval", "repetitions=all", "sheet_rows=2")
 
 
-def test_folds_are_pooled_among_the_candidates_of_each(evaluated: Result) -> None:
+def test_folds_are_pooled_among_the_candidates_of_each(evaluated):
     top1, facts = evaluated.metrics.overall["top1"], evaluated.metrics.facts
 
     # folds have equal numbers of pictures, so two of 26 pictures are left over
@@ -70,8 +70,8 @@ def test_folds_are_pooled_among_the_candidates_of_each(evaluated: Result) -> Non
 
 
 def test_questions_stay_within_folds_and_curves_are_pooled(
-    evaluated: Result,
-) -> None:
+    evaluated,
+):
     metrics = evaluated.metrics
     picture, _, concept = metrics.facts.answers
 
@@ -81,7 +81,7 @@ def test_questions_stay_within_folds_and_curves_are_pooled(
     assert two_repetitions.value == metrics.overall["top1"].value
 
 
-def test_no_fold_learns_from_what_it_tests(home: Path, run_command: RunCommand) -> None:
+def test_no_fold_learns_from_what_it_tests(home, run_command):
     run_command(
         "train-align",
         DATASET,
@@ -95,9 +95,7 @@ def test_no_fold_learns_from_what_it_tests(home: Path, run_command: RunCommand) 
     assert shuffled.metrics.facts.seen_in_training.count == 0
 
 
-def test_clusters_come_from_a_file_that_is_in_the_fingerprint(
-    home: Path, run_command: RunCommand
-) -> None:
+def test_clusters_come_from_a_file_that_is_in_the_fingerprint(home, run_command):
     encoders = f"encoders=[{COLOURS!r}]"
     held_out = "held_out={by: clusters, folds: 2}"
 

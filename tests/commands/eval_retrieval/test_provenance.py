@@ -113,7 +113,7 @@ def test_a_model_folder_keeps_caveats_or_says_they_are_unknown(
     run_command, own_home, selected_on_test
 ):
     model = selected_on_test.folder / "cells/all_seed-1/model"
-    evaluation = ("eval-retrieval", f"run={model}", own_home, THREE, *QUICK)
+    evaluation = ("eval-retrieval", f"run={model}", own_home, THREE) + tuple(QUICK)
     evaluated = run_command(*evaluation, "subjects=1")
     assert_caveats(evaluated, SIMULATED, SELECTED_ON_TEST)
 
@@ -263,8 +263,7 @@ def test_normalisation_is_fitted_to_the_other_subjects(
         signals,
         f"run={run_folder}",
         "subjects=1",
-        *QUICK,
-    )
+    ) + tuple(QUICK)
     initial_result = run_command(*evaluation)
     with resealed(stores / "sub-01.h5") as file:
         file["train/signal"][:, ::2] *= 5
@@ -320,7 +319,9 @@ def test_a_rank_does_not_depend_on_other_test_signals(
         "train.epochs=1",
         "signal.normalise=template",
     ).folder
-    evaluation = ("eval-retrieval", own_home, signals, f"run={run_folder}", *QUICK)
+    evaluation = ("eval-retrieval", own_home, signals, f"run={run_folder}") + tuple(
+        QUICK
+    )
 
     initial_ranks = read_ranks(run_command(*evaluation))
     store = tmp_path / "signals/demo-noise-0.3-40-concepts/default/sub-01.h5"
@@ -353,7 +354,7 @@ def real_recordings(
         copies[split] = replace(selected, image_ids=new_ids, index=None)
     SignalStore.write(tmp_path / "signals/real/default/sub-01.h5", copies)
     run_command("embed", *overrides, COLOURS)
-    return (*overrides, signals, runs)
+    return tuple(overrides) + (signals, runs)
 
 
 def train_and_evaluate(

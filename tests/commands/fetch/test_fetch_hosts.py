@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -98,7 +98,9 @@ class Server:
 
     def _list(self, query: dict[str, list[str]]) -> bytes:
         """List keys as S3 does, a few on a page; a folder has a key, too."""
-        keys = sorted(f"ds004212/{name}" for name in ("", "sub-01/", *self.files))
+        keys = sorted(
+            f"ds004212/{name}" for name in ("", "sub-01/") + tuple(self.files)
+        )
         keys = [key for key in keys if key.startswith(query["prefix"][0])]
         start = int(query.get("continuation-token", ["0"])[0].rstrip("+="))
         page_keys = keys[start : start + PAGE]
@@ -183,7 +185,7 @@ def server(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Server]:
 
 def fetch(*arguments: str) -> Result:
     """Run `brainhive fetch` in this process."""
-    return CliRunner().invoke(app, ["fetch", *arguments])
+    return CliRunner().invoke(app, ["fetch"] + list(arguments))
 
 
 def join_output(result: Result) -> str:
@@ -211,8 +213,8 @@ def read_states(result: Result) -> dict[str, str]:
     [("nemar:nm000232", "nm000232"), ("openneuro:ds004212", "ds004212")],
 )
 def test_check_lists_files_and_licence_and_fetch_gets_them_once(
-    server: Server, home: Path, reference: str, folder: str
-) -> None:
+    server, home, reference, folder
+):
     checked = fetch(reference, "--check")
     assert checked.exit_code == 0
     for fact in ("CC-BY 4.0", "7 files", "2.4 MB"):
@@ -232,10 +234,18 @@ def test_check_lists_files_and_licence_and_fetch_gets_them_once(
     assert "prepare --from recording" in join_output(second)
 
 
-def test_subjects_folders_and_patterns_choose_files(server: Server, home: Path) -> None:
+def test_subjects_folders_and_patterns_choose_files(server, home):
     server.files["derivatives/sub-01/x.bin"] = b"4"
-    choice = ("--subjects", "1", "--include", "sub-*/**,*s.tsv,!*_events.tsv")
-    assert fetch("nemar:nm000232", *choice).exit_code == 0
+    assert (
+        fetch(
+            "nemar:nm000232",
+            "--subjects",
+            "1",
+            "--include",
+            "sub-*/**,*s.tsv,!*_events.tsv",
+        ).exit_code
+        == 0
+    )
     assert set(read_folder(home / "data/nm000232")) == {
         "participants.tsv",
         LARGE,
@@ -255,8 +265,8 @@ def test_subjects_folders_and_patterns_choose_files(server: Server, home: Path) 
 
 @pytest.mark.parametrize("ignores_ranges", [False, True])
 def test_a_connection_that_breaks_is_resumed_where_it_stopped(
-    server: Server, home: Path, ignores_ranges: bool
-) -> None:
+    server, home, ignores_ranges
+):
     server.ignores_ranges = ignores_ranges
     server.breaks[LARGE] = 1_000_003
     assert fetch("nemar:nm000232").exit_code == 0
@@ -265,9 +275,7 @@ def test_a_connection_that_breaks_is_resumed_where_it_stopped(
     assert read_folder(home / "data/nm000232") == CONTENT
 
 
-def test_an_interrupted_fetch_leaves_no_partial_final_file(
-    server: Server, home: Path
-) -> None:
+def test_an_interrupted_fetch_leaves_no_partial_final_file(server, home):
     server.breaks[LARGE] = 500_000
     server.closed.add(LARGE)
     ended = fetch("nemar:nm000232")
@@ -285,8 +293,8 @@ def test_an_interrupted_fetch_leaves_no_partial_final_file(
 
 
 def test_busy_servers_and_buckets_of_other_regions_are_retried(
-    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    server, home, monkeypatch
+):
     server.busy = 2
     assert fetch("openneuro:ds004212").exit_code == 0
     server.busy = 3
@@ -320,10 +328,10 @@ def shorten(server: Server) -> None:
 
 @pytest.mark.parametrize("change", [damage, lengthen, shorten])
 def test_a_file_with_unlisted_content_is_refused_and_removed(
-    server: Server,
-    home: Path,
-    change: Callable[[Server], None],
-) -> None:
+    server,
+    home,
+    change,
+):
     for name in CONTENT:
         entry = server._entry(name)
         server.listed[name] = {key: entry[key] for key in ("size", "checksum")}
@@ -347,9 +355,7 @@ def test_a_file_with_unlisted_content_is_refused_and_removed(
         ({"path": ".fetched.jsonl"}, "writes itself"),
     ],
 )
-def test_a_list_that_leads_elsewhere_is_refused(
-    server: Server, home: Path, entry: dict[str, Any], fact: str
-) -> None:
+def test_a_list_that_leads_elsewhere_is_refused(server, home, entry, fact):
     server.listed["participants.tsv"] = entry
     refused = fetch("nemar:nm000232")
     assert refused.exit_code == MissingData.exit_code
@@ -358,9 +364,7 @@ def test_a_list_that_leads_elsewhere_is_refused(
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{}", b"CC0"])
-def test_a_description_without_a_licence_is_no_error(
-    server: Server, home: Path, content: bytes
-) -> None:
+def test_a_description_without_a_licence_is_no_error(server, home, content):
     server.files["dataset_description.json"] = content
     checked = fetch("nemar:nm000232", "--check")
     assert checked.exit_code == 0
@@ -368,7 +372,7 @@ def test_a_description_without_a_licence_is_no_error(
     assert "CC0" not in join_output(checked)
 
 
-def test_names_that_no_host_has_get_one_line(server: Server, home: Path) -> None:
+def test_names_that_no_host_has_get_one_line(server, home):
     absent = fetch("nemar:nm999999")
     assert absent.exit_code == MissingData.exit_code and "404" in absent.stderr
     absent = fetch("openneuro:ds000001")
@@ -378,9 +382,7 @@ def test_names_that_no_host_has_get_one_line(server: Server, home: Path) -> None
     assert refused.exit_code == RecipeError.exit_code and "nemar:ID" in refused.stderr
 
 
-def test_the_second_host_is_asked_where_the_first_fails(
-    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_second_host_is_asked_where_the_first_fails(server, home, monkeypatch):
     source = {"hosts": ("openneuro:ds004212", "nemar:nm000232")}
     monkeypatch.setattr(
         "brainhive_cli.commands.fetch.SOURCES",
@@ -411,7 +413,7 @@ def test_the_second_host_is_asked_where_the_first_fails(
     assert read_folder(home / "data/things-eeg1") == CONTENT
 
 
-def test_records_of_mosaic_are_numbered_over_all_studies() -> None:
+def test_records_of_mosaic_are_numbered_over_all_studies():
     names = ["NOD/sub-01_NOD.hdf5", "NSD/sub-01_NSD.hdf5", "participants_shared.tsv"]
     files = [hosts.RemoteFile(name, "http://127.0.0.1/", 1) for name in names]
     selected_files = hosts.choose_files(files, [RECORDS["sub-01_NSD"]])
@@ -424,7 +426,7 @@ def hosts_of(fields: dict[str, Any]) -> Any:
     return Source(**fields)
 
 
-def test_addresses_may_hold_letters_beyond_ascii(server: Server, home: Path) -> None:
+def test_addresses_may_hold_letters_beyond_ascii(server, home):
     server.files["sub-01/café ü.txt"] = b"x"
     assert fetch("nemar:nm000232", "--include", "*.txt").exit_code == 0
     assert read_folder(home / "data/nm000232")["sub-01/café ü.txt"] == b"x"

@@ -67,12 +67,12 @@ def import_(run_command, align_overrides, vectors: Vectors) -> Callable[..., Any
 
     def import_run(name: str, *splits: str, seed: int = 0, again: bool = False) -> Any:
         for split in splits or ("train", "test"):
-            source = (f"sources=['{vectors(split, seed)}']", f"splits={split}")
             result = run_command(
                 "import-embeddings",
                 align_overrides[0],
                 f"name={name}",
-                *source,
+                f"sources=['{vectors(split, seed)}']",
+                f"splits={split}",
                 again=again,
             )
         return result
@@ -85,9 +85,9 @@ def list_overrides(
 ) -> tuple[str, ...]:
     """Give overrides of train-align for other encoders."""
     return (
-        *(key for key in align_overrides if not key.startswith("encoders")),
-        f"encoders={encoders}",
-        *arguments,
+        tuple(key for key in align_overrides if not key.startswith("encoders"))
+        + (f"encoders={encoders}",)
+        + tuple(arguments)
     )
 
 
@@ -144,14 +144,15 @@ def test_pictures_of_imported_embeddings_are_known_if_readable(
     write_pictures(tmp_path / "pictures")
     names = sorted(name for names in PICTURES.values() for name in names)
     np.savez(tmp_path / "mine.npz", **{name: np.arange(4.0) for name in names})
-    overrides = (
-        f"dataset={{kind: image-folder, root: '{tmp_path / 'pictures'}'}}",
-        "name=mine",
-        f"sources=['{tmp_path / 'mine.npz'}']",
-    )
 
     def stores() -> list[TargetStore]:
-        folder = run_command("import-embeddings", *overrides, again=True).folder
+        folder = run_command(
+            "import-embeddings",
+            f"dataset={{kind: image-folder, root: '{tmp_path / 'pictures'}'}}",
+            "name=mine",
+            f"sources=['{tmp_path / 'mine.npz'}']",
+            again=True,
+        ).folder
         return [TargetStore.open(path) for path in sorted(folder.rglob("mine.h5"))]
 
     pixels = [store.pixels for store in stores()]
@@ -213,15 +214,15 @@ def test_a_name_that_clashes_or_is_no_file_name_is_refused(home):
 
 
 def test_two_imports_of_a_name_at_once_are_one_result(
-    vectors: Vectors, own_home: Path, align_overrides
-) -> None:
+    vectors, own_home, align_overrides
+):
     """The second waits, and finds other vectors."""
     files = [vectors("train").rename(own_home / "a.npy"), vectors("train", seed=1)]
     line = [sys.executable, "-m", "brainhive_cli", "import-embeddings"]
     line += [align_overrides[0], "name=mine", "splits=train"]
     runs = []
     for file in files:
-        arguments = [*line, f"sources=['{file}']"]
+        arguments = list(line) + [f"sources=['{file}']"]
         runs.append(subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True))
     errors = [finished_run.communicate(timeout=120)[1] for finished_run in runs]
     assert sorted(finished_run.returncode for finished_run in runs) == [0, 1], errors

@@ -105,7 +105,9 @@ def test_other_programs_receive_the_ranks_of_eval_retrieval(
         **os.environ,
         **write_loopback(tmp_path),
         "BRAINHIVE_HOME": str(base),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *sys.path]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[3])] + list(sys.path)
+        ),
     }
     arguments = (
         "--source",
@@ -115,9 +117,9 @@ def test_other_programs_receive_the_ranks_of_eval_retrieval(
         "source.name=amplifier",
         "source.unit=V",
     )
-    arguments = (*arguments, "page=false", "--lines", "--outlet", "seen")
+    arguments = tuple(arguments) + ("page=false", "--lines", "--outlet", "seen")
     live = subprocess.Popen(
-        [sys.executable, "-m", "brainhive_cli", "live", run_folder, *arguments],
+        [sys.executable, "-m", "brainhive_cli", "live", run_folder] + list(arguments),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     received = tmp_path / "received.json"

@@ -85,14 +85,14 @@ def write_nod(root: Path) -> None:
 
 
 def test_recordings_of_two_machines_are_averaged_and_compared(
-    home: Path,
-) -> None:
+    home,
+):
     write_nod(home / "data")
     root = "data/nod-eeg/stimuli/ImageNet"
     pictures = {"kind": "image-folder", "name": "nod", "root": root, "test_share": 0.05}
     api.run("embed", dataset=pictures, encoders=["demo-clip"])
     runs = []
-    for kind in (*SENSORS, "fmri"):
+    for kind in tuple(SENSORS) + ("fmri",):
         recipe = f"studies/nod-{kind}"
         api.run("prepare", recipe)
         trained = api.run(

@@ -166,11 +166,11 @@ def write_betas(folder):
         nibabel.Nifti1Image(inside.astype(np.uint8), np.eye(4)),
         folder / "sub-01_mask.nii.gz",
     )
-    names = [*PICTURES["train"], *PICTURES["test"]]
+    names = list(PICTURES["train"]) + list(PICTURES["test"])
     responses = random.normal(size=(len(names), inside.sum()))
     for session in (1, 2):
         order = np.append(random.permutation(np.repeat(np.arange(len(names)), 2)), -1)
-        betas = np.zeros((*SHAPE, len(order)), np.float32)
+        betas = np.zeros(tuple(SHAPE) + (len(order),), np.float32)
         betas[inside] = (
             responses[order] + 0.3 * random.normal(size=(len(order), inside.sum()))
         ).T
@@ -183,7 +183,7 @@ def write_betas(folder):
             for position, row in enumerate(order)
         ]
         (folder / f"sub-01_ses-0{session}_trials.csv").write_text(
-            "\n".join(["picture,run", *lines]) + "\n"
+            "\n".join(["picture,run"] + list(lines)) + "\n"
         )
     return responses
 
@@ -210,7 +210,7 @@ def test_one_s_own_betas_take_ten_lines_as_the_guide_has_them(work):
 
     # responses are standardised by the training pictures
     z_scores = (responses - responses[:6].mean(0)) / responses[:6].std(0)
-    names = [*PICTURES["train"], *PICTURES["test"]]
+    names = list(PICTURES["train"]) + list(PICTURES["test"])
     for split, split_names in PICTURES.items():
         recording = store[split]
         for image_id, average in zip(

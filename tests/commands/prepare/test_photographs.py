@@ -85,7 +85,9 @@ def recorded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recordings.mkdir(parents=True)
     raw.save(recordings / "sub-01_ses-01.fif", verbose="ERROR")
     rows = [f"{number + 1},{name}" for number, name in enumerate(names)]
-    (recordings / "events.csv").write_text("\n".join(["event,picture", *rows]) + "\n")
+    (recordings / "events.csv").write_text(
+        "\n".join(["event,picture"] + list(rows)) + "\n"
+    )
     return home
 
 
@@ -164,7 +166,7 @@ def test_a_ridge_that_takes_longer_than_the_training_is_left_out(
     network, run_command, monkeypatch
 ):
     monkeypatch.setattr(baseline, "OPERATIONS_PER_S", 1.0)
-    evaluation = ("eval-retrieval", f"run={network}", *QUICK)
+    evaluation = ["eval-retrieval", f"run={network}"] + list(QUICK)
 
     skipped = run_command(*evaluation, again=True).metrics.facts
     requested = run_command(*evaluation, "baseline=ridge").metrics.facts
@@ -183,7 +185,7 @@ def test_a_ridge_that_takes_longer_than_the_training_is_left_out(
     ],
 )
 def test_few_pictures_are_decoded_by_a_ridge_by_default(at_home, keys, kind):
-    overrides = ["dataset=image-folder", *keys]
+    overrides = ["dataset=image-folder"] + list(keys)
     recipe = train_align.Recipe.resolve("train-align", None, {}, overrides)
     assert recipe.backbone.kind == kind
     assert (recipe.similarity == "cosine_from_mean") == ("ridge" in kind)

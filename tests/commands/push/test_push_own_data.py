@@ -92,9 +92,7 @@ def pushed_run(home: Path) -> Path:
 
 
 @pytest.mark.nightly
-def test_own_recordings_are_pushed_only_with_consent(
-    hub: Any, pushed_run: Path, home: Path
-) -> None:
+def test_own_recordings_are_pushed_only_with_consent(hub, pushed_run, home):
     message, hint = read_error_lines(
         brainhive("push", pushed_run.name, "hub:me/own"), 1
     )
@@ -119,13 +117,11 @@ def test_own_recordings_are_pushed_only_with_consent(
     assert "statistics" in files["README.md"].decode()
 
     # no file has the names of people and places, no document those of pictures or files
-    pictures = [b"_ses-01", *map(str.encode, PICTURES["train"])]
+    pictures = [b"_ses-01"] + list(map(str.encode, PICTURES["train"]))
     for name, content in files.items():
-        private = [
-            NAME.encode(),
-            str(home).encode(),
-            *([] if name in models else pictures),
-        ]
+        private = [NAME.encode(), str(home).encode()] + list(
+            [] if name in models else pictures
+        )
         assert [argument for argument in private if argument in content] == [], name
 
     own_overall = (
@@ -141,9 +137,7 @@ def test_own_recordings_are_pushed_only_with_consent(
     assert loaded == own_overall
 
 
-def test_an_absolute_path_in_a_model_stops_a_push(
-    hub: Any, pushed_run: Path, home: Path
-) -> None:
+def test_an_absolute_path_in_a_model_stops_a_push(hub, pushed_run, home):
     copy = home / "runs/train-align/elsewhere"
     shutil.copytree(pushed_run, copy)
     config = copy / "cells/sub-01_seed-2025/model/config.json"
@@ -161,7 +155,7 @@ def test_an_absolute_path_in_a_model_stops_a_push(
     assert hub.requests == []
 
 
-def test_terms_follow_from_kinds_and_not_from_names() -> None:
+def test_terms_follow_from_kinds_and_not_from_names():
     """A folder of pictures may be called as a public data set is."""
     for pictures, recordings, unknown in (
         (("things-eeg",), ("simulated", "things-eeg"), ""),
@@ -182,7 +176,7 @@ def test_terms_follow_from_kinds_and_not_from_names() -> None:
         assert find_terms(learned, is_prior=False)[1] == unknown
 
 
-def test_absolute_paths_are_found_in_texts() -> None:
+def test_absolute_paths_are_found_in_texts():
     for text, path in (
         ("read from /home/jane/data/x.fif here", "/home/jane/data/x.fif"),
         ('{"root": "/data/study"}', "/data/study"),

@@ -63,7 +63,7 @@ def test_that_line_names_the_data_that_a_shipped_prior_is_for(home):
     line = re.findall(
         "brainhive (train-align .*?)(?: && |$)", refused.stderr, re.MULTILINE
     )[0]
-    arguments = [*shlex.split(line), "--check", "--json"]
+    arguments = list(shlex.split(line)) + ["--check", "--json"]
     recipe = json.loads(CliRunner().invoke(app, arguments).stdout)["recipe"]
     assert recipe["prior"] == "demo:prior"
     assert recipe["dataset"]["kind"] == "demo"
@@ -76,11 +76,10 @@ def test_training_pictures_of_the_prior_are_left_out_or_refused(
     own_prior = tmp_path / "seen"
     shutil.copytree(prior, own_prior)
     ids = [scene.image_id for scene in list_scenes("test")]
-    overrides = (
-        *reconstruct_overrides,
+    overrides = list(reconstruct_overrides) + [
         f"align_run={prior_align_run}",
         f"prior={own_prior}",
-    )
+    ]
     pixels = np.stack(
         [describe_pixels(draw_scene(scene)) for scene in list_scenes("test")[:21]]
     )
@@ -109,8 +108,7 @@ def test_work_and_inputs_are_listed_without_loading_weights(
 ):
     damaged_generator = shutil.copytree(generator, tmp_path / "damaged")
     truncate(damaged_generator / "unet/diffusion_pytorch_model.safetensors")
-    overrides = (
-        *reconstruct_overrides,
+    overrides = reconstruct_overrides + (
         f"generator.source={damaged_generator}",
         "sources=brain,images",
         "best_of=2",

@@ -12,9 +12,8 @@ from typer.testing import CliRunner
 from brainhive_cli import aligner
 from brainhive_cli.app import app
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.runs.result import Result
 from tests.tools.changed_stores import resealed
-from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
+from tests.worlds.command_fixtures import COLOURS, use_home
 
 
 def list_files(home: Path) -> dict[Path, tuple[int, int]]:
@@ -25,8 +24,8 @@ def list_files(home: Path) -> dict[Path, tuple[int, int]]:
 
 @pytest.mark.nightly
 def test_a_cell_is_trained_again_and_nothing_is_written(
-    world: Path, trained_run: Path, evaluation_result: Result, run_command: RunCommand
-) -> None:
+    world, trained_run, evaluation_result, run_command
+):
     initial_files = list_files(world)
 
     # with other threads than the run had, whose number is taken from it
@@ -54,12 +53,12 @@ def test_a_cell_is_trained_again_and_nothing_is_written(
 
 @pytest.mark.nightly
 def test_verify_reports_changed_weights_versions_and_inputs(
-    world: Path,
-    trained_run: Path,
-    evaluation_result: Result,
-    tmp_path: Path,
-    run_command: RunCommand,
-) -> None:
+    world,
+    trained_run,
+    evaluation_result,
+    tmp_path,
+    run_command,
+):
     runs = tmp_path / "moved"
     moved = shutil.copytree(trained_run, runs / "train-align" / trained_run.name)
     shutil.copytree(
@@ -77,7 +76,7 @@ def test_verify_reports_changed_weights_versions_and_inputs(
     (moved / "SHA256SUMS").unlink()
     line = ["runs", "verify", trained_run.name, f"paths.runs={runs}", "--allow-code"]
 
-    differs: Any = CliRunner().invoke(app, [*line, "--json"])
+    differs: Any = CliRunner().invoke(app, list(line) + ["--json"])
 
     details = json.loads(differs.stdout)["details"]
     assert differs.exit_code == 1 and not details["equal"]
@@ -90,8 +89,8 @@ def test_verify_reports_changed_weights_versions_and_inputs(
 
 @pytest.mark.nightly
 def test_verify_takes_runs_but_no_models_or_absent_data(
-    tmp_path: Path, run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, run_command, monkeypatch
+):
     with use_home(tmp_path):
         quick = (
             "dataset={kind: demo, noise: 0.3, subjects: 1, concepts: 40}",
@@ -155,14 +154,14 @@ def edit_top1(run_folder: Path, scope: str) -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize("of_training", [False, True])
 def test_edited_metrics_are_named_with_what_is_measured_again(
-    world: Path,
-    trained_run: Path,
-    evaluation_result: Result,
-    tmp_path: Path,
-    run_command: RunCommand,
-    monkeypatch: pytest.MonkeyPatch,
-    of_training: bool,
-) -> None:
+    world,
+    trained_run,
+    evaluation_result,
+    tmp_path,
+    run_command,
+    monkeypatch,
+    of_training,
+):
     """Issue 84, row D: an edited top-1 of .95 passed once the digests were deleted."""
     home = spoil(world, tmp_path, monkeypatch)
     finished_trained_run, scope = trained_run, "sub-01_seed-1"
@@ -187,14 +186,14 @@ def test_edited_metrics_are_named_with_what_is_measured_again(
 @pytest.mark.nightly
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_changed_embeddings_are_named(
-    world: Path,
-    trained_run: Path,
-    evaluation_result: Result,
-    tmp_path: Path,
-    run_command: RunCommand,
-    monkeypatch: pytest.MonkeyPatch,
-    split: str,
-) -> None:
+    world,
+    trained_run,
+    evaluation_result,
+    tmp_path,
+    run_command,
+    monkeypatch,
+    split,
+):
     """Issue 84, row D: other embeddings under new checksums passed for the run's."""
     home = spoil(world, tmp_path, monkeypatch)
     (store,) = (home / "embeddings").glob(f"demo-noise-0.3-40*/{split}/*.h5")
@@ -208,13 +207,13 @@ def test_changed_embeddings_are_named(
 
 
 def test_advice_on_an_edited_run_does_not_delete_its_digests(
-    world: Path,
-    trained_run: Path,
-    evaluation_result: Result,
-    tmp_path: Path,
-    run_command: RunCommand,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    world,
+    trained_run,
+    evaluation_result,
+    tmp_path,
+    run_command,
+    monkeypatch,
+):
     """Issue 84, row D: the hint proposed to delete the evidence."""
     home = spoil(world, tmp_path, monkeypatch)
     metrics = home / evaluation_result.folder.relative_to(world) / "metrics.json"

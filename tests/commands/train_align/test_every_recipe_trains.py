@@ -19,8 +19,8 @@ HAVIR = (
     "decoder_groups=4",
 )
 SMALLER: Mapping[str, Sequence[str]] = {
-    "havir": [*HAVIR, "projector=8"],
-    "mindeye2-blurry": ["backbone.hidden=8", *(f"prior.{key}" for key in SMALL_PRIOR)],
+    "havir": list(HAVIR) + ["projector=8"],
+    "mindeye2-blurry": ["backbone.hidden=8"] + [f"prior.{key}" for key in SMALL_PRIOR],
 }
 """Keys of the backbone, by the name of the recipe without its folder and GPU."""
 
@@ -73,7 +73,7 @@ def shortened(name: str, recipe: train_align.Recipe) -> list[str]:
     return overrides
 
 
-def test_every_recipe_can_be_made_short_and_small() -> None:
+def test_every_recipe_can_be_made_short_and_small():
     for name in RECIPES:
         whole_recipe = resolve(name)
         recipe = resolve(name, *shortened(name, whole_recipe))

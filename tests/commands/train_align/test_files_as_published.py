@@ -139,7 +139,7 @@ def things_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def brainhive(line: str, *arguments: str) -> Result:
     """Run a command line with further arguments in this process."""
-    return CliRunner().invoke(app, [*line.split(), *arguments])
+    return CliRunner().invoke(app, list(line.split()) + list(arguments))
 
 
 def test_the_printed_lines_make_the_missing_inputs(hub, things_folder):
@@ -184,7 +184,7 @@ def test_atm_s_leads_from_its_files_to_retrieval(hub, home):
         names = paint(root, folder, side_px=32)
         signal = random.normal(size=(len(names), REPETITIONS[folder], 63, 80))
         things_files.save_eeg(root, 1, split, things_files.eeg_content(signal, names))
-    small = ("subjects=1", "train.epochs=2", "train.batch_size=4")
+    small = ["subjects=1", "train.epochs=2", "train.batch_size=4"]
 
     refused = brainhive("train-align --recipe papers/atm-s", *small)
     assert refused.exit_code == MissingData.exit_code
@@ -222,16 +222,17 @@ def test_meg_goes_from_its_files_to_retrieval(home, run_command):
         names = paint(root, folder, side_px=16)
         signal = random.normal(size=(len(names), repetitions, 271, 201))
         things_files.save_meg(root, 1, split, things_files.meg_content(signal, names))
-    meg = ("dataset=things-meg", f"encoders=[{COLOURS!r}]")
-    small = (
+    meg = ["dataset=things-meg", f"encoders=[{COLOURS!r}]"]
+    run_command("embed", *meg)
+    run_folder = run_command(
+        "train-align",
+        *meg,
         "dim=16",
         "fuser.intermediate_size=16",
         "train.epochs=1",
         "train.precision=fp32",
-    )
-    run_command("embed", *meg)
-    run_folder = run_command(
-        "train-align", *meg, *small, "subjects=1", "seeds=1"
+        "subjects=1",
+        "seeds=1",
     ).folder
     assert run_command("eval-retrieval", f"run={run_folder}").folder.is_dir()
     stored = SignalStore.open(home / "signals/things-meg/default/sub-01.h5")["test"]

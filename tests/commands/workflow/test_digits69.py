@@ -46,8 +46,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
 
 
 def test_digits_are_drawn_by_a_decoder_that_did_not_learn_them(
-    home: Path,
-) -> None:
+    home,
+):
     def run_step(command: str, *overrides: str) -> Result:
         recipe = COMMANDS[command].Recipe.resolve(command, "digits69", {}, overrides)
         return COMMANDS[command].run(recipe, Launch(0, 1, torch.device("cpu")))
@@ -61,7 +61,7 @@ def test_digits_are_drawn_by_a_decoder_that_did_not_learn_them(
     align = run_step(
         "train-align", FOLDS, f"heads={{latent: {AUTOENCODER}}}"
     ).folder.name
-    drawing = (f"align_run={align}", "generator.source=data/digits69/further")
+    drawing = [f"align_run={align}", "generator.source=data/digits69/further"]
     reconstruction = run_step(
         "reconstruct",
         *drawing,

@@ -43,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
                 for row in rows
             ]
             (home / f"{kind}.csv").write_text(
-                "\n".join(["event,picture", *file_names]) + "\n"
+                "\n".join(["event,picture"] + list(file_names)) + "\n"
             )
         yield home
 
@@ -82,9 +82,7 @@ def decode(home: Path, run_command: RunCommand, kind: str) -> Result:
 
 
 @pytest.mark.nightly
-def test_frequency_is_decoded_over_time_in_held_out_runs(
-    home: Path, run_command: RunCommand
-) -> None:
+def test_frequency_is_decoded_over_time_in_held_out_runs(home, run_command):
     decoding = decode(home, run_command, "frequency")
     accuracy, facts = decoding.metrics.overall["accuracy"], decoding.metrics.facts
     assert (accuracy.n, accuracy.pool, accuracy.chance) == (480, 4, 0.25)
@@ -123,9 +121,7 @@ def test_frequency_is_decoded_over_time_in_held_out_runs(
     )
 
 
-def test_equal_training_and_test_pictures_suggest_held_out_runs(
-    home: Path, run_command: RunCommand
-) -> None:
+def test_equal_training_and_test_pictures_suggest_held_out_runs(home, run_command):
     run_command("prepare", "preparation.kind=recording", "subjects=1")
     encoder = f"encoders=[{COLOURS!r}]"
     run_command("embed", "dataset=image-folder", encoder)

@@ -203,12 +203,15 @@ def run_workflow(recipe: str, align_overrides: Steps, text: str = "") -> dict[st
     """
     steps = workflow.Recipe.resolve("workflow", recipe, {}, []).steps
     overrides = [
-        f"steps.{name}.overrides={json.dumps([*steps[name].overrides, *extra])}"
+        f"steps.{name}.overrides={json.dumps(list(steps[name].overrides) + list(extra))}"
         for name, extra in align_overrides.items()
     ]
     last_override = [f"until={text}"] if text else []
     ended = CliRunner().invoke(
-        app, ["workflow", "--recipe", recipe, "--json", *overrides, *last_override]
+        app,
+        ["workflow", "--recipe", recipe, "--json"]
+        + list(overrides)
+        + list(last_override),
     )
     assert ended.exit_code == 0, ended.stderr
     document = json.loads(ended.stdout)
@@ -231,7 +234,7 @@ HAVIR = (
     "backbone.features=8",
     "backbone.decoder_channels=[8,8,8]",
 )
-HAVIR = (*HAVIR, "backbone.decoder_groups=4", "train.batch_size=2")
+HAVIR = tuple(HAVIR) + ("backbone.decoder_groups=4", "train.batch_size=2")
 EMBEDDED = ("batch_size=8", "precision=fp32")
 
 
@@ -241,7 +244,7 @@ def test_havir_goes_from_mindeye1s_files_to_pictures(published):
         "papers/havir",
         {
             "embed": EMBEDDED,
-            "train-align": [*HAVIR, "backbone.projector=8", *FAST],
+            "train-align": list(HAVIR) + ["backbone.projector=8"] + list(FAST),
             "eval-retrieval": ["sheet_rows=0", "subjects=1", "baseline=none"],
             "reconstruct": DRAWN,
         },
@@ -278,18 +281,13 @@ def test_mindeye2_goes_from_seven_subjects_to_a_new_subject(
         "papers/mindeye2",
         {
             "embed": EMBEDDED,
-            "train-align": [
-                "backbone.backbone.hidden=8",
-                *SMALL_PRIOR,
-                *FAST,
-                "train.epoch_trials=84",
-            ],
-            "one hour": [*FAST, "train.epoch_trials=48"],
-            "reconstruct": [
-                *DRAWN,
-                f"generator.architecture={json.dumps(UNCLIP)}",
-                "resolution_px=64",
-            ],
+            "train-align": ["backbone.backbone.hidden=8"]
+            + list(SMALL_PRIOR)
+            + list(FAST)
+            + ["train.epoch_trials=84"],
+            "one hour": list(FAST) + ["train.epoch_trials=48"],
+            "reconstruct": list(DRAWN)
+            + [f"generator.architecture={json.dumps(UNCLIP)}", "resolution_px=64"],
         },
     )
 
@@ -308,7 +306,7 @@ def test_mindeye2_goes_from_seven_subjects_to_a_new_subject(
 
 
 def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
-    brain = ("subjects=1", "backbone.hidden=8", *FAST)
+    brain = ("subjects=1", "backbone.hidden=8") + tuple(FAST)
     decoders = (
         "backbone.brain.hidden=8",
         "backbone.maps=[8,8,8]",
@@ -322,9 +320,9 @@ def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
         "caption_positions=64",
     )
     small = (
-        *decoders,
-        "backbone.concept_width=8",
-        *(f"backbone.{caption}" for caption in captions),
+        tuple(decoders)
+        + ("backbone.concept_width=8",)
+        + tuple(f"backbone.{caption}" for caption in captions)
     )
     stages = "generator.stages.0", "generator.stages.1"
 
@@ -333,7 +331,10 @@ def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
         {
             "embed": ["batch_size=2", "precision=fp32"],
             "brain model": brain,
-            "train-align": ["subjects=1", *small, *SMALL_PRIOR, *FAST],
+            "train-align": ["subjects=1"]
+            + list(small)
+            + list(SMALL_PRIOR)
+            + list(FAST),
             "reconstruct": [
                 "items=1",
                 "subjects=1",
@@ -342,11 +343,11 @@ def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
                 "sheet_rows=0",
                 "resolution_px=32",
                 f"{stages[0]}.generator.architecture={json.dumps(UNCLIP)}",
-                *(
-                    f"{caption}.{key}"
-                    for caption in stages
-                    for key in ("resolution_px=32", "steps=2")
-                ),
+            ]
+            + [
+                f"{caption}.{key}"
+                for caption in stages
+                for key in ("resolution_px=32", "steps=2")
             ],
         },
     )

@@ -29,7 +29,7 @@ def make_step(value: str, caveats: list[str]) -> FinishedStep:
     return FinishedStep("brainhive", 1.0, mark(value, caveats), result)
 
 
-def test_the_note_explains_the_sign_of_every_step_once() -> None:
+def test_the_note_explains_the_sign_of_every_step_once():
     steps = {
         "train-align": make_step("50 %", [TRAINED_ON_SIMULATED]),
         "eval-retrieval": make_step("40 %", [SIMULATED]),
@@ -59,7 +59,7 @@ def make_top1(value: float, low: float | None) -> Metric:
     )
 
 
-def test_a_row_of_each_step_has_its_result_chance_time_and_run() -> None:
+def test_a_row_of_each_step_has_its_result_chance_time_and_run():
     evaluated = Measurements({"all": {"top1": make_top1(0.44, 0.38)}})
     cells = {f"sub-{number}": CellFacts() for number in (1, 2)}
     trained = Measurements(
@@ -88,7 +88,7 @@ def test_a_row_of_each_step_has_its_result_chance_time_and_run() -> None:
         assert fact in table.note
 
 
-def test_a_terminal_shows_one_table_and_json_all_tables() -> None:
+def test_a_terminal_shows_one_table_and_json_all_tables():
     tables = (Table("a", ("b",), ((1,),)), Table("c", ("d",), ((2,),)))
     step = FinishedStep("line", 1.0, "A sentence.", Result(Path("run"), tables))
     steps = {"first": step, "second": step}

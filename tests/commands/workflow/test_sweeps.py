@@ -1,6 +1,5 @@
 """Recipes that sweep values: the workflows that they mean."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ def make_workflow(**fields: Any) -> workflow.Recipe:
     return workflow.Recipe.model_validate(fields)
 
 
-def test_each_combination_is_a_run_with_the_other_keys() -> None:
+def test_each_combination_is_a_run_with_the_other_keys():
     sweep = (
         "sweep={backbone.kind: [brain_mlp, nice], encoders: [[clip-h14], [clip-h14, "
         "vae]]}"
@@ -41,7 +40,7 @@ def test_each_combination_is_a_run_with_the_other_keys() -> None:
     assert not any(recipe.sweep for recipe in recipes.values())
 
 
-def test_the_run_of_a_value_is_the_run_of_its_recipe(tmp_path: Path) -> None:
+def test_the_run_of_a_value_is_the_run_of_its_recipe(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("dataset: demo\nsweep: {train.lr: [1e-3, 2e-3]}\n")
     single_recipe = Recipe.resolve(
@@ -60,7 +59,7 @@ def test_the_run_of_a_value_is_the_run_of_its_recipe(tmp_path: Path) -> None:
     assert list(list_run_recipes("train-align", str(file), "sweep={}")) == [""]
 
 
-def test_the_workflow_has_the_folders_and_processes_of_the_line() -> None:
+def test_the_workflow_has_the_folders_and_processes_of_the_line():
     flags = {"mode": "inter", "run.processes": 2, "seeds": None}
 
     command, _, recipe = resolve_line(
@@ -83,12 +82,12 @@ def test_the_workflow_has_the_folders_and_processes_of_the_line() -> None:
         "sweep={prior: [demo:prior], fuser.kind: [heads]}",
     ],
 )
-def test_a_wrong_sweep_is_refused_before_the_first_run(sweep: str) -> None:
+def test_a_wrong_sweep_is_refused_before_the_first_run(sweep):
     with pytest.raises(RecipeError):
         resolve_line("train-align", None, {}, ["dataset=demo", sweep])
 
 
-def test_steps_inherit_the_values_that_an_earlier_step_sweeps() -> None:
+def test_steps_inherit_the_values_that_an_earlier_step_sweeps():
     steps = {
         "train-align": {"overrides": [LRS]},
         "eval-retrieval": {"overrides": ["align_run={train-align}"]},
@@ -118,7 +117,7 @@ def test_steps_inherit_the_values_that_an_earlier_step_sweeps() -> None:
     ]
 
 
-def test_sweeps_differ_between_the_values_of_the_matrix() -> None:
+def test_sweeps_differ_between_the_values_of_the_matrix():
     matrix = {"method": {"swept": [LRS], "plain": []}}
     steps = {
         "train-align": {"for": ["method"]},
@@ -134,7 +133,7 @@ def test_sweeps_differ_between_the_values_of_the_matrix() -> None:
     ]  # fmt: skip
 
 
-def test_values_of_the_matrix_are_compared_if_the_step_says_so() -> None:
+def test_values_of_the_matrix_are_compared_if_the_step_says_so():
     matrix = {"ablation": {"full": [], "short": ["steps=1"], "long": ["steps=9"]}}
     step = {"for": ["ablation"], "compare": "short"}
 
@@ -151,7 +150,7 @@ def test_values_of_the_matrix_are_compared_if_the_step_says_so() -> None:
         make_workflow(matrix=matrix, steps={"reconstruct": {**step, "compare": "x"}})
 
 
-def test_an_evaluation_of_a_workflow_evaluates_its_trainings(home: Path) -> None:
+def test_an_evaluation_of_a_workflow_evaluates_its_trainings(home):
     folder = RunFolder(home / "runs/workflow/steps-1")
     folder.write_text("recipe.yaml", "steps: {}\n")
     step_runs = {
@@ -172,7 +171,7 @@ def test_an_evaluation_of_a_workflow_evaluates_its_trainings(home: Path) -> None
     assert list(newest) == ["lr=1", "lr=2"]
 
 
-def test_a_swept_recipe_is_no_run(home: Path) -> None:
+def test_a_swept_recipe_is_no_run(home):
     recipe = Recipe.resolve("train-align", None, {}, ["dataset=demo", LRS])
     with pytest.raises(RecipeError, match="no sweep"):
         train_align.resolve_job(recipe)

@@ -62,29 +62,22 @@ def table_of(recipe: str) -> dict[str, dict[str, str]]:
     return {row["what"]: row for row in table["rows"]}
 
 
-def test_the_steps_of_a_paper_come_first_with_lines_and_states() -> None:
+def test_the_steps_of_a_paper_come_first_with_lines_and_states():
     rows = table_of("papers/havir")
 
     steps = [row for row in rows.values() if ": brainhive " in row["what"]]
     assert list(rows.values())[: len(steps)] == steps
     controls = ("none", "swapped", "random")
     names = [row["what"].partition(":")[0] for row in steps]
-    assert names == [
-        "prepare",
-        "embed",
-        *(f"train-align · {control}" for control in controls),
-        *(f"eval-retrieval · {control}" for control in controls),
-        "reconstruct",
-    ]
+    assert names == ["prepare", "embed"] + [
+        f"train-align · {control}" for control in controls
+    ] + [f"eval-retrieval · {control}" for control in controls] + ["reconstruct"]
     # the first step is next, and each later step waits for the step before it
     assert steps[0]["state"] == "next"
     awaited_names = [row["state"].rpartition(" ")[2] for row in steps[1:]]
-    assert awaited_names == [
-        "prepare",
-        *3 * ["embed"],
-        *3 * ["train-align"],
-        "eval-retrieval",
-    ]
+    assert awaited_names == ["prepare"] + list(3 * ["embed"]) + list(
+        3 * ["train-align"]
+    ) + ["eval-retrieval"]
     assert rows[UNET] == {
         "what": UNET,
         "size": "6.8 GB",
@@ -96,7 +89,7 @@ def test_the_steps_of_a_paper_come_first_with_lines_and_states() -> None:
 
 
 @pytest.mark.nightly
-def test_every_paper_has_steps_and_weights_of_known_size() -> None:
+def test_every_paper_has_steps_and_weights_of_known_size():
     names = set[str]()
     for paper in PAPERS:
         inputs, folder = (
@@ -142,7 +135,7 @@ def test_every_paper_has_steps_and_weights_of_known_size() -> None:
     assert documents.read(PUBLISHED, dict[str, dict[str, Any]]).keys() <= names
 
 
-def test_finished_steps_differ_from_the_next_and_later_steps() -> None:
+def test_finished_steps_differ_from_the_next_and_later_steps():
     names = [f"step-{number}" for number in range(1, 6)]
     steps = {
         name: {

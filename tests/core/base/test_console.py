@@ -16,8 +16,8 @@ ODD = "python:brain:make [bold]x[/bold] " + "long " * 40
 
 
 def test_only_results_are_written_to_stdout(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    capsys,
+):
     console.say(ODD)
     console.warn(ODD)
     console.show_error(BrainhiveError(ODD, "do this"))
@@ -34,9 +34,7 @@ def test_only_results_are_written_to_stdout(
     assert captured.out.splitlines() == [ODD] and not captured.err
 
 
-def test_a_table_is_aligned_and_its_numbers_short(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_table_is_aligned_and_its_numbers_short(monkeypatch, capsys):
     table = Table("Title", ("name", "value"), (("python:brain:x", 0.123456), ("b", 7)))
     console.show_table(table)
     lines = [
@@ -55,9 +53,7 @@ def test_a_table_is_aligned_and_its_numbers_short(
     assert f"1   {ODD.strip()}" in capsys.readouterr().out.splitlines()  # not folded
 
 
-def test_a_wide_table_is_written_row_by_row_with_headings(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wide_table_is_written_row_by_row_with_headings(monkeypatch, capsys):
     columns, rows = (
         ("name", "path", "value", "n"),
         (("a", "x" * 30, 1, 20), ("b", "y", 2, None)),
@@ -85,9 +81,7 @@ def test_a_wide_table_is_written_row_by_row_with_headings(
     assert texts["40"] == expected_lines
 
 
-def test_only_the_first_process_talks(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_the_first_process_talks(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     console.say("a")
     console.show_text("b")
@@ -144,8 +138,8 @@ class Clock:
 
 
 def test_a_progress_bar_stays_below_messages_and_vanishes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     terminal = open_terminal(monkeypatch)
     with console.progress("training [cells]", 12) as bar:
         bar.advance(5)
@@ -159,9 +153,7 @@ def test_a_progress_bar_stays_below_messages_and_vanishes(
     assert terminal.getvalue().rstrip("\r").endswith("\x1b[2K\x1b[?25h")
 
 
-def test_slow_work_writes_one_line_unless_something_was_written(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_slow_work_writes_one_line_unless_something_was_written(monkeypatch, capsys):
     has_written = threading.Event()
     monkeypatch.setattr(console, "has_written", has_written)
     monkeypatch.setattr(console, "FIRST_SIGN_S", 0.0)
@@ -172,8 +164,8 @@ def test_slow_work_writes_one_line_unless_something_was_written(
 
 
 def test_a_slow_command_shows_a_line_before_it_imports_torch(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     code = "import time; from brainhive_cli.core.base import console\n"
     code += "with console.progress('embed: starting'):\n"
     code += "    time.sleep(2); assert not {'torch', 'numpy'} & sys.modules.keys()"
@@ -187,8 +179,8 @@ def test_a_slow_command_shows_a_line_before_it_imports_torch(
 
 
 def test_a_line_of_progress_says_count_pace_and_time_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     clock = Clock(monkeypatch)
     with console.progress("explain"):
         assert clock.line(61) == "explain: 1:01 so far"
@@ -216,8 +208,8 @@ def test_a_line_of_progress_says_count_pace_and_time_left(
 
 
 def test_control_characters_in_names_cannot_start_a_line(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    capsys,
+):
     name, escaped = (
         "Oz\x1b[31m\nerror: forged\udcff\u202e",
         "Oz\\x1b[31m\\nerror: forged\\udcff\\u202e",
@@ -244,8 +236,8 @@ def test_control_characters_in_names_cannot_start_a_line(
 
 
 def test_time_left_counts_the_finished_share_of_an_item(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     clock = Clock(monkeypatch)
     with (
         console.progress("command"),
@@ -283,7 +275,7 @@ def test_time_left_counts_the_finished_share_of_an_item(
         (90061, "25:01:01"),
     ],
 )
-def test_a_clock_has_hours_from_sixty_minutes_on(seconds: float, text: str) -> None:
+def test_a_clock_has_hours_from_sixty_minutes_on(seconds, text):
     assert console.clock(seconds) == text
 
 
@@ -301,21 +293,17 @@ def test_a_clock_has_hours_from_sixty_minutes_on(seconds: float, text: str) -> N
         (172_800, "2 days"),
     ],
 )
-def test_a_duration_has_the_largest_unit_of_which_there_are_two(
-    seconds: float, text: str
-) -> None:
+def test_a_duration_has_the_largest_unit_of_which_there_are_two(seconds, text):
     assert console.write_duration(seconds) == text
 
 
-def test_up_to_four_names_are_listed() -> None:
+def test_up_to_four_names_are_listed():
     assert console.summarise_names([]) == ""
     assert console.summarise_names(list("abcd")) == "4: a, b, c, d"
     assert console.summarise_names(list("abcde")) == "5: a … e"
 
 
-def test_silence_ends_with_its_block(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_silence_ends_with_its_block(monkeypatch, capsys):
     monkeypatch.delenv("RANK", raising=False)
     with console.mute_messages():
         with console.mute_messages():
@@ -329,8 +317,8 @@ def test_silence_ends_with_its_block(
 
 
 def test_an_error_is_json_on_stdout_where_that_is_asked(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    capsys,
+):
     console.show_error(BrainhiveError("a", ""))
     captured = capsys.readouterr()
     assert captured.err == "error: a\n" and captured.out == ""
@@ -347,11 +335,11 @@ def test_an_error_is_json_on_stdout_where_that_is_asked(
     [(60.0, 11, True), (60.0, 10, False), (None, 1000, False)],
 )
 def test_work_of_more_than_ten_minutes_is_announced(
-    capsys: pytest.CaptureFixture[str],
-    item_s: float | None,
-    items: int,
-    is_long: bool,
-) -> None:
+    capsys,
+    item_s,
+    items,
+    is_long,
+):
     console.announce("192 cells", item_s, items)
     err = capsys.readouterr().err
     assert (err != "") is is_long
@@ -359,9 +347,7 @@ def test_work_of_more_than_ten_minutes_is_announced(
         assert "11 min" in err and "192 cells" in err and "60 s" in err
 
 
-def test_counted_work_ends_with_a_line_where_it_lasted(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_counted_work_ends_with_a_line_where_it_lasted(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     monkeypatch.setattr(console, "raise_if_interrupted", lambda: None)
     for seconds, total, items in ((2, 4, 4), (3, None, 4), (3, 4, 0), (3, 4, 4)):
@@ -380,7 +366,7 @@ def test_counted_work_ends_with_a_line_where_it_lasted(
     ]
 
 
-def test_a_bar_counts_items_and_shows_the_latest_note() -> None:
+def test_a_bar_counts_items_and_shows_the_latest_note():
     bar = console.Bar("work", None)
     bar.advance(5)
     bar.advance(0, "a note")
@@ -396,9 +382,7 @@ def test_a_bar_counts_items_and_shows_the_latest_note() -> None:
     ("answer", "is_yes"),
     [("y\n", True), (" YES \n", True), ("\n", False), ("n", False)],
 )
-def test_only_a_yes_confirms(
-    monkeypatch: pytest.MonkeyPatch, answer: str, is_yes: bool
-) -> None:
+def test_only_a_yes_confirms(monkeypatch, answer, is_yes):
     terminal = Terminal(answer)
     monkeypatch.setattr("sys.stdin", terminal)
     assert console.confirm("sure?") is is_yes
@@ -407,7 +391,7 @@ def test_only_a_yes_confirms(
     assert console.confirm("sure?") is False
 
 
-def test_libraries_are_as_loud_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_are_as_loud_as_before(monkeypatch):
     calls = list[object]()
 
     def library(has_bar: bool) -> SimpleNamespace:
@@ -427,9 +411,7 @@ def test_libraries_are_as_loud_as_before(monkeypatch: pytest.MonkeyPatch) -> Non
     assert calls[4:] == [7, "enable_progress_bar", 7]
 
 
-def test_a_page_without_a_browser_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_page_without_a_browser_is_named(monkeypatch, capsys):
     for name in console.DISPLAYS:
         monkeypatch.delenv(name, raising=False)
     opened_urls = list[str]()
@@ -448,20 +430,18 @@ def test_a_page_without_a_browser_is_named(
 
 @pytest.mark.parametrize(("columns", "is_list"), [(3, False), (4, True)])
 def test_narrow_tables_are_folded_and_wide_tables_become_lists(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    columns: int,
-    is_list: bool,
-) -> None:
+    monkeypatch,
+    capsys,
+    columns,
+    is_list,
+):
     monkeypatch.setenv("COLUMNS", "30")
     names = [f"name {number}" for number in range(columns)]
     console.show_table(Table("T", names, [["word " * 5] * columns]))
     assert ("    name 1 word" in capsys.readouterr().out) is is_list
 
 
-def test_folded_cells_and_notes_keep_numbers_with_their_units(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folded_cells_and_notes_keep_numbers_with_their_units(monkeypatch, capsys):
     text = "found in 12.5 % (95 % CI 9 to 16 %; p = 0.0004) at 250 Hz"
     for columns in range(16, 60):
         monkeypatch.setenv("COLUMNS", str(columns))

@@ -22,13 +22,13 @@ from brainhive_cli.core.base.device_memory import (
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def test_bytes_are_of_numbers_and_their_type() -> None:
+def test_bytes_are_of_numbers_and_their_type():
     tensors = [torch.zeros(3, 2), torch.zeros(5, dtype=torch.float16)]
     assert count_bytes(tensors) == count_bytes(iter(tensors)) == 24 + 10
     assert count_bytes(torch.nn.Linear(3, 2)) == 4 * 8 and count_bytes([]) == 0
 
 
-def test_the_peak_is_of_the_process_since_its_reset() -> None:
+def test_the_peak_is_of_the_process_since_its_reset():
     # memory of the system itself, which nothing keeps when it is freed
     size = 2**25
     reset_peak(CPU)
@@ -45,8 +45,8 @@ def test_the_peak_is_of_the_process_since_its_reset() -> None:
 
 @pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
 def test_without_a_proc_file_the_peak_is_of_the_whole_process(
-    monkeypatch: pytest.MonkeyPatch, system: str, unit: int
-) -> None:
+    monkeypatch, system, unit
+):
     usage = SimpleNamespace(ru_maxrss=5000)
     monkeypatch.setattr(device_memory.resource, "getrusage", lambda process_kind: usage)
     monkeypatch.setattr(device_memory.sys, "platform", system)
@@ -55,8 +55,8 @@ def test_without_a_proc_file_the_peak_is_of_the_whole_process(
 
 
 def test_memory_of_a_gpu_counts_where_it_is_less(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     monkeypatch.setattr(
         psutil, "virtual_memory", lambda: SimpleNamespace(available=100)
     )
@@ -75,7 +75,7 @@ def test_memory_of_a_gpu_counts_where_it_is_less(
     assert copy_to_device(tensor, CPU) is tensor
 
 
-def test_glibc_keeps_large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_glibc_keeps_large_blocks(monkeypatch):
     """Source: malloc.h of glibc has M_TRIM_THRESHOLD -1 and M_MMAP_THRESHOLD -3."""
     calls = list[tuple[int, int]]()
     libc = SimpleNamespace(mallopt=lambda *values: calls.append(values))

@@ -36,7 +36,7 @@ from brainhive_cli.core.base.errors import (
 )
 
 
-def test_each_kind_of_error_has_its_exit_code() -> None:
+def test_each_kind_of_error_has_its_exit_code():
     kinds = (BrainhiveError, RecipeError, MissingData, MissingExtra, DeviceError)
     assert [kind("a").exit_code for kind in kinds] == [1, 2, 3, 4, 5]
     assert RecipeError("a", "b", 75).exit_code == 75
@@ -44,7 +44,7 @@ def test_each_kind_of_error_has_its_exit_code() -> None:
     assert BrainhiveError("a").in_one_line == "a"
 
 
-def test_an_error_is_named_by_what_it_is_of() -> None:
+def test_an_error_is_named_by_what_it_is_of():
     with pytest.raises(MissingData) as caught, naming("file x"):
         raise MissingData("is not there")
     assert str(caught.value) == caught.value.message == "file x: is not there"
@@ -55,7 +55,7 @@ def test_an_error_is_named_by_what_it_is_of() -> None:
         raise KeyError
 
 
-def test_lines_are_completed_by_the_innermost_block() -> None:
+def test_lines_are_completed_by_the_innermost_block():
     line = Line("embed", "x y")
     assert str(line) == line.base_text == "brainhive embed 'x y'"
     with complete_lines(lambda line: Line(line.command, *line.arguments, "--json")):
@@ -80,19 +80,17 @@ def test_lines_are_completed_by_the_innermost_block() -> None:
         ([("encoders", ["a", "{kind: b}"])], "'encoders=[a, {kind: b}]'"),
     ],
 )
-def test_words_are_joined_as_they_are_typed(arguments: list[object], line: str) -> None:
+def test_words_are_joined_as_they_are_typed(arguments, line):
     assert join_words(arguments) == line
 
 
-def test_a_value_is_written_in_one_line() -> None:
+def test_a_value_is_written_in_one_line():
     assert write_value("a") == "a" and write_value(3) == "3"
     assert write_value({"b": [1, 2], "a": None}) == "{b: [1, 2], a: null}"
     assert "\n" not in write_value(["word " * 50] * 3)
 
 
-def test_the_line_that_installs_is_of_the_checkout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_line_that_installs_is_of_the_checkout(tmp_path, monkeypatch):
     assert install_line("live", tmp_path) == "pip install 'brainhive[live]'"
     (tmp_path / "pyproject.toml").touch()
     assert install_line("", tmp_path) == f"pip install -e {tmp_path}"
@@ -100,14 +98,14 @@ def test_the_line_that_installs_is_of_the_checkout(
     assert install_line("live", tmp_path) == "pip install -e '.[live]'"
 
 
-def test_an_argument_of_another_type_is_refused() -> None:
+def test_an_argument_of_another_type_is_refused():
     require_kind("subjects", [1], list, "a list")
     with pytest.raises(RecipeError) as caught:
         require_kind("subjects", 1, list, "a list")
     assert caught.value.hint == "a list" and "int" in caught.value.message
 
 
-def test_a_library_is_quoted_by_its_first_line() -> None:
+def test_a_library_is_quoted_by_its_first_line():
     assert first_line(ValueError("\n a\nb")) == "a"
     assert first_line(ValueError()) == first_line(ValueError("  ")) == "ValueError"
 
@@ -125,9 +123,7 @@ def test_a_library_is_quoted_by_its_first_line() -> None:
         ("a", [], ""),
     ],
 )
-def test_the_nearest_known_name_is_guessed(
-    name: str, known_names: list[str], text: str
-) -> None:
+def test_the_nearest_known_name_is_guessed(name, known_names, text):
     assert guess(name, known_names) == (f"did you mean {text}? " if text else "")
     assert guess(name, known_names, "x.") == (
         f"did you mean x.{text}? " if text else ""
@@ -144,13 +140,11 @@ def test_the_nearest_known_name_is_guessed(
         (OSError("x"), None),
     ],
 )
-def test_errors_of_the_system_are_known_by_number(
-    error: Exception, number: int | None
-) -> None:
+def test_errors_of_the_system_are_known_by_number(error, number):
     assert system_error_number(error) == number
 
 
-def test_channels_are_found_by_name_and_then_without_case() -> None:
+def test_channels_are_found_by_name_and_then_without_case():
     names = ["Oz", "oz", "Fp1", "P7", "Cz", "Cz"]
     assert find_rows(["Oz", "FP1", "p8"], names, "x") == [0, 2, None]
     # the row of an exact name is taken
@@ -177,7 +171,7 @@ def usual_handlers() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("usual_handlers")
-def test_a_stop_that_was_asked_for_is_forgotten_with_its_command() -> None:
+def test_a_stop_that_was_asked_for_is_forgotten_with_its_command():
     initial_getsignal = signal.getsignal(signal.SIGUSR1)
     with remember_interrupts():
         assert not is_asked_to_stop()
@@ -197,9 +191,7 @@ def test_a_stop_that_was_asked_for_is_forgotten_with_its_command() -> None:
 
 @pytest.mark.usefixtures("usual_handlers")
 @pytest.mark.parametrize("variable", ["LOCAL_RANK", JOB_ID_VARIABLE, None])
-def test_sigterm_is_left_to_the_launcher_and_asks_a_job_to_stop(
-    monkeypatch: pytest.MonkeyPatch, variable: str | None
-) -> None:
+def test_sigterm_is_left_to_the_launcher_and_asks_a_job_to_stop(monkeypatch, variable):
     for name in ("LOCAL_RANK", JOB_ID_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     if variable:
@@ -221,7 +213,7 @@ def test_sigterm_is_left_to_the_launcher_and_asks_a_job_to_stop(
 
 
 @pytest.mark.usefixtures("usual_handlers")
-def test_an_error_after_an_interrupt_is_the_interrupt() -> None:
+def test_an_error_after_an_interrupt_is_the_interrupt():
     with pytest.raises(KeyboardInterrupt), remember_interrupts():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

@@ -15,14 +15,14 @@ from brainhive_cli.core.base.seeds import (
 )
 
 
-def test_a_derived_seed_depends_on_each_seed_and_their_order() -> None:
+def test_a_derived_seed_depends_on_each_seed_and_their_order():
     seeds = [derive_seed(*parts) for parts in product(range(3), repeat=3)]
     assert len(set(seeds)) == 27 and all(0 <= seed < 2**64 for seed in seeds)
     assert seeds == [derive_seed(*parts) for parts in product(range(3), repeat=3)]
     assert max(seeds) > 2**60
 
 
-def test_an_order_is_that_of_numpys_older_generator() -> None:
+def test_an_order_is_that_of_numpys_older_generator():
     for seed in (0, 5):
         expected = list(range(50))
         np.random.RandomState(seed).shuffle(expected)
@@ -30,7 +30,7 @@ def test_an_order_is_that_of_numpys_older_generator() -> None:
     assert shuffle_range(50, 0).tolist() != shuffle_range(50, 1).tolist()
 
 
-def test_torch_draws_the_same_after_the_same_seed() -> None:
+def test_torch_draws_the_same_after_the_same_seed():
     draws = []
     for seed in (3, 3, 4):
         seed_torch(seed, torch.device("cpu"))
@@ -41,7 +41,7 @@ def test_torch_draws_the_same_after_the_same_seed() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 5.0])
-def test_convex_weights_are_of_a_dirichlet_distribution(alpha: float) -> None:
+def test_convex_weights_are_of_a_dirichlet_distribution(alpha):
     is_there = torch.ones(4000, 4, dtype=torch.bool)
     is_there[:, 1] = False
     generator = torch.Generator().manual_seed(0)

@@ -1,7 +1,5 @@
 """Tables as data, and how their numbers are written."""
 
-from typing import Any
-
 import pytest
 
 from brainhive_cli.core.base.tables import (
@@ -45,7 +43,7 @@ from brainhive_cli.core.base.tables import (
         (1234.6, "1,235"),
     ],
 )
-def test_a_number_has_the_digits_of_its_size(value: Any, text: str) -> None:
+def test_a_number_has_the_digits_of_its_size(value, text):
     assert format_number(value) == text
 
 
@@ -54,7 +52,7 @@ def test_a_number_has_the_digits_of_its_size(value: Any, text: str) -> None:
     [(0.005, "0.005"), (0.12345, "0.123"), (999.0, "999"), (1000.0, "1,000"),
      (-1234.5, "-1,234"), (2.0, "2")],
 )  # fmt: skip
-def test_a_tick_has_no_trailing_zeros(value: float, text: str) -> None:
+def test_a_tick_has_no_trailing_zeros(value, text):
     assert format_tick(value) == text
 
 
@@ -68,11 +66,11 @@ def test_a_tick_has_no_trailing_zeros(value: float, text: str) -> None:
         ("4 people, 2 minutes, step = 3", "4 people, 2 minutes, step = 3"),
     ],
 )
-def test_numbers_and_units_are_bound(text: str, bound: str) -> None:
+def test_numbers_and_units_are_bound(text, bound):
     assert bind_numbers(text, "_") == bound
 
 
-def test_no_line_ends_between_a_number_and_its_unit() -> None:
+def test_no_line_ends_between_a_number_and_its_unit():
     text = "the seen picture ranked first in 12.5 % (95 % CI 9 to 16 %; p = 0.0004)"
     for width in range(12, 60):
         lines = fill_lines(text, width).splitlines()
@@ -81,7 +79,7 @@ def test_no_line_ends_between_a_number_and_its_unit() -> None:
             assert any(partial_text in line for line in lines)
 
 
-def test_p_and_mean_are_a_dash_where_there_are_none() -> None:
+def test_p_and_mean_are_a_dash_where_there_are_none():
     assert [format_p(p) for p in (None, 0.0, 0.0123, 1.0)] == ["–", "0", "0.012", "1"]
     assert format_mean_sd([]) == "–"
     assert format_mean_sd([0.5]) == "0.500"
@@ -89,7 +87,7 @@ def test_p_and_mean_are_a_dash_where_there_are_none() -> None:
     assert format_mean_sd([1.0, 2.0, 6.0]) == "3.000 ± 2.646"
 
 
-def test_subjects_and_seeds_have_their_means() -> None:
+def test_subjects_and_seeds_have_their_means():
     scores = {
         "subject 1": {"seed 1": 2.0, "seed 2": 4.0},
         "subject 2": {"seed 2": 6.0},
@@ -109,7 +107,7 @@ def test_subjects_and_seeds_have_their_means() -> None:
     assert table.rows == (("subject 1", 2.0, 4.0),)
 
 
-def test_programs_read_values_and_people_texts() -> None:
+def test_programs_read_values_and_people_texts():
     best = TableCell("0.50", small="0.4–0.6", value=0.5, is_best=True, mark="†")
     sign = TableCell("none", mark="*")
     assert str(best) == "0.50†"
@@ -129,18 +127,18 @@ def test_programs_read_values_and_people_texts() -> None:
     ) == TableCell("–")
 
 
-def test_a_row_of_another_length_is_refused() -> None:
+def test_a_row_of_another_length_is_refused():
     for row in (["x"], ["x", 1, 2]):
         with pytest.raises(ValueError, match="T"):
             Table("T", ("a", "b"), [["y", 1], row])
 
 
-def test_absent_values_of_a_csv_are_empty() -> None:
+def test_absent_values_of_a_csv_are_empty():
     rows = [{"a": 1, "b": "=1"}, {"b": None}]
     assert write_csv(["a", "b"], rows) == "a,b\n1,'=1\n,\n"
 
 
-def test_rows_as_a_list_leave_out_what_says_nothing() -> None:
+def test_rows_as_a_list_leave_out_what_says_nothing():
     small = TableCell("0.5", small="0.4–0.6")
     rows = [["first", 0.25, None, small], ["second", "", 0.123456, "–"]]
     table = Table("T", ("name", "a", "b", "c"), rows, note="a note")
@@ -163,7 +161,7 @@ def test_rows_as_a_list_leave_out_what_says_nothing() -> None:
     ]
 
 
-def test_the_width_of_a_table_has_its_gaps() -> None:
+def test_the_width_of_a_table_has_its_gaps():
     table = Table("A long title", ("name", "b"), [["ab", 0.123456], ["abcdef", None]])
     assert measure_table_width(table) == 6 + 3 + 6
     assert measure_table_width(Table("T", ("abc",), [])) == 3

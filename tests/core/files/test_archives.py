@@ -25,7 +25,7 @@ def pack(path: Path, form: int, names: list[str]) -> None:
             tar.addfile(member, io.BytesIO(bytes([number + 1]) * member.size))
 
 
-def test_files_are_found_where_tarfile_finds_them(tmp_path: Path) -> None:
+def test_files_are_found_where_tarfile_finds_them(tmp_path):
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT):
         path = tmp_path / f"{form}.tar"
         pack(
@@ -40,8 +40,8 @@ def test_files_are_found_where_tarfile_finds_them(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_in_a_tar_is_found_before_unpacking(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz", compresslevel=0) as tar:
         member = tarfile.TarInfo("picture.jpg")
         member.size = 600
@@ -76,7 +76,7 @@ HOSTILE: dict[str, bytes] = {
 }
 
 
-def test_a_header_that_claims_what_cannot_be_ends_the_walk(tmp_path: Path) -> None:
+def test_a_header_that_claims_what_cannot_be_ends_the_walk(tmp_path):
     for name, content in HOSTILE.items():
         (tmp_path / "a.tar").write_bytes(content)
         with pytest.raises((tarfile.TarError, ValueError)):
@@ -84,9 +84,7 @@ def test_a_header_that_claims_what_cannot_be_ends_the_walk(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
-def test_a_tar_without_an_end_is_read_if_each_member_is_whole(
-    tmp_path: Path, ending: str
-) -> None:
+def test_a_tar_without_an_end_is_read_if_each_member_is_whole(tmp_path, ending):
     content = header(b"10") + b"8 bytes!" + bytes(504)
     for size in (len(content), 512 + 7):
         with archives.OPENERS.get(ending[4:], open)(

@@ -42,7 +42,7 @@ PACKERS: dict[str, Callable[[Path, list[str]], Path]] = {
 
 
 @pytest.mark.parametrize("ending", PACKERS)
-def test_an_archive_is_unpacked_once(tmp_path: Path, ending: str) -> None:
+def test_an_archive_is_unpacked_once(tmp_path, ending):
     path = PACKERS[ending](tmp_path / f"a{ending}", ["./x", "d/y", "d/zz"])
     target_folder = tmp_path / "into"
     assert archives.unpack(path, target_folder) == 3
@@ -60,14 +60,14 @@ def test_an_archive_is_unpacked_once(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar"])
-def test_no_member_leads_out_of_its_folder(tmp_path: Path, ending: str) -> None:
+def test_no_member_leads_out_of_its_folder(tmp_path, ending):
     path = PACKERS[ending](tmp_path / f"a{ending}", ["../x"])
     with pytest.raises(BrainhiveError):
         archives.unpack(path, tmp_path / "into")
     assert not (tmp_path / "x").exists()
 
 
-def test_links_and_folders_of_a_zip_are_left_out(tmp_path: Path) -> None:
+def test_links_and_folders_of_a_zip_are_left_out(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name, mode in (("link", 0o120777), ("file", 0o100644), ("plain", 0)):
             info = zipfile.ZipInfo(name)
@@ -81,7 +81,7 @@ def test_links_and_folders_of_a_zip_are_left_out(tmp_path: Path) -> None:
     assert members_read == [("file", 1, b"x"), ("plain", 1, b"x")]
 
 
-def test_files_without_a_folder_get_one_of_their_archive(tmp_path: Path) -> None:
+def test_files_without_a_folder_get_one_of_their_archive(tmp_path):
     root = tmp_path
     flat = zipped(root / "sub-01.zip", ["sub-01_eeg.fif", "x"])
     deep = zipped(root / "betas.zip", ["betas/x"])
@@ -101,11 +101,11 @@ def test_files_without_a_folder_get_one_of_their_archive(tmp_path: Path) -> None
     [("a.zip", ".zip"), ("a.tar.gz", ".tar.gz"), ("a.tgz", ".tgz"), ("a.gz", ""),
      ("a.tar.xz", ".tar.xz"), ("tar", ""), ("a.nii.gz", "")],
 )  # fmt: skip
-def test_an_archive_is_known_by_its_ending(name: str, ending: str) -> None:
+def test_an_archive_is_known_by_its_ending(name, ending):
     assert archives.find_archive_suffix(Path(name)) == ending
 
 
-def test_a_compressed_file_is_read_to_its_end(tmp_path: Path) -> None:
+def test_a_compressed_file_is_read_to_its_end(tmp_path):
     path = tmp_path / "a.gz"
     content = gzip.compress(bytes(3_000_000))
     path.write_bytes(content)
@@ -118,7 +118,7 @@ def test_a_compressed_file_is_read_to_its_end(tmp_path: Path) -> None:
     archives.verify_compressed(tmp_path / "a.txt")
 
 
-def test_only_what_no_measurement_takes_is_refused() -> None:
+def test_only_what_no_measurement_takes_is_refused():
     damage.refuse_inflation(2**28, 1, "x")
     damage.refuse_inflation(3_000_000_000, 30_000_000, "x")
     for size, stored in ((2**28 + 1, 1), (3_000_000_001, 30_000_000)):
@@ -142,8 +142,8 @@ def test_only_what_no_measurement_takes_is_refused() -> None:
     ],
 )
 def test_errors_of_the_machine_are_told_from_those_of_files(
-    error: Exception, is_of_the_machine: bool, tmp_path: Path
-) -> None:
+    error, is_of_the_machine, tmp_path
+):
     assert damage.is_machine_error(error) is is_of_the_machine
     kind = type(error) if is_of_the_machine else RecipeError
     with (
@@ -155,7 +155,7 @@ def test_errors_of_the_machine_are_told_from_those_of_files(
         assert caught.value.hint == "do"
 
 
-def test_memory_is_known_by_its_error() -> None:
+def test_memory_is_known_by_its_error():
     for error in (MemoryError(), RuntimeError("(memory allocation failed"),
                   OSError(errno.ENOMEM, "x")):  # fmt: skip
         assert damage.is_out_of_memory(error)
@@ -163,7 +163,7 @@ def test_memory_is_known_by_its_error() -> None:
         assert not damage.is_out_of_memory(error)
 
 
-def test_only_what_a_reader_raises_is_an_error_of_the_file(tmp_path: Path) -> None:
+def test_only_what_a_reader_raises_is_an_error_of_the_file(tmp_path):
     class OfALibrary(Exception):
         pass
 
@@ -198,8 +198,8 @@ def test_only_what_a_reader_raises_is_an_error_of_the_file(tmp_path: Path) -> No
     ],
 )
 def test_a_whole_file_of_another_format_is_not_called_damaged(
-    tmp_path: Path, name: str, content: bytes, hint: str
-) -> None:
+    tmp_path, name, content, hint
+):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(MissingData) as caught, damage.report_damage(path, "copy it"):

@@ -42,7 +42,7 @@ def write_document(folder: Path, text: str | bytes, suffix: str = ".json") -> Pa
     return path
 
 
-def test_a_document_is_read_as_what_it_is_said_to_hold(tmp_path: Path) -> None:
+def test_a_document_is_read_as_what_it_is_said_to_hold(tmp_path):
     assert documents.read(
         write_document(tmp_path, '{"r": 4, "lora_alpha": 2, "more": [1]}'), Lora
     ) == Lora(r=4, lora_alpha=2)
@@ -58,8 +58,8 @@ def test_a_document_is_read_as_what_it_is_said_to_hold(tmp_path: Path) -> None:
 
 
 def test_yaml_keeps_dates_as_text_and_resolves_anchors(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     text = (
         "since: 2026-01-01\n"
         "lr: 1.0e-4\n"
@@ -78,7 +78,7 @@ def test_yaml_keeps_dates_as_text_and_resolves_anchors(
     }
 
 
-def test_whatever_is_wrong_with_json_is_one_error_with_its_path(tmp_path: Path) -> None:
+def test_whatever_is_wrong_with_json_is_one_error_with_its_path(tmp_path):
     for text, reason in (
         ("", "EOF while parsing"),
         ("[1, 2]", "valid dictionary"),
@@ -95,7 +95,7 @@ def test_whatever_is_wrong_with_json_is_one_error_with_its_path(tmp_path: Path) 
         documents.read(path, hint="download it again", error=MissingData)
 
 
-def test_whatever_is_wrong_with_yaml_is_one_error_with_its_path(tmp_path: Path) -> None:
+def test_whatever_is_wrong_with_yaml_is_one_error_with_its_path(tmp_path):
     for text, reason in (
         ("a: 1\na: 2", "key 'a' appears twice, in lines 1 and 2"),
         (
@@ -113,8 +113,8 @@ def test_whatever_is_wrong_with_yaml_is_one_error_with_its_path(tmp_path: Path) 
 
 
 def test_absent_huge_and_irregular_files_are_not_read(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     for path in (tmp_path / "absent.json", tmp_path):
         with pytest.raises(MissingData) as caught:
             documents.read(path)
@@ -124,8 +124,8 @@ def test_absent_huge_and_irregular_files_are_not_read(
 
 
 def test_a_document_that_differs_from_its_digest_is_refused(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     (tmp_path / "cell/model").mkdir(parents=True)
     path = write_document(tmp_path / "cell/model", '{"a": 1}')
     write_digests(
@@ -142,13 +142,13 @@ def test_a_document_that_differs_from_its_digest_is_refused(
     assert documents.read(path) == {"a": 2}
 
 
-def test_messages_show_values_in_one_line_and_cut() -> None:
+def test_messages_show_values_in_one_line_and_cut():
     assert documents.show_value({"a": "b\nc"}) == r"{'a': 'b\nc'}"
     assert documents.show_value("x" * 298) == repr("x" * 298)
     assert documents.show_value("x" * 299) == "'" + "x" * 299 + "…"
 
 
-def test_a_check_names_key_reason_and_value() -> None:
+def test_a_check_names_key_reason_and_value():
     with pytest.raises(MissingData) as caught:
         documents.check({"r": "x", "lora_alpha": 1}, "here", Lora, "do", MissingData)
     assert caught.value.message.startswith("here: r: ") and caught.value.hint == "do"
@@ -173,7 +173,7 @@ class Odd(BaseModel):
         raise RecipeError("no such way", "" if self.way == "none" else self.way)
 
 
-def test_checks_of_our_own_are_named_by_the_file() -> None:
+def test_checks_of_our_own_are_named_by_the_file():
     for choice, hint in (("left", "left"), ("none", "do")):
         with pytest.raises(MissingData) as caught:
             documents.check({"way": choice}, "here", Odd, "do", MissingData)
@@ -184,7 +184,7 @@ def test_checks_of_our_own_are_named_by_the_file() -> None:
     assert caught.value.message == "no file"
 
 
-def test_json_may_hold_nan_where_that_is_said(tmp_path: Path) -> None:
+def test_json_may_hold_nan_where_that_is_said(tmp_path):
     path = write_document(tmp_path, '{"a": NaN}')
     with pytest.raises(BrainhiveError):
         documents.read(path)
@@ -212,7 +212,7 @@ def test_json_may_hold_nan_where_that_is_said(tmp_path: Path) -> None:
         ("a: 2026-01-01T00:00:00", True),
     ],
 )
-def test_yaml_has_the_keys_and_types_of_json(text: str, is_valid: bool) -> None:
+def test_yaml_has_the_keys_and_types_of_json(text, is_valid):
     if is_valid:
         documents.parse(text, "here", Any, is_yaml=True)
         return
@@ -220,20 +220,20 @@ def test_yaml_has_the_keys_and_types_of_json(text: str, is_valid: bool) -> None:
         documents.parse(text, "here", Any, is_yaml=True)
 
 
-def test_words_of_older_yaml_are_texts() -> None:
+def test_words_of_older_yaml_are_texts():
     text = "[yes, NO, on, Off, 010, 12:30, -7, 0, true]"
     tree = documents.parse(text, "here", Any, is_yaml=True)
     assert tree == ["yes", "NO", "on", "Off", "010", "12:30", -7, 0, True]
 
 
-def test_only_documents_of_this_schema_are_read() -> None:
+def test_only_documents_of_this_schema_are_read():
     documents.require_schema({"schema": 3}, 3, "x is")
     for document in ({"schema": 2}, {}, {"schema": "3"}):
         with pytest.raises(BrainhiveError):
             documents.require_schema(document, 3, "x is")
 
 
-def test_changes_of_listed_files_are_named(tmp_path: Path) -> None:
+def test_changes_of_listed_files_are_named(tmp_path):
     for name in ("a.json", "b.json", "c.html", "d.json"):
         (tmp_path / name).write_text(name)
     digest_files_by_name = {
@@ -255,8 +255,8 @@ def test_changes_of_listed_files_are_named(tmp_path: Path) -> None:
 
 
 def test_the_file_list_leaves_out_hidden_files_and_trackers(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     names = ["b.json", "a/x.yaml", "a/x.csv", "a/x.png", "a/plain", ".a/x.json"]
     names += ["a/.x.json", "wandb/x.json", "run-1/x.json", "a/wandb/x.json", "c.html"]
     for name in names:
@@ -272,7 +272,7 @@ def test_the_file_list_leaves_out_hidden_files_and_trackers(
     ]
 
 
-def test_a_list_of_digests_is_read_line_by_line(tmp_path: Path) -> None:
+def test_a_list_of_digests_is_read_line_by_line(tmp_path):
     assert documents.read_digests(tmp_path) == {}
     digest = "0123456789abcdef" * 4
     lines = [f"{digest}  a b", f"{digest} *c", f"{digest} d", f"{digest[1:]}  e", "x"]
@@ -284,9 +284,7 @@ def test_a_list_of_digests_is_read_line_by_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("depth", "is_refused"), [(5, True), (6, False)])
-def test_a_list_governs_documents_up_to_five_folders_below(
-    tmp_path: Path, depth: int, is_refused: bool
-) -> None:
+def test_a_list_governs_documents_up_to_five_folders_below(tmp_path, depth, is_refused):
     folder = tmp_path.joinpath(*"abcdef"[:depth])
     folder.mkdir(parents=True)
     path = write_document(folder, "{}")

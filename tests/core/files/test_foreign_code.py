@@ -58,8 +58,8 @@ def caught(call: object, *arguments: object) -> BaseException:
 @pytest.mark.parametrize("variable", [None, "0", "1"])
 @pytest.mark.parametrize("is_allowed", [False, True])
 def test_code_is_permitted_for_the_length_of_a_command(
-    monkeypatch: pytest.MonkeyPatch, variable: str | None, is_allowed: bool
-) -> None:
+    monkeypatch, variable, is_allowed
+):
     monkeypatch.delenv(ALLOW_VARIABLE, raising=False)
     if variable is not None:
         monkeypatch.setenv(ALLOW_VARIABLE, variable)
@@ -74,7 +74,7 @@ def test_code_is_permitted_for_the_length_of_a_command(
     assert os.environ.get(ALLOW_VARIABLE) == variable
 
 
-def test_only_import_paths_that_import_are_taken(own_module: ModuleType) -> None:
+def test_only_import_paths_that_import_are_taken(own_module):
     for path in ("a b", "../x", "own_net.", "1a", "own_net.broken"):
         with pytest.raises(RecipeError):
             import_module(path, path, "the net", "its contract")
@@ -87,8 +87,8 @@ def test_only_import_paths_that_import_are_taken(own_module: ModuleType) -> None
 
 
 def test_an_error_in_code_of_a_user_is_named_by_its_line(
-    own_module: ModuleType,
-) -> None:
+    own_module,
+):
     error = describe_user_error(caught(own_module.helper))
     assert error is not None and error.message == (
         "the net, line 6 in fail: ValueError: wrong"
@@ -100,8 +100,8 @@ def test_an_error_in_code_of_a_user_is_named_by_its_line(
 
 
 def test_an_object_that_is_called_wrongly_is_named_by_its_class(
-    own_module: ModuleType,
-) -> None:
+    own_module,
+):
     net = own_module.Net()
     error = describe_user_error(caught(lambda: net.absent))
     assert error is not None and error.message.startswith("the net, Net in line 1: ")
@@ -112,8 +112,8 @@ def test_an_object_that_is_called_wrongly_is_named_by_its_class(
 
 
 def test_errors_after_imported_code_name_it_as_a_possible_cause(
-    own_module: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    own_module, monkeypatch
+):
     ours = caught(foreign_code.import_module, None, "x", "y", "z")
     suspected_error = describe_suspected_error(ours)
     assert suspected_error is not None and "the net" in suspected_error.message

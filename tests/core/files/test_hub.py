@@ -27,8 +27,8 @@ def published(hub_cache: Callable[[str], Path]) -> Path:
 
 
 def test_hub_references_resolve_to_cache_folder_or_package(
-    published: Path, hub_cache: Callable[..., Path], tmp_path: Path
-) -> None:
+    published, hub_cache, tmp_path
+):
     assert (
         hub.folder("hub:owner/name")
         == hub.folder("hub:name", owner="owner")
@@ -45,7 +45,7 @@ def test_hub_references_resolve_to_cache_folder_or_package(
     assert (hub.folder("demo:encoder") / "config.json").is_file()
 
 
-def test_what_is_not_there_is_missing_data_with_the_way_to_it(published: Path) -> None:
+def test_what_is_not_there_is_missing_data_with_the_way_to_it(published):
     for reference, fact, hint in (
         (
             "hub:owner/absent",
@@ -70,9 +70,7 @@ def test_what_is_not_there_is_missing_data_with_the_way_to_it(published: Path) -
         assert fact in caught.value.message and hint in caught.value.hint
 
 
-def test_a_digest_is_cached_until_the_file_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_digest_is_cached_until_the_file_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
     monkeypatch.setattr(hub, "MIN_KEPT_DIGEST_BYTES", 1)
     read_paths, digest_file = list[Path](), documents.digest_file
@@ -107,14 +105,12 @@ COMMIT = "0123456789" * 4
         ("owner/name@refs/pr/1", "", ("model", "owner/name", "", "refs/pr/1")),
     ],
 )
-def test_a_reference_has_type_repository_folder_and_revision(
-    text: str, owner: str, expected: object
-) -> None:
+def test_a_reference_has_type_repository_folder_and_revision(text, owner, expected):
     assert hub.Repository.parse(text, owner) == expected
 
 
 @pytest.mark.parametrize("text", ["owner/name/..", "owner/name@../x", "o/n//a"])
-def test_no_reference_leads_out_of_the_cache(text: str) -> None:
+def test_no_reference_leads_out_of_the_cache(text):
     with pytest.raises(MissingData):
         hub.Repository.parse(text)
 
@@ -133,9 +129,7 @@ def test_no_reference_leads_out_of_the_cache(text: str) -> None:
         ),
     ],
 )
-def test_a_line_downloads_files_or_patterns(
-    reference: str, patterns: list[str], line: str
-) -> None:
+def test_a_line_downloads_files_or_patterns(reference, patterns, line):
     assert hub.Repository.parse(reference).download_line(patterns) == line
 
 
@@ -153,7 +147,7 @@ def test_a_line_downloads_files_or_patterns(
         ("/x/runs/a", ""),
     ],
 )
-def test_a_path_in_the_cache_is_named_by_its_commit(path: str, name: str) -> None:
+def test_a_path_in_the_cache_is_named_by_its_commit(path, name):
     assert hub.name_snapshot(path) == name
     assert hub.read_revision(Path(path)) == (COMMIT if name else "")
 
@@ -168,9 +162,7 @@ def request_error(kind: type[Exception], status: int = 404) -> Exception:
 
 
 @pytest.mark.parametrize("variable", hub.TOKEN_VARIABLES)
-def test_advice_on_tokens_names_the_variable_that_is_set(
-    monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
+def test_advice_on_tokens_names_the_variable_that_is_set(monkeypatch, variable):
     for name in hub.TOKEN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere")
@@ -205,11 +197,11 @@ FAILURES: list[tuple[Exception, type[Exception], str]] = [
     ("error", "kind", "hint"), FAILURES, ids=lambda value: type(value).__name__
 )
 def test_each_failure_of_the_hub_has_its_own_way_out(
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    kind: type[MissingData],
-    hint: str,
-) -> None:
+    monkeypatch,
+    error,
+    kind,
+    hint,
+):
     def fail(*_: object, **options: object) -> None:
         raise error
 
@@ -224,8 +216,8 @@ def test_each_failure_of_the_hub_has_its_own_way_out(
 
 
 def test_the_error_names_the_mirror_that_cannot_be_reached(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     def fail(*_: object, **options: object) -> None:
         raise errors.LocalEntryNotFoundError("x")
 
@@ -236,9 +228,7 @@ def test_the_error_names_the_mirror_that_cannot_be_reached(
 
 
 @pytest.mark.parametrize("is_offline", [True, False])
-def test_offline_only_the_cache_is_read(
-    monkeypatch: pytest.MonkeyPatch, is_offline: bool
-) -> None:
+def test_offline_only_the_cache_is_read(monkeypatch, is_offline):
     """Also by clients that ask for the files of a commit all the same (1.33)."""
     requests = []
     monkeypatch.setattr(
@@ -252,9 +242,7 @@ def test_offline_only_the_cache_is_read(
     assert set(requests) == {is_offline}
 
 
-def test_only_the_server_of_the_hub_receives_the_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_server_of_the_hub_receives_the_token(tmp_path, monkeypatch):
     root = tmp_path / "hub"
     (root / "lab/vit").mkdir(parents=True)
     (root / "lab/vit/config.json").write_text("{}")
@@ -275,9 +263,7 @@ def test_only_the_server_of_the_hub_receives_the_token(
     assert storage.authorized == []
 
 
-def test_a_download_that_differs_from_its_sha256_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_that_differs_from_its_sha256_is_refused(tmp_path, monkeypatch):
     root = tmp_path / "hub"
     (root / "lab/vit").mkdir(parents=True)
     (root / "lab/vit/model.safetensors").write_bytes(b"weights")
@@ -303,8 +289,8 @@ def test_a_download_that_differs_from_its_sha256_is_refused(
 
 
 def test_an_error_of_the_program_is_no_failure_of_the_hub(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     for error in (ZeroDivisionError(), AttributeError("x")):
 
         def fail(*_: object, error: Exception = error, **options: object) -> None:
@@ -329,7 +315,7 @@ def list_row(name: str, size: int | None, will_download: bool = True) -> Any:
     return SimpleNamespace(filename=name, file_size=size, will_download=will_download)
 
 
-def test_what_the_hub_would_send_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_hub_would_send_is_counted(monkeypatch):
     files = [
         list_row("a/config.json", 5),
         list_row("a/x.bin", 7),
@@ -371,9 +357,7 @@ def test_what_the_hub_would_send_is_counted(monkeypatch: pytest.MonkeyPatch) -> 
     assert hub._count_bytes([list_row("a", 2**70)]) == sys.maxsize
 
 
-def test_weights_that_are_here_need_nothing(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_are_here_need_nothing(published, tmp_path, monkeypatch):
     weights = hub.find_weights("hub:owner/name/vae", [])
     assert weights == [published / "vae/model.safetensors"]
     assert hub.find_weights("hub:owner/name/vae", ["config.json"]) == []
@@ -397,7 +381,7 @@ def test_weights_that_are_here_need_nothing(
     )
 
 
-def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:
+def test_a_digest_is_of_names_and_contents(tmp_path):
     for name in ("b.bin", "a.bin", "c.pt"):
         (tmp_path / name).write_text(name)
     whole_digest = hub.digest(tmp_path, ["*.bin", "a*"])
@@ -409,7 +393,7 @@ def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:
         hub.digest(tmp_path)
 
 
-def test_large_files_of_the_cache_are_named_by_their_digest(tmp_path: Path) -> None:
+def test_large_files_of_the_cache_are_named_by_their_digest(tmp_path):
     (tmp_path / ("a" * 64)).write_text("x")
     (tmp_path / ("b" * 63)).write_text("x")
     digest_file = documents.digest_file(tmp_path / ("a" * 64))
@@ -424,7 +408,7 @@ def test_large_files_of_the_cache_are_named_by_their_digest(tmp_path: Path) -> N
 MANIFEST = {"format": 1, "brainhive": "1.0", "command": "train-align", "run": "a"}
 
 
-def test_a_manifest_is_of_this_format(tmp_path: Path) -> None:
+def test_a_manifest_is_of_this_format(tmp_path):
     assert hub.read_manifest(tmp_path) is None
     path = tmp_path / hub.MANIFEST
     path.write_text(json.dumps(MANIFEST))
@@ -435,7 +419,7 @@ def test_a_manifest_is_of_this_format(tmp_path: Path) -> None:
             hub.read_manifest(tmp_path)
 
 
-def test_a_repository_is_a_run_a_model_or_neither(published: Path) -> None:
+def test_a_repository_is_a_run_a_model_or_neither(published):
     pinned = f"hub:owner/name@{published.name}"
     assert hub.inspect_repository("hub:owner/name") == ("model", pinned)
     assert hub.fetch_run("hub:owner/name") == published
@@ -448,8 +432,8 @@ def test_a_repository_is_a_run_a_model_or_neither(published: Path) -> None:
 
 
 def test_a_fetched_run_has_the_files_of_its_list_and_no_others(
-    published: Path,
-) -> None:
+    published,
+):
     def fetch() -> Path:
         return hub.fetch_run("hub:owner/name")
 
@@ -487,7 +471,7 @@ def test_a_fetched_run_has_the_files_of_its_list_and_no_others(
         fetch()
 
 
-def test_the_hubs_client_is_as_loud_as_before() -> None:
+def test_the_hubs_client_is_as_loud_as_before():
     from huggingface_hub import utils
 
     initial_verbosity = utils.logging.get_verbosity()
@@ -501,7 +485,7 @@ def test_the_hubs_client_is_as_loud_as_before() -> None:
     utils.enable_progress_bars()
 
 
-def test_a_shared_prior_has_its_parts_as_upstream_has_them() -> None:
+def test_a_shared_prior_has_its_parts_as_upstream_has_them():
     files = hub.RUN_FILES["train-prior"]
     for partial_name in ("fusion_encoder", "proj", "attn_adapter"):
         for name in ("config.json", "diffusion_pytorch_model.safetensors"):
@@ -510,8 +494,8 @@ def test_a_shared_prior_has_its_parts_as_upstream_has_them() -> None:
 
 
 def test_a_file_that_is_cut_short_needs_no_login(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     error_class = hub.http_error_class()
 
     def break_off(*_: object, **options: object) -> None:
@@ -523,9 +507,7 @@ def test_a_file_that_is_cut_short_needs_no_login(
     assert "fetch it again" in caught.value.hint and "TOKEN" not in caught.value.hint
 
 
-def test_files_larger_than_the_disk_are_not_fetched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_larger_than_the_disk_are_not_fetched(tmp_path, monkeypatch):
     root = tmp_path / "hub"
     (root / "lab/vit").mkdir(parents=True)
     (root / "lab/vit/model.safetensors").write_bytes(b"weights")

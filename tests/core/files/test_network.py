@@ -52,9 +52,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_hub_is_asked_three_times_and_its_answer_named(
-    answers: list[int], status: int
-) -> None:
+def test_a_busy_hub_is_asked_three_times_and_its_answer_named(answers, status):
     answers += [status] * 9
     with pytest.raises(hub.Unreachable, match=str(status)) as caught:
         hub.folder("hub:owner/busy")
@@ -62,7 +60,7 @@ def test_a_busy_hub_is_asked_three_times_and_its_answer_named(
     assert len(answers) <= 6 and "hf download owner/busy" in caught.value.hint
 
 
-def test_a_token_that_has_expired_is_named(answers: list[int]) -> None:
+def test_a_token_that_has_expired_is_named(answers):
     answers.append(401)
     with pytest.raises(MissingData, match="401") as caught:
         hub.folder("hub:owner/name")
@@ -80,11 +78,11 @@ def test_a_token_that_has_expired_is_named(answers: list[int]) -> None:
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(
-    answers: list[int],
-    monkeypatch: pytest.MonkeyPatch,
-    value: str,
-    kind: type[BrainhiveError],
-) -> None:
+    answers,
+    monkeypatch,
+    value,
+    kind,
+):
     for name in ("all_proxy", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -93,16 +91,14 @@ def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(
         hub.folder("hub:owner/name")
 
 
-def test_what_is_cached_needs_no_proxy(
-    answers: list[int], monkeypatch: pytest.MonkeyPatch, hub_cache
-) -> None:
+def test_what_is_cached_needs_no_proxy(answers, monkeypatch, hub_cache):
     snapshot = hub_cache("owner/name")
     (snapshot / "config.json").write_text("{}")
     monkeypatch.setenv("ALL_PROXY", "foo://127.0.0.1:9")
     assert hub.folder("hub:owner/name") == snapshot
 
 
-def test_any_command_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_command_names_the_proxy(monkeypatch):
     """As where a library of a tracker opens the network."""
 
     def fail(*_: object) -> None:
@@ -117,14 +113,14 @@ def test_any_command_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "url", ["file:///etc/hostname", "ftp://127.0.0.1/a", "data:,a", "unknown://a"]
 )
-def test_only_addresses_of_the_web_are_opened(url: str) -> None:
+def test_only_addresses_of_the_web_are_opened(url):
     with pytest.raises(MissingData, match=re.escape(url)):
         open_web(Request(url), 1)
 
 
 def test_ctrl_c_does_not_wait_for_threads_of_the_hubs_client(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     def download(*_: object, **__: object) -> None:
         with ThreadPoolExecutor(1) as pool:
             pool.submit(time.sleep, 2).result()
@@ -141,15 +137,15 @@ def test_ctrl_c_does_not_wait_for_threads_of_the_hubs_client(
     assert time.monotonic() - start < 1.5
 
 
-def test_a_call_in_a_thread_gives_its_answer_or_error() -> None:
+def test_a_call_in_a_thread_gives_its_answer_or_error():
     assert call_in_thread(lambda: 5) == 5
     with pytest.raises(ZeroDivisionError):
         call_in_thread(lambda: 1 // 0)
 
 
 def test_an_exception_from_proxies_is_no_proxy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     error = ValueError("nonnumeric port: 'port'")
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
@@ -165,9 +161,7 @@ def test_an_exception_from_proxies_is_no_proxy(
 
 
 @pytest.mark.parametrize("requested", ["nan", "-5", "soon", ""])
-def test_a_wait_that_is_no_time_is_not_taken(
-    monkeypatch: pytest.MonkeyPatch, requested: str
-) -> None:
+def test_a_wait_that_is_no_time_is_not_taken(monkeypatch, requested):
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
 
@@ -193,7 +187,7 @@ def test_a_wait_that_is_no_time_is_not_taken(
         ("a.org", False),
     ],
 )
-def test_an_address_of_the_web_is_complete(url: str, is_web: bool) -> None:
+def test_an_address_of_the_web_is_complete(url, is_web):
     assert network.is_web_address(url) is is_web
 
 
@@ -216,11 +210,11 @@ class Refusal(Exception):
     ],
 )
 def test_a_server_that_is_busy_is_asked_three_times(
-    monkeypatch: pytest.MonkeyPatch,
-    status: int,
-    headers: dict[str, str],
-    waits: list[float],
-) -> None:
+    monkeypatch,
+    status,
+    headers,
+    waits,
+):
     slept, calls = list[float](), list[int]()
     monkeypatch.setattr(time, "sleep", slept.append)
     # as of users: tests wait shorter
@@ -259,11 +253,11 @@ def test_a_server_that_is_busy_is_asked_three_times(
     ],
 )
 def test_a_bad_proxy_is_told_from_other_errors(
-    monkeypatch: pytest.MonkeyPatch,
-    variables: dict[str, str],
-    reason: str,
-    kind: type[BrainhiveError] | None,
-) -> None:
+    monkeypatch,
+    variables,
+    reason,
+    kind,
+):
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

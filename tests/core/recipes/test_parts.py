@@ -47,8 +47,8 @@ def own_package(
 
 
 def test_a_kind_with_a_dot_is_an_import_path(
-    own_package: str,
-) -> None:
+    own_package,
+):
     config = parts.resolve("backbones", {"kind": f"{own_package}.wide_net", "width": 5})
 
     assert config.model_dump() == {"kind": "own_parts.wide_net", "width": 5}
@@ -56,7 +56,7 @@ def test_a_kind_with_a_dot_is_an_import_path(
     assert parts.resolve("backbones", "linear").kind == "linear"
 
 
-def test_a_path_without_a_part_is_refused(own_package: str) -> None:
+def test_a_path_without_a_part_is_refused(own_package):
     for module, error in (("absent", MissingExtra), ("no_base", RecipeError)):
         with pytest.raises(error) as caught:
             parts.resolve("backbones", f"{own_package}.{module}")
@@ -65,7 +65,7 @@ def test_a_path_without_a_part_is_refused(own_package: str) -> None:
         assert caught.value.hint
 
 
-def test_rows_give_values_of_what_their_family_has() -> None:
+def test_rows_give_values_of_what_their_family_has():
     for shelf in parts.SHELVES:
         for kind in parts.read_rows(shelf):
             holds_a_row(shelf, kind)
@@ -81,7 +81,9 @@ def holds_a_row(shelf: str, kind: str) -> None:
     )
     family = in_room or parts.load(shelf, row.family).Config
 
-    known_keys = {*family.model_fields, *family.__class_vars__, *dir(family)}
+    known_keys = (
+        set(family.model_fields) | set(family.__class_vars__) | set(dir(family))
+    )
     assert [name for name in row.model_extra if name not in known_keys] == []
     assert issubclass(row_part.Config, family) and row_part.Config().kind == kind
     assert row_part.Config() == parts.resolve(shelf, kind)  # the same class each time
@@ -90,7 +92,7 @@ def holds_a_row(shelf: str, kind: str) -> None:
     assert row_part.__doc__ == (row.about or family.__doc__) != ""
 
 
-def test_shelves_list_files_and_rows_but_no_shared_pieces() -> None:
+def test_shelves_list_files_and_rows_but_no_shared_pieces():
     kinds = parts.list_kinds("backbones")
     assert kinds == sorted(kinds, key=parts.file_name_from_kind)
     assert "brain-mlp" in kinds and "_layers" not in kinds
@@ -106,7 +108,7 @@ def test_shelves_list_files_and_rows_but_no_shared_pieces() -> None:
     )
 
 
-def test_a_part_is_named_by_its_kind_and_knobs() -> None:
+def test_a_part_is_named_by_its_kind_and_knobs():
     plain_recipe = parts.resolve("losses", "clip")
     assert (
         str(plain_recipe) == plain_recipe.kind == "clip"
@@ -119,7 +121,7 @@ def test_a_part_is_named_by_its_kind_and_knobs() -> None:
 
 
 @pytest.mark.parametrize("value", [{}, {"kind": 3}, 3, None, "clop", {"depth": 1}])
-def test_what_names_no_part_is_refused(value: object) -> None:
+def test_what_names_no_part_is_refused(value):
     with pytest.raises(RecipeError):
         parts.resolve("losses", value)
     for kind in ("absent", 3):
@@ -127,7 +129,7 @@ def test_what_names_no_part_is_refused(value: object) -> None:
             parts.load("losses", kind)  # type: ignore[arg-type]
 
 
-def test_papers_of_a_part_and_its_parts_are_listed_once() -> None:
+def test_papers_of_a_part_and_its_parts_are_listed_once():
     nice = parts.resolve("backbones", "nice")
     papers = list(nice.citations())
     assert papers and parts.list_papers(nice) == papers
@@ -135,7 +137,7 @@ def test_papers_of_a_part_and_its_parts_are_listed_once() -> None:
     assert parts.list_papers(None) == []
 
 
-def test_a_part_has_to_build_a_module() -> None:
+def test_a_part_has_to_build_a_module():
     class Odd(parts.Config):
         def build(self, width: int) -> int:
             return width
@@ -146,7 +148,7 @@ def test_a_part_has_to_build_a_module() -> None:
     assert Odd().inputs() == [] and parts.list_papers(Odd()) == []
 
 
-def test_another_data_set_may_be_absent() -> None:
+def test_another_data_set_may_be_absent():
     adapter = TypeAdapter(parts.OtherDataset)
     assert adapter.validate_python(None) is None
     assert adapter.validate_python("demo").kind == "demo"

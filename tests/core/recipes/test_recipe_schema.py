@@ -15,12 +15,12 @@ from tests.test_architecture import REGENERATE
 from tools import recipe_schemas
 
 
-def test_schemas_are_current() -> None:
+def test_schemas_are_current():
     current = {path.name: path.read_text() for path in recipe_schemas.FOLDER.iterdir()}
     assert current == recipe_schemas.write_schemas(), REGENERATE
 
 
-def test_a_shipped_recipe_begins_with_the_path_of_its_schema() -> None:
+def test_a_shipped_recipe_begins_with_the_path_of_its_schema():
     for shipped in list_shipped():
         line = shipped.path.read_text(encoding="utf-8").splitlines()[0]
         name = shipped.path.relative_to(shipped_recipes()).as_posix()
@@ -45,7 +45,7 @@ def list_unknown_keys(
     return unknown
 
 
-def test_a_schema_knows_the_keys_of_all_shipped_recipes() -> None:
+def test_a_schema_knows_the_keys_of_all_shipped_recipes():
     for shipped in list_shipped():
         schema = describe_recipe(import_recipe(shipped.command))
         fields = yaml.safe_load(shipped.path.read_text(encoding="utf-8")) or {}
@@ -53,13 +53,13 @@ def test_a_schema_knows_the_keys_of_all_shipped_recipes() -> None:
         assert unknown == [], shipped.key
 
 
-def test_a_schema_refuses_a_misspelt_key() -> None:
+def test_a_schema_refuses_a_misspelt_key():
     schema = describe_recipe(import_recipe("train-align"))
     fields = {"train": {"lrr": 0.1}, "extends": "my.yaml", "encoderz": []}
     assert list_unknown_keys(fields, schema, schema["$defs"]) == ["encoderz", "lrr"]
 
 
-def test_a_schema_allows_the_short_forms_of_values() -> None:
+def test_a_schema_allows_the_short_forms_of_values():
     properties = describe_recipe(import_recipe("embed"))["properties"]
     # the text train,test is a list
     assert SHORT_FORM in properties["splits"]["anyOf"]

@@ -45,9 +45,7 @@ def answer(better: float | None, worse: float | None, **further_fields: Any) -> 
         (0.01, None, 0.001, None, "not testable"),
     ],
 )
-def test_an_answer_is_two_sided_at_five_percent(
-    better: float | None, worse: float | None, least_p: float, p: float, text: str
-) -> None:
+def test_an_answer_is_two_sided_at_five_percent(better, worse, least_p, p, text):
     resulting_answer = answer(better, worse, least_p=least_p)
     assert (
         resulting_answer.p == (p if p is None else pytest.approx(p))
@@ -66,15 +64,13 @@ def test_an_answer_is_two_sided_at_five_percent(
         (None, None, "not testable"),
     ],
 )
-def test_an_answer_under_a_condition_claims_no_difference(
-    better: float | None, worse: float | None, text: str
-) -> None:
+def test_an_answer_under_a_condition_claims_no_difference(better, worse, text):
     resulting_answer = answer(better, worse, condition="so")
     assert resulting_answer.side == text
     assert resulting_answer.words.startswith(answer(better, worse).side)
 
 
-def test_an_answer_says_scope_condition_and_wider_claim() -> None:
+def test_an_answer_says_scope_condition_and_wider_claim():
     answer_text = answer(0.01, 0.99)
     assert answer_text.words == "above chance"
     whole_answer = answer(
@@ -102,7 +98,7 @@ def difference(**further_fields: Any) -> Difference:
     return Difference(**{**fields, "cohens_dz": None, **further_fields})
 
 
-def test_a_difference_among_others_has_the_adjusted_p() -> None:
+def test_a_difference_among_others_has_the_adjusted_p():
     single_difference = difference(p_adjusted=0.06)
     assert single_difference.p == 0.03 and single_difference.is_significant
     several_difference = difference(p_adjusted=0.06, tests=2)
@@ -121,39 +117,37 @@ def test_a_difference_among_others_has_the_adjusted_p() -> None:
         (0.0, False, False),
     ],
 )
-def test_less_is_better_where_the_metric_says_so(
-    value: float, lower_is_better: bool, better: bool
-) -> None:
+def test_less_is_better_where_the_metric_says_so(value, lower_is_better, better):
     resulting_difference = difference(difference=value, lower_is_better=lower_is_better)
     assert resulting_difference.is_better is better
 
 
-def test_a_claim_holds_below_five_percent() -> None:
+def test_a_claim_holds_below_five_percent():
     assert AxisClaim(axis="time", place="100 ms", p=0.049).is_significant
     assert not AxisClaim(axis="time", place="100 ms", p=0.05).is_significant
 
 
-def test_each_command_has_its_own_facts() -> None:
+def test_each_command_has_its_own_facts():
     assert find_model("eval-retrieval") is RetrievalFacts
     assert find_model("calibrate") is CalibrationFacts
     assert find_model("demo") is find_model("workflow") is WorkflowFacts
     assert find_model("embed") is find_model("../../etc") is Facts
 
 
-def test_every_room_of_facts_has_a_command() -> None:
+def test_every_room_of_facts_has_a_command():
     folders = {path.parent for path in PACKAGE.glob("*/**/facts.py")}
     assert folders - {PACKAGE / room for room in ROOMS.values()} == {
         PACKAGE / "core/results"
     }
 
 
-def test_nested_values_get_dotted_keys() -> None:
+def test_nested_values_get_dotted_keys():
     nested = {"a": {"b": {"c": 1}, "d": []}, "e": {}, "f": 2}
     assert flatten(nested) == {"a.b.c": 1, "a.d": [], "e": {}, "f": 2}
     assert cite(data=["x", "y", "x"], model=[]) == {"cites.data": ["x", "y"]}
 
 
-def test_set_ups_are_joined_by_what_all_know() -> None:
+def test_set_ups_are_joined_by_what_all_know():
     first_facts = {"rate_hz": 100.0, "unit": "µV", "cites.data": ["x", "y"], "extra": 1}
     second = {"rate_hz": 250.0, "unit": "µV", "cites.data": ["y", "z"]}
     assert merge_set_ups([first_facts, second]) == {
@@ -208,19 +202,17 @@ def test_set_ups_are_joined_by_what_all_know() -> None:
         # long values that look the same
         (
             {"channels": ["a"] * 9},
-            {"channels": ["a", *"bcdefgh", "a"]},
+            {"channels": ["a"] + list("bcdefgh") + ["a"]},
             ["channels of other values"],
         ),
         ({"x": None}, {"x": []}, []),
     ],
 )
-def test_set_ups_differ_in_what_both_know(
-    fields: dict[str, Any], other_fields: dict[str, Any], differences: list[str]
-) -> None:
+def test_set_ups_differ_in_what_both_know(fields, other_fields, differences):
     assert list_differences(fields, other_fields) == differences
 
 
-def test_only_the_named_keys_of_set_ups_are_compared() -> None:
+def test_only_the_named_keys_of_set_ups_are_compared():
     left_facts, right_facts = {"a.x": 1, "b.x": 1, "c": 2}, {"a.x": 2, "b.x": 2, "c": 3}
     assert list_differences(left_facts, right_facts, ["a", "c"]) == [
         "a.x 1, not 2",
@@ -254,9 +246,7 @@ SIGNALS: dict[str, Any] = {
         ({"signal.normalise": "none"}, []),
     ],
 )
-def test_signals_are_described_by_what_is_known(
-    changes: dict[str, Any], arguments: list[str]
-) -> None:
+def test_signals_are_described_by_what_is_known(changes, arguments):
     known_facts = changes or SIGNALS
     assert describe_signals(known_facts) == arguments
 
@@ -281,5 +271,5 @@ def test_signals_are_described_by_what_is_known(
         ("", ["x" * 81], "x" * 79 + "…"),
     ],
 )
-def test_values_are_said_by_their_key(key: str, value: Any, text: str) -> None:
+def test_values_are_said_by_their_key(key, value, text):
     assert format_setting(key, value) == text

@@ -3,7 +3,6 @@ refused.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -72,7 +71,7 @@ MADE = Measurements(
 )
 
 
-def test_what_a_run_measured_is_read_back_as_it_was(home: Path) -> None:
+def test_what_a_run_measured_is_read_back_as_it_was(home):
     run_folder = start_run(NamedRun("train-align"), Launch(0, 1, torch.device("cpu")))
     run_folder.finish(MADE)
 
@@ -87,14 +86,14 @@ def test_what_a_run_measured_is_read_back_as_it_was(home: Path) -> None:
     assert (MADE.overall["top1"].value, MADE.caveats) == (0.5, ["simulated"])
 
 
-def test_another_schema_is_refused_in_one_line() -> None:
+def test_another_schema_is_refused_in_one_line():
     with pytest.raises(BrainhiveError) as caught:
         Measurements.from_document({**MADE.as_dict(), "schema": 1}, "run-1")
     for fact in ("run-1", "schema 1", "schema 4"):
         assert fact in caught.value.message
 
 
-def test_beside_the_interval_stands_the_one_for_the_others() -> None:
+def test_beside_the_interval_stands_the_one_for_the_others():
     for metrics, heading, column in (
         ([TOP1], "these subjects", "0.20–0.23"),
         ([OF_FEW], "people in general", "0.10–0.25"),
@@ -123,9 +122,7 @@ def metric(name: str, **changes: object) -> Metric:
         (0.5, None, "–"),
     ],
 )
-def test_an_interval_is_written_with_both_ends(
-    low: float | None, high: float | None, text: str
-) -> None:
+def test_an_interval_is_written_with_both_ends(low, high, text):
     resulting_metric = metric("top1", low=low, high=high)
     assert interval_text(low, high) == resulting_metric.interval_text() == text
     assert interval_text(0.125, 0.25, 1) == metric(
@@ -133,14 +130,14 @@ def test_an_interval_is_written_with_both_ends(
     ).interval_text(1)
 
 
-def test_beside_text_has_three_digits_unless_asked() -> None:
+def test_beside_text_has_three_digits_unless_asked():
     assert (
         TOP1.second_interval_text() == "0.200–0.225"
         and OF_FEW.second_interval_text() == "0.100–0.250"
     )
 
 
-def test_a_metric_is_plain_for_json() -> None:
+def test_a_metric_is_plain_for_json():
     plain_document = TOP1.as_dict()
     assert plain_document["seeds"] == [0, 1] and plain_document["these_subjects"] == [
         0.2,
@@ -151,7 +148,7 @@ def test_a_metric_is_plain_for_json() -> None:
     assert metric("a", selected=False).caveats == ()
 
 
-def test_intervals_and_agreement_have_their_own_columns() -> None:
+def test_intervals_and_agreement_have_their_own_columns():
     first_metrics, second = replace(
         MADE, scopes={"all": index_by_name([TOP1, metric("ssim", people=None)])}
     ).rows()
@@ -169,7 +166,7 @@ def test_intervals_and_agreement_have_their_own_columns() -> None:
     assert second["people_low"] is second["people_high"] is None
 
 
-def test_two_measurements_are_put_together() -> None:
+def test_two_measurements_are_put_together():
     other_measurements = Measurements(
         {"all": index_by_name([OF_ONE])},
         {"fid": "b", "kid": "c"},
@@ -185,7 +182,7 @@ def test_two_measurements_are_put_together() -> None:
     assert Measurements().overall == {}
 
 
-def test_facts_are_those_of_their_command() -> None:
+def test_facts_are_those_of_their_command():
     facts = TrainingFacts(is_closed_form=True)
     measurements = Measurements(facts=facts)
     assert (
@@ -213,18 +210,18 @@ def test_facts_are_those_of_their_command() -> None:
     ],
     ids=str,
 )
-def test_a_damaged_document_of_metrics_is_refused(change: dict[str, object]) -> None:
+def test_a_damaged_document_of_metrics_is_refused(change):
     with pytest.raises(BrainhiveError):
         Measurements.from_document({**MADE.as_dict(), **change}, "run")
 
 
-def test_sources_are_scopes() -> None:
+def test_sources_are_scopes():
     facts = Facts(sources=["all"])
     simulated = replace(MADE, facts=facts)
     assert Measurements.from_document(simulated.as_dict(), "run").facts == facts
 
 
-def test_rows_are_told_apart_by_caveats_that_not_all_have() -> None:
+def test_rows_are_told_apart_by_caveats_that_not_all_have():
     plain_metric, simulated = metric("a"), metric("a", caveats=(SIMULATED,))
     both_metric = metric("a", caveats=(SIMULATED, SEEN_COPIES))
     assert list_metric_caveats([None, both_metric, plain_metric]) == [
@@ -239,9 +236,12 @@ def test_rows_are_told_apart_by_caveats_that_not_all_have() -> None:
     assert rows == {"x": f"x ({SIMULATED})", "y": "y"} and name_rows({}) == {}
 
 
-def test_a_worse_caveat_stands_for_those_it_holds() -> None:
+def test_a_worse_caveat_stands_for_those_it_holds():
     caveats = [UNKNOWN_PICTURES, UNKNOWN_SELECTION, SIMULATED]
-    assert merge_caveats([*caveats, UNKNOWN_HISTORY]) == [SIMULATED, UNKNOWN_HISTORY]
+    assert merge_caveats(list(caveats) + [UNKNOWN_HISTORY]) == [
+        SIMULATED,
+        UNKNOWN_HISTORY,
+    ]
     assert set(merge_caveats(caveats)) == set(caveats)
 
 
@@ -260,9 +260,7 @@ def test_a_worse_caveat_stands_for_those_it_holds() -> None:
         ("mse", None, True, False),
     ],
 )
-def test_names_of_metrics_say_how_they_are_read(
-    name: str, text: str | None, is_lower_better: bool, share: bool
-) -> None:
+def test_names_of_metrics_say_how_they_are_read(name, text, is_lower_better, share):
     assert text is None or metric_title(name) == text
     assert lower_is_better(name) is is_lower_better and is_share(name) is share
     assert with_arrow(name) == metric_title(name) + " ↓" * is_lower_better
@@ -280,13 +278,11 @@ def test_names_of_metrics_say_how_they_are_read(
         ([], []),
     ],
 )
-def test_a_run_is_summarised_by_two_metrics_at_most(
-    names: list[str], chosen_names: list[str]
-) -> None:
+def test_a_run_is_summarised_by_two_metrics_at_most(names, chosen_names):
     assert choose_headlines(names) == chosen_names
 
 
-def test_metrics_that_agree_with_people_come_first() -> None:
+def test_metrics_that_agree_with_people_come_first():
     names = ["own", "ssim", "effnet", "other", "clip"]
     expected = ["effnet", "clip", "ssim", "own", "other"]
     assert sort_by_agreement(names) == expected

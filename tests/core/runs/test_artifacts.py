@@ -1,6 +1,5 @@
 """Artifacts of a run: read as they were written, of shapes that fit."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,7 +62,7 @@ def one_of_each(file: str) -> list[Artifact]:
     ]
 
 
-def test_artifacts_are_read_as_they_were_written(run_folder: RunFolder) -> None:
+def test_artifacts_are_read_as_they_were_written(run_folder):
     file = artifacts.save_picture(run_folder, "gallery/cat", Image.new("RGB", (8, 8)))
     shown_one = one_of_each(file)
     artifacts.write(run_folder, shown_one)
@@ -81,8 +80,8 @@ def test_artifacts_are_read_as_they_were_written(run_folder: RunFolder) -> None:
 
 
 def test_a_bad_list_of_artifacts_is_reported_in_one_line(
-    run_folder: RunFolder,
-) -> None:
+    run_folder,
+):
     media = {"kind": "media", "title": "x", "file": "../secret.png"}
     for document, says in (
         ({"schema": 3, "artifacts": [media]}, "leads out of its folder"),
@@ -101,7 +100,7 @@ def metric(value: float, low: float | None) -> Metric:
     )
 
 
-def test_metrics_are_a_line_with_intervals() -> None:
+def test_metrics_are_a_line_with_intervals():
     line = CurveLine.from_metrics("all", [metric(0.5, 0.1), metric(0.75, None)])
     assert (line.values, line.low, line.high) == ([0.5, 0.75], [0.1, None], [0.9, 0.9])
     assert line.chance == 0.25
@@ -119,19 +118,19 @@ def test_metrics_are_a_line_with_intervals() -> None:
         lambda: Sheet("x", ["a"], [SheetRow("q", [SheetTile("f"), SheetTile("f")])]),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(make: Callable[[], object]) -> None:
+def test_shapes_that_do_not_fit_are_refused(make):
     with pytest.raises(ValueError, match="x"):
         make()
 
 
-def test_shapes_that_fit_are_taken() -> None:
+def test_shapes_that_fit_are_taken():
     Curve("x", "t", [1, 2], [CurveLine("a", [1.0, 2.0], [0.0, 1.0], [2.0, 3.0])])
     Heatmap("x", [])
     Heatmap("x", [[1.0, 2.0]], ["a"], ["b", "c"])
     Sheet("x", ["a", "b"], [SheetRow("q", [SheetTile("f")])])
 
 
-def test_files_of_tiles_and_clips_have_their_posters(run_folder: RunFolder) -> None:
+def test_files_of_tiles_and_clips_have_their_posters(run_folder):
     tiles = [SheetTile("a.mp4", poster="a.png"), SheetTile("")]
     sheet, media = Sheet("x", ["1", "2"], [SheetRow("q", tiles)]), Media("x", "b", "c")
     assert list(artifacts.list_files(sheet)) == ["a.mp4", "a.png"]
@@ -144,8 +143,8 @@ def test_files_of_tiles_and_clips_have_their_posters(run_folder: RunFolder) -> N
 
 
 def test_numbers_are_rounded_and_finite_and_tables_read_back(
-    run_folder: RunFolder,
-) -> None:
+    run_folder,
+):
     table = Table("t", ["a", "b"], [[0.123456, 12345]], is_list=True, is_copied=True)
     curve = Curve("c", "t", [1.0, 2.0], [CurveLine("a", [float("nan"), float("inf")])])
     artifacts.write(run_folder, iter([table, curve]))
@@ -156,9 +155,7 @@ def test_numbers_are_rounded_and_finite_and_tables_read_back(
     assert "\n" not in (run_folder.path / artifacts.ARTIFACTS_FILE).read_text().strip()
 
 
-def test_a_link_out_of_the_run_is_no_artifact(
-    run_folder: RunFolder, tmp_path: Path
-) -> None:
+def test_a_link_out_of_the_run_is_no_artifact(run_folder, tmp_path):
     (tmp_path / "run").mkdir()
     inner = RunFolder(tmp_path / "run")
     (tmp_path / "secret.png").touch()
@@ -175,9 +172,7 @@ def test_a_link_out_of_the_run_is_no_artifact(
 @pytest.mark.parametrize(
     ("size", "saved"), [((256, 64), (128, 32)), ((10, 20), (10, 20))]
 )
-def test_a_saved_picture_is_small_and_never_enlarged(
-    run_folder: RunFolder, size: tuple[int, int], saved: tuple[int, int]
-) -> None:
+def test_a_saved_picture_is_small_and_never_enlarged(run_folder, size, saved):
     file = artifacts.save_picture(run_folder, "a/b", Image.new("RGBA", size))
     assert file == "artifacts/a/b.webp"
     with Image.open(run_folder.path / file) as picture:

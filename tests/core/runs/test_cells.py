@@ -3,7 +3,6 @@
 import errno
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def claim_of_another(path: Path, age_s: float = 0.0) -> Path:
     return path
 
 
-def test_each_free_cell_is_claimed_until_its_file_is_there(tmp_path: Path) -> None:
+def test_each_free_cell_is_claimed_until_its_file_is_there(tmp_path):
     files = {name: tmp_path / name / "done" for name in "abc"}
     files["b"].parent.mkdir()
     files["b"].touch()
@@ -86,7 +85,7 @@ def test_each_free_cell_is_claimed_until_its_file_is_there(tmp_path: Path) -> No
     assert not list(tmp_path.rglob(".*.cell"))
 
 
-def test_a_cell_is_finished_as_its_caller_says(tmp_path: Path) -> None:
+def test_a_cell_is_finished_as_its_caller_says(tmp_path):
     files, finished_files = {name: tmp_path / name for name in "abc"}, {"b"}
     with share_cells(files, ALONE, is_finished=finished_files.__contains__) as free:
         for name in free:
@@ -94,7 +93,7 @@ def test_a_cell_is_finished_as_its_caller_says(tmp_path: Path) -> None:
     assert finished_files == set("abc") and not list(tmp_path.iterdir())
 
 
-def test_a_cell_whose_block_fails_is_free_at_once(tmp_path: Path) -> None:
+def test_a_cell_whose_block_fails_is_free_at_once(tmp_path):
     files = {"a": tmp_path / "a"}
     with pytest.raises(ValueError), share_cells(files, ALONE) as free:
         assert next(free) == "a"
@@ -103,7 +102,7 @@ def test_a_cell_whose_block_fails_is_free_at_once(tmp_path: Path) -> None:
     assert claim is not None and claim.taken_from == ""
 
 
-def test_a_reader_refuses_unfinished_cells(tmp_path: Path) -> None:
+def test_a_reader_refuses_unfinished_cells(tmp_path):
     files = {name: tmp_path / name for name in "ab"}
     files["a"].touch()
     with pytest.raises(Unfinished), share_cells(files, READ_ONLY) as free:
@@ -114,9 +113,7 @@ def test_a_reader_refuses_unfinished_cells(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == set("ab")
 
 
-def test_cells_of_others_are_waited_for_and_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cells_of_others_are_waited_for_and_taken_over(tmp_path, monkeypatch, capsys):
     files = {name: tmp_path / name for name in "abcd"}
     claims_by_name = {name: claim_of_another(claim_path(files[name])) for name in "bd"}
     claim_of_another(claim_path(files["c"]), age_s=1000)
@@ -152,12 +149,12 @@ def test_cells_of_others_are_waited_for_and_taken_over(
     ],
 )
 def test_a_disk_may_fail_for_two_minutes(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    number: int,
-    seconds: float,
-    passes: bool,
-) -> None:
+    tmp_path,
+    monkeypatch,
+    number,
+    seconds,
+    passes,
+):
     files, clock_s, calls = {"a": tmp_path / "a"}, [5.0], list[int]()
     attempt = Claim.attempt
 
@@ -182,7 +179,7 @@ def test_a_disk_may_fail_for_two_minutes(
         files["a"].touch()
 
 
-def test_the_list_of_cells_grows_by_those_that_it_lacks(run: RunFolder) -> None:
+def test_the_list_of_cells_grows_by_those_that_it_lacks(run):
     def claim(files: dict[str, str], launch: Launch = ALONE) -> None:
         with claim_cells(run, files, launch, lambda name: True) as free:
             assert list(free) == []
@@ -206,9 +203,7 @@ def test_the_list_of_cells_grows_by_those_that_it_lacks(run: RunFolder) -> None:
         claim({"a": "link/a"})
 
 
-def test_the_log_says_from_whom_a_cell_was_taken(
-    run: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_log_says_from_whom_a_cell_was_taken(run, capsys):
     claim_of_another(claim_path(run.path / "b"), age_s=1000)
     with claim_cells(run, {"a": "a", "b": "b"}, ALONE) as free:
         for name in free:
@@ -219,7 +214,7 @@ def test_the_log_says_from_whom_a_cell_was_taken(
     assert "b is taken over from node7 4711" in capsys.readouterr().err
 
 
-def test_cells_without_a_file_are_measured(run: RunFolder) -> None:
+def test_cells_without_a_file_are_measured(run):
     files = {name: f"cells/{name}.safetensors" for name in "abc"}
     run.write_text(files["b"], "x")
     measured_cells = list[str]()
@@ -243,9 +238,7 @@ def test_cells_without_a_file_are_measured(run: RunFolder) -> None:
     assert measured_cells == ["a", "a"]
 
 
-def test_the_announcement_counts_what_is_left(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_announcement_counts_what_is_left(home, monkeypatch):
     messages, runs = list[Any](), home / "runs"
     monkeypatch.setattr(
         cells.console, "announce", lambda *arguments: messages.append(arguments)
@@ -265,7 +258,7 @@ def test_the_announcement_counts_what_is_left(
     ]
 
 
-def test_one_worker_finishes_a_run(run: RunFolder) -> None:
+def test_one_worker_finishes_a_run(run):
     with claim_finish(run, ALONE) as is_mine:
         assert is_mine is True
         run.write_text("metrics.json", "{}")
@@ -273,7 +266,7 @@ def test_one_worker_finishes_a_run(run: RunFolder) -> None:
         assert is_mine is False
 
 
-def test_a_run_is_numbered_after_the_newest_of_its_recipe(home: Path) -> None:
+def test_a_run_is_numbered_after_the_newest_of_its_recipe(home):
     first_folder = open_run_folder()
     assert open_run_folder().path == first_folder.path
     second = open_run_folder(again=True)
@@ -286,9 +279,7 @@ def test_a_run_is_numbered_after_the_newest_of_its_recipe(home: Path) -> None:
     assert open_run_folder(launch=READ_ONLY).path == second.path
 
 
-def test_a_finished_run_notes_who_asks_for_it(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_run_notes_who_asks_for_it(home, capsys):
     open_run_folder().finish(Measurements())
     capsys.readouterr()
     names = list[str]()
@@ -300,7 +291,7 @@ def test_a_finished_run_notes_who_asks_for_it(
     assert capsys.readouterr().err.count(run_folder.path.name) == 1
 
 
-def test_digests_are_part_of_an_opened_run(home: Path) -> None:
+def test_digests_are_part_of_an_opened_run(home):
     run_folder = open_run_folder(digests={"b": "2", "a": "1"})
     assert list(run_folder.recipe()["digests"].items()) == [("a", "1"), ("b", "2")]
     assert run_folder.path != open_run_folder().path
@@ -308,9 +299,7 @@ def test_digests_are_part_of_an_opened_run(home: Path) -> None:
     assert environment["processes"] == 1 and "started" in environment
 
 
-def test_claims_of_dead_workers_go_and_living_ones_are_counted(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_claims_of_dead_workers_go_and_living_ones_are_counted(home, capsys):
     run_folder = open_run_folder()
     path = run_folder.path
     (path / "recipe.yaml").write_text("changed: 1\n")
@@ -337,7 +326,7 @@ def test_claims_of_dead_workers_go_and_living_ones_are_counted(
     assert run_folder.recipe(Recipe) == Recipe()
 
 
-def test_a_run_is_in_use_while_its_worker_lives(home: Path) -> None:
+def test_a_run_is_in_use_while_its_worker_lives(home):
     run_folder = open_run_folder()
     assert is_in_use(run_folder) and is_untouched(run_folder)
     run_folder.finish(Measurements())
@@ -355,9 +344,7 @@ def test_a_run_is_in_use_while_its_worker_lives(home: Path) -> None:
     ],
     ids=["nothing", "listed", "logged", "another worker", "a dead worker"],
 )
-def test_a_run_for_which_nothing_was_done_is_removed(
-    home: Path, change: Callable[[RunFolder], Any], is_kept: bool
-) -> None:
+def test_a_run_for_which_nothing_was_done_is_removed(home, change, is_kept):
     run = open_run_folder()
     change(run)
     remove_unused(home / "runs")
@@ -367,7 +354,7 @@ def test_a_run_for_which_nothing_was_done_is_removed(
         assert not (run.path / LOCK).exists()
 
 
-def test_runs_of_other_workers_are_not_removed(home: Path) -> None:
+def test_runs_of_other_workers_are_not_removed(home):
     run_folder, other_run_folder = (
         open_run_folder(),
         RunFolder(home / "runs/embed/other"),

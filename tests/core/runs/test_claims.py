@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -31,7 +30,7 @@ HOLDER = """if True:
 """A process that holds a claim until it is killed."""
 
 
-def test_a_claim_holds_until_it_is_released(tmp_path: Path) -> None:
+def test_a_claim_holds_until_it_is_released(tmp_path):
     claim = Claim(tmp_path / "new/.claim", "run X")
     with pytest.raises(BrainhiveError) as caught:
         Claim(tmp_path / "new/.claim", "run X")
@@ -44,7 +43,7 @@ def test_a_claim_holds_until_it_is_released(tmp_path: Path) -> None:
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_who_waits_for_a_claim_then_has_it(tmp_path: Path) -> None:
+def test_who_waits_for_a_claim_then_has_it(tmp_path):
     path, waited = tmp_path / ".claim", list[Claim]()
     first_claim = Claim(path, "run X")
     waiting = Thread(target=lambda: waited.append(Claim(path, "run X", wait=True)))
@@ -59,7 +58,7 @@ def test_who_waits_for_a_claim_then_has_it(tmp_path: Path) -> None:
     waited[0].release()
 
 
-def test_a_claim_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> None:
+def test_a_claim_of_a_killed_process_is_taken_over_at_once(tmp_path):
     path, pipe = tmp_path / ".claim", subprocess.PIPE
     line = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) as holder:
@@ -74,8 +73,8 @@ def test_a_claim_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> No
 
 
 def test_a_remote_claim_lives_as_long_as_it_is_touched(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     path = tmp_path / ".claim"
     path.write_text("node7 0-0-0 4711 12_3")
     assert Claim.attempt(path) is None and is_held(path)
@@ -86,9 +85,7 @@ def test_a_remote_claim_lives_as_long_as_it_is_touched(
     assert is_held(path)
 
 
-def test_a_holder_shows_that_it_lives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_holder_shows_that_it_lives(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "HEARTBEAT_S", 0.01)
     path = tmp_path / ".claim"
     claim = Claim(path, "run X")
@@ -117,14 +114,20 @@ WRITER = """if True:
 
 
 def test_files_and_claims_of_other_containers_are_left_alone(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     if subprocess.run(
-        [*IN_ANOTHER_CONTAINER, "true"], check=False, capture_output=True
+        list(IN_ANOTHER_CONTAINER) + ["true"], check=False, capture_output=True
     ).returncode:
         pytest.skip("no process namespaces")
     path, claim, pipe = tmp_path / "model", tmp_path / ".claim", subprocess.PIPE
-    line = [*IN_ANOTHER_CONTAINER, sys.executable, "-c", WRITER, str(path), str(claim)]
+    line = list(IN_ANOTHER_CONTAINER) + [
+        sys.executable,
+        "-c",
+        WRITER,
+        str(path),
+        str(claim),
+    ]
     with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) as writer:
         assert writer.stdout and writer.stdout.readline() == "1 True\n"
         with atomic_write(tmp_path / "other") as partial_file:
@@ -139,7 +142,7 @@ OTHER = "node7 0-0-0 4711 -"
 """Content of a claim of another machine."""
 
 
-def test_a_claim_that_was_taken_over_stays_with_its_new_holder(tmp_path: Path) -> None:
+def test_a_claim_that_was_taken_over_stays_with_its_new_holder(tmp_path):
     path = tmp_path / ".claim"
     first_claim = Claim(path, "run X")
     path.unlink()
@@ -149,7 +152,7 @@ def test_a_claim_that_was_taken_over_stays_with_its_new_holder(tmp_path: Path) -
     assert path.read_text() == OTHER
 
 
-def test_a_claim_from_the_future_lives_and_is_dated_anew(tmp_path: Path) -> None:
+def test_a_claim_from_the_future_lives_and_is_dated_anew(tmp_path):
     path = tmp_path / ".claim"
     path.write_text(OTHER)
     ahead_s = time.time() + 5000
@@ -158,9 +161,7 @@ def test_a_claim_from_the_future_lives_and_is_dated_anew(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("early_s", "alive"), [(1.0, True), (-1.0, False)])
-def test_ten_missed_heartbeats_are_death(
-    tmp_path: Path, early_s: float, alive: bool
-) -> None:
+def test_ten_missed_heartbeats_are_death(tmp_path, early_s, alive):
     path = tmp_path / ".claim"
     path.write_text(OTHER)
     last_s = time.time() - 100 + early_s
@@ -168,9 +169,7 @@ def test_ten_missed_heartbeats_are_death(
     assert is_held(path) is alive and not is_held(tmp_path / "absent")
 
 
-def test_holders_are_named_with_machine_process_and_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_holders_are_named_with_machine_process_and_job(tmp_path, monkeypatch):
     path = tmp_path / ".claim"
     for text, holder in (
         ("node7 0-0-0 4711 12_3", "node7 4711, job 12_3"),
@@ -199,9 +198,7 @@ def test_holders_are_named_with_machine_process_and_job(
     assert name_worker().endswith(f" {os.getpid()}")
 
 
-def test_a_claim_that_cannot_be_written_is_not_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_claim_that_cannot_be_written_is_not_left(tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "full")
 
@@ -215,7 +212,7 @@ def test_a_claim_that_cannot_be_written_is_not_left(
     )
 
 
-def test_an_empty_claim_of_a_dead_process_has_no_name(tmp_path: Path) -> None:
+def test_an_empty_claim_of_a_dead_process_has_no_name(tmp_path):
     path = tmp_path / ".claim"
     path.touch()
     os.utime(path, (0, 0))

@@ -110,7 +110,7 @@ def job(home: Path) -> Counting:
     return Counting(Recipe())
 
 
-def test_a_run_is_checked_made_and_found(job: Counting) -> None:
+def test_a_run_is_checked_made_and_found(job):
     first_result = driver.run(job, ALONE)
     # what was made is checked, too
     assert job.steps == [
@@ -138,9 +138,7 @@ def test_a_run_is_checked_made_and_found(job: Counting) -> None:
     assert driver.run(job, ALONE, force=True).folder != first_result.folder
 
 
-def test_cells_of_several_runs_are_one_queue(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cells_of_several_runs_are_one_queue(home, capsys):
     steps: list[str] = []
     first_counting = Counting(Recipe(), stores={"signals": "1"}, steps=steps)
     second = Counting(Recipe(), ("b", "c"), {"signals": "2"}, steps)
@@ -172,9 +170,7 @@ def test_cells_of_several_runs_are_one_queue(
         )
 
 
-def test_what_is_missing_ends_it_before_anything_is_made(
-    job: Counting, home: Path
-) -> None:
+def test_what_is_missing_ends_it_before_anything_is_made(job, home):
     absent = replace(job, error=MissingData("no pictures", "fetch"))
     with pytest.raises(MissingData, match="no pictures"):
         driver.run(absent, ALONE)
@@ -193,7 +189,7 @@ def test_what_is_missing_ends_it_before_anything_is_made(
     assert not replace(job, command="train-align").is_finished
 
 
-def test_an_interrupted_run_goes_on(job: Counting) -> None:
+def test_an_interrupted_run_goes_on(job):
     broken = replace(job, cells=("a", "broken", "b"))
     with pytest.raises(BrainhiveError, match="broken"):
         driver.run(broken, ALONE)
@@ -204,7 +200,7 @@ def test_an_interrupted_run_goes_on(job: Counting) -> None:
     assert resumed.work is None
 
 
-def test_a_finished_run_is_made_up_for_what_it_lacks(job: Counting) -> None:
+def test_a_finished_run_is_made_up_for_what_it_lacks(job):
     result = driver.run(job, ALONE)
     job.steps.clear()
     outdated = replace(job, lacks=["a metric"])
@@ -214,9 +210,7 @@ def test_a_finished_run_is_made_up_for_what_it_lacks(job: Counting) -> None:
     assert job.steps == ["after the cells", "summarise 0 0"]
 
 
-def test_runs_that_a_run_needs_are_made_first(
-    job: Counting, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_that_a_run_needs_are_made_first(job, capsys):
     other_counting = Counting(Recipe(), cells=["c"], stores={"signals": "2"})
     counting = Counting(Recipe(), cells=["d"], stores={"signals": "3"})
     job_of_all = replace(job, others=[other_counting], parts={"part": counting})
@@ -233,9 +227,7 @@ def test_runs_that_a_run_needs_are_made_first(
     assert capsys.readouterr().err.count("found finished runs") == 2
 
 
-def test_trackers_get_the_metrics_of_a_finished_run(
-    job: Counting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trackers_get_the_metrics_of_a_finished_run(job, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     opened_trackers, events = list[Any](), list[Any]()
 
@@ -259,9 +251,7 @@ def test_trackers_get_the_metrics_of_a_finished_run(
     assert events == [({"all/top1": 0.5}, 0), "finished"]
 
 
-def test_cells_are_shared_where_there_are_fewer_than_processes(
-    job: Counting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cells_are_shared_where_there_are_fewer_than_processes(job, monkeypatch):
     launch = Launch(0, 2, "cpu")
     monkeypatch.setattr(Launch, "barrier", lambda launch: None)
     monkeypatch.setattr(
@@ -292,8 +282,8 @@ def test_cells_are_shared_where_there_are_fewer_than_processes(
 
 
 def test_the_pace_counts_only_cells_trained_from_the_beginning(
-    job: Counting,
-) -> None:
+    job,
+):
     folder = driver.start_run(job, ALONE)
     resumed = folder.checkpoint_path("a")
     resumed.parent.mkdir()
@@ -309,7 +299,7 @@ def test_the_pace_counts_only_cells_trained_from_the_beginning(
     assert work.count == 1 and work.seconds is not None
 
 
-def test_a_check_lists_what_does_not_fit_and_what_is_compared(job: Counting) -> None:
+def test_a_check_lists_what_does_not_fit_and_what_is_compared(job):
     @dataclass(frozen=True)
     class Misfit(Counting):
         def check(self) -> None:
@@ -324,7 +314,7 @@ def test_a_check_lists_what_does_not_fit_and_what_is_compared(job: Counting) -> 
         driver.run(Misfit(Recipe()), ALONE)
 
 
-def test_versions_of_inputs_name_the_run(job: Counting) -> None:
+def test_versions_of_inputs_name_the_run(job):
     @dataclass(frozen=True)
     class Pinned(Counting):
         version: str = "1"
@@ -341,7 +331,7 @@ def test_versions_of_inputs_name_the_run(job: Counting) -> None:
     assert jobs[-1].steps == []
 
 
-def test_cells_of_another_worker_leave_no_pace(job: Counting) -> None:
+def test_cells_of_another_worker_leave_no_pace(job):
     @dataclass(frozen=True)
     class Helped(Counting):
         def stages(self, open_run: OpenRun) -> Iterator[CellStage]:
@@ -355,9 +345,7 @@ def test_cells_of_another_worker_leave_no_pace(job: Counting) -> None:
     assert driver.run(Helped(Recipe()), ALONE).work is None
 
 
-def test_one_process_summarises_and_no_checkpoint_is_left(
-    job: Counting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_process_summarises_and_no_checkpoint_is_left(job, monkeypatch):
     @dataclass(frozen=True)
     class Trained(Counting):
         def summarise(self, open_run: OpenRun) -> Summary:
@@ -388,9 +376,7 @@ def label_job(job: Counting, label: str | None) -> Counting:
     return replace(job, recipe=LabelledRecipe(run={"label": label}))
 
 
-def test_another_label_relabels_the_finished_run(
-    job: Counting, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_label_relabels_the_finished_run(job, capsys):
     first_result = driver.run(label_job(job, "ridge [bold]"), ALONE)
     job.steps.clear()
     second = driver.run(label_job(job, "<b>Übung</b>"), ALONE)
@@ -405,7 +391,7 @@ def test_another_label_relabels_the_finished_run(
     assert driver.run(label_job(job, ""), ALONE).label == ""
 
 
-def test_runs_that_a_run_needs_get_no_label(job: Counting) -> None:
+def test_runs_that_a_run_needs_get_no_label(job):
     compared = replace(label_job(job, "main"), cells=("c",), stores={"signals": "2"})
     labelled = replace(label_job(job, "main"), others=[compared])
     result = driver.run(labelled, ALONE)

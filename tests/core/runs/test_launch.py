@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ from brainhive_cli.core.recipes.recipe import RunOptions
 from brainhive_cli.core.runs import Launch, launch
 
 
-def test_shares_are_complete_disjoint_and_of_similar_size() -> None:
+def test_shares_are_complete_disjoint_and_of_similar_size():
     for count, processes in product((0, 1, 2, 7, 16540), (1, 2, 3, 8)):
         items = list(range(count))
         shares = [
@@ -37,21 +36,21 @@ def test_shares_are_complete_disjoint_and_of_similar_size() -> None:
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_work_is_done_in_the_precision_asked_for() -> None:
+def test_work_is_done_in_the_precision_asked_for():
     for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         with Launch(0, 1, torch.device("cpu")).autocast(precision):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_a_device_that_is_not_there_is_refused() -> None:
+def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(DeviceError) as caught:
         launch.start(RunOptions(device="cuda"))
     assert "run.device" in caught.value.message
     assert "run.device=cpu" in caught.value.hint
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
@@ -62,7 +61,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     assert re.findall(r"\d+", caught.value.message) == ["2", "1"]
 
 
-def test_a_launch_ignores_the_users_config_of_accelerate(monkeypatch, tmp_path) -> None:
+def test_a_launch_ignores_the_users_config_of_accelerate(monkeypatch, tmp_path):
     from accelerate.commands import launch as accelerate
 
     config = tmp_path / "default_config.yaml"
@@ -81,9 +80,7 @@ def test_a_launch_ignores_the_users_config_of_accelerate(monkeypatch, tmp_path) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_that_ends_a_launch_interrupts_the_command(
-    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
+def test_a_signal_that_ends_a_launch_interrupts_the_command(monkeypatch, number):
     """Ctrl-C also reaches the processes, which print that they were interrupted."""
 
     def end(arguments: object) -> None:
@@ -97,7 +94,7 @@ def test_a_signal_that_ends_a_launch_interrupts_the_command(
             launch.relaunch(RunOptions(), 2)
 
 
-def test_the_main_process_writes_unless_it_only_reads() -> None:
+def test_the_main_process_writes_unless_it_only_reads():
     assert Launch(0, 2, "cpu").is_main and not Launch(1, 2, "cpu").is_main
     assert not launch.READ_ONLY.is_main
     single_process = Launch(1, 2, "cpu").single_process
@@ -127,15 +124,15 @@ def finished_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_only_the_main_process_acts_for_all_when_all_are_here(
-    finished_steps: list[str],
-) -> None:
+    finished_steps,
+):
     for rank, expected in ((0, ["wait", "act"]), (1, ["wait"])):
         Launch(rank, 2, "cpu").run_on_main(lambda: finished_steps.append("act"))
         assert finished_steps == expected
         finished_steps.clear()
 
 
-def test_the_main_process_acts_before_the_others(finished_steps: list[str]) -> None:
+def test_the_main_process_acts_before_the_others(finished_steps):
     for rank, expected in ((0, ["act", "wait"]), (1, ["wait", "act"])):
         Launch(rank, 2, "cpu").run_main_first(lambda: finished_steps.append("act"))
         assert finished_steps == expected
@@ -143,9 +140,9 @@ def test_the_main_process_acts_before_the_others(finished_steps: list[str]) -> N
 
 
 def test_a_launch_needs_all_that_its_launcher_sets(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in (*launch.LAUNCHER_VARIABLES, "WORLD_SIZE"):
+    monkeypatch,
+):
+    for name in tuple(launch.LAUNCHER_VARIABLES) + ("WORLD_SIZE",):
         monkeypatch.delenv(name, raising=False)
     cpu = RunOptions(device="cpu")
     for size in (None, "1", ""):
@@ -160,7 +157,7 @@ def test_a_launch_needs_all_that_its_launcher_sets(
     assert launch.LAUNCHER_VARIABLES[-1] in caught.value.message
 
 
-def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_used_where_there_is_one(monkeypatch):
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     for count in (0, 2):
@@ -181,8 +178,8 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_torch_is_not_asked_for_a_gpu_without_a_driver(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     for name in ("WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(launch, "GPU_DRIVER_FILES", ("no-such-driver",))
@@ -201,16 +198,14 @@ def test_torch_is_not_asked_for_a_gpu_without_a_driver(
 
 
 @pytest.mark.parametrize("name", ["cuda:1", "cuda:2", "tpu", "mtia", "meta", "cpu:x"])
-def test_devices_that_are_not_visible_are_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_devices_that_are_not_visible_are_refused(monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(DeviceError):
         launch.open_device(name)
 
 
-def test_visible_devices_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_visible_devices_are_opened(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name in ("cpu", "cuda", "cuda:0"):
         assert launch.open_device(name) == torch.device(name)
@@ -219,9 +214,7 @@ def test_visible_devices_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
         launch.open_device("cuda")
 
 
-def test_a_process_reports_its_error_to_the_launcher(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_process_reports_its_error_to_the_launcher(monkeypatch, tmp_path):
     monkeypatch.delenv(launch.REPORTS_VARIABLE, raising=False)
     assert launch.write_report(2, RecipeError("a", "b")) is False
     monkeypatch.setenv(launch.REPORTS_VARIABLE, str(tmp_path))
@@ -258,11 +251,11 @@ LOST, OWN = [1, "lost", "", True], [3, "no data", "fetch", False]
     ids=str,
 )
 def test_what_ended_a_launch_is_its_error(
-    tmp_path: Path,
-    reports: list[object],
-    codes: dict[int, int],
-    expected: tuple[int, str, type],
-) -> None:
+    tmp_path,
+    reports,
+    codes,
+    expected,
+):
     # the newest file has the lowest rank
     for number, report in enumerate(reports):
         path = tmp_path / f"{9 - number}.json"
@@ -275,14 +268,14 @@ def test_what_ended_a_launch_is_its_error(
 
 
 def test_threads_are_those_of_torch_though_it_was_not_loaded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     monkeypatch.setitem(sys.modules, "torch", None)  # its import now fails
     with pytest.raises(ImportError):
         Launch(0, 1, "cpu").describe_environment()
 
 
-def test_the_environment_names_versions_and_threads() -> None:
+def test_the_environment_names_versions_and_threads():
     described = Launch(0, 3, "cpu").describe_environment()
     assert described["processes"] == 3 and described["device"] == "cpu"
     assert described["threads"] == torch.get_num_threads() > 0
@@ -296,7 +289,7 @@ def test_the_environment_names_versions_and_threads() -> None:
     launch.COMMAND_LINE.reset(token)
 
 
-def test_the_commit_is_of_the_repository_of_the_package(tmp_path: Path) -> None:
+def test_the_commit_is_of_the_repository_of_the_package(tmp_path):
     """A study may track the package that is installed in it."""
     for package in (tmp_path / "own/package", tmp_path / "own/.venv/lib/package"):
         package.mkdir(parents=True)
@@ -304,7 +297,7 @@ def test_the_commit_is_of_the_repository_of_the_package(tmp_path: Path) -> None:
     git = ["git", "-C", str(tmp_path / "own")]
     git += ["-c", "user.name=A", "-c", "user.email=a@b"]
     for command in (["init"], ["add", "."], ["commit", "-m", "Take notes"]):
-        subprocess.run([*git, *command], check=True, capture_output=True)
+        subprocess.run(list(git) + list(command), check=True, capture_output=True)
     assert len(launch.read_commit(tmp_path / "own/package")) == 40
     assert launch.read_commit(tmp_path / "own/.venv/lib/package") == ""
     assert launch.read_commit(tmp_path) == ""

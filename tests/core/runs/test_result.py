@@ -51,7 +51,7 @@ def fail(error: Exception) -> Any:
     raise error
 
 
-def test_only_errors_of_ours_are_an_absence() -> None:
+def test_only_errors_of_ours_are_an_absence():
     error = MissingData("no a", "fetch it")
     assert find_error(lambda: 3) is None
     assert find_error(lambda: fail(error)) is error
@@ -59,9 +59,7 @@ def test_only_errors_of_ours_are_an_absence() -> None:
         find_error(lambda: fail(KeyError()))
 
 
-def test_files_of_a_publisher_are_here_absent_or_not_fetched(
-    tmp_path: Path, home: Path
-) -> None:
+def test_files_of_a_publisher_are_here_absent_or_not_fetched(tmp_path, home):
     path = home / "data" / "a"
     for present in (None, []):
         input_row = Input.of_file(present, path, "fetch it", 7)
@@ -77,12 +75,12 @@ def test_files_of_a_publisher_are_here_absent_or_not_fetched(
     assert isinstance(unfetched.error, NotFetched)
 
 
-def test_digests_are_named_as_recipes_name_their_content() -> None:
+def test_digests_are_named_as_recipes_name_their_content():
     inputs = [Input("a"), Input("b", digest="1"), Input("c", reference="r", digest="2")]
     assert map_digests(inputs) == {"b": "1", "r": "2"}
 
 
-def test_the_first_missing_input_is_the_error() -> None:
+def test_the_first_missing_input_is_the_error():
     require_inputs(
         [Input("a"), absent("b", is_optional=True), absent("c", note="later")]
     )
@@ -91,7 +89,7 @@ def test_the_first_missing_input_is_the_error() -> None:
     assert caught.value.message == "b"
 
 
-def test_inputs_of_several_sources_are_listed_once() -> None:
+def test_inputs_of_several_sources_are_listed_once():
     error, other_recipe_error = MissingData("no b"), RecipeError("no c")
     inputs = collect_inputs(
         lambda: [Input("a"), Input("b", None, error)],
@@ -109,7 +107,7 @@ def test_inputs_of_several_sources_are_listed_once() -> None:
     assert order == [Input("no b", None, error)]
 
 
-def test_an_optional_absence_does_not_hide_a_needed_one() -> None:
+def test_an_optional_absence_does_not_hide_a_needed_one():
     error = MissingData("no folder")
     pictures = Input("pictures", None, error, is_optional=True)
     optional, required = collect_inputs(
@@ -118,7 +116,7 @@ def test_an_optional_absence_does_not_hide_a_needed_one() -> None:
     assert not optional.is_missing and required.is_missing
 
 
-def test_what_is_absent_before_inputs_are_known_is_one() -> None:
+def test_what_is_absent_before_inputs_are_known_is_one():
     module = SimpleNamespace(inputs=lambda recipe: iter(recipe))
     assert resolve(module, [Input("a")]).list_inputs() == [Input("a")]
     error = MissingData("no store")
@@ -129,7 +127,7 @@ def test_what_is_absent_before_inputs_are_known_is_one() -> None:
         resolve(module, 0).list_inputs()
 
 
-def test_licence_and_size_are_of_what_is_to_be_fetched() -> None:
+def test_licence_and_size_are_of_what_is_to_be_fetched():
     published = {"net": {"gb": 1.5, "licence": "MIT"}}
     inputs = [Input("net"), absent("net"), Input("net", 2_000_000), absent("own")]
     assert tabulate(inputs, published).rows == (
@@ -140,7 +138,7 @@ def test_licence_and_size_are_of_what_is_to_be_fetched() -> None:
     )
 
 
-def test_work_is_named_and_counted(tmp_path: Path) -> None:
+def test_work_is_named_and_counted(tmp_path):
     work = Work("demo", 1200, "epochs", cells=3)
     assert work.describe() == "1,200 epochs in 3 parts"
     for cells in (1, 1200):
@@ -153,7 +151,7 @@ def test_work_is_named_and_counted(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [PACE_FILE]
 
 
-def test_the_key_of_work_names_command_device_and_processes() -> None:
+def test_the_key_of_work_names_command_device_and_processes():
     recipe = SimpleNamespace(run=RunOptions(device="cpu", processes=3))
     work = Work("demo", 3, "cells")
     job = Job()
@@ -176,7 +174,7 @@ def result_of(facts: Facts, **fields: Any) -> Result:
     )
 
 
-def test_tables_of_a_result_have_its_caveats() -> None:
+def test_tables_of_a_result_have_its_caveats():
     result = result_of(Facts(caveats=[SIMULATED]))
     assert [table.note for table in result.tables] == [
         "note † simulated",
@@ -196,9 +194,7 @@ def test_tables_of_a_result_have_its_caveats() -> None:
     [(HERE, None, 3.0), (HERE, 8.0, 2.0), (READ_ONLY, None, None),
      (Launch(1, 2, "cpu"), None, None)],
 )  # fmt: skip
-def test_the_main_process_keeps_the_pace_of_its_work(
-    tmp_path: Path, launch: Launch, own_s: float | None, kept_s: float | None
-) -> None:
+def test_the_main_process_keeps_the_pace_of_its_work(tmp_path, launch, own_s, kept_s):
     work = Work("demo", 4, "epochs", seconds=own_s)
     result_of(Facts(), work=work).keep_pace("embed", launch, tmp_path, 12.0)
     Result(Path("run")).keep_pace("embed", launch, tmp_path, 12.0)
@@ -209,7 +205,7 @@ def test_the_main_process_keeps_the_pace_of_its_work(
         assert seconds == kept_s and peak_bytes > 10**6
 
 
-def test_a_result_is_plain_for_programs() -> None:
+def test_a_result_is_plain_for_programs():
     files = {"page": Path("run/index.html")}
     result = result_of(Facts(), files=files, hint="next", details={"a": 1})
     plain_document = result.as_dict()
@@ -223,8 +219,8 @@ def test_a_result_is_plain_for_programs() -> None:
 
 
 def test_a_failed_item_leaves_others_and_sets_the_exit_code(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    capsys,
+):
     failures = Failures()
     finished = []
     for name in ("a", "b", "c"):
@@ -240,7 +236,7 @@ def test_a_failed_item_leaves_others_and_sets_the_exit_code(
     assert failures.as_details()["failures"][0]["error"] == "b.fif is damaged"
 
 
-def test_failing_everywhere_or_in_the_recipe_ends_the_command() -> None:
+def test_failing_everywhere_or_in_the_recipe_ends_the_command():
     failures = Failures()
     for name in ("a", "b"):
         with failures.collect():

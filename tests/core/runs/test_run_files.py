@@ -27,7 +27,7 @@ def run(home: Path) -> RunFolder:
     return run_folder
 
 
-def test_a_sound_run_has_no_problems(run: RunFolder) -> None:
+def test_a_sound_run_has_no_problems(run):
     run.write_text("wandb/run/config.yaml", "- of: a tracker")
     counts = {"documents": 4, "weights": 1, "checkpoints": 1, "pictures": 1}
     assert run_files.check(run.path) == (counts, [])
@@ -35,7 +35,7 @@ def test_a_sound_run_has_no_problems(run: RunFolder) -> None:
     assert run_files.check(run.path) == (counts, [])
 
 
-def test_a_file_that_is_damaged_cut_or_missing_is_named(run: RunFolder) -> None:
+def test_a_file_that_is_damaged_cut_or_missing_is_named(run):
     for name in (
         "metrics.json",
         "recipe.yaml",

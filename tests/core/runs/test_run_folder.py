@@ -34,8 +34,8 @@ def open_run_folder(again: bool = False, **changes: object) -> RunFolder:
 
 
 def test_the_same_recipe_finds_the_run_that_it_made(
-    home: Path,
-) -> None:
+    home,
+):
     run_folder = open_run_folder()
     assert (
         run_folder.path == home / f"runs/train-align/tiny-{Recipe().fingerprint()}"
@@ -55,9 +55,7 @@ def test_the_same_recipe_finds_the_run_that_it_made(
     )
 
 
-def test_an_interrupted_run_resumes_and_a_finished_run_is_found(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_run_resumes_and_a_finished_run_is_found(home, capsys):
     run_folder = open_run_folder()
     run_folder.write_text("checkpoints/cell.txt", "half way")
     name, path = run_folder.path.name, run_folder.path
@@ -73,7 +71,7 @@ def test_an_interrupted_run_resumes_and_a_finished_run_is_found(
     assert capsys.readouterr().err == message
 
 
-def test_again_starts_beside_what_is_there(home: Path) -> None:
+def test_again_starts_beside_what_is_there(home):
     first_folder = open_run_folder()
     first_folder.finish(Measurements())
     second = open_run_folder(again=True)
@@ -110,8 +108,8 @@ WORKER = """if True:
 
 @pytest.mark.nightly
 def test_a_command_takes_over_the_cells_of_a_killed_command(
-    home: Path,
-) -> None:
+    home,
+):
     files = {name: f"cells/{name}.txt" for name in "abcdef"}
     pipe = subprocess.PIPE
     root = Path(__file__).parents[3]
@@ -147,7 +145,7 @@ def test_a_command_takes_over_the_cells_of_a_killed_command(
     ] and f" {other_process.pid}" in events[0]["taken_from"]
 
 
-def test_a_final_name_appears_only_when_complete(home: Path) -> None:
+def test_a_final_name_appears_only_when_complete(home):
     def write(path: Path, text: str, breaks: bool) -> None:
         path.mkdir(exist_ok=True)
         (path / "weights").write_text(text)
@@ -168,8 +166,8 @@ def test_a_final_name_appears_only_when_complete(home: Path) -> None:
 
 
 def test_an_absent_run_suggests_the_newest_and_the_nearest_run(
-    home: Path,
-) -> None:
+    home,
+):
     folder = home / "runs"
     for find in (
         lambda: runs.find_newest(folder, "train-align"),
@@ -199,8 +197,8 @@ def test_an_absent_run_suggests_the_newest_and_the_nearest_run(
 
 
 def test_runs_that_cannot_be_used_say_why(
-    home: Path,
-) -> None:
+    home,
+):
     run_folder = open_run_folder()
     with pytest.raises(MissingData, match=run_folder.path.name):
         runs.find(home / "runs", "train-align", run_folder.path.name)
@@ -212,7 +210,7 @@ def test_runs_that_cannot_be_used_say_why(
         runs.find(home / "runs", "train-align", run_folder.path.name)
 
 
-def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None:
+def test_a_finished_run_carries_the_digests_of_its_documents(home):
     run_folder = open_run_folder()
     run_folder.write_text("cells/a/model/config.json", '{"scale": 1.0}\n')
     run_folder.write_text("checkpoints/.hidden.json", "{}")
@@ -240,7 +238,7 @@ def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None
         run_folder.measurements()
 
 
-def test_finishing_a_run_again_does_not_hide_damage(home: Path) -> None:
+def test_finishing_a_run_again_does_not_hide_damage(home):
     run_folder = open_run_folder()
     run_folder.write_text("cells/a/model/config.json", '{"scale": 1.0}')
     run_folder.finish(Measurements())
@@ -257,9 +255,7 @@ def test_finishing_a_run_again_does_not_hide_damage(home: Path) -> None:
     assert not run_files.check(run_folder.path)[1]
 
 
-def test_a_killed_run_is_never_finished_without_its_digests(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_is_never_finished_without_its_digests(home, monkeypatch):
     run_folder = open_run_folder()
     run_folder.finish(Measurements())
     replace, replaced = os.replace, []
@@ -293,7 +289,7 @@ def finished(home: Path, command: str, name: str, at_s: float) -> RunFolder:
 NOON_S = 1.7e9
 
 
-def test_a_run_is_as_old_as_it_says_and_as_new_as_it_was_found(home: Path) -> None:
+def test_a_run_is_as_old_as_it_says_and_as_new_as_it_was_found(home):
     run_folder = finished(home, "embed", "a", NOON_S)
     os.utime(run_folder.path / "metrics.json", (NOON_S + 50, NOON_S + 50))
     assert run_folder.written_s == run_folder.changed_s == NOON_S
@@ -315,7 +311,7 @@ def test_a_run_is_as_old_as_it_says_and_as_new_as_it_was_found(home: Path) -> No
     assert run_folder.written_s == NOON_S + 50
 
 
-def test_an_unfinished_run_is_as_old_as_its_last_document(home: Path) -> None:
+def test_an_unfinished_run_is_as_old_as_its_last_document(home):
     run_folder = RunFolder(home / "runs/embed/a")
     for name, at_s in (("recipe.yaml", 9), ("a.json", 3), ("log.jsonl", 5)):
         run_folder.write_text(name, "")
@@ -326,7 +322,7 @@ def test_an_unfinished_run_is_as_old_as_its_last_document(home: Path) -> None:
     assert run_folder.written_s == NOON_S + 7
 
 
-def test_the_duration_of_a_run_is_known_from_both_times(home: Path) -> None:
+def test_the_duration_of_a_run_is_known_from_both_times(home):
     run_folder = finished(home, "embed", "a", NOON_S)
     assert run_folder.duration_s == float("inf")
     times = {
@@ -355,11 +351,11 @@ def test_the_duration_of_a_run_is_known_from_both_times(home: Path) -> None:
         (3 * 86_401, "3 days ago"),
     ],
 )
-def test_an_age_is_in_the_largest_unit(passed_s: float, text: str) -> None:
+def test_an_age_is_in_the_largest_unit(passed_s, text):
     assert runs.format_age(time.time() - passed_s) == text
 
 
-def test_events_are_read_but_for_damaged_lines_and_later_steps(home: Path) -> None:
+def test_events_are_read_but_for_damaged_lines_and_later_steps(home):
     run_folder = RunFolder(home / "runs/embed/a")
     run_folder.path.mkdir(parents=True)
     run_folder.forget_events_after(3)
@@ -378,7 +374,7 @@ def test_events_are_read_but_for_damaged_lines_and_later_steps(home: Path) -> No
     assert run_folder.read_text("log.jsonl", 2**20).startswith('{"time"')
 
 
-def test_a_run_in_its_folder_is_named_without_a_path(home: Path) -> None:
+def test_a_run_in_its_folder_is_named_without_a_path(home):
     inside = RunFolder(home / "runs/embed/a")
     assert runs.reference(inside, home / "runs/embed") == "a"
     assert runs.reference(inside, home / "runs") == str(inside.path)
@@ -386,7 +382,7 @@ def test_a_run_in_its_folder_is_named_without_a_path(home: Path) -> None:
     assert runs.reference(inside, home / "link/embed") == "a"
 
 
-def test_a_run_is_found_by_folder_name_or_end_of_its_name(home: Path) -> None:
+def test_a_run_is_found_by_folder_name_or_end_of_its_name(home):
     folder = home / "runs"
     first_finished = finished(home, "embed", "demo-abc", NOON_S)
     second = finished(home, "explain", "demo-abd", NOON_S + 1)
@@ -420,9 +416,7 @@ def test_a_run_is_found_by_folder_name_or_end_of_its_name(home: Path) -> None:
 
 
 @pytest.mark.parametrize("reference", ["demo-2", "2"])
-def test_a_named_run_is_found_without_reading_others(
-    home: Path, monkeypatch: pytest.MonkeyPatch, reference: str
-) -> None:
+def test_a_named_run_is_found_without_reading_others(home, monkeypatch, reference):
     finisheds = [finished(home, "embed", f"demo-{name}", NOON_S) for name in range(4)]
     read_paths = set[Path]()
     read_regular = files.read_regular
@@ -437,9 +431,7 @@ def test_a_named_run_is_found_without_reading_others(
     assert read_paths == {finisheds[2].path}
 
 
-def test_the_order_of_runs_takes_one_document_of_each(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_order_of_runs_takes_one_document_of_each(home, monkeypatch):
     finisheds = [finished(home, "embed", str(age), NOON_S - age) for age in range(3)]
     read_paths = list[Path]()
 
@@ -457,7 +449,7 @@ def test_the_order_of_runs_takes_one_document_of_each(
     assert sorted(read_paths) == [run.path / "environment.json" for run in finisheds]
 
 
-def test_a_pipe_in_place_of_a_document_does_not_stop_a_list(home: Path) -> None:
+def test_a_pipe_in_place_of_a_document_does_not_stop_a_list(home):
     run_folder = finished(home, "embed", "a", NOON_S)
     os.utime(run_folder.path / "metrics.json", (NOON_S + 50, NOON_S + 50))
     (run_folder.path / "environment.json").unlink()
@@ -468,9 +460,7 @@ def test_a_pipe_in_place_of_a_document_does_not_stop_a_list(home: Path) -> None:
     assert run_folder.written_s == NOON_S + 50
 
 
-def test_the_newest_run_that_lacks_nothing_is_chosen(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_newest_run_that_lacks_nothing_is_chosen(home, capsys):
     folder = home / "runs"
     finisheds = [
         finished(home, command, name, NOON_S + number)
@@ -514,7 +504,7 @@ def test_the_newest_run_that_lacks_nothing_is_chosen(
     assert caught.value.hint == "brainhive explain"
 
 
-def test_a_document_that_changes_loses_its_digest(home: Path) -> None:
+def test_a_document_that_changes_loses_its_digest(home):
     run_folder = open_run_folder()
     for name in ("a/x.json", "a/y.json", "ab.json"):
         run_folder.write_text(name, "{}")
@@ -530,7 +520,7 @@ def test_a_document_that_changes_loses_its_digest(home: Path) -> None:
     assert runs.is_run(run_folder.path)
 
 
-def test_a_run_outside_of_the_cache_goes_by_its_folder(home: Path) -> None:
+def test_a_run_outside_of_the_cache_goes_by_its_folder(home):
     run_folder = RunFolder(home / "runs/embed/a")
     assert not run_folder.is_shared and run_folder.name == run_folder.file_name == "a"
     assert (
@@ -543,13 +533,13 @@ def test_a_run_outside_of_the_cache_goes_by_its_folder(home: Path) -> None:
     assert shared.reference == shared.name
 
 
-def test_a_reference_longer_than_a_file_name_is_an_absent_run(tmp_path: Path) -> None:
+def test_a_reference_longer_than_a_file_name_is_an_absent_run(tmp_path):
     for command in (None, "train-align"):
         with pytest.raises(MissingData):
             runs.find(tmp_path / "runs", command, "x" * 300)
 
 
-def test_a_label_names_a_run_if_it_is_unique(home: Path) -> None:
+def test_a_label_names_a_run_if_it_is_unique(home):
     folder = home / "runs"
     for number, command in enumerate(["train-align", "train-align", "eval-retrieval"]):
         run_folder = RunFolder(folder / command / f"demo-{number}")
@@ -580,7 +570,7 @@ def test_a_label_names_a_run_if_it_is_unique(home: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\x1b[31mb", "x" * 81, "a\u202eb", "\x00"])
-def test_a_bad_label_is_refused_and_never_shown(home: Path, text: str) -> None:
+def test_a_bad_label_is_refused_and_never_shown(home, text):
     class LabelledRecipe(Recipe):
         writes_run = True
 
@@ -593,6 +583,6 @@ def test_a_bad_label_is_refused_and_never_shown(home: Path, text: str) -> None:
     assert run_folder.label == ""
 
 
-def test_a_label_is_refused_where_no_run_is_written(home: Path) -> None:
+def test_a_label_is_refused_where_no_run_is_written(home):
     with pytest.raises(RecipeError, match="label"):
         Recipe.resolve("doctor", None, {"run.label": "a"}, [])

@@ -24,7 +24,7 @@ class Own(SweptRecipe):
     sizes: list[int] = Field([1])
 
 
-def test_nested_sweeps_are_read_as_dotted_keys() -> None:
+def test_nested_sweeps_are_read_as_dotted_keys():
     assert read_sweep({"train": {"lr": "1,2"}, "a": 3, "b": {}}) == {
         "train.lr": ["1", "2"],
         "a": [3],
@@ -33,7 +33,7 @@ def test_nested_sweeps_are_read_as_dotted_keys() -> None:
     assert Own(sweep={"train": {"lr": "1,2"}}).sweep == {"train.lr": ["1", "2"]}
 
 
-def test_the_flag_names_keys_with_their_values() -> None:
+def test_the_flag_names_keys_with_their_values():
     swept = read_sweep("train.lr=1e-3,1e-4 mode=intra,inter")
     assert swept == {"train.lr": ["1e-3", "1e-4"], "mode": ["intra", "inter"]}
 
@@ -51,11 +51,11 @@ def test_the_flag_names_keys_with_their_values() -> None:
         ("choice", [{"width": 3}, {"width": None}], ["width=3", "width=none"]),
     ],
 )
-def test_values_are_labelled(key: str, values: list[Any], labels: list[str]) -> None:
+def test_values_are_labelled(key, values, labels):
     assert list(list_axes({key: values})[key]) == labels
 
 
-def test_values_become_overrides_with_the_same_types() -> None:
+def test_values_become_overrides_with_the_same_types():
     sweep = Own(sweep={"train.lr": "1e-3,2", "sizes": [[1], [2, 3]]}).sweep
 
     values = {}
@@ -71,11 +71,11 @@ def test_values_become_overrides_with_the_same_types() -> None:
 
 
 @pytest.mark.parametrize("key", ["paths.runs", "run", "published", "sweep"])
-def test_keys_that_runs_share_are_not_swept(key: str) -> None:
+def test_keys_that_runs_share_are_not_swept(key):
     with pytest.raises(RecipeError):
         Own(sweep={key: ["a", "b"]})
 
 
-def test_two_values_need_two_labels() -> None:
+def test_two_values_need_two_labels():
     with pytest.raises(RecipeError):
         list_axes({"name": ["a b", "a-b"]})

@@ -38,7 +38,7 @@ def saved(folder: Path, kind: str, state: object = STATE) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt", "pth"])
-def test_tensors_are_read_as_they_were_written(tmp_path: Path, kind: str) -> None:
+def test_tensors_are_read_as_they_were_written(tmp_path, kind):
     state = {
         name: value
         for name, value in STATE.items()
@@ -51,8 +51,8 @@ def test_tensors_are_read_as_they_were_written(tmp_path: Path, kind: str) -> Non
 
 
 def test_saved_weights_have_a_digest_and_reproducible_bytes(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     contents = {saved(tmp_path, "safetensors").read_bytes() for _ in range(8)}
     assert len(contents) == 1
     path = tmp_path / "weights.safetensors"
@@ -77,9 +77,7 @@ def test_saved_weights_have_a_digest_and_reproducible_bytes(
     ],
     ids=["swapped", "name", "shape", "dtype", "value", "fewer", "empty"],
 )
-def test_the_digest_is_of_names_dtypes_shapes_and_values(
-    tmp_path: Path, other_tensors: dict[str, torch.Tensor]
-) -> None:
+def test_the_digest_is_of_names_dtypes_shapes_and_values(tmp_path, other_tensors):
     state = {"a": torch.arange(6.0), "b": torch.zeros(2)}
     digests = []
     for number, tensors in enumerate(
@@ -91,7 +89,7 @@ def test_the_digest_is_of_names_dtypes_shapes_and_values(
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_tensors_under_each_others_names_are_damage(tmp_path: Path) -> None:
+def test_tensors_under_each_others_names_are_damage(tmp_path):
     state = {"a": torch.arange(4.0), "b": torch.arange(4.0, 8)}
     path = saved(tmp_path, "safetensors", state)
     with safetensors.safe_open(path, "pt") as weights_file:
@@ -106,9 +104,7 @@ def test_tensors_under_each_others_names_are_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
-def test_changed_bytes_and_truncated_weights_are_found(
-    tmp_path: Path, kind: str
-) -> None:
+def test_changed_bytes_and_truncated_weights_are_found(tmp_path, kind):
     state = {"weight": torch.arange(1.0, 9.0)}
     path = saved(tmp_path, kind, state)
     content = path.read_bytes()
@@ -116,10 +112,8 @@ def test_changed_bytes_and_truncated_weights_are_found(
     changed = (
         content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
     )
-    for damaged in (
-        changed,
-        b"",
-        *(content[:size] for size in range(0, len(content) - 1, 137)),
+    for damaged in (changed, b"") + tuple(
+        content[:size] for size in range(0, len(content) - 1, 137)
     ):
         path.write_bytes(damaged)
         with pytest.raises(MissingData, match=DAMAGED):
@@ -137,9 +131,7 @@ class Runs:
 
 
 @pytest.mark.parametrize("kind", ["pt", "pth"])
-def test_a_checkpoint_with_foreign_objects_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_a_checkpoint_with_foreign_objects_is_refused(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     for content in ({"weight": Runs()}, 7):
         with pytest.raises(MissingData, match=DAMAGED):
@@ -147,7 +139,7 @@ def test_a_checkpoint_with_foreign_objects_is_refused(
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_of_another_model_are_refused_with_a_count() -> None:
+def test_weights_of_another_model_are_refused_with_a_count():
     fit = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
     for change, facts in (
         ({"bias": None}, ["bias", "none"]),
@@ -167,7 +159,7 @@ def test_weights_of_another_model_are_refused_with_a_count() -> None:
             assert all(fact in caught.value.message for fact in facts)
 
 
-def test_names_are_read_without_what_wrappers_put_before_them(tmp_path: Path) -> None:
+def test_names_are_read_without_what_wrappers_put_before_them(tmp_path):
     path = tmp_path / "model.pt"
 
     def write(*names: str) -> None:
@@ -193,8 +185,8 @@ def test_names_are_read_without_what_wrappers_put_before_them(tmp_path: Path) ->
 
 
 def test_weights_are_found_in_each_format_and_in_wrappers(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     state = {"a": torch.ones(2), "b": torch.zeros(1)}
     for kind in ("safetensors", "pt", "pth"):
         assert sorted(weights.list_names(saved(tmp_path, kind, state))) == ["a", "b"]
@@ -221,9 +213,7 @@ def test_weights_are_found_in_each_format_and_in_wrappers(
         ([], []),
     ],
 )
-def test_wrappers_of_names_are_taken_off(
-    names: list[str], expected_names: list[str]
-) -> None:
+def test_wrappers_of_names_are_taken_off(names, expected_names):
     assert weights.strip_wrapper_names(names) == dict(
         zip(names, expected_names, strict=True)
     )
@@ -232,7 +222,7 @@ def test_wrappers_of_names_are_taken_off(
             weights.strip_wrapper_names(["a", "_orig_mod.a"])
 
 
-def test_a_file_says_who_wrote_it(tmp_path: Path) -> None:
+def test_a_file_says_who_wrote_it(tmp_path):
     path = tmp_path / "a.safetensors"
     weights.save(path, {"a": torch.ones(2)}, {"more": "x"})
     metadata = weights.read_metadata(path)
@@ -250,7 +240,7 @@ def test_a_file_says_who_wrote_it(tmp_path: Path) -> None:
     assert weights.read_metadata(saved(tmp_path, "pt")) == {}
 
 
-def test_a_saved_file_has_the_rights_that_the_user_gives_files(tmp_path: Path) -> None:
+def test_a_saved_file_has_the_rights_that_the_user_gives_files(tmp_path):
     initial_umask = os.umask(0o027)
     try:
         weights.save(tmp_path / "a.safetensors", {"a": torch.ones(2)})
@@ -259,7 +249,7 @@ def test_a_saved_file_has_the_rights_that_the_user_gives_files(tmp_path: Path) -
     assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o640
 
 
-def test_weights_match_by_name_size_and_kind_of_number() -> None:
+def test_weights_match_by_name_size_and_kind_of_number():
     module = nn.Linear(2, 3)
     state = {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}
     weights.fill(module, state, "here")
@@ -299,7 +289,7 @@ class Curve:
     values: np.ndarray
 
 
-def test_a_cell_is_read_back_as_it_was_measured(tmp_path: Path) -> None:
+def test_a_cell_is_read_back_as_it_was_measured(tmp_path):
     path = tmp_path / "cell.safetensors"
     backwards = np.arange(3)[::-1]
     result = {
@@ -322,7 +312,7 @@ def test_a_cell_is_read_back_as_it_was_measured(tmp_path: Path) -> None:
         weights.load_cell(path, Curve)
 
 
-def test_a_long_reason_is_cut_and_an_error_of_the_machine_passes() -> None:
+def test_a_long_reason_is_cut_and_an_error_of_the_machine_passes():
     with pytest.raises(MissingData) as caught, weights.reading("here", "do"):
         raise ValueError("x" * 201)
     assert caught.value.hint == "do" and caught.value.message.endswith("x" * 200 + "…")
@@ -338,7 +328,7 @@ def test_a_long_reason_is_cut_and_an_error_of_the_machine_passes() -> None:
         assert passed.value is error
 
 
-def test_arrays_and_their_digest_are_read_by_numpy_as_by_torch(tmp_path: Path) -> None:
+def test_arrays_and_their_digest_are_read_by_numpy_as_by_torch(tmp_path):
     tensors = {
         "a": torch.arange(6.0).reshape(2, 3),
         "b": torch.zeros(0, 4, dtype=torch.int64),

@@ -12,7 +12,7 @@ from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets.categories import Config
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment.recipe import Recipe
-from tests.worlds.command_fixtures import RunCommand, use_home
+from tests.worlds.command_fixtures import use_home
 
 SHADES = {"bright": (250, 200), "dark": (20, 40, 60)}
 """Grey levels of the exemplars of each category."""
@@ -29,9 +29,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-def test_a_label_is_embedded_without_any_picture(
-    home: Path, run_command: RunCommand
-) -> None:
+def test_a_label_is_embedded_without_any_picture(home, run_command):
     run_command("embed", "dataset={kind: categories, names: [face, house, shoe]}")
 
     (file,) = (home / "embeddings/categories/train").glob("concepts-*.h5")
@@ -40,7 +38,7 @@ def test_a_label_is_embedded_without_any_picture(
     assert list(store.image_ids) == ["face", "house", "shoe"]
 
 
-def test_exemplars_are_averaged_each_once(home: Path, run_command: RunCommand) -> None:
+def test_exemplars_are_averaged_each_once(home, run_command):
     dataset = (
         f"dataset={{kind: categories, name: shades, root: {home / 'exemplars'}, "
         "target: exemplars}"
@@ -61,7 +59,7 @@ def test_exemplars_are_averaged_each_once(home: Path, run_command: RunCommand) -
         np.testing.assert_allclose(averages[row], expected, atol=1e-5)
 
 
-def test_a_name_is_the_caption_of_a_category() -> None:
+def test_a_name_is_the_caption_of_a_category():
     stimuli = (
         Config(names=["face", "scrambled_pictures"], target="name")
         .build(Paths())
@@ -75,7 +73,7 @@ def test_a_name_is_the_caption_of_a_category() -> None:
         stimuli.open(0)
 
 
-def test_recipes_without_encoders_have_the_target_s_encoder() -> None:
+def test_recipes_without_encoders_have_the_target_s_encoder():
     arguments = ["dataset={kind: categories, names: [a, b, c]}"]
     label = Recipe.resolve("train-align", None, {}, arguments)
     name = Recipe.resolve(
@@ -89,7 +87,7 @@ def test_recipes_without_encoders_have_the_target_s_encoder() -> None:
     assert [encoder.name for encoder in name.encoders] == ["clip-h14-text"]
 
 
-def test_categories_without_two_names_that_differ_are_refused() -> None:
+def test_categories_without_two_names_that_differ_are_refused():
     for fields in (
         {"names": ["a"]},
         {"names": ["a", "b"], "target": "exemplars"},
@@ -109,7 +107,7 @@ def test_categories_without_two_names_that_differ_are_refused() -> None:
         assert repr(second) in caught.value.message
 
 
-def test_folders_of_exemplars_name_the_categories(tmp_path: Path) -> None:
+def test_folders_of_exemplars_name_the_categories(tmp_path):
     for number, name in enumerate(("owl", "cat", ".cache")):
         (tmp_path / name).mkdir()
         Image.new("RGB", (300, 512), (number, 0, 0)).save(tmp_path / name / "1.png")
@@ -129,9 +127,7 @@ def test_folders_of_exemplars_name_the_categories(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(40, 25), (25, 40), (700, 300)])
-def test_exemplars_are_cut_to_their_centre(
-    tmp_path: Path, size: tuple[int, int]
-) -> None:
+def test_exemplars_are_cut_to_their_centre(tmp_path, size):
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (size[1], size[0], 3), np.uint8)
     for name in "ab":
@@ -149,7 +145,7 @@ def test_exemplars_are_cut_to_their_centre(
     assert np.array_equal(frame, expected)
 
 
-def test_labels_are_flags_in_the_order_of_names() -> None:
+def test_labels_are_flags_in_the_order_of_names():
     config = Config(names=["b", "a", "c"])
     stimuli = config.build(Paths()).images("train")
     assert stimuli.label_names == ("b", "a", "c") and not stimuli.has_pictures
@@ -162,7 +158,7 @@ def test_labels_are_flags_in_the_order_of_names() -> None:
     assert Config(root="x", target="label").usual_encoders == []
 
 
-def test_folders_that_are_hidden_are_no_categories(tmp_path: Path) -> None:
+def test_folders_that_are_hidden_are_no_categories(tmp_path):
     for name in ("b", "aa", ".cache"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (4, 4)).save(tmp_path / name / "1.png")

@@ -59,7 +59,7 @@ def coco(**knobs: Any) -> Dataset:
     return Config(**knobs).build(Paths())
 
 
-def test_pictures_without_annotations_are_concepts_of_their_own(root: Path) -> None:
+def test_pictures_without_annotations_are_concepts_of_their_own(root):
     assert coco().splits == ("train", "validation", "test")
     for split, folder in zip(("train", "validation", "test"), NUMBERS, strict=True):
         images = coco().images(split)
@@ -70,13 +70,13 @@ def test_pictures_without_annotations_are_concepts_of_their_own(root: Path) -> N
         assert images.open(0).size == (6, 4)
 
 
-def test_a_concept_is_the_category_that_covers_most_of_a_picture(root: Path) -> None:
+def test_a_concept_is_the_category_that_covers_most_of_a_picture(root):
     annotate(root)
     assert coco().images("train").concepts == ("bowl", "dog", "dog", "000000000034")
     assert coco().images("validation").concepts == ("000000000139",)
 
 
-def test_captions_are_those_of_the_annotations_up_to_five(root: Path) -> None:
+def test_captions_are_those_of_the_annotations_up_to_five(root):
     annotate(root)
     texts = {
         9: ["a bowl ", "two bowls", "bowls", "a dog", "food", "a sixth"],
@@ -104,8 +104,8 @@ def test_captions_are_those_of_the_annotations_up_to_five(root: Path) -> None:
 
 
 def test_damaged_annotations_are_named(
-    root: Path,
-) -> None:
+    root,
+):
     path = root / "annotations/instances_train2017.json"
     annotate(root, annotations=[{"image_id": 7}])
     with pytest.raises(BrainhiveError, match=r"instances_train2017\.json"):
@@ -115,7 +115,7 @@ def test_damaged_annotations_are_named(
         coco().images("train")
 
 
-def test_absent_pictures_are_named_with_their_folder(home: Path) -> None:
+def test_absent_pictures_are_named_with_their_folder(home):
     with pytest.raises(MissingData, match=r"data/coco/train2017/\*\.jpg") as caught:
         coco().images("train")
     assert caught.value.hint == "brainhive fetch coco"

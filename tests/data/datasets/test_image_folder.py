@@ -31,7 +31,7 @@ def flat(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-def test_a_flat_folder_is_one_split_of_concepts(flat: Path) -> None:
+def test_a_flat_folder_is_one_split_of_concepts(flat):
     dataset = build(flat)
     images = dataset.images("train")
     assert (dataset.name, dataset.splits, len(images)) == ("pictures", ("train",), 20)
@@ -43,7 +43,7 @@ def test_a_flat_folder_is_one_split_of_concepts(flat: Path) -> None:
     )
 
 
-def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
+def test_named_sub_folders_are_splits(tmp_path):
     for name in (
         "train/cat/one.jpg",
         "train/deep/dog/two.JPEG",
@@ -62,7 +62,7 @@ def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
     assert (test.image_ids, test.concepts) == (("test/loose",), ("loose",))
 
 
-def test_held_out_concepts_are_no_training_concepts(flat: Path) -> None:
+def test_held_out_concepts_are_no_training_concepts(flat):
     dataset = build(flat, test_share=0.3)
     train, test = dataset.images("train"), dataset.images("test")
     assert len(set(test.concepts)) == 3 and not set(test.concepts) & set(train.concepts)
@@ -73,15 +73,13 @@ def test_held_out_concepts_are_no_training_concepts(flat: Path) -> None:
     )
 
 
-def test_two_files_of_one_image_id_are_refused(flat: Path) -> None:
+def test_two_files_of_one_image_id_are_refused(flat):
     draw(flat / "c0/a.jpg")
     with pytest.raises(BrainhiveError, match=r"a\.png and .*a\.jpg"):
         build(flat).images("train")
 
 
-def test_absent_folders_splits_and_recordings_are_named(
-    tmp_path: Path, flat: Path, home: Path
-) -> None:
+def test_absent_folders_splits_and_recordings_are_named(tmp_path, flat, home):
     with pytest.raises(MissingData, match="data/image-folder"):
         image_folder.TINY.build(Paths())
     (tmp_path / "empty").mkdir()
@@ -104,8 +102,8 @@ def image_lists(tmp_path: Path) -> Path:
 
 
 def test_concepts_of_listed_test_pictures_are_not_trained_on(
-    image_lists: Path,
-) -> None:
+    image_lists,
+):
     dataset = build(image_lists.parent / "pictures", test_list=str(image_lists))
     train, test = dataset.images("train"), dataset.images("test")
     assert dataset.splits == ("train", "test")
@@ -129,8 +127,8 @@ def test_concepts_of_listed_test_pictures_are_not_trained_on(
 
 
 def test_pictures_of_every_mode_open_as_rgb(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     for mode in ("RGBA", "LA", "P", "1"):
         draw(tmp_path / f"modes/{mode}.png", 1 if mode == "1" else "white", mode)
     (tmp_path / "modes/bad.png").write_bytes(
@@ -145,7 +143,7 @@ def test_pictures_of_every_mode_open_as_rgb(
         images.open(images.image_ids.index("bad"))
 
 
-def test_the_first_name_of_a_split_s_folder_counts(tmp_path: Path) -> None:
+def test_the_first_name_of_a_split_s_folder_counts(tmp_path):
     for name in ("val/a/1.png", "validation/b/2.png", "train/c/3.png"):
         draw(tmp_path / name)
     dataset = build(tmp_path)
@@ -163,15 +161,13 @@ def test_the_first_name_of_a_split_s_folder_counts(tmp_path: Path) -> None:
         {"exclude_test_concepts": False},
     ],
 )
-def test_test_pictures_are_chosen_in_one_way(knobs: dict[str, object]) -> None:
+def test_test_pictures_are_chosen_in_one_way(knobs):
     with pytest.raises((ValueError, RecipeError)):
         Config(**knobs)
 
 
 @pytest.mark.parametrize(("count", "few_number"), [(300, 300), (301, 0)])
-def test_a_ridge_is_usual_for_few_pictures(
-    tmp_path: Path, count: int, few_number: int
-) -> None:
+def test_a_ridge_is_usual_for_few_pictures(tmp_path, count, few_number):
     (tmp_path / "a").mkdir()
     for number in range(count):
         (tmp_path / f"a/{number}.png").touch()
@@ -179,23 +175,19 @@ def test_a_ridge_is_usual_for_few_pictures(
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.14, 1), (0.26, 3), (0.25, 2)])
-def test_a_share_of_concepts_is_rounded(flat: Path, share: float, count: int) -> None:
+def test_a_share_of_concepts_is_rounded(flat, share, count):
     test = build(flat, test_share=share).images("test")
     assert len(set(test.concepts)) == count and len(test) == 2 * count
 
 
 @pytest.mark.parametrize(("share", "n_test"), [(0.04, "0 of 10"), (0.96, "10 of 10")])
-def test_a_share_that_leaves_a_split_empty_is_refused(
-    flat: Path, share: float, n_test: str
-) -> None:
+def test_a_share_that_leaves_a_split_empty_is_refused(flat, share, n_test):
     with pytest.raises(RecipeError, match=f"test_share is {share}.*{n_test}"):
         build(flat, test_share=share).images("test")
 
 
 @pytest.mark.parametrize("content", ["", ' ,"\n', "owl/none.jpg\n", "owl_a.jpg\nx"])
-def test_a_list_without_pictures_of_the_folder_is_refused(
-    image_lists: Path, content: str
-) -> None:
+def test_a_list_without_pictures_of_the_folder_is_refused(image_lists, content):
     image_lists.write_text(content)
     with pytest.raises(BrainhiveError):
         build(image_lists.parent / "pictures", test_list=str(image_lists)).images(

@@ -104,9 +104,7 @@ def imagenet(**knobs: Any) -> Dataset:
     return Config(**knobs).build(Paths())
 
 
-def test_every_form_gives_the_same_pictures_names_and_classes(
-    root: Path, written_form: str
-) -> None:
+def test_every_form_gives_the_same_pictures_names_and_classes(root, written_form):
     dataset = imagenet()
     assert dataset.splits == ("train", "validation", "test")
     folder_override = {"folder": f"train/{TENCH}/"}.get(written_form, "")
@@ -122,7 +120,7 @@ def test_every_form_gives_the_same_pictures_names_and_classes(
                 assert images.open(index).tobytes() == picture.tobytes()
 
 
-def test_a_split_in_two_forms_is_refused(root: Path) -> None:
+def test_a_split_in_two_forms_is_refused(root):
     write_folders(root)
     write_parquet(root)
     problem = "train .*parquet and .*data/imagenet/train"
@@ -131,8 +129,8 @@ def test_a_split_in_two_forms_is_refused(root: Path) -> None:
 
 
 def test_a_parquet_file_without_sound_pictures_is_refused(
-    root: Path,
-) -> None:
+    root,
+):
     path = write_rows(root / "train-0.parquet", make_rows("train"))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(BrainhiveError, match=r"train-0\.parquet") as caught:
@@ -147,7 +145,7 @@ def test_a_parquet_file_without_sound_pictures_is_refused(
         imagenet().images("train")
 
 
-def test_an_absent_split_is_named_with_its_folder(root: Path) -> None:
+def test_an_absent_split_is_named_with_its_folder(root):
     with pytest.raises(MissingData, match=r"train .*data/imagenet") as caught:
         imagenet().images("train")
     assert caught.value.hint == "brainhive fetch imagenet"

@@ -317,9 +317,7 @@ def limit_files() -> Iterator[Callable[[int], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, old_limits)
 
 
-def test_a_full_disk_is_an_error_of_the_system(
-    routes, tmp_path, limit_files: Callable[[int], None]
-):
+def test_a_full_disk_is_an_error_of_the_system(routes, tmp_path, limit_files):
     file = list_body(routes)
     limit_files(HALF)
     with pytest.raises(OSError) as caught:

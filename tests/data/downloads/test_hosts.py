@@ -96,7 +96,7 @@ def test_a_size_that_no_file_has_is_refused(routes, size):
         index("ftp://127.0.0.1/m"),
     ],
 )
-def test_an_index_of_another_form_is_refused(routes, body: bytes):
+def test_an_index_of_another_form_is_refused(routes, body):
     routes.answers["/nm1/"] = body
     refuse("nemar:nm1")
 
@@ -119,7 +119,7 @@ def test_an_index_of_another_form_is_refused(routes, body: bytes):
         json.dumps([ENTRY, ENTRY]).encode(),
     ],
 )
-def test_a_manifest_of_another_form_is_refused(routes, body: bytes):
+def test_a_manifest_of_another_form_is_refused(routes, body):
     routes.answers["/m"] = body
     refuse("nemar:nm1")
 
@@ -180,7 +180,7 @@ def test_a_bucket_that_never_ends_its_list_is_refused(routes, monkeypatch):
         page("d/a", size="many"),
     ],
 )
-def test_a_page_of_another_form_is_refused(routes, body: bytes):
+def test_a_page_of_another_form_is_refused(routes, body):
     routes.answers["/s3/b/"] = body
     refuse("s3:b/d")
 
@@ -221,7 +221,7 @@ def test_the_name_of_a_bucket_leads_to_no_other_server(routes):
         (json.dumps({"License": "x" * 9_000}).encode(), "x" * 300),
     ],
 )
-def test_a_licence_is_read_or_left_out(routes, body: bytes, licence):
+def test_a_licence_is_read_or_left_out(routes, body, licence):
     routes.answers["/d"] = body
     for url in (f"{routes.address}d", "http://[x"):
         file = RemoteFile(hosts.DESCRIPTION_FILE, url, 5)

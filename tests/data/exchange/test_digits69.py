@@ -110,7 +110,7 @@ def fetch(tmp_path, home, monkeypatch) -> Iterator[Callable[..., Result]]:
         server.shutdown()
 
 
-def test_it_is_fetched_once_and_has_no_licence(fetch: Callable[..., Result], home):
+def test_it_is_fetched_once_and_has_no_licence(fetch, home):
     planned = fetch("--check")
     assert planned.exit_code == 0 and "none stated" in " ".join(planned.stdout.split())
     assert not (home / "data").exists()
@@ -130,9 +130,7 @@ def test_it_is_fetched_once_and_has_no_licence(fetch: Callable[..., Result], hom
     assert table.stat().st_mtime_ns == stamp
 
 
-def test_a_download_with_wrong_content_is_refused_and_removed(
-    fetch: Callable[..., Result], home, tmp_path
-):
+def test_a_download_with_wrong_content_is_refused_and_removed(fetch, home, tmp_path):
     (tmp_path / "served" / digits69.FILE).write_bytes(b"MATLAB 5.0, cut short")
     refused = fetch()
     assert refused.exit_code == MissingData.exit_code

@@ -32,7 +32,7 @@ FORMAT = StreamFormat(
     "cap",
     NAMES,
     ("eeg", "eeg", "eeg", "eeg", "eog", "stim"),
-    (*["µV"] * 5, ""),
+    tuple(["µV"] * 5) + ("",),
     RATE_HZ,
 )
 PICTURES = (

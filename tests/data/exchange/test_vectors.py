@@ -47,8 +47,10 @@ def write_store(path: Path, values: np.ndarray, dtype: str = "float32") -> Targe
 
 
 @pytest.mark.parametrize("shape", [(1,), (5,), (4, 1), (1, 3), (2, 3, 2)])
-def test_a_parquet_file_gives_back_ids_and_vectors(tmp_path, shape: tuple[int, ...]):
-    values = np.random.default_rng(0).normal(size=(7, *shape)).astype(np.float32)
+def test_a_parquet_file_gives_back_ids_and_vectors(tmp_path, shape):
+    values = (
+        np.random.default_rng(0).normal(size=(7,) + tuple(shape)).astype(np.float32)
+    )
     rows = np.array([6, 0, 2, 3, 1])
     file = tmp_path / "set_train_vae-part-00000-of-00000.parquet"
 
@@ -175,9 +177,7 @@ def write_parts(folder: Path, names: list[str], rows: list[range]) -> list[Path]
     ],
 )
 @pytest.mark.parametrize("names_files", [False, True])
-def test_parts_are_joined_in_the_order_of_their_numbers(
-    tmp_path, names: tuple[str, ...], names_files
-):
+def test_parts_are_joined_in_the_order_of_their_numbers(tmp_path, names, names_files):
     numbers = [range(2), range(2, 10), range(10, 12)]
     if len(names) == 2:
         numbers = [range(2), range(2, 12)]
@@ -196,7 +196,7 @@ def test_parts_are_joined_in_the_order_of_their_numbers(
         ("features_4-8.npy", "features_8-12.npy"),
     ],
 )
-def test_parts_with_gaps_or_overlaps_are_refused(tmp_path, names: tuple[str, ...]):
+def test_parts_with_gaps_or_overlaps_are_refused(tmp_path, names):
     write_parts(tmp_path, list(names), [range(6), range(6, 12)])
     with pytest.raises(BrainhiveError):
         open_vectors([tmp_path], [])
@@ -211,7 +211,7 @@ def test_parts_with_gaps_or_overlaps_are_refused(tmp_path, names: tuple[str, ...
         (["bow/1", "bow-tie/1", "bow1/1"], False),
     ],
 )
-def test_rows_without_names_need_a_single_order(tmp_path, names: list[str], is_refused):
+def test_rows_without_names_need_a_single_order(tmp_path, names, is_refused):
     file = tmp_path / "array.npy"
     np.save(file, np.ones((len(names), 2)))
     if is_refused:

@@ -155,7 +155,7 @@ def test_a_torch_file_keeps_arrays_tensors_and_plain_types(
     expected = {**content(), **tensors}
     path = tmp_path / "content.pt"
     with monkeypatch.context() as patch:
-        for maker in (*NUMPY_MAKERS, np._core.numeric._frombuffer):
+        for maker in tuple(NUMPY_MAKERS) + (np._core.numeric._frombuffer,):
             patch.setattr(
                 maker, "__module__", maker.__module__.replace("numpy._core", core)
             )

@@ -30,13 +30,13 @@ def order(labels: list[str], lines: list[dict[str, str]] = LINES) -> list[int]:
     ],
 )
 @pytest.mark.parametrize("separator", ["_", "", "-"])
-def test_names_of_pictures_decide_the_order(form: str, separator: str) -> None:
+def test_names_of_pictures_decide_the_order(form, separator):
     names = ["c_10", "c_2", "d_1"]
     labels = [form.format(name.replace("_", separator)) for name in names]
     assert order(labels) == [1, 2, 0]
 
 
-def test_numbers_of_pictures_need_a_word_before_them() -> None:
+def test_numbers_of_pictures_need_a_word_before_them():
     lines = [{"picture": f"{number:03d}.jpg"} for number in (3, 1, 2)]
     trials = [f"trial-{number}_beta.nii" for number in (1, 2, 3)]
     pictures = [f"image-{number}_beta.nii" for number in (1, 2, 3)]
@@ -44,7 +44,7 @@ def test_numbers_of_pictures_need_a_word_before_them() -> None:
     assert order(pictures, lines) == [2, 0, 1]
 
 
-def test_repeated_pictures_are_in_the_order_of_the_lines() -> None:
+def test_repeated_pictures_are_in_the_order_of_the_lines():
     lines = [{"picture": name} for name in ("b1.png", "a1.png", "b1.png")]
     assert order(["a1_1.nii", "b1_1.nii", "b1_2.nii"], lines) == [1, 0, 2]
 
@@ -53,7 +53,7 @@ def test_repeated_pictures_are_in_the_order_of_the_lines() -> None:
     "labels",
     [["run-2_betas.nii"] * 2 + ["run-10_betas.nii"], ["con-b"] * 2 + ["con-a"]],
 )
-def test_other_columns_choose_the_file_of_a_line(labels: list[str]) -> None:
+def test_other_columns_choose_the_file_of_a_line(labels):
     runs, conditions = ["10", "2", "2"], ["a", "b", "b"]
     lines = [
         {"picture": name, "run": finished_run, "con": condition}
@@ -73,16 +73,16 @@ def test_other_columns_choose_the_file_of_a_line(labels: list[str]) -> None:
         ["reg/cope1.nii", "cope1.nii", "cope2.nii"],
     ],
 )
-def test_names_that_contradict_the_table_are_refused(labels: list[str]) -> None:
+def test_names_that_contradict_the_table_are_refused(labels):
     with pytest.raises(BrainhiveError):
         order(labels)
 
 
-def test_regressors_and_unknown_names_are_no_trials() -> None:
+def test_regressors_and_unknown_names_are_no_trials():
     labels = ["b1.nii\nSn(1) c_2*bf(1)", "b2.nii\nSn(1) d_1*bf(1)"]
     labels += ["b3.nii\nSn(1) c_10*bf(1)", "b4.nii\nSn(1) R1", "b5.nii\nSn(1) constant"]
     assert order(labels) == [0, 1, 2]
-    rows, unnamed = order_betas([*labels, "b6.nii\nfish"], LINES, "picture", PATH)
+    rows, unnamed = order_betas(list(labels) + ["b6.nii\nfish"], LINES, "picture", PATH)
     assert rows.tolist() == [0, 1, 2]
     assert unnamed == ["b6.nii\nfish"]
 
@@ -97,7 +97,7 @@ def save(path: Path, shape: tuple[int, ...], labels: str = "") -> None:
     nibabel.save(image, path)
 
 
-def test_labels_are_read_from_headers_and_designs(tmp_path: Path) -> None:
+def test_labels_are_read_from_headers_and_designs(tmp_path):
     save(tmp_path / "spm.nii", (2, 2, 2))
     assert read_labels(tmp_path / "spm.nii", tmp_path, "") == ["spm.nii\nSn(1) face"]
     save(tmp_path / "afni.nii", (2, 2, 2, 1, 2), "a#0_Coef~a#0_Tstat~")

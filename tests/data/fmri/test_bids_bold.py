@@ -42,7 +42,7 @@ def make_run(path: Path, sidecars: Any = ((), ()), confounds: Any = None) -> Bol
     return BoldRun(1, (path,), path, sidecars, confounds, {}, (path,))
 
 
-def test_files_are_known_by_their_entities(tmp_path: Path) -> None:
+def test_files_are_known_by_their_entities(tmp_path):
     for name in (
         "sub-01_task-x_run-010_space-MNI_res-2_den-9k_desc-preproc_bold.nii.gz",
         "sub-01_bold.json",
@@ -56,7 +56,7 @@ def test_files_are_known_by_their_entities(tmp_path: Path) -> None:
     assert (entities["run"], entities["desc"]) == ("010", "preproc")
 
 
-def test_nearer_files_and_those_of_more_entities_come_last(tmp_path: Path) -> None:
+def test_nearer_files_and_those_of_more_entities_come_last(tmp_path):
     names = [
         "task-x_bold.json",
         "sub-01/sub-01_bold.json",
@@ -65,7 +65,7 @@ def test_nearer_files_and_those_of_more_entities_come_last(tmp_path: Path) -> No
     ]
     other_names = ["task-y_bold.json", "task-x_events.json", "task-x_bold.tsv"]
     other_names += ["sub-01/sub-01_pilot_bold.json", "bold.json"]
-    for name in [*names, *other_names]:
+    for name in list(names) + list(other_names):
         write(tmp_path / name)
     bold = FUNC / "sub-01_task-x_run-01_bold.nii.gz"
     inherited = BidsIndex(tmp_path).find_inherited(bold, "_bold.json")
@@ -90,16 +90,14 @@ def write_runs(root: Path, *names: str) -> list[BoldRun]:
         (("task-x",), [1]),
     ],
 )
-def test_runs_have_the_numbers_of_their_labels(
-    tmp_path: Path, names: tuple[str, ...], numbers: list[int]
-) -> None:
+def test_runs_have_the_numbers_of_their_labels(tmp_path, names, numbers):
     runs = write_runs(tmp_path, *names)
     assert [finished_run.number for finished_run in runs] == numbers
     labels = [finished_run.bold_files[0].name.split("_")[1] for finished_run in runs]
     assert "run-10" not in names or labels == ["run-1", "run-2", "run-10"]
 
 
-def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None:
+def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path):
     stem = "sub-01_run-1_hemi-L_space-fsaverage"
     write(tmp_path / FUNC / "sub-01_run-1_events.tsv")
     left_surface = write(tmp_path / FUNC / f"{stem}_bold.func.gii")
@@ -122,7 +120,7 @@ def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None
     assert list(account.counts.values()) == [1]
 
 
-def test_two_versions_of_one_run_are_refused(tmp_path: Path) -> None:
+def test_two_versions_of_one_run_are_refused(tmp_path):
     names = ["sub-01_run-1_bold.nii.gz", "sub-01_run-2_bold.nii.gz"]
     paths = [tmp_path / FUNC / name for name in names]
     assert group_by_session(tmp_path, paths, {}, None) == {1: {2: paths}}
@@ -133,7 +131,7 @@ def test_two_versions_of_one_run_are_refused(tmp_path: Path) -> None:
     ):
         version = tmp_path / FUNC / name
         with pytest.raises(BrainhiveError, match=name):
-            group_by_session(tmp_path, [*paths, version], {}, None)
+            group_by_session(tmp_path, list(paths) + [version], {}, None)
     folder = tmp_path / "sub-02/func"
     index = BidsIndex(tmp_path)
     with pytest.raises(BrainhiveError, match="sub-02"):
@@ -155,9 +153,7 @@ def test_two_versions_of_one_run_are_refused(tmp_path: Path) -> None:
         ({}, {}, None),
     ],
 )
-def test_times_of_volumes_are_those_of_the_sidecars(
-    tmp_path: Path, raw: Any, derived: Any, expected: Any
-) -> None:
+def test_times_of_volumes_are_those_of_the_sidecars(tmp_path, raw, derived, expected):
     """The header has a TR of 2 s."""
     image = nibabel.Nifti1Image(np.zeros((2, 2, 2, 5), np.float32), np.eye(4))
     image.header.set_zooms((1, 1, 1, 2.0))
@@ -175,15 +171,13 @@ def test_times_of_volumes_are_those_of_the_sidecars(
         with pytest.raises(BrainhiveError):
             read_timing(finished_run)
     else:
-        assert read_timing(finished_run)[:3] == (5, *expected)
+        assert read_timing(finished_run)[:3] == (5,) + tuple(expected)
 
 
 @pytest.mark.parametrize(
     ("header_s", "is_read"), [(0, True), (1, True), (2000, True), (3, False)]
 )
-def test_a_header_may_know_no_time_or_count_milliseconds(
-    tmp_path: Path, header_s: float, is_read: bool
-) -> None:
+def test_a_header_may_know_no_time_or_count_milliseconds(tmp_path, header_s, is_read):
     image = nibabel.Nifti1Image(np.zeros((2, 2, 2, 4), np.float32), np.eye(4))
     image.header.set_zooms((1, 1, 1, header_s))
     nibabel.save(image, tmp_path / "x_bold.nii")
@@ -205,7 +199,7 @@ n/a\t2\tpicture\t1.0\tc.png
 """
 
 
-def test_events_are_pictures_in_the_order_of_time(tmp_path: Path) -> None:
+def test_events_are_pictures_in_the_order_of_time(tmp_path):
     path = write(tmp_path / "sub-01_events.tsv", EVENTS)
     pictures, dropped = read_events(path, "picture", {"part": 1}, path)
     assert [(onset, name) for onset, _, name, _ in pictures] == [
@@ -232,7 +226,7 @@ CONFOUNDS = """trans_x\ttrans_x_derivative1\tcosine00\tcosine01\tzero\tcsf
 """
 
 
-def test_confounds_are_columns_by_name_and_pattern(tmp_path: Path) -> None:
+def test_confounds_are_columns_by_name_and_pattern(tmp_path):
     table = write(tmp_path / "x_timeseries.tsv", CONFOUNDS)
     finished_run = make_run(tmp_path / "x_bold.nii", confounds=table)
     confounds, noted = read_confounds(finished_run, ["trans_x*", "cosine", "zero"], 3)

@@ -204,7 +204,7 @@ both_designs = pytest.mark.parametrize(
 
 
 @pytest.mark.golden
-def test_hrfs_are_those_of_the_reference(golden: Path) -> None:
+def test_hrfs_are_those_of_the_reference(golden):
     tensors, _ = load(golden, "hrf")
     keys = [
         key
@@ -229,9 +229,7 @@ def test_hrfs_are_those_of_the_reference(golden: Path) -> None:
 
 @pytest.mark.golden
 @pytest.mark.parametrize(("name", "tolerance"), [("library", 1e-6), ("assumed", 6e-3)])
-def test_hrfs_are_the_fitted_differences_of_two_gammas(
-    golden: Path, name: str, tolerance: float
-) -> None:
+def test_hrfs_are_the_fitted_differences_of_two_gammas(golden, name, tolerance):
     """Golden values: parameters fitted to GLMsingle's HRFs.
 
     The table of the assumed HRF is rounded, and its fit differs by 3e-3 of the peak.
@@ -260,7 +258,7 @@ def test_hrfs_are_the_fitted_differences_of_two_gammas(
 
 
 @pytest.mark.golden
-def test_drift_and_its_degree_are_those_of_the_reference(golden: Path) -> None:
+def test_drift_and_its_degree_are_those_of_the_reference(golden):
     tensors, _ = load(golden, "hrf")
     assert [
         choose_polynomial_degree(minutes) for minutes in tensors["input.minutes"]
@@ -278,9 +276,7 @@ def test_drift_and_its_degree_are_those_of_the_reference(golden: Path) -> None:
 
 @pytest.mark.golden
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_threshold_of_a_mixture_is_that_of_the_reference(
-    golden: Path, seed: int
-) -> None:
+def test_the_threshold_of_a_mixture_is_that_of_the_reference(golden, seed):
     tensors, _ = load(golden, "hrf")
     threshold = find_mixture_threshold(tensors["input.mixture"], seed)
     assert threshold == pytest.approx(
@@ -290,9 +286,7 @@ def test_the_threshold_of_a_mixture_is_that_of_the_reference(
 
 @pytest.mark.golden
 @both_designs
-def test_fitted_hrfs_and_their_betas_are_those_of_type_b(
-    reference: Reference, is_ours: bool
-) -> None:
+def test_fitted_hrfs_and_their_betas_are_those_of_type_b(reference, is_ours):
     session = reference.session("library", is_ours)
     mean, _, _, r2 = survey_voxels(session)
     estimates = fit(session)
@@ -304,7 +298,7 @@ def test_fitted_hrfs_and_their_betas_are_those_of_type_b(
 
 
 @pytest.mark.golden
-def test_a_run_alone_explains_as_much_as_within_type_b(reference: Reference) -> None:
+def test_a_run_alone_explains_as_much_as_within_type_b(reference):
     """Golden value: R² of each run, which shares no regressor with other runs."""
     whole_session = reference.session("library", True)
     voxels = np.arange(reference.voxels)
@@ -323,9 +317,7 @@ def test_a_run_alone_explains_as_much_as_within_type_b(reference: Reference) -> 
 
 @pytest.mark.golden
 @both_designs
-def test_one_beta_for_all_trials_explains_as_much_as_type_a(
-    reference: Reference, is_ours: bool
-) -> None:
+def test_one_beta_for_all_trials_explains_as_much_as_type_a(reference, is_ours):
     session = reference.session("library", True)
     squares = survey_voxels(session)[2]
     r2 = measure_type_a_r2(
@@ -336,8 +328,8 @@ def test_one_beta_for_all_trials_explains_as_much_as_type_a(
 
 @pytest.mark.golden
 def test_components_and_their_badness_are_those_of_type_c(
-    reference: Reference,
-) -> None:
+    reference,
+):
     session = reference.session("library", True)
     pool = reference["noise_pool"].astype(bool)
     columns = find_noise_components(session, pool)
@@ -355,18 +347,14 @@ def test_components_and_their_badness_are_those_of_type_c(
 
 @pytest.mark.golden
 @both_designs
-def test_the_noise_pool_is_that_of_the_reference(
-    reference: Reference, is_ours: bool
-) -> None:
+def test_the_noise_pool_is_that_of_the_reference(reference, is_ours):
     pool = reference.noise_pool(reference.session("library", is_ours))
     assert np.array_equal(pool, reference["noise_pool"].astype(bool))
 
 
 @pytest.mark.golden
 @both_designs
-def test_denoised_betas_are_those_of_type_c(
-    reference: Reference, is_ours: bool
-) -> None:
+def test_denoised_betas_are_those_of_type_c(reference, is_ours):
     trend, session = reference.denoised(is_ours)
     assert choose_component_count(trend) == reference["pc_number"][0]
     np.testing.assert_allclose(trend, reference["pc_trend"], rtol=1e-5)
@@ -377,9 +365,7 @@ def test_denoised_betas_are_those_of_type_c(
 
 @pytest.mark.golden
 @both_designs
-def test_shrunk_betas_and_their_fractions_are_those_of_type_d(
-    reference: Reference, is_ours: bool
-) -> None:
+def test_shrunk_betas_and_their_fractions_are_those_of_type_d(reference, is_ours):
     _, session = reference.denoised(is_ours)
     estimates = shrink(session)
     np.testing.assert_allclose(glm.FRACTIONS, reference.fractions)
@@ -392,9 +378,7 @@ def test_shrunk_betas_and_their_fractions_are_those_of_type_d(
 
 @pytest.mark.golden
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_mixture_separates_the_voxels_of_the_reference(
-    reference: Reference, seed: int
-) -> None:
+def test_the_mixture_separates_the_voxels_of_the_reference(reference, seed):
     """Golden value: voxels above the threshold of a mixture without a seed."""
     r2 = reference["a.r2"]
 
@@ -404,9 +388,7 @@ def test_the_mixture_separates_the_voxels_of_the_reference(
 
 
 @pytest.mark.golden
-def test_one_threshold_bounds_noise_pool_and_responsive_voxels(
-    reference: Reference, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_threshold_bounds_noise_pool_and_responsive_voxels(reference, monkeypatch):
     """Golden values: noise pool, responsive voxels and betas of type D."""
     pool_threshold, judges_threshold = reference["threshold_r2"]
     assert pool_threshold == judges_threshold
@@ -447,7 +429,7 @@ def ridge_candidates(
 
 
 @pytest.mark.golden
-def test_fractions_are_judged_as_in_type_d(reference: Reference) -> None:
+def test_fractions_are_judged_as_in_type_d(reference):
     """Golden value: badness of the betas of each fraction."""
     _, session = reference.denoised(is_ours=False)
     badness = np.empty((reference.voxels, len(glm.FRACTIONS)))
@@ -462,7 +444,7 @@ def test_fractions_are_judged_as_in_type_d(reference: Reference) -> None:
 
 
 @pytest.mark.golden
-def test_shrunk_betas_are_rescaled_as_in_type_d(reference: Reference) -> None:
+def test_shrunk_betas_are_rescaled_as_in_type_d(reference):
     """Golden values: slope and shift that fit shrunk betas to least squares."""
     _, session = reference.denoised(is_ours=False)
     shape = reference["d.betas"].T.shape
@@ -481,7 +463,7 @@ def test_shrunk_betas_are_rescaled_as_in_type_d(reference: Reference) -> None:
 
 
 @pytest.mark.golden
-def test_other_settings_of_types_c_and_d_give_their_betas(reference: Reference) -> None:
+def test_other_settings_of_types_c_and_d_give_their_betas(reference):
     session = reference.session("library", True)
     three_components = reference.add_components(session, 3)
     without_shrinkage = shrink(session)
@@ -500,9 +482,7 @@ def test_other_settings_of_types_c_and_d_give_their_betas(reference: Reference) 
 
 @pytest.mark.golden
 @both_designs
-def test_the_assumed_hrf_alone_gives_its_betas(
-    reference: Reference, is_ours: bool
-) -> None:
+def test_the_assumed_hrf_alone_gives_its_betas(reference, is_ours):
     estimates = fit(reference.session("assumed", is_ours))
     assert (
         distance(
@@ -522,8 +502,8 @@ def test_the_assumed_hrf_alone_gives_its_betas(
 
 @pytest.mark.golden
 def test_lss_with_fitted_hrfs_is_that_of_the_reference(
-    reference: Reference,
-) -> None:
+    reference,
+):
     betas = fit(reference.session("library", True), compute_lss_weights).betas.T.astype(
         np.float64
     )
@@ -543,8 +523,8 @@ def test_lss_with_fitted_hrfs_is_that_of_the_reference(
 
 @pytest.mark.golden
 def test_confounds_are_projected_out_with_and_without_components(
-    reference: Reference,
-) -> None:
+    reference,
+):
     session = reference.session("library", True, has_extra=True)
     expected = reference.options["expected.extra.b.betas"]
     estimates = fit(session)
@@ -566,7 +546,7 @@ def test_confounds_are_projected_out_with_and_without_components(
 
 
 @pytest.mark.golden
-def test_denoised_betas_are_as_true_as_the_references(reference: Reference) -> None:
+def test_denoised_betas_are_as_true_as_the_references(reference):
     responds = reference.tensors["truth.kind"] == 0
     truth = reference.tensors["truth.trial_betas"][responds]
     for estimator, key in (("hrf", "b.betas"), ("denoised", "d.betas")):
@@ -615,7 +595,7 @@ def nilearn_runs(
 
 @pytest.mark.golden
 @pytest.mark.parametrize("kind", ["spm", "glover"])
-def test_canonical_hrfs_and_designs_are_nilearns(nilearn: Any, kind: Any) -> None:
+def test_canonical_hrfs_and_designs_are_nilearns(nilearn, kind):
     tensors, config = nilearn
     np.testing.assert_allclose(
         sample_canonical_hrf(kind, config["tr"]),
@@ -656,7 +636,7 @@ def in_unit_of_data(
 
 @pytest.mark.golden
 @pytest.mark.parametrize("kind", ["spm", "glover"])
-def test_lsa_is_nilearns(nilearn: Any, kind: Any) -> None:
+def test_lsa_is_nilearns(nilearn, kind):
     tensors, config = nilearn
     for number, nilearn_run in enumerate(nilearn_runs(tensors, config, kind)):
         bold = tensors[f"input.bold_{number}"].astype(np.float64)
@@ -679,7 +659,7 @@ def solve_run(
 
 
 @pytest.mark.golden
-def test_lsa_with_the_derivative_of_the_hrf_is_nilearns(nilearn: Any) -> None:
+def test_lsa_with_the_derivative_of_the_hrf_is_nilearns(nilearn):
     """nilearn makes derivatives orthogonal to HRFs. Here they are confounds."""
     tensors, config = nilearn
     for number, nilearn_run in enumerate(nilearn_runs(tensors, config, "spm")):
@@ -707,7 +687,7 @@ def test_lsa_with_the_derivative_of_the_hrf_is_nilearns(nilearn: Any) -> None:
 
 
 @pytest.mark.golden
-def test_lss_is_nilearns_with_one_regressor_for_the_others(nilearn: Any) -> None:
+def test_lss_is_nilearns_with_one_regressor_for_the_others(nilearn):
     tensors, config = nilearn
     for number, nilearn_run in enumerate(nilearn_runs(tensors, config, "glover")):
         bold = tensors[f"input.bold_{number}"].astype(np.float64)
@@ -783,7 +763,7 @@ def world() -> World:
     return World()
 
 
-def test_betas_are_percent_of_the_mean_over_all_runs(world: World) -> None:
+def test_betas_are_percent_of_the_mean_over_all_runs(world):
     """Responses are 5 × beta × HRF, and regressors of the library peak at 1."""
     estimates = world.estimate("hrf")
     brighter = World()
@@ -800,9 +780,7 @@ def test_betas_are_percent_of_the_mean_over_all_runs(world: World) -> None:
 
 
 @pytest.mark.parametrize(("estimator", "value"), [("lsa", 0.0), ("denoised", np.inf)])
-def test_a_voxel_without_signal_in_a_run_is_marked(
-    estimator: Any, value: float
-) -> None:
+def test_a_voxel_without_signal_in_a_run_is_marked(estimator, value):
     world = World()
     expected = world.estimate(estimator)
     world.bold = [np.concatenate([bold[:1], bold]) for bold in world.bold]
@@ -822,9 +800,7 @@ def test_a_voxel_without_signal_in_a_run_is_marked(
 
 
 @pytest.mark.parametrize("estimator", ["lsa", "hrf"])
-def test_a_trial_outside_its_run_is_0_and_leaves_others_alone(
-    world: World, estimator: Any
-) -> None:
+def test_a_trial_outside_its_run_is_0_and_leaves_others_alone(world, estimator):
     finished_run = world.runs[1]
     onsets_s = np.r_[-60.0, finished_run.onsets_s, 500.0]
     longer = replace(
@@ -838,7 +814,7 @@ def test_a_trial_outside_its_run_is_0_and_leaves_others_alone(
     )
 
 
-def test_more_regressors_than_volumes_are_refused(world: World) -> None:
+def test_more_regressors_than_volumes_are_refused(world):
     volumes = len(world.runs[0].frame_times_s)
     long_run = replace(
         world.runs[0],
@@ -851,7 +827,7 @@ def test_more_regressors_than_volumes_are_refused(world: World) -> None:
         world.estimate("lsa", [long_run, *world.runs[1:]])
 
 
-def test_series_whose_mean_was_removed_are_refused() -> None:
+def test_series_whose_mean_was_removed_are_refused():
     world = World()
     world.bold = [bold - bold.mean(1, keepdims=True) for bold in world.bold]
     with pytest.raises(BrainhiveError, match="standard deviation"):
@@ -859,9 +835,7 @@ def test_series_whose_mean_was_removed_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("signals", "is_refused"), [(4, True), (5, False)])
-def test_more_than_half_of_the_voxels_have_a_mean(
-    signals: int, is_refused: bool
-) -> None:
+def test_more_than_half_of_the_voxels_have_a_mean(signals, is_refused):
     """Constant voxels do not count, and a mean above the noise is enough."""
     random = np.random.default_rng(0)
     trial_run = TrialRun(

@@ -71,7 +71,7 @@ PARCELS = np.where(np.arange(SHAPE[0]) < 2, 3, 60)[:, None, None] * np.ones(
 """Two large parcels."""
 
 
-def test_a_file_of_regions_is_what_its_values_say(tmp_path: Path, mask: Mask) -> None:
+def test_a_file_of_regions_is_what_its_values_say(tmp_path, mask):
     path = tmp_path / "V1.nii"
     labels = {"V1-3": PARCELS == 3, "V1-61": PARCELS == 60}
     for values, thresholds, regions, kind in (
@@ -94,7 +94,7 @@ def test_a_file_of_regions_is_what_its_values_say(tmp_path: Path, mask: Mask) ->
     assert "thresholds.V1=" in error.value.hint
 
 
-def test_a_table_beside_an_atlas_names_its_labels(tmp_path: Path, mask: Mask) -> None:
+def test_a_table_beside_an_atlas_names_its_labels(tmp_path, mask):
     values = draw(0, 1, 2)
     atlas = save(tmp_path / "atlas.nii.gz", values)
     for table, text in (
@@ -127,9 +127,7 @@ def test_a_table_beside_an_atlas_names_its_labels(tmp_path: Path, mask: Mask) ->
 
 
 @pytest.mark.parametrize("names", [("V1", "b.V1"), ("b.V1", "V1")])
-def test_no_region_replaces_another(
-    tmp_path: Path, mask: Mask, names: tuple[str, str]
-) -> None:
+def test_no_region_replaces_another(tmp_path, mask, names):
     """An atlas b may have V1 of an earlier file, and also a region b.V1."""
     first_save = save(tmp_path / "first.nii", INSIDE.astype(np.uint8))
     values = draw(0, 1, 2)
@@ -143,9 +141,7 @@ def test_no_region_replaces_another(
 
 
 @pytest.mark.parametrize("error", [1e-4, -1e-4])
-def test_labels_and_masks_that_were_scaled_are_whole_numbers(
-    tmp_path: Path, mask: Mask, error: float
-) -> None:
+def test_labels_and_masks_that_were_scaled_are_whole_numbers(tmp_path, mask, error):
     """Small deviations from whole numbers do not make them probabilities."""
     values = draw(0, 1, 2, -1)
     path = save(tmp_path / "atlas.nii.gz", (values * (1 + error)).astype(np.float32))
@@ -162,7 +158,7 @@ def test_labels_and_masks_that_were_scaled_are_whole_numbers(
     assert Mask.open(path, "save it again").width == 30
 
 
-def test_two_tables_beside_an_atlas_must_agree(tmp_path: Path, mask: Mask) -> None:
+def test_two_tables_beside_an_atlas_must_agree(tmp_path, mask):
     atlas = save(tmp_path / "atlas.nii.gz", draw(0, 1, 2))
     (tmp_path / "atlas.txt").write_text("1 V1\n2 V2\n")
     (tmp_path / "atlas.tsv").write_text("index\tname\n1\tV1\n2\tV2\n")
@@ -172,9 +168,7 @@ def test_two_tables_beside_an_atlas_must_agree(tmp_path: Path, mask: Mask) -> No
         load_masked_regions(mask, visual=atlas)
 
 
-def test_volume_labels_of_freesurfer_join_both_hemispheres(
-    tmp_path: Path, mask: Mask
-) -> None:
+def test_volume_labels_of_freesurfer_join_both_hemispheres(tmp_path, mask):
     values = draw(1005, 2005, 1021, 2004, 17, 41)
     name = "sub-01_space-T1w_desc-aparcaseg_dseg.nii.gz"
     regions = load_masked_regions(mask, anatomy=save(tmp_path / name, values))
@@ -192,9 +186,7 @@ def test_volume_labels_of_freesurfer_join_both_hemispheres(
     } < set(regions)
 
 
-def test_the_atlas_of_wang_and_kastner_has_its_names(
-    tmp_path: Path, mask: Mask
-) -> None:
+def test_the_atlas_of_wang_and_kastner_has_its_names(tmp_path, mask):
     values = draw(0, *range(1, 26))
     is_left = np.arange(SHAPE[0])[:, None, None] < 1
     for hemisphere, is_hemisphere in (("lh", is_left), ("rh", ~is_left)):
@@ -213,9 +205,7 @@ def test_the_atlas_of_wang_and_kastner_has_its_names(
     np.testing.assert_array_equal(regions["TO2"], values[INSIDE] == 12)
 
 
-def test_files_on_another_grid_or_without_voxels_are_refused(
-    tmp_path: Path, mask: Mask
-) -> None:
+def test_files_on_another_grid_or_without_voxels_are_refused(tmp_path, mask):
     with pytest.raises(BrainhiveError, match=r"moved\.nii.*mask\.nii") as error:
         load_masked_regions(
             mask, V1=save(tmp_path / "moved.nii", draw(1), np.diag([2.0, 1, 1, 1]))
@@ -241,8 +231,8 @@ def write_annots(folder: Path) -> np.ndarray:
 
 
 def test_surface_annotations_join_both_hemispheres(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     labels = write_annots(tmp_path)
     files = find_region_files({"glasser": "?h.HCP-MMP1.annot"}, 1, tmp_path)
     for vertices in ((LEFT, RIGHT), (LEFT + RIGHT,)):
@@ -253,7 +243,7 @@ def test_surface_annotations_join_both_hemispheres(
         load_regions({"glasser": files["glasser"][:1]}, (LEFT, RIGHT))
 
 
-def test_gifti_has_labels_with_names(tmp_path: Path) -> None:
+def test_gifti_has_labels_with_names(tmp_path):
     labels = np.random.default_rng(3).integers(0, 3, LEFT + RIGHT).astype(np.int32)
     for hemisphere, values in (("L", labels[:LEFT]), ("R", labels[LEFT:])):
         array = nibabel.gifti.GiftiDataArray(values, intent="NIFTI_INTENT_LABEL")
@@ -272,9 +262,7 @@ def test_gifti_has_labels_with_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(regions["MT"], labels == 2)
 
 
-def test_files_are_found_below_the_root_or_else_below_home(
-    tmp_path: Path, home: Path
-) -> None:
+def test_files_are_found_below_the_root_or_else_below_home(tmp_path, home):
     (tmp_path / "rois").mkdir(exist_ok=True)
     path = save(tmp_path / "rois/sub-03_V1.nii.gz", draw(0, 1))
     files = find_region_files(
@@ -290,9 +278,7 @@ def test_files_are_found_below_the_root_or_else_below_home(
 
 
 @pytest.mark.parametrize("n_others", [0, 5])
-def test_rows_of_cifti_are_matched_by_their_vertices(
-    tmp_path: Path, n_others: int
-) -> None:
+def test_rows_of_cifti_are_matched_by_their_vertices(tmp_path, n_others):
     """The atlas lists the right hemisphere first, and other vertices than the betas."""
     axes = [
         nibabel.cifti2.BrainModelAxis.from_surface(vertices, 9, f"Cortex{name}")
@@ -309,19 +295,21 @@ def test_rows_of_cifti_are_matched_by_their_vertices(
     rows = nibabel.cifti2.LabelAxis(["atlas"], [table])
     path = tmp_path / "atlas.dlabel.nii"
     nibabel.save(nibabel.Cifti2Image(labels, (rows, axis)), path)
-    vertices = [[0, 3], [0, 4], [0, 0], [1, 1], [1, 8], *[[-1, -1]] * 5]
+    vertices = [[0, 3], [0, 4], [0, 0], [1, 1], [1, 8]] + list([[-1, -1]] * 5)
     surface = Surface(np.array(vertices, np.int32), (9, 9))
 
     regions = read_regions({"atlas": [path]}, surface, {})[0].regions
 
     other_values = [bool(n_others)] * 5
     assert regions["V1"].tolist() == [True, False, False, False, True] + [False] * 5
-    assert regions["MT"].tolist() == [False, False, True, True, False, *other_values]
+    assert regions["MT"].tolist() == [False, False, True, True, False] + list(
+        other_values
+    )
     with pytest.raises(BrainhiveError, match="vertices"):
         read_regions({"atlas": [path]}, replace(surface, sizes=(10, 9)), {})
 
 
-def test_rows_are_counted_by_hemisphere() -> None:
+def test_rows_are_counted_by_hemisphere():
     vertices = np.array([[0, 4], [0, 5], [1, 2], [-1, -1], [-1, -1], [-1, -1]])
     surface = Surface(vertices.astype(np.int32), (9, 9))
     assert count_hemisphere_rows(surface) == {"left": 2, "right": 1, "": 3}

@@ -29,7 +29,7 @@ def find_centre_mm(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return affine[:3, :3] @ centre + affine[:3, 3]
 
 
-def test_small_voxels_are_averaged_and_stay_in_their_place(tmp_path: Path) -> None:
+def test_small_voxels_are_averaged_and_stay_in_their_place(tmp_path):
     values = np.zeros((8, 10, 4))
     values[2:6, 4:8, 1:3] = np.random.default_rng(0).uniform(50, 100, (4, 4, 2))
     mask = write_volume(tmp_path / "mask.nii.gz", values > 0)
@@ -46,7 +46,7 @@ def test_small_voxels_are_averaged_and_stay_in_their_place(tmp_path: Path) -> No
     )
 
 
-def test_the_mean_bold_is_the_mean_of_the_first_volumes(tmp_path: Path) -> None:
+def test_the_mean_bold_is_the_mean_of_the_first_volumes(tmp_path):
     series = np.random.default_rng(0).uniform(0, 900, (5, 4, 3, 20))
     series[..., 10:] = 1e6
     series[0] = np.nan
@@ -67,9 +67,7 @@ def test_the_mean_bold_is_the_mean_of_the_first_volumes(tmp_path: Path) -> None:
         ("other", None),
     ),
 )
-def test_the_anatomy_lies_in_the_space_of_the_bold(
-    tmp_path: Path, space: str, name: str | None
-) -> None:
+def test_the_anatomy_lies_in_the_space_of_the_bold(tmp_path, space, name):
     for file in (
         "sub-01/anat/sub-01_space-MNI_desc-preproc_T1w.nii.gz",
         "sub-01/anat/sub-01_space-MNI_desc-brain_mask.nii.gz",

@@ -182,7 +182,7 @@ def paint_blocks(chroma: int = 1, swaps: bool = False) -> Image.Image:
     grid = np.ones((8, 8))
     light = np.kron(random.integers(100, 160, (16, 16)), grid)
     colours = np.kron(random.integers(-60, 60, (2, 16, 16)), grid)
-    layers = [light, *(128 + chroma * colours[:: -1 if swaps else 1])]
+    layers = [light] + list(128 + chroma * colours[:: -1 if swaps else 1])
     channels = [Image.fromarray(layer.astype(np.uint8)) for layer in layers]
     return Image.merge("YCbCr", channels).convert("RGB")
 
@@ -324,11 +324,11 @@ def test_views_are_compared_with_the_whole_and_parts_with_parts():
     include the borders.
     """
     pairs = set(near_copies._PAIRS)
-    assert pairs == {
-        *((0, view) for view in range(10)),
-        *((view, 0) for view in range(10)),
-        *((view, view) for view in (9, 10, 11)),
-    }
+    assert pairs == (
+        {(0, view) for view in range(10)}
+        | {(view, 0) for view in range(10)}
+        | {(view, view) for view in (9, 10, 11)}
+    )
 
 
 def test_details_are_counted_as_by_scipys_cosine_transform():

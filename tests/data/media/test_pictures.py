@@ -1,7 +1,5 @@
 """Decoding of pictures of every depth into RGB of 8 bits."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
@@ -13,8 +11,8 @@ LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
 def test_grey_of_16_bits_becomes_8_and_32_bits_are_refused(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     Image.fromarray(LEVELS.astype(np.uint16) * 257).save(path := tmp_path / "grey.png")
     assert np.array_equal(
         np.asarray(decode(str(path), path)), np.stack([LEVELS] * 3, axis=2)
@@ -25,7 +23,7 @@ def test_grey_of_16_bits_becomes_8_and_32_bits_are_refused(
         decode(str(path), path)
 
 
-def test_a_picture_is_decoded_as_it_is_seen(tmp_path: Path) -> None:
+def test_a_picture_is_decoded_as_it_is_seen(tmp_path):
     path, exif = tmp_path / "photo.png", Image.Exif()
     stored = Image.fromarray(
         np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8)

@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ def stimuli(**facts: Any) -> StimulusSet:
     return StimulusSet("set", "train", NAMES, NAMES, lambda row: row, **facts)
 
 
-def test_captions_repeat_to_fill_up() -> None:
+def test_captions_repeat_to_fill_up():
     captions = {0: ["x", "y"], 1: []}
     resulting_stimuli = stimuli(captions=captions.__getitem__, captions_each=5)
     assert resulting_stimuli.get_captions(0) == ["x", "y", "x", "y", "x"]
@@ -53,7 +52,7 @@ def test_captions_repeat_to_fill_up() -> None:
     assert resulting_stimuli.medium == "picture" and len(resulting_stimuli) == 2
 
 
-def test_each_frame_has_a_mask() -> None:
+def test_each_frame_has_a_mask():
     masks = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
     of_clip = stimuli(masks=lambda row: masks[: 3 - row], frames=3)
     assert [mask.tolist() for mask in of_clip.get_masks(0)] == masks.tolist()
@@ -67,7 +66,7 @@ def test_each_frame_has_a_mask() -> None:
         stimuli().get_masks(0)
 
 
-def test_each_label_name_has_a_flag() -> None:
+def test_each_label_name_has_a_flag():
     flags = [np.array([1, 0], np.uint8), np.ones(3, np.uint8)]
     labelled = stimuli(labels=flags.__getitem__, label_names=("x", "y"))
     assert labelled.get_labels(0).tolist() == [1, 0]
@@ -81,7 +80,7 @@ def dataset(**facts: Any) -> Dataset:
     return Dataset("set", **facts)
 
 
-def test_names_of_signals_pictures_and_people_follow_each_other() -> None:
+def test_names_of_signals_pictures_and_people_follow_each_other():
     plain_dataset, named_dataset = dataset(), dataset(recorded_as="r", pictured_as="p")
     assert (
         plain_dataset.recorded_as,
@@ -104,8 +103,8 @@ def test_names_of_signals_pictures_and_people_follow_each_other() -> None:
     [(False, {2, 3}, (1, 4)), (True, {2}, (3,))],
 )
 def test_one_person_is_not_learned_from_under_another_number(
-    crosses: bool, left_out: set[int], other_numbers: tuple[int, ...]
-) -> None:
+    crosses, left_out, other_numbers
+):
     def same_person(subject: int) -> tuple[int, ...]:
         return (2, 3) if subject in (2, 3) else (subject,)
 
@@ -114,7 +113,7 @@ def test_one_person_is_not_learned_from_under_another_number(
     assert resulting_dataset.choose_training_subjects([1, 2, 3, 4], 2) == other_numbers
 
 
-def test_recordings_and_splits_that_are_not_there_are_refused() -> None:
+def test_recordings_and_splits_that_are_not_there_are_refused():
     opened_dataset = dataset(open_recording=lambda subject, split: (subject, split))
     assert opened_dataset.recording(2, "test") == (2, "test")
     for call in (
@@ -128,7 +127,7 @@ def test_recordings_and_splits_that_are_not_there_are_refused() -> None:
         require_split(opened_dataset, "validation", "split")
 
 
-def test_published_numbers_stand_for_stimuli_that_are_not_here() -> None:
+def test_published_numbers_stand_for_stimuli_that_are_not_here():
     def absent(split: str) -> StimulusSet:
         raise MissingData("no files", "fetch")
 
@@ -157,7 +156,7 @@ def test_published_numbers_stand_for_stimuli_that_are_not_here() -> None:
     assert list_stimuli(dataset(), "train").missing_error is None
 
 
-def test_pictures_are_listed_by_ending_and_others_counted(tmp_path: Path) -> None:
+def test_pictures_are_listed_by_ending_and_others_counted(tmp_path):
     for name in (
         "x/b.PNG",
         "x/a.jpg",
@@ -180,7 +179,7 @@ def test_pictures_are_listed_by_ending_and_others_counted(tmp_path: Path) -> Non
     assert list(find_pictures(tmp_path, "x", extensions={".txt"})) == ["x/c.txt"]
 
 
-def test_ids_are_paths_without_endings(tmp_path: Path) -> None:
+def test_ids_are_paths_without_endings(tmp_path):
     for name, level in (("a.x.png", 10), ("b/c.webp", 200)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("L", (4, 4), level).save(tmp_path / name, lossless=True)
@@ -208,7 +207,7 @@ def test_ids_are_paths_without_endings(tmp_path: Path) -> None:
     assert "file2 and file0" in caught.value.message
 
 
-def test_grey_of_sixteen_bits_becomes_eight(tmp_path: Path) -> None:
+def test_grey_of_sixteen_bits_becomes_eight(tmp_path):
     levels = np.array([[0, 255, 256, 25_700], [32_768, 65_535, 511, 512]], np.uint16)
     Image.fromarray(levels).save(tmp_path / "grey.png")
     array = np.asarray(decode(str(tmp_path / "grey.png"), "grey"))
@@ -219,7 +218,7 @@ def test_grey_of_sixteen_bits_becomes_eight(tmp_path: Path) -> None:
         decode(str(tmp_path / "floats.tiff"), "floats")
 
 
-def test_pictures_are_seen_as_their_orientation_says(tmp_path: Path) -> None:
+def test_pictures_are_seen_as_their_orientation_says(tmp_path):
     picture = Image.new("RGB", (8, 4), "white")
     exif = picture.getexif()
     exif[0x0112] = 6
@@ -227,9 +226,7 @@ def test_pictures_are_seen_as_their_orientation_says(tmp_path: Path) -> None:
     assert decode(str(tmp_path / "turned.jpg"), "turned").size == (4, 8)
 
 
-def test_few_of_many_files_are_examined(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_of_many_files_are_examined(tmp_path, monkeypatch):
     examined: list[int] = []
 
     def find(paths: list[str]) -> None:
@@ -250,15 +247,13 @@ def test_few_of_many_files_are_examined(
         ({"has_pictures": False}, []),
     ],
 )
-def test_pictures_are_inputs_where_files_have_no_names(
-    facts: dict[str, Any], state: list[str]
-) -> None:
+def test_pictures_are_inputs_where_files_have_no_names(facts, state):
     dataset = Dataset("set", ("train",), lambda split: stimuli(**facts))
     assert [picture.state for picture in list_pictures(dataset, "train")] == state
     assert [picture.state for picture in list_pictures(dataset, "test")] == ["missing"]
 
 
-def test_files_that_a_data_set_names_stand_for_its_pictures() -> None:
+def test_files_that_a_data_set_names_stand_for_its_pictures():
     file = Input("images.zip", 5, MissingData("no images.zip"))
     dataset = Dataset(
         "set", ("train",), lambda split: stimuli(), files=lambda split, reads: [file]

@@ -47,7 +47,7 @@ def make_betas(trials: int, seed: int = 0) -> np.ndarray:
 def save_betas(path: Path, values: np.ndarray, key: str = "betas") -> None:
     """Save betas [n, V] as the ending of the file says."""
     if path.name.endswith((".nii", ".nii.gz")):
-        volumes = np.zeros((*SHAPE, len(values)), np.float32)
+        volumes = np.zeros(tuple(SHAPE) + (len(values),), np.float32)
         volumes[INSIDE] = values.T
         save_volume(path, volumes)
     elif path.suffix == ".npy":
@@ -62,7 +62,7 @@ def save_betas(path: Path, values: np.ndarray, key: str = "betas") -> None:
 def write_table(path: Path, names: list[str], **columns: list) -> None:
     separator = "\t" if path.suffix == ".tsv" else ","
     rows = zip(names, *columns.values(), strict=True)
-    lines = [["picture", *columns], *rows]
+    lines = [["picture"] + list(columns)] + list(rows)
     path.write_text("".join(separator.join(map(str, line)) + "\n" for line in lines))
 
 
@@ -76,7 +76,7 @@ def save_as(kind: str, folder: Path, values: np.ndarray) -> str:
     Returns:
         Pattern of the files.
     """
-    volume = np.zeros((*SHAPE, len(values)), np.float32)
+    volume = np.zeros(tuple(SHAPE) + (len(values),), np.float32)
     volume[INSIDE] = values.T
     path = folder / "sub-01/ses-01/TYPED"
     path.parent.mkdir(parents=True)
@@ -115,7 +115,7 @@ def save_as(kind: str, folder: Path, values: np.ndarray) -> str:
     return "TYPED.*"
 
 
-def test_betas_are_read_as_programs_write_them(folder: Path, recorded) -> None:
+def test_betas_are_read_as_programs_write_them(folder, recorded):
     values = make_betas(len(NAMES))
     # the first two need no mask
     for kind in (
@@ -150,11 +150,11 @@ def test_betas_are_read_as_programs_write_them(folder: Path, recorded) -> None:
         if kind == "cifti":
             surface = betas.load_voxels(1).surface
             assert surface.sizes == (VOXELS - 5, 5)
-            assert surface.vertices[-6:, 1].tolist() == [VOXELS - 6, *range(5)]
+            assert surface.vertices[-6:, 1].tolist() == [VOXELS - 6] + list(range(5))
     recorded(digits=5, **numbers_of_preparation(betas))
 
 
-def test_files_named_by_subject_and_session_need_no_keys(folder: Path) -> None:
+def test_files_named_by_subject_and_session_need_no_keys(folder):
     values = make_betas(len(NAMES))
     save_mask(folder)
     for number, ending in enumerate(("nii.gz", "nii", "npy", "npz", "h5", "hdf5")):
@@ -181,7 +181,7 @@ def test_files_named_by_subject_and_session_need_no_keys(folder: Path) -> None:
             path.unlink()
 
 
-def test_a_file_of_all_sessions_is_divided_by_a_column(folder: Path, recorded) -> None:
+def test_a_file_of_all_sessions_is_divided_by_a_column(folder, recorded):
     values = make_betas(16)
     save_mask(folder)
     save_betas(folder / "sub-1_task-images_betas.nii.gz", values)
@@ -207,7 +207,7 @@ def test_a_file_of_all_sessions_is_divided_by_a_column(folder: Path, recorded) -
     recorded(digits=5, **numbers_of_preparation(betas))
 
 
-def test_a_session_without_betas_may_be_left_out(folder: Path) -> None:
+def test_a_session_without_betas_may_be_left_out(folder):
     save_mask(folder)
     save_betas(folder / "sub-1_ses-1_betas.npy", make_betas(8))
     save_betas(folder / "sub-1_ses-3_betas.npy", make_betas(8))
@@ -219,7 +219,7 @@ def test_a_session_without_betas_may_be_left_out(folder: Path) -> None:
         build().sessions(1)
 
 
-def test_another_number_of_lines_than_of_betas_is_refused(folder: Path) -> None:
+def test_another_number_of_lines_than_of_betas_is_refused(folder):
     save_mask(folder)
     save_betas(folder / f"{BY_FILE}betas.nii.gz", make_betas(7))
     write_table(folder / f"{BY_FILE}trials.csv", NAMES)
@@ -228,9 +228,15 @@ def test_another_number_of_lines_than_of_betas_is_refused(folder: Path) -> None:
 
 
 def test_blank_rows_and_unknown_pictures_are_counted_and_listed(
-    folder: Path, run_command, recorded
-) -> None:
-    names = [*NAMES, "", "NaN", "train/cat/none.png", "train/cat/none.png", NAMES[0]]
+    folder, run_command, recorded
+):
+    names = list(NAMES) + [
+        "",
+        "NaN",
+        "train/cat/none.png",
+        "train/cat/none.png",
+        NAMES[0],
+    ]
     save_mask(folder)
     save_betas(folder / f"{BY_FILE}betas.npy", make_betas(len(names)))
     write_table(folder / f"{BY_FILE}trials.csv", names, run=["run-1"] * len(names))
@@ -247,7 +253,7 @@ def test_blank_rows_and_unknown_pictures_are_counted_and_listed(
     recorded(digits=5, **numbers_of_stores(folder.parents[1]))
 
 
-def test_a_missing_file_is_named_with_its_key(folder: Path) -> None:
+def test_a_missing_file_is_named_with_its_key(folder):
     save_betas(folder / f"{BY_FILE}betas.nii", make_betas(8))
     with pytest.raises(MissingData, match="trials of subject 1 ") as error:
         build().files(1)
@@ -263,7 +269,7 @@ def test_a_missing_file_is_named_with_its_key(folder: Path) -> None:
     assert "preparation.stimuli.root" in error.value.hint
 
 
-def test_an_atlas_may_be_the_mask_and_its_labels_are_regions(folder: Path) -> None:
+def test_an_atlas_may_be_the_mask_and_its_labels_are_regions(folder):
     labels = np.where(INSIDE, np.random.default_rng(1).integers(1, 3, SHAPE), 0)
     save_mask(folder, values=labels)
     (folder / "sub-01_mask.tsv").write_text("index\tname\n1\tV1\n2\tV2\n")
@@ -284,7 +290,7 @@ def save_reversible(
     """Save betas of a grid with X = Z, whose values outside of the mask are noise."""
     random, shape = np.random.default_rng(2), (5, 4, 5)
     mask = random.random(shape) < 0.5
-    volumes = random.normal(0, outside_value, (*shape, 8)).astype(np.float32)
+    volumes = random.normal(0, outside_value, tuple(shape) + (8,)).astype(np.float32)
     volumes[mask] = random.normal(size=(mask.sum(), 8))
     save_mask(folder, values=mask)
     with h5py.File(folder / f"{BY_FILE}betas.h5", "w") as file:
@@ -295,28 +301,26 @@ def save_reversible(
 
 @pytest.mark.parametrize("outside_value", [0, 50])
 @pytest.mark.parametrize("order", [(3, 0, 1, 2), (3, 2, 1, 0), (2, 1, 0, 3)])
-def test_values_decide_between_two_orders_of_axes(
-    folder: Path, outside_value: float, order: tuple[int, ...]
-) -> None:
+def test_values_decide_between_two_orders_of_axes(folder, outside_value, order):
     values = save_reversible(folder, outside_value, order)
     signal = build().session(1, 1)["train"].signal
     np.testing.assert_array_equal(signal[:, :, 0], values[:6])
 
 
-def test_orders_of_axes_that_values_do_not_decide_are_refused(folder: Path) -> None:
+def test_orders_of_axes_that_values_do_not_decide_are_refused(folder):
     save_reversible(folder, 1, (3, 0, 1, 2))
     with pytest.raises(BrainhiveError, match=r"betas\.h5.*\[X, Y, Z\].*\[Z, Y, X\]"):
         build().session(1, 1)
 
 
-def test_a_square_array_of_voxels_and_trials_is_refused(folder: Path) -> None:
+def test_a_square_array_of_voxels_and_trials_is_refused(folder):
     save_betas(folder / f"{BY_FILE}betas.npy", np.eye(8, dtype=np.float32))
     write_table(folder / f"{BY_FILE}trials.csv", NAMES)
     with pytest.raises(BrainhiveError, match=r"trials first.*trials last"):
         build().shapes(1, 1)
 
 
-def test_a_file_with_keys_that_are_no_names_is_refused(folder: Path) -> None:
+def test_a_file_with_keys_that_are_no_names_is_refused(folder):
     np.save(folder / f"{BY_FILE}betas.npy", {0: make_betas(8), 1: make_betas(8)})
     save_mask(folder)
     write_table(folder / f"{BY_FILE}trials.csv", [f"x{row}" for row in range(8)])
@@ -328,9 +332,7 @@ def test_a_file_with_keys_that_are_no_names_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["nii.gz", "NII", "npy", "h5"])
 @pytest.mark.parametrize("has_one_table", [False, True])
-def test_runs_in_files_of_their_own_are_joined(
-    folder: Path, ending: str, has_one_table: bool
-) -> None:
+def test_runs_in_files_of_their_own_are_joined(folder, ending, has_one_table):
     values = make_betas(8)
     save_mask(folder)
     runs = {2: slice(0, 5), 10: slice(5, 8)}
@@ -348,7 +350,7 @@ def test_runs_in_files_of_their_own_are_joined(
     assert recordings["train"].runs.ravel().tolist() == [2] * 5 + [10]
 
 
-def test_volumes_that_a_header_names_follow_their_names(folder: Path) -> None:
+def test_volumes_that_a_header_names_follow_their_names(folder):
     values = make_betas(8)
     save_mask(folder)
     for number, row in enumerate(np.argsort(NAMES), 1):
@@ -368,10 +370,10 @@ def test_volumes_that_a_header_names_follow_their_names(folder: Path) -> None:
         betas.look_over([1]).account.require()
 
 
-def test_axes_of_length_1_are_no_betas(folder: Path) -> None:
+def test_axes_of_length_1_are_no_betas(folder):
     values = make_betas(8)
     save_mask(folder)
-    volumes = np.zeros((*SHAPE, 1, 8), np.float32)
+    volumes = np.zeros(tuple(SHAPE) + (1, 8), np.float32)
     volumes[INSIDE] = values.T[:, None]
     save_volume(folder / f"{BY_FILE}betas.nii.gz", volumes)
     write_table(folder / f"{BY_FILE}trials.csv", NAMES)
@@ -379,7 +381,7 @@ def test_axes_of_length_1_are_no_betas(folder: Path) -> None:
     np.testing.assert_array_equal(signal[:, :, 0], values[:6])
 
 
-def test_voxels_of_matlab_are_in_column_order(folder: Path) -> None:
+def test_voxels_of_matlab_are_in_column_order(folder):
     values = make_betas(8)
     save_mask(folder)
     volume = np.zeros(SHAPE, np.float32)
@@ -409,7 +411,7 @@ def write_person(folder: Path, subject: int = 1, scale: float = 1) -> None:
     "name",
     ["sub-02_ses-01_betas+orig.HEAD", "sub-2_ses-01_trials.csv", "sub-02/betas.xlsx"],
 )
-def test_people_whose_files_are_not_read_need_a_yes(folder: Path, name: str) -> None:
+def test_people_whose_files_are_not_read_need_a_yes(folder, name):
     write_person(folder)
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("picture\n")
@@ -419,7 +421,7 @@ def test_people_whose_files_are_not_read_need_a_yes(folder: Path, name: str) -> 
     build(accept={"left-out-people": 1}).look_over([1]).account.require()
 
 
-def test_files_that_nothing_reads_are_counted(folder: Path) -> None:
+def test_files_that_nothing_reads_are_counted(folder):
     write_person(folder)
     for name in ("sub-01_ses-01_zstat.nii.gz", "design.fsf", "sub-01_V1.nii.gz"):
         save_volume(folder / "sub-01_V1.nii.gz", INSIDE.astype(np.uint8))
@@ -432,8 +434,8 @@ def test_files_that_nothing_reads_are_counted(folder: Path) -> None:
 
 @pytest.mark.parametrize(("zscore", "is_refused"), [("no", True), ("session", False)])
 def test_a_session_of_another_scale_needs_a_yes(
-    folder: Path, run_command, zscore: str, is_refused: bool
-) -> None:
+    folder, run_command, zscore, is_refused
+):
     write_person(folder, scale=0.1)
     keys = ("preparation.kind=betas", f"preparation.zscore={zscore}")
     if is_refused:
@@ -443,7 +445,7 @@ def test_a_session_of_another_scale_needs_a_yes(
     assert run_command("prepare", *keys).exit_code == 0
 
 
-def test_a_run_of_another_scale_is_refused(folder: Path) -> None:
+def test_a_run_of_another_scale_is_refused(folder):
     write_person(folder)
     values = make_betas(16)
     values[1::2] *= 100
@@ -453,7 +455,7 @@ def test_a_run_of_another_scale_is_refused(folder: Path) -> None:
     build(zscore="run").session(1, 1)
 
 
-def test_files_of_afni_are_named_with_the_way_to_nifti(folder: Path) -> None:
+def test_files_of_afni_are_named_with_the_way_to_nifti(folder):
     (folder / f"{BY_FILE}betas+orig.HEAD").touch()
     with pytest.raises(MissingData) as raised:
         build().files(1)

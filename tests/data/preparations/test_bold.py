@@ -86,7 +86,7 @@ def edit_table(path: Path, edit):
     header, *lines = path.read_text().splitlines()
     edited = edit([line.split("\t") for line in lines])
     path.write_text(
-        "\n".join([header, *("\t".join(map(str, cells)) for cells in edited)]) + "\n"
+        "\n".join([header] + ["\t".join(map(str, cells)) for cells in edited]) + "\n"
     )
 
 
@@ -176,7 +176,9 @@ def test_ids_of_a_stimuli_tsv_name_the_same_pictures(data, mini_bids, column, te
             if cells[index] != "n/a":
                 number = stems.index(cells[index].rpartition(".")[0])
                 cells[index] = str(number) if template else f"stim-images{number:03d}"
-        path.write_text("".join("\t".join(cells) + "\n" for cells in [header, *lines]))
+        path.write_text(
+            "".join("\t".join(cells) + "\n" for cells in [header] + list(lines))
+        )
 
     def write_stimuli(missing_ids=()):
         """Write a stimuli.tsv that says of some numbers that they are not present."""
@@ -229,7 +231,7 @@ def test_pictures_whose_response_peaks_outside_are_left_out(
         [onset_s, 2.0, "picture", f"images/{TESTED[0]}", "n/a"]
         for onset_s in (-30, -8, -4, 193, 195, 199, "n/a")
     ]
-    edit_table(path, lambda rows: [*rows, *extra_events])
+    edit_table(path, lambda rows: list(rows) + list(extra_events))
     trials = build().list_trials(1, 1)
     assert len(trials.image_ids) == len(expected.image_ids) + 4  # -8, -4, 193 and 195
     # -4 and 193
@@ -248,7 +250,7 @@ def test_a_response_may_peak_at_the_start_or_end_of_a_run(data, number):
         [onset, 2.0, "picture", f"images/{TESTED[0]}", "n/a"]
         for onset in (number, number + inwards, number - inwards)
     ]
-    edit_table(path, lambda rows: [*rows, *extra_events])
+    edit_table(path, lambda rows: list(rows) + list(extra_events))
 
     trials = build().list_trials(1, 1)
 
@@ -291,7 +293,7 @@ def test_onsets_and_durations_are_read_in_their_unit(data, unit, size_s):
         edit_table(
             path,
             lambda rows: [
-                [float(row[0]) / size_s, 2 / size_s, *row[2:]]
+                ([float(row[0]) / size_s, 2 / size_s] + list(row[2:]))
                 for row in rows
                 if row[2] == "picture"
             ],
@@ -305,7 +307,9 @@ def test_onsets_and_durations_are_read_in_their_unit(data, unit, size_s):
 
 def test_infinite_durations_are_refused(data):
     for path in (data / "sub-01/ses-01/func").glob("*_events.tsv"):
-        edit_table(path, lambda rows: [[row[0], "inf", *row[2:]] for row in rows])
+        edit_table(
+            path, lambda rows: [([row[0], "inf"] + list(row[2:])) for row in rows]
+        )
     with pytest.raises(BrainhiveError) as caught:
         build().list_trials(1, 1)
     assert "preparation.stimulus_s" in caught.value.hint
@@ -410,7 +414,9 @@ def write_surfaces(data: Path, mini_bids, space: str):
             axis(zeros, "ThalamusLeft", np.eye(4)),
         ]
         rows = nibabel.cifti2.SeriesAxis(0, document["RepetitionTime"], series.shape[1])
-        values = np.concatenate([*sides.values(), np.full((1, series.shape[1]), 7)]).T
+        values = np.concatenate(
+            list(sides.values()) + [np.full((1, series.shape[1]), 7)]
+        ).T
         nibabel.save(
             nibabel.Cifti2Image(
                 values.astype(np.float32), (rows, models[0] + models[1] + models[2])
@@ -474,11 +480,11 @@ def test_missing_files_are_named_with_a_hint(data, home):
 def test_an_interrupted_command_writes_the_same_bytes(
     data, home, run_command, monkeypatch
 ):
-    overrides = (
+    overrides = [
         "preparation.kind=bold",
         "preparation.estimator=hrf",
         "preparation.stimuli.test_list=test.txt",
-    )
+    ]
     run_command("prepare", *overrides)
     read_betas, sessions = Bold.read_betas, []
 

@@ -51,7 +51,7 @@ def cut_epochs(raw, **options):
 
 def write_trials(folder, more_lines=()):
     lines = [f"{name}.png,{row // 5}" for row, name in enumerate(SHOWN.pictures)]
-    text = "\n".join(["picture,run", *lines, *more_lines])
+    text = "\n".join(["picture,run"] + list(lines) + list(more_lines))
     (folder / "sub-01_ses-01_trials.csv").write_text(text + "\n")
 
 
@@ -77,7 +77,7 @@ def prepare(module, **keys):
 
 
 @pytest.mark.parametrize("kind", ("fif", "set", "npz", "npy"))
-def test_epochs_become_what_their_recording_becomes(folder, kind, recorded) -> None:
+def test_epochs_become_what_their_recording_becomes(folder, kind, recorded):
     record().save(folder / "sub-01_ses-01.fif", verbose="ERROR")
     built, expected = prepare(recording, **STEPS, rate_hz=125)
     write(folder, kind)
@@ -130,7 +130,7 @@ def test_epochs_become_what_their_recording_becomes(folder, kind, recorded) -> N
 
 
 @pytest.mark.parametrize("in_order", [True, False, None])
-def test_an_unknown_order_of_trials_is_not_stored(folder, in_order) -> None:
+def test_an_unknown_order_of_trials_is_not_stored(folder, in_order):
     write(folder, "npy")
     _, prepared = prepare(epochs, axes=AXES, in_order=in_order)
     for trials in prepared.values():
@@ -145,14 +145,14 @@ def test_an_unknown_order_of_trials_is_not_stored(folder, in_order) -> None:
 
 
 @pytest.mark.parametrize("types", [None, ["eeg", "eog"]])
-def test_eye_channels_of_arrays_are_left_out(folder, types) -> None:
+def test_eye_channels_of_arrays_are_left_out(folder, types):
     write(folder, "npy")
-    axes = {**AXES, "channels": [*CHANNELS[:-1], "HEOG"]}
+    axes = {**AXES, "channels": list(CHANNELS[:-1]) + ["HEOG"]}
     _, prepared = prepare(epochs, axes=axes, types=types, whiten="no")
     assert ("HEOG" in prepared["test"].channels) == bool(types)
 
 
-def test_a_store_of_epochs_equals_that_of_prepare(folder, run_command) -> None:
+def test_a_store_of_epochs_equals_that_of_prepare(folder, run_command):
     record().save(folder / "sub-01_ses-01.fif", verbose="ERROR")
     steps = [f"preparation.{key}=[{low},{high}]" for key, (low, high) in STEPS.items()]
     plain_overrides = ["preparation.whiten=no", "preparation.rate_hz=500", "name=raw"]
@@ -181,9 +181,7 @@ def test_a_store_of_epochs_equals_that_of_prepare(folder, run_command) -> None:
     assert run_command("check", "stores=signals/image-folder/cut").exit_code == 0
 
 
-def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(
-    folder, recorded
-) -> None:
+def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(folder, recorded):
     # a table of all trials, of which two were dropped before they were saved
     dropped = cut_epochs(record()).drop([0, 3], verbose="ERROR")
     dropped.save(folder / "sub-01_ses-01-epo.fif", verbose="ERROR")
@@ -195,7 +193,7 @@ def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(
 
     # metadata, and pictures of another data set
     pandas = pytest.importorskip("pandas")
-    names = ["other.png", *SHOWN.pictures[1:]]
+    names = ["other.png"] + list(SHOWN.pictures[1:])
     all_trials = cut_epochs(record())
     all_trials.metadata = pandas.DataFrame({"picture": names})
     stored = api.store_trials(all_trials, "picture")
@@ -206,7 +204,7 @@ def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(
     recorded(digits=5, **numbers_of_stores(folder.parents[1]))
 
 
-def test_files_that_do_not_fit_are_refused_with_a_hint(folder) -> None:
+def test_files_that_do_not_fit_are_refused_with_a_hint(folder):
     with pytest.raises(MissingData, match=r"-epo\.fif, \.set, \.npy"):
         prepare(epochs)
     write(folder, "npy")
@@ -217,7 +215,7 @@ def test_files_that_do_not_fit_are_refused_with_a_hint(folder) -> None:
         prepare(epochs, axes=AXES)
     table = folder / "sub-01_ses-01_trials.csv"
     lines = [f"{name}.png,{row % 2}" for row, name in enumerate(SHOWN.pictures)]
-    table.write_text("\n".join(["picture,session", *lines]))
+    table.write_text("\n".join(["picture,session"] + list(lines)))
     with pytest.raises(BrainhiveError, match=r"\b2 sessions\b"):
         prepare(epochs, axes=AXES)
     table.unlink()
@@ -264,14 +262,14 @@ def cut_one_code(**options):
     return mne.Epochs(record(), events, {"picture": 1}, verbose="ERROR", **options)
 
 
-def test_a_table_of_pictures_fits_epochs_after_rejection(folder) -> None:
+def test_a_table_of_pictures_fits_epochs_after_rejection(folder):
     one_code = cut_one_code().drop([0, 3], verbose="ERROR")
     save_epochs(folder, one_code)
     write_trials(folder)
     assert list_pictures() == np.delete(SHOWN.pictures, [0, 3]).tolist()
 
 
-def test_a_table_that_fits_in_two_orders_is_refused(folder) -> None:
+def test_a_table_that_fits_in_two_orders_is_refused(folder):
     shuffled = np.random.default_rng(0).permutation(len(SHOWN.pictures))
     names = np.array(SHOWN.pictures)[shuffled]
     table = folder / "sub-01_ses-01_trials.csv"
@@ -287,7 +285,7 @@ def test_a_table_that_fits_in_two_orders_is_refused(folder) -> None:
         prepare(epochs)
 
 
-def test_a_column_that_the_user_names_must_exist(folder) -> None:
+def test_a_column_that_the_user_names_must_exist(folder):
     save_epochs(folder, cut_epochs(record()), {"came": SHOWN.pictures})
     with pytest.raises(BrainhiveError, match=r"\bcam\b") as caught:
         prepare(epochs, column="cam")
@@ -297,7 +295,7 @@ def test_a_column_that_the_user_names_must_exist(folder) -> None:
         api.store_trials(cut_epochs(record()), "cam")
 
 
-def test_a_table_may_have_the_whole_name_of_its_file(folder) -> None:
+def test_a_table_may_have_the_whole_name_of_its_file(folder):
     save_epochs(folder, cut_one_code())
     text = "picture,run\n" + "".join(f"{n},run-0{1}\n" for n in SHOWN.pictures)
     (folder / "sub-01_ses-01-epo_trials.csv").write_text(text)
@@ -307,7 +305,7 @@ def test_a_table_may_have_the_whole_name_of_its_file(folder) -> None:
         prepare(epochs)
 
 
-def test_labels_of_runs_are_read_as_numbers(folder, recorded) -> None:
+def test_labels_of_runs_are_read_as_numbers(folder, recorded):
     save_epochs(folder, cut_epochs(record()))
     labels = [f"run-0{2 + row // 12}" for row in range(len(SHOWN.pictures))]
 
@@ -326,7 +324,7 @@ def test_labels_of_runs_are_read_as_numbers(folder, recorded) -> None:
     recorded(digits=5, **numbers_of_preparation(built))
 
 
-def test_events_at_one_onset_of_eeglab_are_all_read(folder) -> None:
+def test_events_at_one_onset_of_eeglab_are_all_read(folder):
     from scipy.io import loadmat, savemat
 
     path = folder / "sub-01_ses-01.set"
@@ -349,7 +347,7 @@ def test_events_at_one_onset_of_eeglab_are_all_read(folder) -> None:
         assert trials.provenance["dropped"] == {}
 
 
-def test_the_axes_of_matlab_are_read_if_only_they_fit(folder) -> None:
+def test_the_axes_of_matlab_are_read_if_only_they_fit(folder):
     write(folder, "npz")
     _, expected = prepare(epochs, whiten="no")
     path = folder / "sub-01_ses-01.npz"
@@ -364,7 +362,7 @@ def test_the_axes_of_matlab_are_read_if_only_they_fit(folder) -> None:
 
 
 @pytest.mark.parametrize("name", ("../secret.fdt", "{root}/secret.fdt", "sub-02.fdt"))
-def test_epochs_of_eeglab_that_name_a_file_elsewhere_are_refused(folder, name) -> None:
+def test_epochs_of_eeglab_that_name_a_file_elsewhere_are_refused(folder, name):
     from scipy.io import loadmat, savemat
 
     path = folder / "sub-01_ses-01.set"
@@ -381,7 +379,7 @@ def test_epochs_of_eeglab_that_name_a_file_elsewhere_are_refused(folder, name) -
         prepare(epochs)
 
 
-def test_a_pipe_instead_of_signals_is_refused_without_waiting(folder) -> None:
+def test_a_pipe_instead_of_signals_is_refused_without_waiting(folder):
     from scipy.io import loadmat, savemat
 
     path = folder / "sub-01_ses-01.set"
@@ -420,9 +418,7 @@ PARTS = {
 
 @pytest.mark.parametrize("kind", ("epo", "raw"))
 @pytest.mark.parametrize("location", PARTS)
-def test_parts_of_fif_elsewhere_and_in_circles_are_refused(
-    folder, kind, location
-) -> None:
+def test_parts_of_fif_elsewhere_and_in_circles_are_refused(folder, kind, location):
     """A file that names itself would be read by mne until the memory is full."""
     raw = record()
     path = folder / f"sub-01_ses-01-{kind}.fif"
@@ -450,7 +446,7 @@ ODD = {
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name in ODD for value in ODD[name]]
 )
-def test_axes_of_a_wrong_shape_or_type_are_named(folder, name, value) -> None:
+def test_axes_of_a_wrong_shape_or_type_are_named(folder, name, value):
     axes = {"ch_names": CHANNELS, "times": np.arange(301) / 250, "unit": "uV"}
     signal = np.random.default_rng(0).normal(size=(24, 6, 301))
     content = {"X": signal, "picture": SHOWN.pictures, **axes}

@@ -71,9 +71,9 @@ def write_bids(raw, folder, subject, session):
     table = bids_path.copy().update(suffix="events", extension=".tsv").fpath
     rows = [line.split("\t") for line in table.read_text().splitlines()]
     column = rows[0].index("trial_type")
-    lines = ["\t".join([*rows[0], "stim_file"])]
+    lines = ["\t".join(list(rows[0]) + ["stim_file"])]
     for row in rows[1:]:
-        lines.append("\t".join([*row, f"{row[column]}.png"]))
+        lines.append("\t".join(list(row) + [f"{row[column]}.png"]))
     table.write_text("\n".join(lines) + "\n")
     return bids_path.fpath
 

@@ -68,9 +68,7 @@ def save_imagenet(root: Path, content: Any, file: str = "EEG-ImageNet_1.pth") ->
 
 
 @pytest.mark.parametrize("is_older", [False, True])
-def test_segments_lie_at_their_pictures_and_blocks(
-    cvpr_root: Path, is_older: bool
-) -> None:
+def test_segments_lie_at_their_pictures_and_blocks(cvpr_root, is_older):
     content = make_eegcvpr40(lengths={3: 520})
     save_eegcvpr40(cvpr_root, content, is_older=is_older)
 
@@ -92,7 +90,7 @@ def test_segments_lie_at_their_pictures_and_blocks(
     assert trials.sessions is not None and not trials.sessions.any()
 
 
-def test_a_class_is_a_block_in_any_order_of_rows(cvpr_root: Path) -> None:
+def test_a_class_is_a_block_in_any_order_of_rows(cvpr_root):
     content = make_eegcvpr40([1], n_classes=2)
     content["dataset"] = content["dataset"][::-1]
     content["dataset"][1], content["dataset"][-1] = (
@@ -106,7 +104,7 @@ def test_a_class_is_a_block_in_any_order_of_rows(cvpr_root: Path) -> None:
     assert (trials.runs == 0).tolist() == first_rows
 
 
-def test_other_lengths_and_unlisted_pictures_are_counted(cvpr_root: Path) -> None:
+def test_other_lengths_and_unlisted_pictures_are_counted(cvpr_root):
     content = make_eegcvpr40([1], lengths={0: 449, 1: 455, 2: 601, 3: 600})
     path = save_eegcvpr40(cvpr_root, content)
     splits = torch.load(path.parent / "block_splits_by_image_all.pth")
@@ -125,7 +123,7 @@ def test_other_lengths_and_unlisted_pictures_are_counted(cvpr_root: Path) -> Non
         read_trials("eegcvpr40", 1, "train", samples=[0, 900])
 
 
-def test_each_band_is_a_file_and_only_raw_has_no_unit(cvpr_root: Path) -> None:
+def test_each_band_is_a_file_and_only_raw_has_no_unit(cvpr_root):
     raw = {**make_eegcvpr40([1], seed=1), "means": 0, "stddevs": 1}
     save_eegcvpr40(cvpr_root, make_eegcvpr40([1], seed=2), "eeg_14_70_std.pth")
     save_eegcvpr40(cvpr_root, raw, "eeg_signals_raw_with_mean_std.pth")
@@ -140,7 +138,7 @@ def test_each_band_is_a_file_and_only_raw_has_no_unit(cvpr_root: Path) -> None:
     assert not np.array_equal(filtered.signal[:1], unfiltered.signal[:1])
 
 
-def test_pictures_are_in_the_published_split(home: Path, cvpr_root: Path) -> None:
+def test_pictures_are_in_the_published_split(home, cvpr_root):
     save_eegcvpr40(cvpr_root, make_eegcvpr40())
     write_imagenet(home / "data/imagenet/ILSVRC/train", SYNSETS[:3])
     names = [name_pictures(synset) for synset in SYNSETS[:3]]
@@ -154,7 +152,7 @@ def test_pictures_are_in_the_published_split(home: Path, cvpr_root: Path) -> Non
     assert set(images.concepts) == set(SYNSETS[:3])
 
 
-def test_missing_pictures_are_named(home: Path, cvpr_root: Path) -> None:
+def test_missing_pictures_are_named(home, cvpr_root):
     save_eegcvpr40(cvpr_root, make_eegcvpr40())
     write_imagenet(home / "elsewhere", SYNSETS[:2])
     with pytest.raises(MissingData, match="15 test"):
@@ -204,9 +202,7 @@ def empty_rows(content: dict[str, Any]) -> None:
         (count_from_end, "the picture -1"),
     ],
 )
-def test_a_file_of_another_form_is_refused(
-    cvpr_root: Path, change: Callable[[dict[str, Any]], None], fact: str
-) -> None:
+def test_a_file_of_another_form_is_refused(cvpr_root, change, fact):
     content = make_eegcvpr40([1], n_classes=1)
     path = save_eegcvpr40(cvpr_root, content)
     change(content)
@@ -217,7 +213,7 @@ def test_a_file_of_another_form_is_refused(
     assert "Traceback" not in result.stderr
 
 
-def test_a_file_cut_short_is_refused(cvpr_root: Path) -> None:
+def test_a_file_cut_short_is_refused(cvpr_root):
     for is_older in (False, True):
         path = save_eegcvpr40(
             cvpr_root, make_eegcvpr40([1], n_classes=1), is_older=is_older
@@ -229,9 +225,7 @@ def test_a_file_cut_short_is_refused(cvpr_root: Path) -> None:
 
 
 @pytest.mark.parametrize("subjects", [[1], [1, 3]])
-def test_splits_of_another_file_are_refused(
-    cvpr_root: Path, subjects: list[int]
-) -> None:
+def test_splits_of_another_file_are_refused(cvpr_root, subjects):
     save_eegcvpr40(cvpr_root, make_eegcvpr40([1, 2], n_classes=2))
     path = save_eegcvpr40(cvpr_root, make_eegcvpr40(subjects, n_classes=2))
     splits = path.parent / "block_splits_by_image_all.pth"
@@ -246,7 +240,7 @@ def test_splits_of_another_file_are_refused(
     assert path.name in caught.value.message and caught.value.hint
 
 
-def test_unknown_electrodes_have_numbers_and_no_position(cvpr_root: Path) -> None:
+def test_unknown_electrodes_have_numbers_and_no_position(cvpr_root):
     save_eegcvpr40(cvpr_root, make_eegcvpr40([1], n_classes=1, n_channels=128))
     trials = read_trials("eegcvpr40", 1, "test")
     assert trials.channels[0] == "E001" and trials.channels[-1] == "E128"
@@ -256,7 +250,7 @@ def test_unknown_electrodes_have_numbers_and_no_position(cvpr_root: Path) -> Non
         trials.select(channels=["O1"])
 
 
-def test_electrodes_of_eeg_imagenet_are_its_authors(imagenet_root: Path) -> None:
+def test_electrodes_of_eeg_imagenet_are_its_authors(imagenet_root):
     save_imagenet(imagenet_root, make_eeg_imagenet({0: [("coarse", SYNSETS[0])]}))
     channels = read_trials("eeg-imagenet", 1, "test").channels
     expected = [name for name in AUTHORS_LIST if name not in NO_EEG]
@@ -270,7 +264,7 @@ def test_electrodes_of_eeg_imagenet_are_its_authors(imagenet_root: Path) -> None
         read_trials("eeg-imagenet", 1, "test")
 
 
-def test_the_first_30_rows_of_a_block_are_for_training(imagenet_root: Path) -> None:
+def test_the_first_30_rows_of_a_block_are_for_training(imagenet_root):
     # the second block of a class directly follows the first
     blocks = [("coarse", SYNSETS[0]), ("fine0", SYNSETS[1]), ("fine0", SYNSETS[1])]
     content = make_eeg_imagenet({3: blocks})
@@ -297,7 +291,7 @@ def test_the_first_30_rows_of_a_block_are_for_training(imagenet_root: Path) -> N
     np.testing.assert_array_equal(signal, segment[:, 40:440].float())
 
 
-def test_parts_hold_their_own_subjects(imagenet_root: Path) -> None:
+def test_parts_hold_their_own_subjects(imagenet_root):
     block = [("coarse", SYNSETS[0])]
     save_imagenet(imagenet_root, make_eeg_imagenet({0: block}))
     save_imagenet(imagenet_root, make_eeg_imagenet({8: block}), "EEG-ImageNet_2.pth")
@@ -317,9 +311,7 @@ def test_parts_hold_their_own_subjects(imagenet_root: Path) -> None:
         ("-fine", {1, 9, 17}),
     ],
 )
-def test_granularity_selects_classes(
-    home: Path, imagenet_root: Path, granularity: str, classes: set[int]
-) -> None:
+def test_granularity_selects_classes(home, imagenet_root, granularity, classes):
     blocks = [("coarse", 0), ("fine0", 1), ("fine", 9), ("fine", 17)]
     blocks_of_classes = [(name, SYNSETS[number]) for name, number in blocks]
     save_imagenet(imagenet_root, make_eeg_imagenet({0: blocks_of_classes}, length=450))
@@ -337,18 +329,20 @@ def test_granularity_selects_classes(
 
 
 def test_the_next_command_has_the_classes_that_were_prepared(
-    imagenet_root: Path,
-) -> None:
+    imagenet_root,
+):
     save_imagenet(imagenet_root, make_eeg_imagenet({0: [("coarse", SYNSETS[0])]}))
     line = ["prepare", "--recipe", "papers/eeg-imagenet", "--from"]
-    result = CliRunner().invoke(app, [*line, "eeg-imagenet-coarse"])
+    result = CliRunner().invoke(app, list(line) + ["eeg-imagenet-coarse"])
     assert result.exit_code == 0, result.stderr
     assert "--dataset eeg-imagenet-coarse" in result.stderr + result.stdout
 
 
-def test_later_blocks_of_a_class_can_be_tested(imagenet_root: Path) -> None:
+def test_later_blocks_of_a_class_can_be_tested(imagenet_root):
     first_blocks = [("coarse", SYNSETS[0]), ("coarse", SYNSETS[1])]
-    content = make_eeg_imagenet({0: [*first_blocks, first_blocks[0]], 1: first_blocks})
+    content = make_eeg_imagenet(
+        {0: list(first_blocks) + [first_blocks[0]], 1: first_blocks}
+    )
     save_imagenet(imagenet_root, content)
     trials = read_trials("eeg-imagenet-time", 1, "train")
     assert len(trials.counts) == 100 and len(trials.signal) == 150
@@ -366,14 +360,12 @@ RIDGE = ("backbone={kind: ridge, alpha: auto}", "train.validation=0", "seeds=[0]
 
 
 def run_json(*arguments: str) -> Any:
-    result = CliRunner().invoke(app, [*arguments, "--json"])
+    result = CliRunner().invoke(app, list(arguments) + ["--json"])
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 
 
-def test_which_picture_is_tested_and_which_concept_is_not(
-    home: Path, cvpr_root: Path
-) -> None:
+def test_which_picture_is_tested_and_which_concept_is_not(home, cvpr_root):
     """Noise that drifts from block to block."""
     save_eegcvpr40(cvpr_root, make_eegcvpr40([1, 2], n_classes=8, drift=2.0))
     write_imagenet(home / "data/imagenet/train", SYNSETS[:8])
@@ -392,9 +384,7 @@ def test_which_picture_is_tested_and_which_concept_is_not(
     assert answers["which concept"]["side"] == "not testable"
 
 
-def test_pictures_in_two_splits_are_listed_by_subject(
-    home: Path, imagenet_root: Path
-) -> None:
+def test_pictures_in_two_splits_are_listed_by_subject(home, imagenet_root):
     """Subject 2 saw the pictures of a class in the opposite order."""
     block = [("coarse", SYNSETS[0]), ("coarse", SYNSETS[1])]
     content = make_eeg_imagenet(
@@ -418,14 +408,14 @@ def test_pictures_in_two_splits_are_listed_by_subject(
 
 
 @pytest.mark.parametrize("samples", [[400, 300], [-5, 460], [20, 20]])
-def test_a_window_without_samples_is_a_wrong_recipe(samples: list[int]) -> None:
+def test_a_window_without_samples_is_a_wrong_recipe(samples):
     result = CliRunner().invoke(
         app, ["prepare", "--from", "eegcvpr40", f"preparation.samples={samples}"]
     )
     assert result.exit_code == 2 and str(samples) in result.stderr
 
 
-def test_a_signal_with_another_checksum_is_damaged(cvpr_root: Path) -> None:
+def test_a_signal_with_another_checksum_is_damaged(cvpr_root):
     path = save_eegcvpr40(cvpr_root, make_eegcvpr40([1], n_classes=2, n_channels=64))
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
@@ -435,7 +425,7 @@ def test_a_signal_with_another_checksum_is_damaged(cvpr_root: Path) -> None:
         read_trials("eegcvpr40", 1, "train").signal[:]
 
 
-def test_a_changed_file_is_no_longer_what_was_prepared(cvpr_root: Path) -> None:
+def test_a_changed_file_is_no_longer_what_was_prepared(cvpr_root):
     """Files of the same size differ in pieces, and splits are files, too."""
     names = {"eeg_5_95_std.pth", "block_splits_by_image_all.pth"}
     facts = []

@@ -71,11 +71,9 @@ def assert_refused(
         assert fact in text
 
 
-def test_betas_lie_at_their_pictures_and_splits(
-    home: Path, root: Path, run_command: Callable, recorded
-) -> None:
+def test_betas_lie_at_their_pictures_and_splits(home, root, run_command, recorded):
     pictures = {**list_pictures("NSD", 5, 3), "": [("NSD-copy.png", 1)]}
-    pictures["test"] = [(pictures["test"][0][0], 12), *pictures["test"][1:]]
+    pictures["test"] = [(pictures["test"][0][0], 12)] + list(pictures["test"][1:])
     betas = write_record(root, "sub-01_NSD", pictures)
 
     run_command("prepare", "preparation=mosaic")
@@ -103,9 +101,7 @@ def test_betas_lie_at_their_pictures_and_splits(
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_regions_select_their_grayordinates_and_vertices(
-    home: Path, root: Path, run_command: Callable
-) -> None:
+def test_regions_select_their_grayordinates_and_vertices(home, root, run_command):
     betas = write_record(root, "sub-01_NSD", list_pictures("NSD", 3, 2))
 
     run_command(
@@ -139,9 +135,7 @@ def test_regions_select_their_grayordinates_and_vertices(
     assert len(cortex) == len(np.unique(cortex, axis=0)) == 59_412
 
 
-def test_values_that_are_not_finite_become_zero(
-    home: Path, root: Path, run_command: Callable, recorded
-) -> None:
+def test_values_that_are_not_finite_become_zero(home, root, run_command, recorded):
     for name in ("sub-01_NSD", "sub-02_NSD"):
         write_record(root, name, list_pictures("NSD", 4, 2))
     gap = find_rows("L_V1")[3]
@@ -162,8 +156,8 @@ def test_values_that_are_not_finite_become_zero(
 
 
 def test_records_have_numbers_and_can_be_selected_by_name(
-    home: Path, root: Path, run_command: Callable, recorded
-) -> None:
+    home, root, run_command, recorded
+):
     assert list(RECORDS.values()) == list(range(1, 94))
     for name, number in {
         "sub-01_BMD": 1,
@@ -187,9 +181,7 @@ def test_records_have_numbers_and_can_be_selected_by_name(
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_films_have_betas_and_no_pictures(
-    home: Path, root: Path, run_command: Callable, recorded
-) -> None:
+def test_films_have_betas_and_no_pictures(home, root, run_command, recorded):
     films = {"train": [("run.mp4", 1), ("jump.mp4", 1)], "test": [("sit.mp4", 1)]}
     write_record(root, "sub-30_HAD", films)
 
@@ -202,8 +194,8 @@ def test_films_have_betas_and_no_pictures(
 
 
 def test_pictures_of_studies_are_listed_and_absent_ones_named(
-    root: Path,
-) -> None:
+    root,
+):
     pictures_by_name = {name: list_pictures(name, 4, 2) for name in ("NSD", "NOD")}
     write_record(root, "sub-01_NSD", pictures_by_name["NSD"])
     write_record(root, "sub-01_NOD", pictures_by_name["NOD"])
@@ -227,9 +219,7 @@ def test_pictures_of_studies_are_listed_and_absent_ones_named(
     )
 
 
-def test_absent_and_wrong_records_and_parcels_are_named(
-    root: Path, run_command: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_absent_and_wrong_records_and_parcels_are_named(root, run_command, monkeypatch):
     write_record(root, "sub-01_NSD", list_pictures("NSD", 3, 2))
 
     def prepare(*arguments: str) -> Callable[[], object]:
@@ -254,11 +244,11 @@ def run_recipe(home: Path, recipe: str) -> dict:
     small = {"prepare": [V1], "embed": [ENCODER], "train-align": [ENCODER]}
     steps = workflow.Recipe.resolve("workflow", recipe, {}, []).steps
     overrides = [
-        f"steps.{name}.overrides={json.dumps([*steps[name].overrides, *options])}"
+        f"steps.{name}.overrides={json.dumps(list(steps[name].overrides) + list(options))}"
         for name, options in small.items()
     ]
     ended = CliRunner().invoke(
-        app, ["workflow", "--recipe", recipe, "--json", *overrides]
+        app, ["workflow", "--recipe", recipe, "--json"] + list(overrides)
     )
     assert ended.exit_code == 0, ended.stderr
     (path,) = home.glob("runs/eval-retrieval/*/metrics.json")
@@ -266,9 +256,7 @@ def run_recipe(home: Path, recipe: str) -> dict:
 
 
 @pytest.mark.nightly
-def test_new_people_are_decoded_without_their_own_records(
-    home: Path, root: Path, code_allowed: None
-) -> None:
+def test_new_people_are_decoded_without_their_own_records(home, root, code_allowed):
     pictures = list_pictures("NSD", 6, 4)
     for number in range(1, 9):
         write_record(root, f"sub-{number:02d}_NSD", pictures, number)
@@ -285,9 +273,7 @@ def test_new_people_are_decoded_without_their_own_records(
 
 
 @pytest.mark.nightly
-def test_a_person_is_decoded_by_their_other_study(
-    home: Path, root: Path, code_allowed: None
-) -> None:
+def test_a_person_is_decoded_by_their_other_study(home, root, code_allowed):
     pictures_by_name = {
         name: list_pictures(name, 8, 4) for name in ("NSD", "NOD", "GOD")
     }
@@ -304,8 +290,8 @@ def test_a_person_is_decoded_by_their_other_study(
 
 
 def test_records_of_a_person_are_never_in_training_and_test(
-    home: Path, root: Path, run_command: Callable, code_allowed: None
-) -> None:
+    home, root, run_command, code_allowed
+):
     pictures_by_name = {name: list_pictures(name, 6, 3) for name in ("NSD", "NOD")}
     for name in ("sub-01_NSD", "sub-02_NSD", "sub-03_NOD"):
         write_record(root, name, pictures_by_name[name[-3:]], RECORDS[name])
@@ -314,14 +300,14 @@ def test_records_of_a_person_are_never_in_training_and_test(
     dataset_override = "dataset={kind: mosaic, studies: [NSD, NOD]}"
     run_command("embed", dataset_override, ENCODER)
     settings = ("backbone=shared-ridge", "seeds=0", "signal.normalise=null")
-    settings = (*settings, "train.validation=0", ENCODER)
+    settings = tuple(settings) + ("train.validation=0", ENCODER)
 
     def train(dataset: str, *arguments: str) -> str:
         run_command("train-align", dataset, *settings, *arguments)
         paths = (home / "runs/train-align").glob("mosaic*")
         return str(max(paths, key=lambda path: path.stat().st_mtime_ns))
 
-    inter = ("mode=inter", "subjects=sub-01_NSD")
+    inter = ["mode=inter", "subjects=sub-01_NSD"]
     assert_refused(
         lambda: train(dataset_override, *inter),
         "participants_shared.tsv",
@@ -361,7 +347,7 @@ def test_records_of_a_person_are_never_in_training_and_test(
         (["R_MT", "V[1]"], {"R_MT", "L_V1", "R_V1"}),
     ],
 )
-def test_parcels_are_selected_by_patterns(patterns: list[str], names: set[str]) -> None:
+def test_parcels_are_selected_by_patterns(patterns, names):
     rows, voxels = mosaic._select_parcels(patterns)
     assert set(voxels.regions) == names
     np.testing.assert_array_equal(rows, find_rows(*names))

@@ -66,9 +66,7 @@ def list_trials(truth, split: str) -> dict[str, list[int]]:
     return trials
 
 
-def test_mindeye2_trials_are_grouped_by_picture_in_time_order(
-    mini_nsd, recorded
-) -> None:
+def test_mindeye2_trials_are_grouped_by_picture_in_time_order(mini_nsd, recorded):
     root, truth = mini_nsd
     recording = open_mindeye2(mini_nsd).recording(1, "test")
     trials = dict(sorted(list_trials(truth, "test").items()))
@@ -98,7 +96,7 @@ def test_mindeye2_trials_are_grouped_by_picture_in_time_order(
     )
 
 
-def test_mindeye1_keeps_each_repetition_once(mini_nsd, recorded) -> None:
+def test_mindeye1_keeps_each_repetition_once(mini_nsd, recorded):
     _, truth = mini_nsd
     voxels = truth["voxels"].astype(np.float16)
     for split in ("train", "test"):
@@ -113,9 +111,7 @@ def test_mindeye1_keeps_each_repetition_once(mini_nsd, recorded) -> None:
     recorded(digits=4, **numbers_of_trials(recording))
 
 
-def test_brain_diffuser_pictures_are_in_the_order_of_first_sight(
-    mini_nsd, recorded
-) -> None:
+def test_brain_diffuser_pictures_are_in_the_order_of_first_sight(mini_nsd, recorded):
     """The means are z-scored by the training pictures."""
     _, truth = mini_nsd
     raw = {}
@@ -132,7 +128,7 @@ def test_brain_diffuser_pictures_are_in_the_order_of_first_sight(
     recorded(digits=4, **numbers_of_trials(recording))
 
 
-def test_test_trials_among_training_ones_are_refused(mini_nsd, tmp_path: Path) -> None:
+def test_test_trials_among_training_ones_are_refused(mini_nsd, tmp_path):
     shutil.copytree(mini_nsd[0] / "mindeye2", tmp_path / "mindeye2")
     behaviour = np.full((1, 17), -1.0)
     behaviour[0, [0, 2, 5, 16]] = 5, 1, 3, 1
@@ -149,7 +145,7 @@ def test_test_trials_among_training_ones_are_refused(mini_nsd, tmp_path: Path) -
         preparation.recording(1, "train")
 
 
-def test_a_file_that_is_missing_or_cut_short_is_named(mini_nsd, tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_cut_short_is_named(mini_nsd, tmp_path):
     (tmp_path / "nsd").symlink_to(mini_nsd[0])
     for stem, name in (
         ("mindeye1", "webdataset_avg_split/test/test_subj01_0.tar"),

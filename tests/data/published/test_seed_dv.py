@@ -149,7 +149,7 @@ def test_a_film_that_is_too_short_is_refused(root, tmp_path):
 
 def run_json(*arguments):
     """Run a command and return its result."""
-    result = CliRunner().invoke(app, [*arguments, "--json"])
+    result = CliRunner().invoke(app, list(arguments) + ["--json"])
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 

@@ -282,7 +282,7 @@ def test_signals_are_neuralbench_s_before_trials_are_cut(raw, recorded):
     info = mne.create_info(names, 1000, "eeg")
     rows = [content["ch_names"].index(name) for name in names]
     whole_raw_array = mne.io.RawArray(content["raw_eeg_data"][rows].astype(float), info)
-    mains_hz = [*range(50, 301, 50), *range(60, 301, 60)]
+    mains_hz = list(range(50, 301, 50)) + list(range(60, 301, 60))
     whole_raw_array.notch_filter(mains_hz, verbose="ERROR")
     whole_raw_array.filter(0.1, 75, verbose="ERROR").resample(120, verbose="ERROR")
     scaled = RobustScaler().fit_transform(whole_raw_array.get_data().T).T

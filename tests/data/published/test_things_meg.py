@@ -83,14 +83,14 @@ def make_preparation(root: Path, **keys):
     return ThingsMegEpochs(root=str(root), **keys).build(Paths())
 
 
-def test_onsets_are_kept(tmp_path, signal) -> None:
+def test_onsets_are_kept(tmp_path, signal):
     write_epochs(tmp_path, signal, onsets_s=[2.5, None, 5.0, 6.5, 8.0, 1.5, 3.0])
     session = make_preparation(tmp_path).session(1, 1)
     np.testing.assert_array_equal(session["train"].onset_s, [2.5, 8.0])
     np.testing.assert_array_equal(session["test"].onset_s, [5.0])
 
 
-def test_trials_are_read_by_type_and_session(tmp_path, signal, recorded) -> None:
+def test_trials_are_read_by_type_and_session(tmp_path, signal, recorded):
     write_epochs(tmp_path, signal)
     preparation = make_preparation(tmp_path)
     assert preparation.subjects == (1,) and list(preparation.sessions(1)) == [1, 2]
@@ -116,7 +116,7 @@ def test_trials_are_read_by_type_and_session(tmp_path, signal, recorded) -> None
     recorded(digits=5, **numbers_of_preparation(preparation))
 
 
-def test_other_times_can_be_kept(tmp_path, signal) -> None:
+def test_other_times_can_be_kept(tmp_path, signal):
     write_epochs(tmp_path, signal)
     preparation = make_preparation(tmp_path, keep_ms=(-100, 1300))
     train = preparation.session(1, 1)["train"]
@@ -128,7 +128,7 @@ def test_other_times_can_be_kept(tmp_path, signal) -> None:
         make_preparation(tmp_path, keep_ms=(-200, 1000)).sessions(1)
 
 
-def test_epochs_that_are_cut_short_or_missing_are_named(tmp_path, signal) -> None:
+def test_epochs_that_are_cut_short_or_missing_are_named(tmp_path, signal):
     path = write_epochs(tmp_path, signal)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(BrainhiveError, match=r"preprocessed_P1-epo\.fif"):
@@ -140,7 +140,7 @@ def test_epochs_that_are_cut_short_or_missing_are_named(tmp_path, signal) -> Non
 
 def test_epochs_of_another_writer_give_their_evoked_responses(
     golden, tmp_path, monkeypatch
-) -> None:
+):
     pytest.importorskip("pandas")
     monkeypatch.syspath_prepend(golden / "prepare")
     import mini_raw

@@ -29,7 +29,7 @@ class TwoSplits(MergedPreparation):
         )
 
 
-def test_files_without_sessions_are_opened_by_split() -> None:
+def test_files_without_sessions_are_opened_by_split():
     preparation = TwoSplits()
 
     assert not preparation.sessions(1) and not preparation.inputs(1)

@@ -20,7 +20,6 @@ from brainhive_cli.data.recordings.epochs import (
 )
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.stores import own_arrays
-from tests.tools.recorded_numbers import Recorded
 from tests.tools.trial_numbers import numbers_of_stores, numbers_of_trials
 
 CHANNELS = ("Cz", "EEG oz", "O1")
@@ -40,7 +39,7 @@ def arrays(**changes: Any) -> dict[str, Any]:
     return {**values, **changes}
 
 
-def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) -> None:
+def test_arrays_are_stored_by_session_and_split(recorded, home):
     split_ids = {"train": ["train/a", "train/b"], "test": ["test/c"]}
     dataset: Any = SimpleNamespace(
         name="set",
@@ -50,7 +49,7 @@ def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) 
         images=lambda split: SimpleNamespace(image_ids=split_ids[split]),
     )
     trials = as_trials(**arrays(onset_s=np.arange(9) * 1.5))
-    session = ["late", "early", *["late"] * 4, *["early"] * 3]
+    session = ["late", "early"] + list(["late"] * 4) + list(["early"] * 3)
     stored = own_arrays.store_arrays(
         trials,
         dataset,
@@ -73,7 +72,7 @@ def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) 
             )
 
 
-def test_arrays_say_their_axes(recorded: Recorded) -> None:
+def test_arrays_say_their_axes(recorded):
     timed = as_trials(**arrays(onset_s="in order"))
     names = [f"{n}" for n in range(4)]
     betas = as_trials(np.ones((4, 6)), names, onset_s="in order")
@@ -98,7 +97,7 @@ def test_arrays_say_their_axes(recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize("onset_s", [None, "unknown"])
-def test_the_order_of_rows_is_unknown_unless_it_is_given(onset_s: str | None) -> None:
+def test_the_order_of_rows_is_unknown_unless_it_is_given(onset_s):
     assert as_trials(**arrays(onset_s=onset_s)).times_in_run is None
 
 
@@ -111,11 +110,11 @@ def test_the_order_of_rows_is_unknown_unless_it_is_given(onset_s: str | None) ->
         (["a10", "a9", "2"], [3, 2, 1]),
     ],
 )
-def test_labels_of_runs_are_numbered(labels: list[str], numbers: list[int]) -> None:
+def test_labels_of_runs_are_numbered(labels, numbers):
     assert epoch_files._number_runs(labels).tolist() == numbers
 
 
-def test_names_of_pictures_are_texts() -> None:
+def test_names_of_pictures_are_texts():
     names = ["a", b"b", None, np.nan, "n/a", "", 3]
     assert read_picture_names(names) == ["a", "b", "", "", "", "", "3"]
     for wrong in ([["a"]], 3):
@@ -123,7 +122,7 @@ def test_names_of_pictures_are_texts() -> None:
             read_picture_names(wrong)
 
 
-def test_numbers_of_labels_are_sorted_and_one_is_that_of_all() -> None:
+def test_numbers_of_labels_are_sorted_and_one_is_that_of_all():
     numbers, labels = own_arrays._number_labels(["b", "a", "b"], "session", 3)
     assert (numbers.tolist(), labels) == ([1, 0, 1], ["a", "b"])
     assert own_arrays._number_labels("x", "run", 2)[0].tolist() == [0, 0]
@@ -134,9 +133,7 @@ def test_numbers_of_labels_are_sorted_and_one_is_that_of_all() -> None:
     ("span", "is_refused"),
     [((-20, 50), False), ((-21, 51), False), ((-19, 50), True), ((-20, 49), True)],
 )
-def test_trials_reach_as_far_as_the_window(
-    span: tuple[int, int], is_refused: bool
-) -> None:
+def test_trials_reach_as_far_as_the_window(span, is_refused):
     cutting = Cutting(Steps(epoch_ms=(-200, 500), keep_ms=(0, 500)), 100)
     if is_refused:
         with pytest.raises(BrainhiveError):
@@ -145,7 +142,7 @@ def test_trials_reach_as_far_as_the_window(
         require_span(cutting, span)
 
 
-def test_trials_are_cut_as_those_of_a_recording() -> None:
+def test_trials_are_cut_as_those_of_a_recording():
     signal = np.random.default_rng(0).normal(size=(4, 2, 90)).astype(np.float32)
     times_s = np.arange(90) / 100 - 0.3
     steps = Steps(epoch_ms=(-200, 500), keep_ms=(0, 400), rate_hz=100, whiten="no")
@@ -162,7 +159,7 @@ def eeglab(*events: tuple[float, Any], trials: int = 3) -> dict[str, Any]:
     return {**names, "event": structures[0] if len(structures) == 1 else structures}
 
 
-def test_events_of_eeglab_are_those_at_the_onset() -> None:
+def test_events_of_eeglab_are_those_at_the_onset():
     content = eeglab(
         (11, "a"), (11, "a"), (11.3, 7.0), (30, "key"), (62, "b"), (61.4, "c")
     )
@@ -175,7 +172,7 @@ def test_events_of_eeglab_are_those_at_the_onset() -> None:
         epoch_files._name_eeglab_trials(eeglab((14, "a"), (64, "b")), Path("x.set"))
 
 
-def test_lines_of_a_table_are_chosen_by_codes() -> None:
+def test_lines_of_a_table_are_chosen_by_codes():
     """The second of five events is ignored, and the third is rejected."""
     stand_in: Any = SimpleNamespace(
         drop_log=((), ("IGNORED",), ("BAD",), (), ()),
@@ -197,7 +194,7 @@ def test_lines_of_a_table_are_chosen_by_codes() -> None:
     assert choose("a", "y", "b", "a") == ["a", "b", "a"]
 
 
-def test_epochs_lie_end_to_end() -> None:
+def test_epochs_lie_end_to_end():
     mne = pytest.importorskip("mne")
     signal = np.random.default_rng(0).normal(size=(4, 3, 20)) * 1e-5
     info = mne.create_info(["Cz", "Pz", "O1"], 100.0, "eeg")
@@ -223,7 +220,7 @@ def test_epochs_lie_end_to_end() -> None:
     assert lay(counted_events).onset_s is None
 
 
-def test_tables_of_trials_are_called_as_their_file() -> None:
+def test_tables_of_trials_are_called_as_their_file():
     names = [
         path.name for path in epoch_files.name_trial_tables(Path("d/sub-01-epo.fif.gz"))
     ]
@@ -236,8 +233,8 @@ def test_tables_of_trials_are_called_as_their_file() -> None:
 
 
 def test_signals_of_no_brain_s_size_are_warned_of(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    capsys,
+):
     trials = as_trials(**arrays())
     warn_of_size(trials, "sub-01")
     assert not capsys.readouterr().err

@@ -207,7 +207,7 @@ def test_tables_are_read_as_spreadsheets_r_and_pandas_write_them(tmp_path):
         )
     lines = [f"{text}\tnan.png" for text in ("NA", "NaN", "N/A", "nan", "", "na")]
     path = tmp_path / "events.tsv"
-    path.write_text("\n".join(["onset\tname", *lines]))
+    path.write_text("\n".join(["onset\tname"] + list(lines)))
     assert (
         {row["onset"] for row in read_table(path)[1]} == {"n/a", ""} == set(EMPTY_CELLS)
     )
@@ -248,7 +248,9 @@ def test_only_the_ends_of_lines_end_a_row_of_a_table(tmp_path):
     path = tmp_path / "events.tsv"
     captions = ["a dog\u2028on a rug", "two\u0085cats", "a cup\x0bof\x0ctea", "plain"]
     for end in ("\n", "\r\n", "\r"):
-        lines = ["onset\tcaption\t", *(f"1\t{caption}\t" for caption in captions), ""]
+        lines = (
+            ["onset\tcaption\t"] + [f"1\t{caption}\t" for caption in captions] + [""]
+        )
         path.write_bytes(end.join(lines).encode())
         columns, rows = read_table(path)
         assert columns == ["onset", "caption"]

@@ -8,7 +8,7 @@ import numpy as np
 from brainhive_cli.data.recordings.shown_pictures import match_pictures
 
 
-def test_ambiguous_short_picture_names_are_left_out() -> None:
+def test_ambiguous_short_picture_names_are_left_out():
     """A session in which no name is certain keeps its trials, counted as left out."""
     stimuli: Any = SimpleNamespace(name="d", are_categories=False)
     pictures = ["train/cat/1", "train/dog/2"], np.array(["train", "train"])

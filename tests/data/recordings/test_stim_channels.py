@@ -41,7 +41,9 @@ def test_a_key_with_bits_of_its_own_changes_no_code(width, key):
 
 def test_a_port_that_holds_its_value_falls_to_its_next_code():
     port = np.zeros(54_000, np.int64)
-    for onset, stop, code in zip(ONSETS, [*ONSETS[1:], 54_000], CODES, strict=True):
+    for onset, stop, code in zip(
+        ONSETS, list(ONSETS[1:]) + [54_000], CODES, strict=True
+    ):
         port[onset:stop] = code
     repeats = np.append(False, CODES[1:] == CODES[:-1])  # a held code does not change
     expected = [

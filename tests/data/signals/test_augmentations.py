@@ -1,6 +1,5 @@
 """Random changes of training signals."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,7 +47,7 @@ def test_each_signal_has_its_own_random_augmentation(signal):
         )
 
 
-def test_a_smoothed_channel_is_the_published_moving_average(golden: Path):
+def test_a_smoothed_channel_is_the_published_moving_average(golden):
     """Golden values: an average over 5 samples, and over fewer at the edges."""
     tensors = load_file(golden / "methods" / "smooth.safetensors")
 

@@ -41,7 +41,7 @@ def pulse(levels: np.ndarray) -> np.ndarray:
         pulse(np.where(np.arange(40) == 5, 9, LABELS + 1.0)),
     ],
 )
-def test_a_code_of_the_labels_is_found(codes: np.ndarray) -> None:
+def test_a_code_of_the_labels_is_found(codes):
     assert find_codes(simulate(codes), LABELS).tolist() == [False, False, True]
 
 
@@ -55,22 +55,22 @@ def test_a_code_of_the_labels_is_found(codes: np.ndarray) -> None:
         + np.random.default_rng(4).normal(size=(40, 8)),
     ],
 )
-def test_noise_and_codes_of_something_else_are_no_codes(values: np.ndarray) -> None:
+def test_noise_and_codes_of_something_else_are_no_codes(values):
     assert not find_codes(simulate(values), LABELS).any()
 
 
-def test_trials_that_are_copies_hold_no_code() -> None:
+def test_trials_that_are_copies_hold_no_code():
     signal = np.random.default_rng(0).normal(size=(4, 3, 8))[LABELS]
     assert not find_codes(signal, LABELS).any()
 
 
 @pytest.mark.parametrize("name", ["STI 014", "Status", "TRIGGER", "DIN1", "photodiode"])
-def test_channels_of_stimuli_are_refused_by_name(name: str) -> None:
+def test_channels_of_stimuli_are_refused_by_name(name):
     with pytest.raises(BrainhiveError, match=name):
         refuse_stimulus_channels(["Oz", name], "X")
 
 
-def test_channels_of_eyes_are_known_by_name() -> None:
+def test_channels_of_eyes_are_known_by_name():
     names = ["EEG Fp1", "HEOG", "VEOL", "xpos_left", "Pupil", "FC5", "MEG0111", "IO1"]
     eyes = ["HEOG", "VEOL", "xpos_left", "Pupil", "IO1"]
     assert list_eye_channels(names) == eyes
@@ -97,15 +97,13 @@ def make_trials(*names: str, **preparation: list[str]) -> Trials:
         (None, {"types": ["eeg", "eog"]}, ["Oz", "HEOG", "Pz"]),
     ],
 )
-def test_eyes_are_read_only_if_asked_for(
-    channels: list[str] | None, preparation: dict[str, list[str]], expected: list[str]
-) -> None:
+def test_eyes_are_read_only_if_asked_for(channels, preparation, expected):
     trials = make_trials("Oz", "HEOG", "Pz", **preparation)
     selected = Signal(channels=channels).select(trials, None, "it")
     assert list(selected.channels) == expected
 
 
-def test_no_model_reads_the_channel_of_stimuli() -> None:
+def test_no_model_reads_the_channel_of_stimuli():
     trials = make_trials("Oz", "Status")
     with pytest.raises(BrainhiveError, match="Status"):
         Signal().select(trials, None, "it")

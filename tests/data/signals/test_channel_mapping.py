@@ -50,12 +50,12 @@ def read_golden(golden: Path) -> tuple[dict, list[str], list[str]]:
         [bytes(row).decode().strip() for row in tensors[f"{name}_name"]]
         for name in ("from", "to")
     )
-    return tensors, *names
+    return (tensors,) + tuple(names)
 
 
 def test_positions_by_name_are_relative_to_the_fitted_origin(
-    golden: Path,
-) -> None:
+    golden,
+):
     tensors, from_names, to_names = read_golden(golden)
     from_m, to_m = look_up_positions(from_names), look_up_positions(to_names)
 
@@ -66,7 +66,7 @@ def test_positions_by_name_are_relative_to_the_fitted_origin(
     np.testing.assert_allclose(to_m - origin, tensors["to_position"], atol=ROUNDING)
 
 
-def test_weights_of_splines_are_those_of_mne(golden: Path) -> None:
+def test_weights_of_splines_are_those_of_mne(golden):
     tensors, from_names, to_names = read_golden(golden)
     from_m, to_m = look_up_positions(from_names), look_up_positions(to_names)
     from_m, to_m = from_m - fit_head_centre(from_m), to_m - fit_head_centre(from_m)
@@ -83,7 +83,7 @@ def test_weights_of_splines_are_those_of_mne(golden: Path) -> None:
     np.testing.assert_allclose(signal, tensors["expected.signal"], atol=ROUNDING)
 
 
-def test_positions_outside_the_head_frame_give_wrong_weights(golden: Path) -> None:
+def test_positions_outside_the_head_frame_give_wrong_weights(golden):
     """Golden value: wrong weights, from positions without head frame and origin."""
     tensors, from_names, to_names = read_golden(golden)
     from_m, to_m = look_up_positions(from_names), look_up_positions(to_names)
@@ -100,8 +100,8 @@ def test_positions_outside_the_head_frame_give_wrong_weights(golden: Path) -> No
 
 
 def test_equal_names_are_copied_and_the_mapping_equals_mne(
-    golden: Path,
-) -> None:
+    golden,
+):
     tensors, from_names, to_names = read_golden(golden)
 
     mapping = map_channels("spline", to_names, None, Sensors(from_names), "here")
@@ -136,7 +136,7 @@ SPEC = replace(
 )
 
 
-def test_channels_are_mapped_on_request_only() -> None:
+def test_channels_are_mapped_on_request_only():
     with pytest.raises(
         BrainhiveError, match="here has no channel Pz, which the model was trained on"
     ) as caught:
@@ -158,7 +158,7 @@ def test_channels_are_mapped_on_request_only() -> None:
     )
 
 
-def test_missing_channels_are_zero_after_normalisation() -> None:
+def test_missing_channels_are_zero_after_normalisation():
     signal = {"normalise": "channel"}
     normaliser = Normaliser(
         np.array([[1.0], [2], [3]], np.float32), np.array([[2.0], [4], [8]], np.float32)
@@ -178,11 +178,11 @@ def test_missing_channels_are_zero_after_normalisation() -> None:
     ).all()
 
 
-def test_recordings_that_cannot_be_mapped_are_refused() -> None:
+def test_recordings_that_cannot_be_mapped_are_refused():
     for kind, names, facts in (
-        ("spline", (*CAP, "E1"), "E1 of here"),
+        ("spline", tuple(CAP) + ("E1",), "E1 of here"),
         ("spline", ("Oz", "O1", "O2"), "here.* 3 sensors"),
-        ("spline", (*CAP, "MEG0113"), "here.* EEG.* MEG0113"),
+        ("spline", tuple(CAP) + ("MEG0113",), "here.* EEG.* MEG0113"),
         ("common", ("MLC11", "MEG0113"), "here.* model"),
     ):
         with pytest.raises(BrainhiveError, match=facts) as caught:
@@ -209,9 +209,7 @@ def sphere(count: int, radius_m: float, centre_m: Any) -> np.ndarray:
         (20, 90.0, False),
     ],
 )
-def test_the_centre_of_a_head_is_that_of_its_sensors(
-    count: int, radius_m: float, is_head: bool
-) -> None:
+def test_the_centre_of_a_head_is_that_of_its_sensors(count, radius_m, is_head):
     # so far from the origin that no sensor lies in the face
     centre_m = (0.02, -0.3, 0.2)
     positions = sphere(count, radius_m, centre_m)

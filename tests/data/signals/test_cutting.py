@@ -1,7 +1,5 @@
 """Steps from a recording to trials, compared with MNE, SciPy and scikit-learn."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from scipy import signal as scipy_signal
@@ -115,9 +113,7 @@ def shrink_slowly(observations: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("across", ["epochs", "time"])
 @pytest.mark.parametrize("chunk", [1, 500, 2**18])
-def test_the_noise_is_the_mean_of_scikit_learns_covariances(
-    monkeypatch: pytest.MonkeyPatch, across: str, chunk: int
-) -> None:
+def test_the_noise_is_the_mean_of_scikit_learns_covariances(monkeypatch, across, chunk):
     """Stimuli have equal weights. A single trial has no spread over trials."""
     monkeypatch.setattr(cutting, "VALUES_PER_BATCH", chunk)
     epochs = draw_epochs(12)
@@ -135,14 +131,14 @@ def test_the_noise_is_the_mean_of_scikit_learns_covariances(
     np.testing.assert_allclose(covariance, np.mean(covariances, 0), rtol=1e-4)
 
 
-def test_noise_over_time_needs_a_stimulus_that_was_shown_twice() -> None:
+def test_noise_over_time_needs_a_stimulus_that_was_shown_twice():
     epochs = draw_epochs(3)
     with pytest.raises(BrainhiveError, match="twice"):
         cutting.estimate_covariance(epochs, np.array([1, 2, 3]), "time")
     assert cutting.estimate_covariance(epochs, np.array([1, 2, 2]), "time").any()
 
 
-def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
+def test_whitened_trials_have_uncorrelated_noise_of_size_one():
     names = list("abcd")
     for whiten_by, measured_splits in (
         ("training", ["train"]),
@@ -178,7 +174,7 @@ def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
     assert session is None and np.array_equal(plain_epochs["train"], draw_epochs(9))
 
 
-def test_noise_is_measured_in_splits_that_there_are() -> None:
+def test_noise_is_measured_in_splits_that_there_are():
     assert cutting.require_noise_splits(["train", "test"], Steps()) == ["train"]
     both_steps = Steps(whiten_by="both")
     assert cutting.require_noise_splits(["train", "test"], both_steps) == [
@@ -191,7 +187,7 @@ def test_noise_is_measured_in_splits_that_there_are() -> None:
         cutting.require_noise_splits(["test"], Steps())
 
 
-def test_channels_without_signal_of_their_own_are_refused() -> None:
+def test_channels_without_signal_of_their_own_are_refused():
     names, noise = ["a", "b", "c"], np.diag([4.0, 1.0, 2.0])
     root = cutting.compute_whitener(noise, names)
     np.testing.assert_allclose(root @ root, np.linalg.inv(noise))
@@ -219,9 +215,7 @@ def test_channels_without_signal_of_their_own_are_refused() -> None:
     ("band_hz", "kind"),
     [((1.0, 30.0), "bandpass"), ((2.0, None), "high"), ((None, 20.0), "low")],
 )
-def test_a_filter_in_chunks_is_scipys_from_a_steady_state(
-    band_hz: Any, kind: str
-) -> None:
+def test_a_filter_in_chunks_is_scipys_from_a_steady_state(band_hz, kind):
     signal = np.random.default_rng(0).normal([500, -3], size=(300, 2))
     edges = band_hz if all(band_hz) else max(edge or 0 for edge in band_hz)
     sections = scipy_signal.butter(4, edges, kind, fs=200, output="sos")
@@ -257,9 +251,7 @@ def test_a_filter_in_chunks_is_scipys_from_a_steady_state(
         ({"whiten": "no", "whiten_by": "both"}, False),
     ],
 )
-def test_times_that_are_kept_lie_in_the_trial_around_the_onset(
-    steps: dict[str, Any], is_sound: bool
-) -> None:
+def test_times_that_are_kept_lie_in_the_trial_around_the_onset(steps, is_sound):
     if is_sound:
         assert Steps(**steps)
     else:
@@ -268,7 +260,7 @@ def test_times_that_are_kept_lie_in_the_trial_around_the_onset(
 
 
 @pytest.mark.parametrize("baseline", [True, False])
-def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
+def test_trials_are_the_samples_around_their_onsets(baseline):
     steps = Steps(epoch_ms=(-40, 80), keep_ms=(-20, 60), rate_hz=500, baseline=baseline)
     cutting = Cutting(steps, 100.0)  # never resampled to more than was recorded
     recording = np.random.default_rng(0).normal(size=(2, 40)) + 1000
@@ -305,8 +297,8 @@ def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
 
 
 def test_lost_trials_are_nan_and_other_infinite_values_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     steps = Steps(epoch_ms=(-40, 80), keep_ms=(-20, 60), whiten="no")
     cut, names = Cutting(steps, 100.0), ["a", "b"]
     recording = np.random.default_rng(0).normal(size=(2, 60))
@@ -340,9 +332,7 @@ def test_lost_trials_are_nan_and_other_infinite_values_refused(
         ((1, 9), "time", False),
     ],
 )
-def test_as_many_samples_are_kept_as_the_whitening_needs(
-    keep_ms: Any, whiten: Any, is_sound: bool
-) -> None:
+def test_as_many_samples_are_kept_as_the_whitening_needs(keep_ms, whiten, is_sound):
     steps = Steps(epoch_ms=(-40, 80), keep_ms=keep_ms, whiten=whiten)
     if is_sound:
         assert len(Cutting(steps, 100.0).times_s) == max(1, int(keep_ms[1] / 10 + 0.9))

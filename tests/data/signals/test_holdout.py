@@ -1,7 +1,6 @@
 """Test pictures, trials, runs and sessions of folds, and signals fitted to them."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,7 +48,7 @@ def record(
 IN_FOUR_RUNS = [[0, 1, 2, 3]] * 3
 
 
-def test_every_trial_is_tested_once_and_runs_are_not_divided() -> None:
+def test_every_trial_is_tested_once_and_runs_are_not_divided():
     recording, holdout = record(IN_FOUR_RUNS), Holdout(by="runs", folds=4)
 
     masks = [
@@ -66,7 +65,7 @@ def test_every_trial_is_tested_once_and_runs_are_not_divided() -> None:
     ]
 
 
-def test_single_trials_of_a_stimulus_are_never_tested() -> None:
+def test_single_trials_of_a_stimulus_are_never_tested():
     runs = [[0, 0, 0, 0], [0, 0, 0, 0], [0, -1, -1, -1]]
     recording, holdout = (
         record(runs, repetitions=[4, 4, 1]),
@@ -82,7 +81,7 @@ def test_single_trials_of_a_stimulus_are_never_tested() -> None:
     assert np.sum(masks, 0).tolist() == [1] * 8 + [0]
 
 
-def test_folds_are_balanced_by_concept_and_equally_large() -> None:
+def test_folds_are_balanced_by_concept_and_equally_large():
     ids, concepts = [f"p{row}" for row in range(23)], ["six"] * 11 + ["nine"] * 12
     holdout = Holdout(by="pictures", folds=5)
 
@@ -96,7 +95,7 @@ def test_folds_are_balanced_by_concept_and_equally_large() -> None:
     assert all(1 <= mask[:11].sum() <= 3 for mask in masks)
 
 
-def test_listed_pictures_are_tested_and_unknown_ones_refused() -> None:
+def test_listed_pictures_are_tested_and_unknown_ones_refused():
     ids, concepts = ["a/1", "a/2", "b/1"], ["a", "a", "b"]
 
     assert Holdout(by="pictures", test=["a/2"]).hold_out_pictures(
@@ -117,7 +116,7 @@ def test_listed_pictures_are_tested_and_unknown_ones_refused() -> None:
     assert folder.hold_out_pictures(ids, concepts, 1).tolist() == [True, True, False]
 
 
-def test_pictures_of_a_folder_are_held_out_together() -> None:
+def test_pictures_of_a_folder_are_held_out_together():
     image_ids = [f"film-{film}/{clip}" for film in range(3) for clip in range(4)]
     concepts = ["a", "b"] * 6
     folds = Holdout(by="folders", folds=3)
@@ -135,7 +134,7 @@ def test_pictures_of_a_folder_are_held_out_together() -> None:
     assert last_holdout.description == "folders held out, folders film-2"
 
 
-def test_folders_of_different_sizes_are_refused() -> None:
+def test_folders_of_different_sizes_are_refused():
     # chance would differ between folds
     with pytest.raises(RecipeError) as caught:
         Holdout(by="folders", folds=2).hold_out_pictures(
@@ -144,7 +143,7 @@ def test_folders_of_different_sizes_are_refused() -> None:
     assert "a has 2" in caught.value.message
 
 
-def test_selected_trials_keep_the_values_and_runs_of_the_file() -> None:
+def test_selected_trials_keep_the_values_and_runs_of_the_file():
     recording = record(IN_FOUR_RUNS)
     is_tested = Holdout(by="runs", test=[2, 4]).hold_out_trials(recording, 1, "here")
 
@@ -159,7 +158,7 @@ def test_selected_trials_keep_the_values_and_runs_of_the_file() -> None:
     )
 
 
-def test_a_run_that_was_z_scored_by_itself_gets_a_caveat() -> None:
+def test_a_run_that_was_z_scored_by_itself_gets_a_caveat():
     recording, holdout = record(IN_FOUR_RUNS, zscore="run"), Holdout(by="runs", folds=2)
 
     assert holdout.hold_out_trials(recording, 1, "here").any()
@@ -167,7 +166,7 @@ def test_a_run_that_was_z_scored_by_itself_gets_a_caveat() -> None:
     assert Holdout(by="pictures", folds=2).caveats(record(IN_FOUR_RUNS)) == []
 
 
-def test_unknown_runs_and_more_folds_than_runs_are_refused() -> None:
+def test_unknown_runs_and_more_folds_than_runs_are_refused():
     with pytest.raises(BrainhiveError, match=r"here: .*\brun\b"):
         Holdout(by="runs", folds=2).hold_out_trials(record(), 1, "here")
     with pytest.raises(RecipeError, match=r"here .*\b4 runs"):
@@ -176,7 +175,7 @@ def test_unknown_runs_and_more_folds_than_runs_are_refused() -> None:
         Holdout(by="runs", test=[7]).hold_out_trials(record(IN_FOUR_RUNS), 1, "here")
 
 
-def test_signals_fitted_to_held_out_trials_are_refused() -> None:
+def test_signals_fitted_to_held_out_trials_are_refused():
     for steps in ({"zscore": "session"}, {"whiten": "epochs"}, {"max_voxels": 100}):
         with pytest.raises(BrainhiveError, match=next(iter(steps))) as error:
             Holdout(by="runs", folds=2).hold_out_trials(
@@ -185,7 +184,7 @@ def test_signals_fitted_to_held_out_trials_are_refused() -> None:
         assert f"preparation.{next(iter(steps))}=" in error.value.hint
 
 
-def test_run_1_of_two_sessions_counts_as_two_runs() -> None:
+def test_run_1_of_two_sessions_counts_as_two_runs():
     recording = record([[0, 1, 0, 1]] * 3, [[0, 0, 1, 1]] * 3)
     third = Holdout(by="runs", test=[3]).hold_out_trials(recording, 1, "here")
     second = Holdout(by="sessions", test=[2]).hold_out_trials(recording, 1, "here")
@@ -201,8 +200,8 @@ def test_run_1_of_two_sessions_counts_as_two_runs() -> None:
 
 
 def test_a_split_with_too_many_folds_is_refused(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     variant = {"train_ids": ["a"], "test_ids": ["b"]}
     path = tmp_path / "split.json"
     path.write_text(json.dumps({"variants": [variant] * 1000}))
@@ -229,9 +228,7 @@ def hold_out_folds(
 
 @PROPERTY
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=6), st.integers(2, 4))
-def test_each_fold_tests_about_as_many_pictures_of_each_concept(
-    sizes: list[int], folds: int
-) -> None:
+def test_each_fold_tests_about_as_many_pictures_of_each_concept(sizes, folds):
     # no picture is left over
     sizes[-1] += -sum(sizes) % folds
     numbers = np.repeat(np.arange(len(sizes)), sizes)
@@ -244,7 +241,7 @@ def test_each_fold_tests_about_as_many_pictures_of_each_concept(
         assert np.ptp([(concepts[mask] == name).sum() for mask in masks]) <= 1
 
 
-def test_a_share_of_pictures_is_about_that_share_of_each_concept() -> None:
+def test_a_share_of_pictures_is_about_that_share_of_each_concept():
     concepts = np.random.default_rng(0).permutation(np.repeat(list("abcd"), 10))
 
     (mask,) = hold_out_folds(Holdout(by="pictures", share=0.25), concepts=concepts)
@@ -257,9 +254,7 @@ def test_a_share_of_pictures_is_about_that_share_of_each_concept() -> None:
     "amount", [{"share": 0.01}, {"share": 0.99}, {"folds": 5}], ids=str
 )
 @pytest.mark.parametrize("unit", ["pictures", "runs", "sessions"])
-def test_a_holdout_that_tests_nothing_or_everything_is_refused(
-    unit: Any, amount: dict[str, Any]
-) -> None:
+def test_a_holdout_that_tests_nothing_or_everything_is_refused(unit, amount):
     holdout = Holdout(by=unit, **amount)
     with pytest.raises(RecipeError):
         if unit == "pictures":
@@ -270,9 +265,7 @@ def test_a_holdout_that_tests_nothing_or_everything_is_refused(
 
 @pytest.mark.parametrize("unit", ["pictures", "trials", "runs", "sessions"])
 @pytest.mark.parametrize("amount", [{"share": 0.5}, {"folds": 2}], ids=str)
-def test_the_seed_determines_the_tested_pictures_and_trials(
-    unit: Any, amount: dict[str, Any]
-) -> None:
+def test_the_seed_determines_the_tested_pictures_and_trials(unit, amount):
     def choose(seed: int) -> bytes:
         holdout = Holdout(by=unit, seed=seed, **amount)
         concepts = list("aabbccdd")
@@ -291,14 +284,14 @@ def test_the_seed_determines_the_tested_pictures_and_trials(
     assert (len(set(choices)) == 1) == is_fixed
 
 
-def test_a_share_of_the_trials_of_each_stimulus_is_tested() -> None:
+def test_a_share_of_the_trials_of_each_stimulus_is_tested():
     recording = record(repetitions=[4, 3, 1])
     for share, counts in ((0.25, [1, 1, 0]), (0.5, [2, 2, 0]), (0.9, [0, 0, 0])):
         (mask,) = hold_out_folds(Holdout(by="trials", share=share), recording)
         assert np.bincount(recording.picture_of_trial, mask).tolist() == counts
 
 
-def test_leftover_trials_of_stimuli_are_spread_over_the_folds() -> None:
+def test_leftover_trials_of_stimuli_are_spread_over_the_folds():
     masks = hold_out_folds(Holdout(by="trials", folds=3), record())
 
     # four trials of each of three stimuli: one fold tests two of a stimulus
@@ -307,9 +300,7 @@ def test_leftover_trials_of_stimuli_are_spread_over_the_folds() -> None:
 
 @PROPERTY
 @given(st.integers(0, 10**6), st.booleans(), st.sampled_from(["runs", "sessions"]))
-def test_runs_are_numbered_within_sessions_in_order_of_time(
-    seed: int, has_sessions: bool, unit: Any
-) -> None:
+def test_runs_are_numbered_within_sessions_in_order_of_time(seed, has_sessions, unit):
     random = np.random.default_rng(seed)
     counts = random.integers(1, 5, 3)
     is_there = np.arange(4) < counts[:, None]
@@ -331,7 +322,7 @@ def test_runs_are_numbered_within_sessions_in_order_of_time(
     assert numbers.tolist() == expected
 
 
-def test_numbers_of_runs_count_from_both_ends_and_zero_is_none() -> None:
+def test_numbers_of_runs_count_from_both_ends_and_zero_is_none():
     recording = record(IN_FOUR_RUNS)
     for run_numbers, tested_runs in (([1], [0]), ([-2], [2]), ([-4, 4], [0, 3])):
         holdout = Holdout(by="runs", test=run_numbers)
@@ -344,7 +335,7 @@ def test_numbers_of_runs_count_from_both_ends_and_zero_is_none() -> None:
             hold_out_folds(Holdout(by="runs", test=[number]), recording)
 
 
-def test_a_share_of_runs_tests_some_trials_of_unequal_counts() -> None:
+def test_a_share_of_runs_tests_some_trials_of_unequal_counts():
     runs = [[0, 1, -1, -1], [1, 0, 2, -1], [2, -1, -1, -1]]
     recording = record(runs, repetitions=[2, 3, 1])
     for amount in ({"test": [-1]}, {"folds": 3}, {"share": 0.4}):
@@ -352,7 +343,7 @@ def test_a_share_of_runs_tests_some_trials_of_unequal_counts() -> None:
             assert mask.shape == (6,) and mask.any() and not mask.all()
 
 
-def test_each_trial_has_the_number_of_the_fold_that_tests_it() -> None:
+def test_each_trial_has_the_number_of_the_fold_that_tests_it():
     recording = record(repetitions=[4, 4, 1])
     stimuli = stimuli_of(["a", "b", "c"])
     for holdout in (Holdout(by="trials", folds=3), Holdout(by="trials", share=0.5)):
@@ -367,7 +358,7 @@ def test_each_trial_has_the_number_of_the_fold_that_tests_it() -> None:
     assert numbers.tolist() == [-1, 1, -1, 1] * 3
 
 
-def test_each_picture_has_the_number_of_the_fold_that_tests_it() -> None:
+def test_each_picture_has_the_number_of_the_fold_that_tests_it():
     recording = record().change(image_ids=np.repeat(["c", "bad", "a"], 4).tolist())
     stimuli = stimuli_of(list("abcdefg"))
     holdout = Holdout(by="pictures", folds=3)
@@ -396,8 +387,8 @@ def stimuli_of(ids: list[str], concepts: list[str] | None = None) -> Any:
 
 
 def test_all_pictures_are_used_unless_a_split_lists_fewer(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     stimuli = stimuli_of(list("abcde"))
     path = tmp_path / "split.json"
     variants = [
@@ -430,8 +421,8 @@ def test_all_pictures_are_used_unless_a_split_lists_fewer(
 
 
 def test_a_split_file_is_an_input_with_folds_and_content(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     path, digests = tmp_path / "split.json", set()
     for name in "ab":
         variant = {"train_ids": [name], "test_ids": ["c"]}
@@ -463,9 +454,7 @@ def test_a_split_file_is_an_input_with_folds_and_content(
     ],
     ids=["no variant", "no test", "both sides", "twice", "other chance"],
 )
-def test_a_split_without_one_common_chance_is_refused(
-    tmp_path: Path, variants: list[dict[str, list[str]]]
-) -> None:
+def test_a_split_without_one_common_chance_is_refused(tmp_path, variants):
     path = tmp_path / "split.json"
     path.write_text(json.dumps({"variants": variants}))
     with pytest.raises(BrainhiveError, match=r"split\.json"):
@@ -493,8 +482,8 @@ def test_a_split_without_one_common_chance_is_refused(
     ],
 )
 def test_runs_are_listed_by_number_pictures_by_name_trials_never(
-    unit: Any, fields: dict[str, Any], is_sound: bool
-) -> None:
+    unit, fields, is_sound
+):
     if is_sound:
         assert Holdout(by=unit, **fields).divides_train
     else:
@@ -522,9 +511,7 @@ def test_runs_are_listed_by_number_pictures_by_name_trials_never(
         ("pictures", {"whiten": "epochs"}, True),
     ],
 )
-def test_preparations_that_saw_held_out_trials_are_refused(
-    unit: Any, steps: dict[str, Any], is_refused: bool
-) -> None:
+def test_preparations_that_saw_held_out_trials_are_refused(unit, steps, is_refused):
     holdout, recording = Holdout(by=unit, folds=2), record(IN_FOUR_RUNS, IN_FOUR_RUNS)
     recording.provenance["preparation"] = steps
     if is_refused:
@@ -541,7 +528,7 @@ def test_preparations_that_saw_held_out_trials_are_refused(
         assert total == len(recording.signal)
 
 
-def test_held_out_pictures_do_not_divide_trials() -> None:
+def test_held_out_pictures_do_not_divide_trials():
     holdout, recording = Holdout(by="pictures", folds=2), record(IN_FOUR_RUNS)
 
     assert holdout.choose_trials(recording, "test", 1, "here") is recording
@@ -557,7 +544,7 @@ def test_held_out_pictures_do_not_divide_trials() -> None:
         ]
 
 
-def test_each_split_is_compared_with_the_other_side_of_models() -> None:
+def test_each_split_is_compared_with_the_other_side_of_models():
     recordings = {"train": record(), "test": record(), "shared": record()}
 
     def list_other(holdout: Holdout, split: str) -> list[Trials]:
@@ -579,7 +566,7 @@ def test_each_split_is_compared_with_the_other_side_of_models() -> None:
     assert held_out.runs.ravel().tolist() == [0] * 3  # type: ignore[union-attr]
 
 
-def test_tested_trials_are_grouped_by_run_and_block() -> None:
+def test_tested_trials_are_grouped_by_run_and_block():
     tested_trials = [("t1", "run 1", 0), ("t2", "run 1", 1), ("t3", "run 2", 0)]
     runs, pictures = Holdout(by="runs", folds=2), Holdout(by="pictures", folds=2)
 
@@ -593,7 +580,7 @@ def test_tested_trials_are_grouped_by_run_and_block() -> None:
     assert grouping.has_folds and not grouping.group_of and not grouping.block_of
 
 
-def test_trials_are_named_by_their_run_session_or_fold() -> None:
+def test_trials_are_named_by_their_run_session_or_fold():
     trials = record([[0, 1, 2, 3]] * 3, [[0, 0, 1, 1]] * 3).hold_out(
         np.ones((3, 4), bool), "test"
     )
@@ -609,7 +596,7 @@ def test_trials_are_named_by_their_run_session_or_fold() -> None:
         Holdout(by="pictures", folds=2).name_groups(trials, "sub-01", 2)
 
 
-def test_protocols_name_what_is_held_out_and_how_much(tmp_path: Path) -> None:
+def test_protocols_name_what_is_held_out_and_how_much(tmp_path):
     for amount, fact in (
         ({"folds": 12}, "12 folds"),
         ({"share": 0.25}, "0.25"),

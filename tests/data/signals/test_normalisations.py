@@ -1,7 +1,5 @@
 """Normalisation of a subject's signals."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -73,7 +71,7 @@ def test_whitening_takes_correlations_away_and_turns_nothing(signal):
 
 
 def test_the_training_template_is_subtracted_from_all_signals(
-    golden: Path,
+    golden,
 ):
     """Golden values: BRIDGE's mean over repetitions, then over training pictures."""
     tensors = load_file(golden / "methods" / "bridge_template.safetensors")

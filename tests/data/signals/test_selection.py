@@ -43,18 +43,18 @@ def signal() -> Any:
     )
 
 
-def test_channels_are_taken_by_name_in_the_order_asked_for(signal: Any) -> None:
+def test_channels_are_taken_by_name_in_the_order_asked_for(signal):
     averaged = average(recording(signal), ["Oz", "p7"], None, 1.0, "here")
     np.testing.assert_allclose(averaged, signal.mean(axis=1)[:, [3, 0]], atol=ROUNDING)
 
 
-def test_an_unknown_channel_is_named_with_the_nearest_name() -> None:
+def test_an_unknown_channel_is_named_with_the_nearest_name():
     with pytest.raises(RecipeError, match="poz2") as caught:
         find_channel_rows(CHANNELS, ["Oz", "poz2"])
     assert "POz?" in caught.value.hint and "P7 POz PO7 Oz" in caught.value.hint
 
 
-def test_a_window_includes_its_start_and_excludes_its_stop() -> None:
+def test_a_window_includes_its_start_and_excludes_its_stop():
     for window_ms, expected in (
         (None, (0, 250)),
         ((100, 200), (25, 50)),
@@ -68,8 +68,8 @@ def test_a_window_includes_its_start_and_excludes_its_stop() -> None:
 
 
 def test_infinite_values_are_refused_with_picture_and_channel(
-    signal: Any,
-) -> None:
+    signal,
+):
     signal[MAX_STIMULI_PER_READ + 2, 1, 1, 3] = np.nan
     with pytest.raises(
         BrainhiveError,
@@ -79,7 +79,7 @@ def test_infinite_values_are_refused_with_picture_and_channel(
     assert np.isfinite(average(recording(signal), ["Oz"], None, 1.0, "here")).all()
 
 
-def test_each_trial_is_centred_and_divided_by_its_norm(signal: Any) -> None:
+def test_each_trial_is_centred_and_divided_by_its_norm(signal):
     """Source: things_eeg_2.py of AlignVis, with the norm before centring."""
     signal = signal + 3
     signal[1, 2, 3] = 0
@@ -110,7 +110,7 @@ def test_each_trial_is_centred_and_divided_by_its_norm(signal: Any) -> None:
     np.testing.assert_allclose(window.averages, expected.mean(1), atol=ROUNDING)
 
 
-def test_trials_of_one_sample_cannot_be_normalised(voxels: Trials) -> None:
+def test_trials_of_one_sample_cannot_be_normalised(voxels):
     with pytest.raises(RecipeError, match=r"normalise_trials.*here"):
         voxels.select(None, None, 1.0, "here", normalises_trials=True)
 
@@ -131,8 +131,8 @@ def voxels() -> Trials:
 
 
 def test_regions_select_each_voxel_once_in_the_order_of_the_data(
-    voxels: Trials,
-) -> None:
+    voxels,
+):
     for requested_regions, rows, regions in (
         (None, [0, 1, 2, 3], {"V1": (0, 3), "FFA": (2, 3), "none": ()}),
         (["ffa", "V1"], [0, 2, 3], {"V1": (0, 2), "FFA": (1, 2), "none": ()}),
@@ -147,7 +147,7 @@ def test_regions_select_each_voxel_once_in_the_order_of_the_data(
         np.testing.assert_array_equal(selected.averages, voxels.signal[:, rows])
 
 
-def test_a_region_that_is_not_in_the_data_or_empty_is_refused(voxels: Trials) -> None:
+def test_a_region_that_is_not_in_the_data_or_empty_is_refused(voxels):
     with pytest.raises(RecipeError, match="FFB") as caught:
         voxels.select(["FFB"])
     assert "FFA?" in caught.value.hint and "V1 FFA none" in caught.value.hint

@@ -32,7 +32,7 @@ def stored(space: Voxels, path: Path) -> Voxels:
     return loaded_space
 
 
-def test_voxels_lie_on_the_grid_of_the_signals(tmp_path: Path) -> None:
+def test_voxels_lie_on_the_grid_of_the_signals(tmp_path):
     space = stored(Voxels({}, grid=Grid(INDICES, (4, 3, 3), AFFINE)), tmp_path / "1.h5")
     (path,) = write_maps(tmp_path, "sub-01", {"../R² of a": VALUES}, space)
     assert path == tmp_path / "sub-01_R²_of_a.nii.gz"
@@ -43,7 +43,7 @@ def test_voxels_lie_on_the_grid_of_the_signals(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values[tuple(INDICES.T)], VALUES)
 
 
-def test_vertices_lie_on_their_hemisphere(tmp_path: Path) -> None:
+def test_vertices_lie_on_their_hemisphere(tmp_path):
     space = stored(Voxels({}, surface=Surface(VERTICES, (6, 3))), tmp_path / "1.h5")
     rows = np.array([3, 0, 2])  # another order, and without the second
     paths = write_maps(tmp_path, "sub-01", {"r2": VALUES[rows]}, space.select(rows))
@@ -60,7 +60,7 @@ def test_vertices_lie_on_their_hemisphere(tmp_path: Path) -> None:
     assert left_surface.meta["AnatomicalStructurePrimary"] == "CortexLeft"
 
 
-def test_sensors_and_voxels_without_positions_are_rows(tmp_path: Path) -> None:
+def test_sensors_and_voxels_without_positions_are_rows(tmp_path):
     sensors = Sensors(["A", "B"], np.array([[0.01, 0, 0.1], [np.nan] * 3]))
     (path,) = write_maps(
         tmp_path, "sub-01", {"r": VALUES[:2], "p": [np.nan, 1]}, sensors

@@ -47,7 +47,7 @@ def record(
         run_of_trial[row, : len(trials)] = run_numbers[trials]
         onset_s[row, : len(trials)] = time[trials]
     return Trials.from_repetitions(
-        np.zeros((*onset_s.shape, 1, 1), np.float32),
+        np.zeros(tuple(onset_s.shape) + (1, 1), np.float32),
         names,
         Sensors(["Oz"]),
         np.zeros(1),
@@ -133,7 +133,7 @@ def show_kinds(seed: int, is_beside: bool) -> dict[str, Trials]:
 
 
 @pytest.mark.parametrize("is_beside", [True, False])
-def test_training_and_test_trials_are_in_one_line_of_time(is_beside: bool) -> None:
+def test_training_and_test_trials_are_in_one_line_of_time(is_beside):
     """The order of the test trials alone tells nothing in both studies."""
     recordings = {1: show_kinds(0, is_beside), 2: show_kinds(1, is_beside)}
     kinds = np.random.default_rng(0).normal(size=(8, 6))
@@ -157,7 +157,7 @@ def test_training_and_test_trials_are_in_one_line_of_time(is_beside: bool) -> No
     assert not only_test.design.tells and only_test.caveats == ()
 
 
-def test_people_share_the_units_of_their_pictures() -> None:
+def test_people_share_the_units_of_their_pictures():
     first_recording = record(list("abcab"))
     second = record(list("cxdac"))
     concepts = {"test": name_concepts("abcd")}  # x has no targets
@@ -169,7 +169,7 @@ def test_people_share_the_units_of_their_pictures() -> None:
     assert len(study.design.label) == 4
 
 
-def test_pictures_exchange_labels_only_within_their_fold() -> None:
+def test_pictures_exchange_labels_only_within_their_fold():
     names = [f"p{number:02}" for number in range(14)]
     concepts = name_concepts(names)
     holdout = Holdout(by="pictures", folds=4)
@@ -179,7 +179,7 @@ def test_pictures_exchange_labels_only_within_their_fold() -> None:
 
     # two pictures are left over, and no fold tests them
     units = study.units[1]
-    assert np.sort(units).tolist() == [-1, -1, *range(12)]
+    assert np.sort(units).tolist() == [-1, -1] + list(range(12))
     for fold in holdout.fold_numbers:
         is_tested = holdout.choose_stimuli(store(concepts), "test", fold)
         rows = store(concepts).find_rows(recording.image_ids)
@@ -192,7 +192,7 @@ def shuffle(names: str, count: int, seed: int) -> list[str]:
     return np.random.default_rng(seed).permutation(list(names) * count).tolist()
 
 
-def test_held_out_trials_are_units_of_each_person() -> None:
+def test_held_out_trials_are_units_of_each_person():
     recordings = {
         person: {"train": record(shuffle("abcd", 12, person), runs=4)}
         for person in (1, 2)
@@ -215,7 +215,7 @@ def test_held_out_trials_are_units_of_each_person() -> None:
         assert len(set(zip(runs.tolist(), strata.tolist(), strict=True))) == 4
 
 
-def test_trials_that_are_not_tested_have_no_unit() -> None:
+def test_trials_that_are_not_tested_have_no_unit():
     recording = record(shuffle("abcd", 8, 0))
     holdout = Holdout(by="trials", share=0.25)
     is_tested = holdout.hold_out_trials(recording, 1, "here")
@@ -228,7 +228,7 @@ def test_trials_that_are_not_tested_have_no_unit() -> None:
     assert len(study.design.label) == is_tested.sum() == 8
 
 
-def test_labels_in_blocks_are_exchanged_as_series() -> None:
+def test_labels_in_blocks_are_exchanged_as_series():
     recordings = {}
     for person in (0, 1):
         random = np.random.default_rng(person)
@@ -247,7 +247,7 @@ def test_labels_in_blocks_are_exchanged_as_series() -> None:
 
 
 @pytest.mark.parametrize("is_film", [True, False])
-def test_an_order_that_cycles_tells_labels_unless_of_a_film(is_film: bool) -> None:
+def test_an_order_that_cycles_tells_labels_unless_of_a_film(is_film):
     recording = record(list("abcd") * 12, runs=3)
     concepts = {"train": name_concepts("abcd")}
 
@@ -263,7 +263,7 @@ def test_an_order_that_cycles_tells_labels_unless_of_a_film(is_film: bool) -> No
 
 
 @pytest.mark.parametrize("is_ordered", [True, False])
-def test_an_unknown_order_of_held_out_trials_is_a_caveat(is_ordered: bool) -> None:
+def test_an_unknown_order_of_held_out_trials_is_a_caveat(is_ordered):
     """Held-out pictures were never shown before, so they need no order."""
     trials = record(shuffle("abcd", 6, 0), runs=2, is_ordered=is_ordered)
     known_order = record(shuffle("abcd", 6, 1), runs=2)
@@ -279,7 +279,7 @@ def test_an_unknown_order_of_held_out_trials_is_a_caveat(is_ordered: bool) -> No
 
 
 @pytest.mark.parametrize("count", [MAX_CATEGORIES, MAX_CATEGORIES + 1])
-def test_few_labels_of_held_out_trials_need_no_features(count: int) -> None:
+def test_few_labels_of_held_out_trials_need_no_features(count):
     names = [f"p{number}" for number in range(count)]
     random = np.random.default_rng(0)
     joined_array = np.concatenate(
@@ -302,7 +302,7 @@ def test_few_labels_of_held_out_trials_need_no_features(count: int) -> None:
     assert bool(accuracies) == (count > MAX_CATEGORIES)
 
 
-def test_trials_of_stimuli_without_targets_are_tested() -> None:
+def test_trials_of_stimuli_without_targets_are_tested():
     names = [f"p{number}" for number in range(MAX_CATEGORIES + 1)]
     random = np.random.default_rng(0).permutation(names * 2).tolist()
 
@@ -337,7 +337,7 @@ def describe_series(concept_of: dict[str, str], runs: int) -> StudyDesign:
     return describe({1: {"train": recording}}, {"train": concept_of}, holdout)
 
 
-def test_concepts_in_series_are_exchanged_within_held_out_runs() -> None:
+def test_concepts_in_series_are_exchanged_within_held_out_runs():
     """Noise that drifts is alike in a series, so a series keeps a common label."""
     random = np.random.default_rng(1)
     orders = [random.permutation(10).tolist() for _ in range(7)]
@@ -351,7 +351,7 @@ def test_concepts_in_series_are_exchanged_within_held_out_runs() -> None:
     assert (design.stratum == np.arange(70) // 10).all()
 
 
-def test_interleaved_concepts_are_exchanged_within_held_out_runs() -> None:
+def test_interleaved_concepts_are_exchanged_within_held_out_runs():
     """A run shows each concept once, so concepts may change places in it."""
     random = np.random.default_rng(0)
     orders = [random.permutation(8).tolist() for _ in range(6)]
@@ -365,7 +365,7 @@ def test_interleaved_concepts_are_exchanged_within_held_out_runs() -> None:
     assert (design.stratum == np.arange(48) // 8).all()
 
 
-def test_concepts_in_the_same_order_in_all_runs_are_told() -> None:
+def test_concepts_in_the_same_order_in_all_runs_are_told():
     orders = [np.random.default_rng(1).permutation(10).tolist()] * 7
 
     study = describe_series(show_series(orders, repeats_each=3), runs=7)
@@ -375,7 +375,7 @@ def test_concepts_in_the_same_order_in_all_runs_are_told() -> None:
     assert design.problem and "the position in the run" in design.telling
 
 
-def test_concepts_in_separate_runs_are_not_told_from_drift() -> None:
+def test_concepts_in_separate_runs_are_not_told_from_drift():
     """Pictures of a concept are near in time, and their repetitions, too."""
     concept_of = show_series([[concept] for concept in range(8)], repeats_each=6)
     repeat = np.repeat(list(concept_of), 2).tolist()
@@ -393,7 +393,7 @@ def test_concepts_in_separate_runs_are_not_told_from_drift() -> None:
     assert not study.design.problem
 
 
-def test_concepts_with_a_single_series_are_exchanged_as_series() -> None:
+def test_concepts_with_a_single_series_are_exchanged_as_series():
     concept_of = show_series([range(20)], repeats_each=4)
 
     study = describe({1: {"test": record(list(concept_of))}}, {"test": concept_of})
@@ -404,7 +404,7 @@ def test_concepts_with_a_single_series_are_exchanged_as_series() -> None:
     assert not design.tells and design.n_changed > 8
 
 
-def test_pictures_of_own_concepts_have_no_other_question() -> None:
+def test_pictures_of_own_concepts_have_no_other_question():
     names = [f"p{number}" for number in range(12)]
     study = describe({1: {"test": record(names)}}, {"test": name_concepts(names)})
 

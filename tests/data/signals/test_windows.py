@@ -57,7 +57,7 @@ def feed(windows, times_s, events, random, delay_s=0.0):
     for event in coming:
         windows.add_event(*event)
     windows.locate_events()
-    return [*cut, *windows.cut_windows()]
+    return list(cut) + list(windows.cut_windows())
 
 
 @pytest.mark.nightly

@@ -33,9 +33,7 @@ def compute_cosines(vectors: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray((units @ units.T)[np.triu_indices(len(units), 1)])
 
 
-def test_the_figures_are_those_of_numpy(
-    vectors: Vectors, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_figures_are_those_of_numpy(vectors, monkeypatch):
     whole_health = measure_health(vectors, np.arange(400))
     # blocks of 7 rows, which do not divide 400
     monkeypatch.setattr(health, "MAX_VALUES_IN_MEMORY", 16 * 24 * 7)
@@ -70,7 +68,7 @@ def test_the_figures_are_those_of_numpy(
     assert sampled == pytest.approx(median, abs=0.02)  # four standard errors
 
 
-def test_a_collapsed_store_is_caught_and_a_good_one_is_not(vectors: Vectors) -> None:
+def test_a_collapsed_store_is_caught_and_a_good_one_is_not(vectors):
     collapsed = vectors + 12
     assert np.median(compute_cosines(collapsed)) == pytest.approx(0.99, abs=0.003)
     assert list_problems(vectors) == []
@@ -83,7 +81,7 @@ def test_a_collapsed_store_is_caught_and_a_good_one_is_not(vectors: Vectors) -> 
     assert "0.1 at least" in list_problems(centred, (0.1, 0.7))[0]
 
 
-def test_dimensions_that_never_change_are_counted(vectors: Vectors) -> None:
+def test_dimensions_that_never_change_are_counted(vectors):
     vectors[:, [0, 7, 20]] = [0.0, 1.5, -1e-3]
     # rounding does not count as a change
     vectors[::2, 7] = np.nextafter(np.float32(1.5), np.float32(2))
@@ -92,19 +90,19 @@ def test_dimensions_that_never_change_are_counted(vectors: Vectors) -> None:
     assert problem.startswith("3 of 24 dimensions")
 
 
-def test_non_finite_values_are_counted_and_left_out(vectors: Vectors) -> None:
+def test_non_finite_values_are_counted_and_left_out(vectors):
     sound = measure_health(vectors, np.arange(10, 400))
     vectors[:10, :2] = [np.nan, np.inf]
     resulting_health = measure_health(vectors, np.arange(400))
     assert resulting_health.non_finite == 20 and resulting_health.vectors == 390
-    assert [resulting_health.mean_norm, *resulting_health.spread] == pytest.approx(
-        [sound.mean_norm, *sound.spread]
-    )
+    assert [resulting_health.mean_norm] + list(
+        resulting_health.spread
+    ) == pytest.approx([sound.mean_norm] + list(sound.spread))
     (problem,) = list_problems(vectors)
     assert problem.startswith("20 values")
 
 
-def test_near_duplicates_are_found_wherever_they_lie(vectors: Vectors) -> None:
+def test_near_duplicates_are_found_wherever_they_lie(vectors):
     for share in (0.3, 0.8):
         count = round(400 * share / 2)
         repeated = vectors.copy()

@@ -110,7 +110,7 @@ def test_raw_recordings_are_listed_with_the_line_to_prepare(mini_raw, small_eeg,
 def test_bad_signals_are_named(home, pictures):
     train = make_recording(PICTURES["train"])
     test = make_recording(PICTURES["test"])
-    unknown_picture = make_recording([*PICTURES["train"][:5], "zebra"])
+    unknown_picture = make_recording(list(PICTURES["train"][:5]) + ["zebra"])
     gain = np.array([[1], [0], [1]], np.float32)
     flat = replace(train, signal=train.signal * gain)
     signal = np.array(train.signal)

@@ -1,6 +1,5 @@
 """Pictures that a model was trained on."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +25,7 @@ from tests.worlds.learned_histories import edit_pixels, make_pixels
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 
-def test_names_are_hashed_with_their_data_set() -> None:
+def test_names_are_hashed_with_their_data_set():
     names = hash_names("a", ["1", "2", "1"])
     assert names[0] == names[2] != names[1] and names.dtype == np.uint64
     assert not np.isin(hash_names("b", ["1", "2"]), names).any()
@@ -44,8 +43,8 @@ sets = st.lists(st.integers(1, 9), max_size=6)
 @PROPERTY
 @given(sets, sets, st.booleans(), st.booleans())
 def test_pictures_of_two_trainings_are_those_of_either(
-    own_numbers: list[int], start: list[int], has_own: bool, has_start: bool
-) -> None:
+    own_numbers, start, has_own, has_start
+):
     def make_pictures(numbers: list[int], has_pixels: bool) -> LearnedPictures:
         names, pixels = [f"p{number}" for number in numbers], make_pixels(*numbers)
         concepts = [f"c{number // 2}" for number in numbers]
@@ -65,7 +64,7 @@ def test_pictures_of_two_trainings_are_those_of_either(
     by_pixels = inherit.find_members("other", names, make_pixels(*all_numbers))
     assert by_pixels.tolist() == [number in with_pixels for number in all_numbers]
     assert inherit.has_all_pixels == (has_own and has_start)
-    assert len(inherit) == len({*own_numbers, *start})
+    assert len(inherit) == len(set(own_numbers) | set(start))
     assert len(inherit.hashes) == len(set(with_pixels))
 
     def concepts(numbers: list[int]) -> set[int]:
@@ -83,7 +82,7 @@ def test_pictures_of_two_trainings_are_those_of_either(
         assert (np.diff(array.astype(object)) > 0).all()
 
 
-def test_pictures_without_a_hash_have_only_a_digest() -> None:
+def test_pictures_without_a_hash_have_only_a_digest():
     pixels = np.concatenate([make_pixels(1, hashed=False), make_pixels(2)])
     learned_pictures = LearnedPictures.from_image_ids(
         "set", ["a", "b"], pixels, ["", "owl"]
@@ -99,9 +98,7 @@ def test_pictures_without_a_hash_have_only_a_digest() -> None:
     ("likeness", "is_contained"),
     [("copy", True), ("cropped", True), (None, True), ("mirrored", False), ("", False)],
 )
-def test_near_copies_and_unknown_likenesses_are_members(
-    likeness: Any, is_contained: bool
-) -> None:
+def test_near_copies_and_unknown_likenesses_are_members(likeness, is_contained):
     learned_pictures = LearnedPictures.from_image_ids(
         "set", ["a", "b"], make_pixels(1, 2)
     )
@@ -135,7 +132,7 @@ def test_near_copies_and_unknown_likenesses_are_members(
     assert not compared
 
 
-def test_one_copy_settles_a_picture() -> None:
+def test_one_copy_settles_a_picture():
     """Two trainings share four pictures that resemble the tested picture."""
     ids = list("abcd")
     learned_pixels = np.concatenate(
@@ -174,9 +171,7 @@ def paint_grey(level: int) -> Image.Image:
     return Image.new("RGB", (4, 4), (level,) * 3)
 
 
-def test_pictures_are_compared_where_both_are_on_this_machine(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_are_compared_where_both_are_on_this_machine(home, monkeypatch):
     def write_levels(*pair: Image.Image) -> str:
         return "".join(chr(picture.getpixel((0, 0))[0]) for picture in pair)  # type: ignore[index]
 
@@ -220,9 +215,7 @@ def test_pictures_are_compared_where_both_are_on_this_machine(
     assert splits[4:] == ["T other", "L test"]
 
 
-def test_each_pair_is_compared_once_and_a_bad_picture_is_not(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_pair_is_compared_once_and_a_bad_picture_is_not(home, monkeypatch):
     compared, opened_rows = list[Any](), list[int]()
 
     def compare(*pair: Image.Image) -> str:

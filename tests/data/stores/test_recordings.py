@@ -51,15 +51,13 @@ def dataset(home: Path) -> CountedDataset:
     return CountedDataset()
 
 
-def test_opening_missing_signals_writes_nothing(
-    dataset: CountedDataset, home: Path
-) -> None:
+def test_opening_missing_signals_writes_nothing(dataset, home):
     with pytest.raises(MissingData, match=r"no signals .*sub-01\.h5"):
         make_recordings(dataset).open_store(1)
     assert not list(home.rglob("*.h5")) and not dataset.opened
 
 
-def test_stores_are_made_once_by_the_main_process(dataset: CountedDataset) -> None:
+def test_stores_are_made_once_by_the_main_process(dataset):
     def prepare(launch: Launch) -> None:
         make_recordings(dataset).prepare([1, 2], launch)
 
@@ -73,9 +71,7 @@ def test_stores_are_made_once_by_the_main_process(dataset: CountedDataset) -> No
     assert (test.signal[:] == 2).all()
 
 
-def test_nothing_is_written_while_a_recording_is_missing(
-    dataset: CountedDataset, home: Path
-) -> None:
+def test_nothing_is_written_while_a_recording_is_missing(dataset, home):
     dataset.available = (2,)
     source = make_recordings(dataset)
 
@@ -93,7 +89,7 @@ def test_nothing_is_written_while_a_recording_is_missing(
     assert str(error) == caught.value.message
 
 
-def test_a_store_is_listed_with_its_identity(dataset: CountedDataset) -> None:
+def test_a_store_is_listed_with_its_identity(dataset):
     source = make_recordings(dataset)
     source.prepare([1], MAIN_PROCESS)
     dataset.available = ()
@@ -108,16 +104,14 @@ def test_a_store_is_listed_with_its_identity(dataset: CountedDataset) -> None:
 
 
 def test_other_preparations_are_not_made_from_own_files(
-    dataset: CountedDataset,
-) -> None:
+    dataset,
+):
     (store,) = make_recordings(dataset, name="mine").list_inputs([1])
     assert store.error is not None and "mine/sub-01.h5" in store.error.message
     assert "signal.name=default" in store.error.hint
 
 
-def test_subjects_are_named_recorded_or_published(
-    dataset: CountedDataset, home: Path
-) -> None:
+def test_subjects_are_named_recorded_or_published(dataset, home):
     source = make_recordings(dataset)
     assert source.list_subjects(None) == [1, 2, 3]
     assert source.list_subjects([3, 1]) == [3, 1]
@@ -142,9 +136,7 @@ def test_subjects_are_named_recorded_or_published(
         source.list_subjects([1, 8, 9])
 
 
-def test_published_people_who_were_not_recorded_are_missing(
-    dataset: CountedDataset, home: Path
-) -> None:
+def test_published_people_who_were_not_recorded_are_missing(dataset, home):
     dataset.subjects = ()
     dataset.published_sizes = PublishedFacts({}, voxels={7: 10, 8: 10})
     source = make_recordings(dataset)
@@ -162,9 +154,7 @@ def test_published_people_who_were_not_recorded_are_missing(
     assert "7" in absent.error.hint and not dataset.opened
 
 
-def test_a_written_store_leaves_no_file_open(
-    dataset: CountedDataset, home: Path
-) -> None:
+def test_a_written_store_leaves_no_file_open(dataset, home):
     folder = Path("/proc/self/fd")
     if not folder.is_dir():
         pytest.skip("no list of open files")

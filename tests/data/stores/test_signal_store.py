@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
     return signal_store.build_store_path(tmp_path, "set", "default", 3)
 
 
-def test_both_splits_are_read_back_and_mapped(path: Path) -> None:
+def test_both_splits_are_read_back_and_mapped(path):
     train = make_recording(MAX_STIMULI_PER_READ + 3, 2)
     test = make_recording(4, 7, repetitions=np.array([7, 1, 3, 7]))
     SignalStore.write(path, {"train": train, "test": test})
@@ -59,7 +59,7 @@ def test_both_splits_are_read_back_and_mapped(path: Path) -> None:
     assert [path.name for path in path.parent.iterdir()] == ["sub-03.h5"]
 
 
-def test_a_recording_without_image_ids_is_read_but_not_stored(path: Path) -> None:
+def test_a_recording_without_image_ids_is_read_but_not_stored(path):
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     unlabelled = make_recording(4, 2, signal=signal, image_ids=())
     first_out = unlabelled.hold_out(unlabelled.repetition == 0, "test")
@@ -84,7 +84,7 @@ def make_voxel_recording(count: int, **regions: list[int]) -> Trials:
     )
 
 
-def test_voxels_are_read_back_with_their_regions(path: Path) -> None:
+def test_voxels_are_read_back_with_their_regions(path):
     voxel_recording = make_voxel_recording(4, V1=[1, 0, 1], FFA=[0, 0, 0])
     SignalStore.write(
         path,
@@ -103,7 +103,7 @@ def test_voxels_are_read_back_with_their_regions(path: Path) -> None:
     np.testing.assert_array_equal(train.signal, voxel_recording.signal)
 
 
-def test_a_damaged_or_foreign_file_is_an_error(path: Path) -> None:
+def test_a_damaged_or_foreign_file_is_an_error(path):
     SignalStore.write(path, {"train": make_recording(4, 2)})
     content = path.read_bytes()
     path.write_bytes(content[:-100])
@@ -125,15 +125,13 @@ def test_a_damaged_or_foreign_file_is_an_error(path: Path) -> None:
         {"preparation": "x"},
     ],
 )
-def test_a_store_whose_provenance_has_other_types_is_damaged(
-    path: Path, provenance: dict[str, Any]
-) -> None:
+def test_a_store_whose_provenance_has_other_types_is_damaged(path, provenance):
     SignalStore.write(path, {"train": make_recording(4, 2, provenance=provenance)})
     with pytest.raises(BrainhiveError, match=r"sub-03\.h5"):
         SignalStore.open(path)
 
 
-def test_optional_arrays_and_float16_are_read_back(path: Path) -> None:
+def test_optional_arrays_and_float16_are_read_back(path):
     sessions = np.array([[0, 1, -1], [1, 1, 1], [0, -1, -1]], np.int8)
     whiteners = np.random.default_rng(0).normal(size=(2, 3, 3))
     optional_arrays = {
@@ -166,7 +164,7 @@ def test_optional_arrays_and_float16_are_read_back(path: Path) -> None:
     assert signal_store.count_bytes(resulting_signal_store["test"]) == 120
 
 
-def test_a_stimulus_has_an_offset_if_all_sessions_agree(path: Path) -> None:
+def test_a_stimulus_has_an_offset_if_all_sessions_agree(path):
     for second_ms, expected_marks in (
         (100.0, {"stimulus": (0.0, 100.0)}),
         (200.0, {"onset": 0.0}),
@@ -189,7 +187,7 @@ UNFIT = [
 ]
 
 
-def test_an_axis_of_another_length_than_its_list_is_refused() -> None:
+def test_an_axis_of_another_length_than_its_list_is_refused():
     for fields, message in UNFIT:
         with pytest.raises(BrainhiveError, match=message):
             make_recording(4, 2, **fields)
@@ -197,7 +195,7 @@ def test_an_axis_of_another_length_than_its_list_is_refused() -> None:
     assert make_recording(4, 2, times_s=np.arange(5) / 250.25).rate_hz == 250
 
 
-def test_a_store_is_written_again_after_an_error(path: Path) -> None:
+def test_a_store_is_written_again_after_an_error(path):
     class FailingArray(np.ndarray):  # type: ignore[type-arg]
         def __getitem__(self, index: Any) -> Any:
             raise OSError(28, "No space left on device")
@@ -218,7 +216,7 @@ def test_a_store_is_written_again_after_an_error(path: Path) -> None:
     assert list(SignalStore.open(path).splits) == ["train"]
 
 
-def test_a_damaged_row_is_named_with_advice(tmp_path: Path) -> None:
+def test_a_damaged_row_is_named_with_advice(tmp_path):
     path = signal_store.build_store_path(tmp_path, "set", "slow", 3)
     SignalStore.write(path, {"train": make_recording(9, 2)})
     content = bytearray(path.read_bytes())
@@ -235,9 +233,7 @@ def test_a_damaged_row_is_named_with_advice(tmp_path: Path) -> None:
     assert caught.value.hint == f"delete it, then: {signal_store.REMAKE_HINT}"
 
 
-def test_a_store_of_an_older_format_names_the_line_to_prepare(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_of_an_older_format_names_the_line_to_prepare(path, monkeypatch):
     with monkeypatch.context() as older:
         older.setattr(signal_store, "FORMAT", 3)
         SignalStore.write(path, {"train": make_recording(4, 2)})

@@ -46,8 +46,8 @@ def build_dataset(home: Path) -> Dataset:
 
 
 def test_simulated_signals_are_labelled_and_reproducible(
-    pictures: Path,
-) -> None:
+    pictures,
+):
     dataset = build_dataset(pictures)
     recording = dataset.recording(2, "test")
     repeated = build_dataset(pictures).recording(2, "test")
@@ -61,7 +61,7 @@ def test_simulated_signals_are_labelled_and_reproducible(
     assert not np.array_equal(recording.signal, other_subject.signal)
 
 
-def test_demo_recordings_differ_by_subject_and_noise() -> None:
+def test_demo_recordings_differ_by_subject_and_noise():
     dataset = demo.Config().build(Paths())
     recording = dataset.recording(1, "test")
     image_ids = dataset.images("test").image_ids

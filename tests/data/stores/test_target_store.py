@@ -38,9 +38,7 @@ def write_store(path: Path, values: NDArray[np.float32], **attributes: Any) -> N
     writer.finish()
 
 
-def test_a_finished_store_gives_back_what_was_written(
-    path: Path, values: NDArray[np.float32]
-) -> None:
+def test_a_finished_store_gives_back_what_was_written(path, values):
     write_store(path, values, weights={"digest": "d"})
     resulting_target_store = TargetStore.open(path)
     np.testing.assert_array_equal(resulting_target_store.embedding, values)
@@ -59,9 +57,7 @@ def test_a_finished_store_gives_back_what_was_written(
         )
 
 
-def test_a_store_carries_its_health_as_plain_json(
-    path: Path, values: NDArray[np.float32]
-) -> None:
+def test_a_store_carries_its_health_as_plain_json(path, values):
     values[3, 2] = np.nan
     write_store(path, values)
     resulting_target_store = TargetStore.open(path)
@@ -75,9 +71,7 @@ def test_a_store_carries_its_health_as_plain_json(
     assert isinstance(resulting_target_store.attributes["health"]["spread"], list)
 
 
-def test_a_store_with_fewer_embeddings_than_pictures_is_refused(
-    path: Path, values: NDArray[np.float32]
-) -> None:
+def test_a_store_with_fewer_embeddings_than_pictures_is_refused(path, values):
     write_store(path, values)
     with resealed(path) as file:
         del file["embedding"]
@@ -86,9 +80,7 @@ def test_a_store_with_fewer_embeddings_than_pictures_is_refused(
         TargetStore.open(path)
 
 
-def test_missing_stores_are_listed_with_the_line_to_make_them(
-    path: Path, values: NDArray[np.float32]
-) -> None:
+def test_missing_stores_are_listed_with_the_line_to_make_them(path, values):
     write_store(path, values)
     root = path.parents[2]
     stores = target_store.open_stores(root, "set", "train", ["encoder"])

@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_a_model_folder_has_the_history_of_its_model(folder: Path) -> None:
+def test_a_model_folder_has_the_history_of_its_model(folder):
     config = json.loads((folder / "config.json").read_text())
 
     assert config["format"] == 8
@@ -68,9 +68,7 @@ def test_a_model_folder_has_the_history_of_its_model(folder: Path) -> None:
         assert history.caveats == []
 
 
-def test_a_history_that_does_not_fit_its_model_is_refused(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_history_that_does_not_fit_its_model_is_refused(folder, tmp_path):
     path = folder / "config.json"
     sound = json.loads(path.read_text())
     file = folder / ARRAYS_FILE
@@ -98,16 +96,14 @@ def test_a_history_that_does_not_fit_its_model_is_refused(
     assert_refused(f"{ARRAYS_FILE} .* differs from its digest")
 
 
-def test_a_model_may_be_saved_beside_other_weights(folder: Path) -> None:
+def test_a_model_may_be_saved_beside_other_weights(folder):
     save_file({}, folder / "other.safetensors")
     Aligner(LAYOUT, learned=make_history()).save(folder)
     assert aligners.load(folder).learned.caveats == []
 
 
 @pytest.mark.parametrize("name", [item.name for item in fields(LearnedPictures)])
-def test_a_history_without_an_array_of_pictures_is_refused(
-    folder: Path, name: str
-) -> None:
+def test_a_history_without_an_array_of_pictures_is_refused(folder, name):
     file = folder / ARRAYS_FILE
     arrays = load_file(file)
     del arrays[f"pictures.{name}"]
@@ -127,9 +123,7 @@ def test_a_history_without_an_array_of_pictures_is_refused(
         ({"people": {"eeg": ["odd"]}}, "people"),
     ],
 )
-def test_a_history_with_other_fields_is_refused(
-    folder: Path, change: dict[str, Any], message: str
-) -> None:
+def test_a_history_with_other_fields_is_refused(folder, change, message):
     file = folder / ARRAYS_FILE
     metadata = weights.read_metadata(file)
     facts = json.loads(metadata["learned"]) | change
@@ -142,7 +136,7 @@ def test_a_history_with_other_fields_is_refused(
     assert str(file) in caught.value.message
 
 
-def test_pictures_are_found_by_their_pixels_under_any_name(folder: Path) -> None:
+def test_pictures_are_found_by_their_pixels_under_any_name(folder):
     pictures = aligners.load(folder).learned.pictures
     copy = make_digests(zlib.crc32(b"train/cat/1"))
     other_digests = make_digests(zlib.crc32(b"test/cat/1"))
@@ -154,7 +148,7 @@ def test_pictures_are_found_by_their_pixels_under_any_name(folder: Path) -> None
     assert pictures.find_members("faces", ["train/cat/2"], other_digests).all()
 
 
-def test_a_history_inherits_the_worst_caveats() -> None:
+def test_a_history_inherits_the_worst_caveats():
     for start_caveats, own_caveats, all_caveats in (
         ("test", "last epoch", [SELECTED_ON_TEST]),
         ("last epoch", "test", [SELECTED_ON_TEST]),
@@ -186,9 +180,7 @@ def test_a_history_inherits_the_worst_caveats() -> None:
 
 
 @pytest.mark.parametrize("saved_by", ["another program", "another training"])
-def test_changed_weights_have_an_unknown_history(
-    folder: Path, tmp_path: Path, saved_by: str
-) -> None:
+def test_changed_weights_have_an_unknown_history(folder, tmp_path, saved_by):
     """Weights that are later trained on test trials must not keep the old history."""
     file = folder / "model.safetensors"
     assert TrainingHistory.read(folder, file).caveats == []
@@ -206,7 +198,7 @@ def test_changed_weights_have_an_unknown_history(
         assert UNKNOWN_HISTORY in history.caveats and history.subjects == (1, 2)
 
 
-def test_each_tested_subject_is_described_as_new_or_trained_on() -> None:
+def test_each_tested_subject_is_described_as_new_or_trained_on():
     """A model trained on 1 and 2 that starts from a model of 3 also knows 3."""
     child = make_history().inherit(make_history(people={"eeg": (3,)}))
 
@@ -222,7 +214,7 @@ def test_each_tested_subject_is_described_as_new_or_trained_on() -> None:
     )
 
 
-def test_subjects_pictures_and_simulation_are_inherited() -> None:
+def test_subjects_pictures_and_simulation_are_inherited():
     initial_history = make_history(
         "drawn", ["a"], people={"eeg": (1, 3), "meg": (4,)}, is_simulated=True
     )
@@ -246,7 +238,7 @@ FLAGS = ("has_all_subjects", "is_simulated", "is_whitened_by_tested")
 
 @PROPERTY
 @given(st.integers(0, 10**6))
-def test_a_history_joins_that_of_its_start(seed: int) -> None:
+def test_a_history_joins_that_of_its_start(seed):
     random = np.random.default_rng(seed)
 
     def draw(name: str) -> TrainingHistory:
@@ -276,17 +268,16 @@ def test_a_history_joins_that_of_its_start(seed: int) -> None:
         )
     for name in ("stimulus_kinds", "recording_kinds"):
         kinds = getattr(own_history, name), getattr(start, name)
-        expected = sorted({*kinds[0], *kinds[1]}) if all(kinds) else []
+        expected = sorted(set(kinds[0]) | set(kinds[1])) if all(kinds) else []
         assert list(getattr(inherit, name)) == expected
-    weights = {*own_history.pretrained_weights, *start.pretrained_weights}
+    weights = set(own_history.pretrained_weights) | set(start.pretrained_weights)
     assert inherit.pretrained_weights == tuple(sorted(weights))
-    eeg = {*own_history.people["eeg"], *start.people["eeg"]}
+    eeg = set(own_history.people["eeg"]) | set(start.people["eeg"])
     assert inherit.people == {"eeg": tuple(sorted(eeg)), "own": (1,), "start": (1,)}
     assert inherit.signals == {"s": "own", "own": "x", "start": "x"}
-    assert set(inherit.trials.tolist()) == {
-        *own_history.trials.tolist(),
-        *start.trials.tolist(),
-    }
+    assert set(inherit.trials.tolist()) == set(own_history.trials.tolist()) | set(
+        start.trials.tolist()
+    )
     assert (
         inherit.dataset == "start + own"
         and own_history.inherit(own_history).dataset == "own"
@@ -295,7 +286,7 @@ def test_a_history_joins_that_of_its_start(seed: int) -> None:
     assert list(inherit.normalisers) == [len("own")]
 
 
-def test_each_unknown_fact_of_a_history_is_a_caveat() -> None:
+def test_each_unknown_fact_of_a_history_is_a_caveat():
     sound = make_history()
     assert sound.caveats == []
     for field, caveat in (
@@ -322,8 +313,8 @@ def test_each_unknown_fact_of_a_history_is_a_caveat() -> None:
     ],
 )
 def test_published_weights_may_have_learned_the_tested_people(
-    folder: Path, weights: tuple[str, ...], people: str, caveats: list[str]
-) -> None:
+    folder, weights, people, caveats
+):
     model = make_history(recordings=people, pretrained_weights=weights)
     # a model that starts from it inherits its weights
     inherit = make_history(recordings=people).inherit(model)
@@ -336,7 +327,7 @@ def test_published_weights_may_have_learned_the_tested_people(
     )
 
 
-def test_subjects_of_the_history_are_not_tested_as_new() -> None:
+def test_subjects_of_the_history_are_not_tested_as_new():
     history = make_history(people={"eeg": (1, 2), "meg": (5,)})
 
     def people(name: str, *left_out: int) -> Any:
@@ -351,7 +342,7 @@ def test_subjects_of_the_history_are_not_tested_as_new() -> None:
             history.require_new_subjects(people(name, 3, number), [3], "it")
 
 
-def test_a_subject_without_a_normaliser_gets_the_mean() -> None:
+def test_a_subject_without_a_normaliser_gets_the_mean():
     history = make_history(
         **{**STATISTICS, "normalisers": {1: OTHER}, "people": {"eeg": (1, 2)}}
     )
@@ -362,8 +353,8 @@ def test_a_subject_without_a_normaliser_gets_the_mean() -> None:
 
 
 def test_a_history_next_to_another_config_is_read_back(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     assert TrainingHistory.read(tmp_path).caveats == TrainingHistory().caveats
     for name in ("b", "a"):
         (tmp_path / name).mkdir()
@@ -384,8 +375,8 @@ def test_a_history_next_to_another_config_is_read_back(
 
 
 def test_a_file_of_another_program_is_not_a_history(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     assert TrainingHistory.read(tmp_path).caveats == TrainingHistory().caveats
     save_file({}, tmp_path / ARRAYS_FILE)
     assert TrainingHistory.read(tmp_path).caveats == TrainingHistory().caveats

@@ -39,7 +39,7 @@ def test_trials_come_in_the_order_of_their_numbers():
 
 @pytest.mark.parametrize("times", [{}, {"sessions": SESSIONS}])
 def test_trials_of_unknown_order_do_not_come_sorted(
-    times: dict[str, np.ndarray],
+    times,
 ):
     order = replay(**times)
     assert sorted(order) == sorted(NAMES * 2) and order != sorted(order)

@@ -1,18 +1,14 @@
 """The job of embed."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from brainhive_cli.commands import embed
-from brainhive_cli.core.runs import READ_ONLY, Result
+from brainhive_cli.core.runs import READ_ONLY
 
 ENCODER = "python:brainhive_cli.models.encoders.python:example"
 
 
-def test_a_preview_writes_no_split(
-    run_command: Callable[..., Result], pictures: Path
-) -> None:
+def test_a_preview_writes_no_split(run_command, pictures):
     arguments: tuple[Any, ...] = (
         f"dataset={{kind: image-folder, root: {pictures}}}",
         f"encoders=['{ENCODER}']",

@@ -32,7 +32,9 @@ def write_store(
         path, IDS, IDS, shape, dtype, {"encoder": path.stem, **attributes}
     ).create()
     writer = TargetWriter(path)
-    writer.write(np.arange(6), np.random.default_rng(0).normal(size=(6, *shape)))
+    writer.write(
+        np.arange(6), np.random.default_rng(0).normal(size=(6,) + tuple(shape))
+    )
     writer.close()
     writer.finish()
     return TargetStore.open(path)

@@ -80,7 +80,7 @@ def generate(
 
 def test_latent_and_tokens_give_the_picture_and_its_position(
     generator, demo_pictures, true_conditioning
-) -> None:
+):
     """Noise gives no position, and another picture's latent a wrong position."""
     similarity = correlation(generate(generator, true_conditioning), demo_pictures)
     noise_only = generate(generator, true_conditioning, 1.0)
@@ -100,7 +100,7 @@ def test_latent_and_tokens_give_the_picture_and_its_position(
 
 def test_each_stream_determines_the_object(
     folder, demo_pictures, true_conditioning, tmp_path, monkeypatch
-) -> None:
+):
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
     conditions = {
         "embeddings": true_conditioning.embeddings,

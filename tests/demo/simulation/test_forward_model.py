@@ -64,7 +64,7 @@ def test_the_signal_decodes_the_picture_only_after_its_onset(features):
     )
 
 
-def test_voxels_have_a_row_for_each_shown_trial() -> None:
+def test_voxels_have_a_row_for_each_shown_trial():
     dataset = demo.Config(space="voxels", subjects=2, noise=0.5).build(Paths())
     first_recording, second = (dataset.recording(subject, "test") for subject in (1, 2))
 

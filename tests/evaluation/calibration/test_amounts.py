@@ -32,7 +32,7 @@ def pool_of(has_times=True) -> Trials:
     onset_s[IS_THERE] = 100 * run + 5 + STEP_S * number + BREAK_S * (number >= 4)
     runs, sessions = (np.full(onset_s.shape, -1, kind) for kind in (np.int16, np.int8))
     runs[IS_THERE], sessions[IS_THERE] = np.where(run == 2, 0, run), run == 2
-    single = random.normal(size=(*onset_s.shape, 2, 4)).astype(np.float32)
+    single = random.normal(size=tuple(onset_s.shape) + (2, 4)).astype(np.float32)
     known = {
         "sessions": sessions,
         "runs": runs,
@@ -64,7 +64,7 @@ def lay_out(unit, amounts, order="draws", seed=0, pool=None):
 def test_a_smaller_amount_is_part_of_a_larger_one():
     amounts = {"pictures": [1, 4, 9], "trials": [1, 5, 17], "minutes": [0.1, 0.7, 1.3]}
     for unit, order, seed in product(amounts, ("draws", "recording"), range(10)):
-        chosen = choose(unit, [*amounts[unit], UNLIMITED], order, seed)
+        chosen = choose(unit, list(amounts[unit]) + [UNLIMITED], order, seed)
         assert all((small <= large).all() for small, large in pairwise(chosen))
         assert [each.sum() for each in chosen] == sorted(
             {int(each.sum()) for each in chosen}

@@ -27,7 +27,7 @@ class Run:
         self.name, self.reference = "a run", "ref"
         self.folder = SimpleNamespace(path="a run")
         self.recipe: Any = Training.resolve(
-            "train-align", None, {}, ["dataset=demo", *keys]
+            "train-align", None, {}, ["dataset=demo"] + list(keys)
         )
         self.dataset = SimpleNamespace(holdout=SimpleNamespace(divides_train=False))
         self.tests_new_subjects = False
@@ -60,8 +60,8 @@ def resolve(monkeypatch: pytest.MonkeyPatch, finished_run: Run, *arguments: str)
 
 
 def test_each_model_is_tested_on_whom_it_has_not_learned_from(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     job = resolve(monkeypatch, Run())
     tested = [(cell.name, cell.tested_on[0]) for cell in job.cells]
     assert tested == [
@@ -81,7 +81,7 @@ def test_each_model_is_tested_on_whom_it_has_not_learned_from(
     assert len(other_recipe.cells) == 2 * 4
 
 
-def test_units_and_orders_decide_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_and_orders_decide_what_is_read(monkeypatch):
     finished_run = Run("backbone=ridge")
     recipe = resolve(monkeypatch, finished_run, "trials=4,9", "draws=5")
     assert (recipe.unit, recipe.draws, recipe.needs_trials) == ("trials", 5, True)
@@ -101,9 +101,7 @@ def test_units_and_orders_decide_what_is_read(monkeypatch: pytest.MonkeyPatch) -
     ],
     ids=["model folder", "held-out trials", "nobody", "known", "one known"],
 )
-def test_what_cannot_be_calibrated_is_refused(
-    monkeypatch: pytest.MonkeyPatch, finished_run: Run, arguments: tuple[str, ...]
-) -> None:
+def test_what_cannot_be_calibrated_is_refused(monkeypatch, finished_run, arguments):
     with pytest.raises(BrainhiveError):
         resolve(monkeypatch, finished_run, *arguments)
 
@@ -117,16 +115,14 @@ def test_what_cannot_be_calibrated_is_refused(
         ("alignments=nothing",),
     ],
 )
-def test_keys_without_an_effect_are_refused(arguments: tuple[str, ...]) -> None:
+def test_keys_without_an_effect_are_refused(arguments):
     with pytest.raises(RecipeError):
         recipe(*arguments)
     assert recipe("arms=permuted-transfer", "transfer.draws=3")
 
 
 @pytest.mark.parametrize("tested_copies", [(), (2, 5)])
-def test_tested_pictures_are_not_learned_from(
-    monkeypatch: pytest.MonkeyPatch, tested_copies: tuple[int, ...]
-) -> None:
+def test_tested_pictures_are_not_learned_from(monkeypatch, tested_copies):
     job = resolve(monkeypatch, Run(), "subjects=3")
     signal = np.random.default_rng(0).normal(size=(8, 2, 3)).astype(np.float32)
     shown = {"train": np.arange(1, 9), "test": np.array([0, 2, 3, 4, 6, 7, 8, 9])}
@@ -171,9 +167,9 @@ def test_tested_pictures_are_not_learned_from(
 
 
 def test_models_that_went_on_from_another_leave_nobody_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked = ("transfer.pulls=1,0.1", "arms=permuted-transfer")
+    monkeypatch,
+):
+    asked = ["transfer.pulls=1,0.1", "arms=permuted-transfer"]
     job = resolve(monkeypatch, Run(), *asked)
     assert not job.has_start() and job.count_choosers(job.cells[0]) == 2
     started = job.training.model_copy(update={"mode": "finetune"})

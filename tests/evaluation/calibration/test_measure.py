@@ -59,15 +59,13 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Any:
         (("arms=zero-shot,fine-tuning", "alignments=euclidean"), "voxels of others"),
     ],
 )
-def test_arms_that_no_model_has_are_refused(
-    job: Any, keys: tuple[str, ...], reason: str
-) -> None:
+def test_arms_that_no_model_has_are_refused(job, keys, reason):
     with pytest.raises(BrainhiveError) as caught:
         require_arms(job(*keys))
     assert reason in caught.value.message
 
 
-def test_one_arm_is_enough(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_arm_is_enough(job, monkeypatch):
     require_arms(job("arms=zero-shot,transfer"))
     monkeypatch.setattr(Base, "encode", lambda *arguments: None)
     require_arms(job("arms=zero-shot,subject-layer"))

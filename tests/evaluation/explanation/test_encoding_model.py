@@ -20,7 +20,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 from brainhive_cli.measurement.units import Items
 
 FRONTAL = ("Fp1", "Fp2", "F3", "Fz", "F4")
-NAMES = (*FRONTAL, *simulation.CHANNELS)
+NAMES = tuple(FRONTAL) + tuple(simulation.CHANNELS)
 COUNTS = {"train": 200, "test": 60}
 EVERY = 10
 """Step from sample to sample: 40 ms."""
@@ -45,7 +45,9 @@ def whitened(split, low, meaning):
         ..., ::EVERY
     ]
     frontal = (
-        random.normal(size=(*posterior.shape[:2], len(FRONTAL), posterior.shape[3]))
+        random.normal(
+            size=tuple(posterior.shape[:2]) + (len(FRONTAL), posterior.shape[3])
+        )
         * posterior.std()
     )
     plain_joined_array = np.concatenate([frontal, posterior], 2)
@@ -87,9 +89,9 @@ def predicted():
     wrong_rolls = tuple(
         np.roll(np.arange(count), count // 2) for count in COUNTS.values()
     )
-    return *predict_signals(
-        *levels, signals, joined_array.shape[1:], wrong_rolls, 40
-    ), joined_array
+    return tuple(
+        predict_signals(*levels, signals, joined_array.shape[1:], wrong_rolls, 40)
+    ) + (joined_array,)
 
 
 def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
@@ -126,12 +128,14 @@ def test_looks_contribute_early_and_meaning_contributes_late(predicted):
     }
     rows = range(measured.shape[2])
 
-    times = (
-        Axis("ms", [40.0 * row for row in rows]),
-        [np.s_[..., [row]] for row in rows],
-    )
     looks, meaning = (
-        profile_unique_correlation(full, sides[level], measured, *times)
+        profile_unique_correlation(
+            full,
+            sides[level],
+            measured,
+            Axis("ms", [40.0 * row for row in rows]),
+            [np.s_[..., [row]] for row in rows],
+        )
         for level in ("looks", "meaning")
     )
 

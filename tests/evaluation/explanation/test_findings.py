@@ -59,9 +59,14 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
     clips, random = [str(number) for number in range(1200)], np.random.default_rng(0)
     # [P, N]
     values = lfilter([1.0], [1.0, -0.9], random.normal(size=(200, 1300)))[:, 100:]
-    parts = Axis(TIME, list(map(float, range(200)))), values
     subject_profiles, held = (
-        SubjectProfiles({"occlusion": Profile("margin", *parts)}),
+        SubjectProfiles(
+            {
+                "occlusion": Profile(
+                    "margin", Axis(TIME, list(map(float, range(200)))), values
+                )
+            }
+        ),
         [],
     )
 

@@ -15,7 +15,7 @@ from brainhive_cli.training.alignment.trained.test_set import check_test_set
 
 
 def resolve(run_folder: Path, *keys: str) -> ExplanationRun:
-    asked = (f"run={run_folder}", "draws=20", *keys)
+    asked = (f"run={run_folder}", "draws=20") + tuple(keys)
     return ExplanationRun.resolve(Recipe.resolve("explain", None, {}, asked))
 
 
@@ -29,11 +29,11 @@ def resolve(run_folder: Path, *keys: str) -> ExplanationRun:
 )
 def test_what_does_not_fit_a_run_is_refused_before_it(
     run_command,
-    trained_run: Path,
-    tmp_path: Path,
-    keys: tuple[str, ...],
-    facts: tuple[str, ...],
-) -> None:
+    trained_run,
+    tmp_path,
+    keys,
+    facts,
+):
     with pytest.raises(BrainhiveError) as caught:
         resolve(trained_run, *keys).check()
     for fact in facts:
@@ -46,16 +46,14 @@ def test_what_does_not_fit_a_run_is_refused_before_it(
 
 
 def test_windows_of_an_analysis_that_reads_none_are_not_asked(
-    trained_run: Path,
-) -> None:
+    trained_run,
+):
     resolve(trained_run, "analyses=levels").check()
     # of signals alone no head is compared
     resolve(trained_run, "analyses=similarity").check()
 
 
-def test_regions_that_nobody_shares_are_refused(
-    trained_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_regions_that_nobody_shares_are_refused(trained_run, monkeypatch):
     names = iter(["V1", "IT", "V1", "V1"])
     regions = property(lambda trials: {next(names): (0, 1), "empty": ()})
     monkeypatch.setattr(Trials, "regions", regions)
@@ -70,7 +68,7 @@ def test_regions_that_nobody_shares_are_refused(
     job.check()  # of the same region
 
 
-def test_pictures_that_nobody_shares_are_refused() -> None:
+def test_pictures_that_nobody_shares_are_refused():
     assert find_shared_pictures([np.array([1, 2, 3]), np.array([3, 2])]).tolist() == [
         2,
         3,
@@ -81,9 +79,12 @@ def test_pictures_that_nobody_shares_are_refused() -> None:
 
 
 @pytest.mark.nightly
-def test_similarity_alone_needs_no_model(
-    run_command, trained_run: Path, tmp_path: Path
-) -> None:
-    keys = ("draws=20", "analyses=similarity", f"paths.runs={tmp_path / 'own'}")
-    result = run_command("explain", f"run={trained_run}", *keys)
+def test_similarity_alone_needs_no_model(run_command, trained_run, tmp_path):
+    result = run_command(
+        "explain",
+        f"run={trained_run}",
+        "draws=20",
+        "analyses=similarity",
+        f"paths.runs={tmp_path / 'own'}",
+    )
     assert any("similarity" in name for name in result.metrics.scopes)

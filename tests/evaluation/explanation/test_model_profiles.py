@@ -19,7 +19,6 @@ from brainhive_cli.measurement.units import Items
 from brainhive_cli.models import Head, SignalSpec
 from brainhive_cli.training.alignment import Aligner, Cell, Layout
 from brainhive_cli.training.alignment.trained.model import TrainedModel
-from tests.tools.recorded_numbers import Recorded
 from tests.worlds.memory_test_set import MemoryTestSet, make_runs
 
 ITEMS = 6
@@ -111,7 +110,7 @@ def values_of(subject_profiles: SubjectProfiles) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("kind", ["linear", "ridge"])
-def test_profiles_of_models(recorded: Recorded, monkeypatch, kind: str) -> None:
+def test_profiles_of_models(recorded, monkeypatch, kind):
     """Sensors have two windows, and voxels lie in overlapping regions."""
     monkeypatch.setattr(model_profiles, "SIGNALS_PER_GRADIENT", 4)
     monkeypatch.setattr(model_profiles, "SIGNALS_PER_PRODUCT", 4)
@@ -156,7 +155,7 @@ def test_profiles_of_models(recorded: Recorded, monkeypatch, kind: str) -> None:
         ("ridge", {"windows", "occlusion", "sensors", "bands", "levels"}),
     ),
 )
-def test_default_analyses_that_do_not_apply_are_no_warning(kind, unsuitable) -> None:
+def test_default_analyses_that_do_not_apply_are_no_warning(kind, unsuitable):
     space = Voxels({"V1": np.arange(8) > 2}) if kind == "ridge" else None
     model_reader = reader(kind, 8, 1 if space else 130, space, "V1" if space else None)
     vars(model_reader)["encode_pictures"] = lambda split, rows, without="": torch.randn(
@@ -172,7 +171,7 @@ def test_default_analyses_that_do_not_apply_are_no_warning(kind, unsuitable) -> 
     assert model.excluded.keys() == unsuitable and not model.missing
 
 
-def test_bands_that_signals_cannot_hold_are_said() -> None:
+def test_bands_that_signals_cannot_hold_are_said():
     spec = SPEC.model_copy(update={"analyses": ["bands"]})
     # of order 4 a filter needs 28 samples
     assert "bands" in explain_model(reader("linear", 9, 27), spec).missing

@@ -11,7 +11,7 @@ from tests.worlds.run_copies import change_unit, copy_run
 
 
 def resolve(run_folder: Path, *keys: str) -> LiveRun:
-    asked = (f"run={run_folder}", "page=false", "subject=1", "windows=1", *keys)
+    asked = (f"run={run_folder}", "page=false", "subject=1", "windows=1") + tuple(keys)
     return LiveRun.resolve(Recipe.resolve("live", None, {}, asked))
 
 
@@ -23,9 +23,7 @@ def resolve(run_folder: Path, *keys: str) -> LiveRun:
         (("source=mock", "events=odd.csv"), ("event and picture",)),
     ],
 )
-def test_what_does_not_fit_a_model_is_refused(
-    trained_run: Path, tmp_path: Path, keys: tuple[str, ...], facts: tuple[str, ...]
-) -> None:
+def test_what_does_not_fit_a_model_is_refused(trained_run, tmp_path, keys, facts):
     (tmp_path / "events.csv").write_text("event,picture\n1,x.png\n")
     (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
     with pytest.raises(BrainhiveError) as caught:
@@ -34,7 +32,7 @@ def test_what_does_not_fit_a_model_is_refused(
         assert fact in f"{caught.value.message} {caught.value.hint}"
 
 
-def test_a_store_that_is_replayed_is_needed(trained_run: Path) -> None:
+def test_a_store_that_is_replayed_is_needed(trained_run):
     for source, is_needed in (("mock", False), ("signals", True)):
         job = resolve(trained_run, f"source={source}")
         job.check()
@@ -46,9 +44,7 @@ def test_a_store_that_is_replayed_is_needed(trained_run: Path) -> None:
         assert signals.is_optional is not is_needed
 
 
-def test_trials_of_a_store_are_compared_with_the_model(
-    trained_run: Path, tmp_path: Path
-) -> None:
+def test_trials_of_a_store_are_compared_with_the_model(trained_run, tmp_path):
     finished_copy_run = copy_run(trained_run, tmp_path)
     resolve(finished_copy_run, "source=signals").check()
     change_unit(finished_copy_run, "fT")

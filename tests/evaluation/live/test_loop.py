@@ -41,7 +41,9 @@ def run(tmp_path_factory, run_command):
 
 
 def open_mock(run, *overrides):
-    arguments = (f"run={run}", "source.kind=mock", "source.speed=1000", *overrides)
+    arguments = (f"run={run}", "source.kind=mock", "source.speed=1000") + tuple(
+        overrides
+    )
     return Job.resolve(Recipe.resolve("live", None, {}, arguments)).open(HERE)
 
 

@@ -18,9 +18,7 @@ MINDEYE_TOP1 = [0.947, 0.939, 0.857, 0.858]
     ("name", "top1_of_people"),
     [("eeg", NICE_TOP1), ("meg", NICE_MEG_TOP1), ("7t", MINDEYE_TOP1)],
 )
-def test_results_are_the_published_figures(
-    name: str, top1_of_people: list[float]
-) -> None:
+def test_results_are_the_published_figures(name, top1_of_people):
     result = list_devices()[name]
     mean = sum(top1_of_people) / len(top1_of_people)
     assert result.top1 == pytest.approx(mean, abs=0.001)
@@ -28,7 +26,7 @@ def test_results_are_the_published_figures(
     assert result.people == len(top1_of_people)
 
 
-def test_every_device_names_its_source_and_range() -> None:
+def test_every_device_names_its_source_and_range():
     devices = list_devices()
     assert list(devices) == ["eeg", "meg", "3t", "7t", "consumer"]
     for result in devices.values():
@@ -38,7 +36,7 @@ def test_every_device_names_its_source_and_range() -> None:
         assert result.modality in ("EEG", "MEG", "fMRI")
 
 
-def test_an_assumed_range_has_the_proportions_of_eeg() -> None:
+def test_an_assumed_range_has_the_proportions_of_eeg():
     eeg = list_devices()["eeg"]
     for result in list_devices().values():
         if "assumed" in result.note:

@@ -64,7 +64,7 @@ def simulate(world: LightWorld, gain: float, seed: int) -> np.ndarray:
     return simulate_margins(world, gain, SHAPE, seed, pictures, REPETITIONS, SINGLE)
 
 
-def test_trials_of_a_picture_are_averaged() -> None:
+def test_trials_of_a_picture_are_averaged():
     signals = np.array([[1, 2], [3, 4], [5, 6]], "f4")
     targets = np.array([[9], [7], [8]], "f4")
     person = PilotPerson(signals, np.array([2, 0, 2]), targets, np.arange(3))
@@ -75,7 +75,7 @@ def test_trials_of_a_picture_are_averaged() -> None:
     assert counts.tolist() == [1, 2]
 
 
-def test_margins_of_perfect_signals_are_large_and_of_noise_zero() -> None:
+def test_margins_of_perfect_signals_are_large_and_of_noise_zero():
     rng = np.random.default_rng(0)
     targets = rng.normal(size=(80, 10))
     noise = rng.normal(size=(80, 10))
@@ -87,7 +87,7 @@ def test_margins_of_perfect_signals_are_large_and_of_noise_zero() -> None:
     assert np.abs(margins).max() < 0.4
 
 
-def test_signals_of_concepts_tell_nothing_of_new_concepts() -> None:
+def test_signals_of_concepts_tell_nothing_of_new_concepts():
     rng = np.random.default_rng(0)
     concept = np.repeat(np.arange(40), 4)
     targets = rng.normal(size=(40, 10))[concept] + 0.3 * rng.normal(size=(160, 10))
@@ -98,14 +98,14 @@ def test_signals_of_concepts_tell_nothing_of_new_concepts() -> None:
     assert np.abs(concepts).max() < 0.4
 
 
-def test_embeddings_tell_new_concepts() -> None:
+def test_embeddings_tell_new_concepts():
     rng = np.random.default_rng(0)
     concept = np.repeat(np.arange(40), 4)
     targets = rng.normal(size=(40, 10))[concept] + 0.3 * rng.normal(size=(160, 10))
     assert measure_margins(targets, targets, targets, concept)[0] > 1.5
 
 
-def test_the_noise_slope_is_measured(world: LightWorld) -> None:
+def test_the_noise_slope_is_measured(world):
     steep = LightWorld(world.pictures, noise_slope=1.5)
     people = [make_person(steep, 0.05, seed) for seed in range(3)]
     assert measure_noise_slope(people) == pytest.approx(1.5, abs=0.25)
@@ -116,9 +116,7 @@ def test_the_noise_slope_is_measured(world: LightWorld) -> None:
     assert measure_noise_slope([person_without_repetitions]) == NOISE_SLOPE
 
 
-def test_stronger_signals_have_larger_likely_gains(
-    world: LightWorld, table: np.ndarray
-) -> None:
+def test_stronger_signals_have_larger_likely_gains(world, table):
     gains = []
     for gain in (0.004, 0.2, 0.5):
         likelihoods = []
@@ -130,7 +128,7 @@ def test_stronger_signals_have_larger_likely_gains(
     assert gains[1] < gains[2] / 1.5
 
 
-def test_a_longer_pilot_narrows_the_gain(world: LightWorld, table: np.ndarray) -> None:
+def test_a_longer_pilot_narrows_the_gain(world, table):
     margins = simulate(world, 0.2, 100)
     likelihood = compute_likelihoods(table, margins)
     belief = Belief.from_likelihoods(world, [likelihood], 120)
@@ -142,14 +140,14 @@ def test_a_longer_pilot_narrows_the_gain(world: LightWorld, table: np.ndarray) -
     assert spreads[1] < spreads[0] / 2
 
 
-def test_a_pilot_of_few_pictures_is_refused() -> None:
+def test_a_pilot_of_few_pictures_is_refused():
     rows = np.arange(9)
     person = PilotPerson(np.eye(9, 4, dtype="f4"), rows, np.eye(9, 2, dtype="f4"), rows)
     with pytest.raises(BrainhiveError, match="9 pictures"):
         Belief.from_pilot([person])
 
 
-def test_a_pilot_of_many_pictures_of_few_concepts_is_refused() -> None:
+def test_a_pilot_of_many_pictures_of_few_concepts_is_refused():
     rows = np.arange(60)
     signals = np.random.default_rng(0).normal(size=(60, 4)).astype("f4")
     person = PilotPerson(signals, rows, signals, group=rows % 15)
@@ -158,7 +156,7 @@ def test_a_pilot_of_many_pictures_of_few_concepts_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("people", "is_sure"), [(1, False), (40, True)])
-def test_a_lucky_score_of_few_tests_may_be_chance(people: int, is_sure: bool) -> None:
+def test_a_lucky_score_of_few_tests_may_be_chance(people, is_sure):
     # 13 % of 20 pictures, of which 5 % are right by chance
     result = PublishedResult(0.13, 0.08, 0.2, 60, 2, 20, 4, people=people)
     belief = Belief.from_published(result, seed=0)
@@ -166,7 +164,7 @@ def test_a_lucky_score_of_few_tests_may_be_chance(people: int, is_sure: bool) ->
     assert (weak < 0.02) == is_sure
 
 
-def test_few_people_leave_the_strength_of_others_open() -> None:
+def test_few_people_leave_the_strength_of_others_open():
     spreads = []
     for people, n_tested in ((1, 400), (10, 40)):
         result = PublishedResult(0.2, 0.05, 0.6, 60, 2, n_tested, 4, people)
@@ -176,7 +174,7 @@ def test_few_people_leave_the_strength_of_others_open() -> None:
     assert spreads[0] > 1.2 * spreads[1]
 
 
-def test_published_results_are_reproduced() -> None:
+def test_published_results_are_reproduced():
     result = PublishedResult(0.2, 0.1, 0.35, 300, 2, 50, 4, people=10)
     belief = Belief.from_published(result, seed=0)
     assert belief.n_trials == 800

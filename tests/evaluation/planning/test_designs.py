@@ -18,7 +18,7 @@ DESIGN = Design(
 )
 
 
-def test_a_design_counts_its_trials_and_hours() -> None:
+def test_a_design_counts_its_trials_and_hours():
     assert DESIGN.trials == 5200
     assert DESIGN.minutes == 130
     assert DESIGN.hours == 4
@@ -26,7 +26,7 @@ def test_a_design_counts_its_trials_and_hours() -> None:
     assert DESIGN.least_sessions == 3
 
 
-def test_breaks_and_catch_trials_take_time_of_a_session() -> None:
+def test_breaks_and_catch_trials_take_time_of_a_session():
     study = replace(DESIGN, session_minutes=75, pause_minutes=7, catch_share=0.05)
     assert study.minutes == pytest.approx(130 / 0.95)
     assert study.least_sessions == 3 and not study.fits
@@ -42,9 +42,7 @@ def test_breaks_and_catch_trials_take_time_of_a_session() -> None:
         (0.1, 0.7, "no"),
     ],
 )
-def test_the_range_of_the_power_decides_the_answer(
-    low: float, high: float, answer: str
-) -> None:
+def test_the_range_of_the_power_decides_the_answer(low, high, answer):
     power = Range(0.7, low, high)
     prediction = Prediction(
         DESIGN, power, power, power, 0.01, None, n_studies=100, is_extrapolated=False

@@ -33,7 +33,7 @@ def world() -> LightWorld:
     return LightWorld(PictureSpace.from_embeddings(None))
 
 
-def test_embeddings_are_centred_with_unit_mean_square(world: LightWorld) -> None:
+def test_embeddings_are_centred_with_unit_mean_square(world):
     embeddings = np.random.default_rng(0).normal(3, 2, (200, 300))
     for pictures in (world.pictures, PictureSpace.from_embeddings(embeddings)):
         assert pictures.embeddings.shape[1] <= light_world.MAX_COMPONENTS
@@ -42,7 +42,7 @@ def test_embeddings_are_centred_with_unit_mean_square(world: LightWorld) -> None
         assert squares.mean() == pytest.approx(1)
 
 
-def test_pictures_beyond_the_folder_have_its_covariance() -> None:
+def test_pictures_beyond_the_folder_have_its_covariance():
     scales = np.arange(1, 9)
     embeddings = np.random.default_rng(0).normal(size=(60, 8)) * scales
     pictures = PictureSpace.from_embeddings(embeddings)
@@ -52,13 +52,13 @@ def test_pictures_beyond_the_folder_have_its_covariance() -> None:
     )
 
 
-def test_different_pictures_are_drawn_from_the_folder(world: LightWorld) -> None:
+def test_different_pictures_are_drawn_from_the_folder(world):
     drawn_pictures = world.pictures.draw(np.random.default_rng(0), 500)
     assert len(np.unique(drawn_pictures, axis=0)) == 500
 
 
 @pytest.mark.parametrize("n_samples", [30, 300])
-def test_weights_are_those_of_a_ridge_regression(n_samples: int) -> None:
+def test_weights_are_those_of_a_ridge_regression(n_samples):
     from sklearn.linear_model import Ridge
 
     rng = np.random.default_rng(0)
@@ -74,9 +74,7 @@ def test_weights_are_those_of_a_ridge_regression(n_samples: int) -> None:
     assert np.all((shrinkage > 0.5) & (shrinkage < 1.5))
 
 
-def test_drawn_products_act_like_simulated_signals(
-    world: LightWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drawn_products_act_like_simulated_signals(world, monkeypatch):
     from_products = measure_top5(world, 0.15, 700)
     monkeypatch.setattr(light_world, "MAX_SIMULATED_SIGNALS", 10_000)
     from_signals = measure_top5(world, 0.15, 700)
@@ -86,7 +84,7 @@ def test_drawn_products_act_like_simulated_signals(
 
 
 @pytest.mark.parametrize("n_pictures", [20, 2000])
-def test_wide_embeddings_of_any_number_have_decoders(n_pictures: int) -> None:
+def test_wide_embeddings_of_any_number_have_decoders(n_pictures):
     # with few pictures, embeddings have fewer dimensions than numbers
     embeddings = np.random.default_rng(0).normal(size=(n_pictures, 512))
     world = LightWorld(PictureSpace.from_embeddings(embeddings))
@@ -95,7 +93,7 @@ def test_wide_embeddings_of_any_number_have_decoders(n_pictures: int) -> None:
     assert np.isfinite(decoder.maps).all()
 
 
-def test_decoding_grows_with_gain_and_data(world: LightWorld) -> None:
+def test_decoding_grows_with_gain_and_data(world):
     assert measure_top5(world, 0.0001, 100) == pytest.approx(0.1, abs=0.03)
     assert measure_top5(world, 0.2, 400) > measure_top5(world, 0.2, 50) + 0.05
     assert measure_top5(world, 0.4, 100) > measure_top5(world, 0.1, 100) + 0.1

@@ -195,7 +195,7 @@ def record(trials, pictures):
     values = [(trial.session - 1, trial.run, trial.onset_s) for trial in shown_trials]
     sessions, runs, onset_s = np.array(values).T
     return Trials.from_repetitions(
-        np.zeros((*by_picture.shape, 1, 1), np.float32),
+        np.zeros(tuple(by_picture.shape) + (1, 1), np.float32),
         pictures,
         Sensors(["Oz"]),
         np.zeros(1),

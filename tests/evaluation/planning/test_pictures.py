@@ -1,7 +1,6 @@
 """Tests of the folder of pictures that a planned study can show."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ def open_folder(name: str) -> PictureFolder:
     return PictureFolder.open(name, "gabor", Paths())
 
 
-def test_pictures_have_their_concepts_and_embeddings(home: Path) -> None:
+def test_pictures_have_their_concepts_and_embeddings(home):
     write_pictures(home / "pictures")
     folder = open_folder("pictures")
     assert set(folder.concept_of) == {f"{name}.png" for name in PICTURE_NAMES}
@@ -35,7 +34,7 @@ def test_pictures_have_their_concepts_and_embeddings(home: Path) -> None:
     assert not open_folder("pictures").inputs()[-1].digest
 
 
-def test_near_copies_are_found(home: Path) -> None:
+def test_near_copies_are_found(home):
     write_pictures(home / "pictures")
     picture = home / "pictures/train/cat/cat_0.png"
     owls = home / "pictures/test/owl"
@@ -49,19 +48,19 @@ def test_near_copies_are_found(home: Path) -> None:
     folder.embed(Launch(0, 1, "cpu"))
     train = ["train/cat/cat_0.png", "train/dog/dog_0.png"]
     copies = ["test/owl/copy.png", "test/owl/near.png"]
-    test = ["test/car/car_9.png", *copies, "test/owl/mirrored.png"]
+    test = ["test/car/car_9.png"] + list(copies) + ["test/owl/mirrored.png"]
     assert folder.find_copies(train, test) == copies
 
 
 @pytest.mark.parametrize("name", ["absent", "empty"])
-def test_a_folder_without_pictures_is_refused(name: str, home: Path) -> None:
+def test_a_folder_without_pictures_is_refused(name, home):
     (home / "empty").mkdir()
     with pytest.raises(MissingData):
         open_folder(name)
 
 
 @pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\x1b[2Jb", "a\u202eb", "a;=b"])
-def test_a_picture_that_no_table_can_name_is_refused(name: str, home: Path) -> None:
+def test_a_picture_that_no_table_can_name_is_refused(name, home):
     write_pictures(home / "pictures")
     owls = home / "pictures/test/owl"
     (owls / "owl_9.png").rename(owls / f"{name}.png")

@@ -11,14 +11,13 @@ import pytest
 
 from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.data.stores.target_store import TargetStore, open_stores
 from brainhive_cli.evaluation.planning import pilot
 from brainhive_cli.evaluation.planning.pilot import Pilot, read_pilot
-from tests.worlds.command_fixtures import DEMO, RunCommand
+from tests.worlds.command_fixtures import DEMO
 
 SIGNALS = "signals/demo-noise-0.3-40-concepts/default"
 
@@ -72,8 +71,8 @@ def check_demo(pilot: Pilot) -> None:
 
 
 def test_a_run_and_its_signals_are_the_same_pilot(
-    evaluation_result: Result, trained_run: Path, signals: str
-) -> None:
+    evaluation_result, trained_run, signals
+):
     from_evaluation = read_pilot(evaluation_result.folder.name, Paths())
     check_demo(from_evaluation)
     from_training = read_pilot(str(trained_run), Paths())
@@ -89,9 +88,7 @@ def test_a_run_and_its_signals_are_the_same_pilot(
         )
 
 
-def test_an_evaluation_names_the_people_of_the_pilot(
-    trained_run: Path, run_command: RunCommand
-) -> None:
+def test_an_evaluation_names_the_people_of_the_pilot(trained_run, run_command):
     run_key = f"run={trained_run}"
     evaluation = run_command(
         "eval-retrieval", run_key, DEMO, "subjects=2", "sheet_rows=0"
@@ -137,8 +134,8 @@ def store_copy(world: Path, tmp_path: Path, **changes: Any) -> Path:
 
 
 def test_pictures_are_held_out_if_the_test_has_learned_concepts(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    world, tmp_path, monkeypatch
+):
     def open_with_one_concept(*args: Any) -> dict[str, TargetStore]:
         stores = {}
         for name, store in open_stores(*args).items():
@@ -155,7 +152,7 @@ def test_pictures_are_held_out_if_the_test_has_learned_concepts(
     assert len(np.unique(group)) == 1
 
 
-def test_averages_are_a_pilot(world: Path, tmp_path: Path) -> None:
+def test_averages_are_a_pilot(world, tmp_path):
     averaged_pilot = read_pilot(
         str(store_copy(world, tmp_path, n_repetitions=1)), Paths()
     )
@@ -164,7 +161,7 @@ def test_averages_are_a_pilot(world: Path, tmp_path: Path) -> None:
     assert "repetitions" in averaged_pilot.warnings[-1]
 
 
-def test_known_onsets_give_minutes_and_orders(world: Path, tmp_path: Path) -> None:
+def test_known_onsets_give_minutes_and_orders(world, tmp_path):
     timed_pilot = read_pilot(str(store_copy(world, tmp_path, has_onsets=True)), Paths())
     assert timed_pilot.design.onset_interval_s == 2
     assert timed_pilot.design.session_minutes == pytest.approx(2560 * 2 / 60, abs=0.1)
@@ -173,9 +170,7 @@ def test_known_onsets_give_minutes_and_orders(world: Path, tmp_path: Path) -> No
     assert timed_pilot.window_ms == (0, pytest.approx(996, abs=10))
 
 
-def test_large_recordings_are_read_in_part(
-    signals: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_recordings_are_read_in_part(signals, monkeypatch):
     monkeypatch.setattr(pilot, "MAX_PICTURES", {"train": 30, "test": 10})
     monkeypatch.setattr(pilot, "MAX_REPETITIONS", 3)
     monkeypatch.setattr(pilot, "MAX_REPEATED_TRIALS", 700)
@@ -191,9 +186,7 @@ def test_large_recordings_are_read_in_part(
     assert "320 of the 5,120 trials" in large_pilot.warnings[0]
 
 
-def test_memory_bounds_the_number_of_pictures(
-    signals: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_bounds_the_number_of_pictures(signals, monkeypatch):
     whole_person = read_pilot(signals, Paths()).people[0]
     n_values = SignalStore.open(Path(signals) / "sub-01.h5")["train"].signal[:4].size
     # 4 repetitions of training pictures, 16 of test pictures, 12 numbers of embeddings
@@ -202,9 +195,7 @@ def test_memory_bounds_the_number_of_pictures(
     assert (len(whole_person.targets), len(bounded.targets)) == (340, 60 + 15)
 
 
-def test_signals_without_embeddings_name_the_command(
-    world: Path, tmp_path: Path
-) -> None:
+def test_signals_without_embeddings_name_the_command(world, tmp_path):
     with pytest.raises(MissingData) as error:
         read_pilot(SIGNALS, Paths(embeddings=str(tmp_path)))
     assert "brainhive embed" in error.value.hint
@@ -214,21 +205,19 @@ def test_signals_without_embeddings_name_the_command(
         read_pilot("train-align", Paths(), encoder="clip-h14")
 
 
-def test_a_missing_reference_is_named(world: Path) -> None:
+def test_a_missing_reference_is_named(world):
     with pytest.raises(MissingData) as error:
         read_pilot("no-such-run", Paths())
     assert "no-such-run" in error.value.message
 
 
-def test_only_the_first_trials_are_ordered(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_first_trials_are_ordered(world, tmp_path, monkeypatch):
     monkeypatch.setattr(pilot, "MAX_ORDERED_TRIALS", 300)
     ordered_pilot = read_pilot(
         str(store_copy(world, tmp_path, has_onsets=True)), Paths()
     )
     # pictures were shown one after another, each once
-    assert ordered_pilot.orders[0].item.tolist() == [*range(240), *range(60)]
+    assert ordered_pilot.orders[0].item.tolist() == list(range(240)) + list(range(60))
 
 
 @pytest.fixture
@@ -256,9 +245,7 @@ def gratings(home: Path) -> str:
     return json.dumps(dataset | {"holdout": {"by": "runs", "folds": 3}})
 
 
-def test_held_out_runs_belong_to_the_pilot(
-    gratings: str, run_command: RunCommand
-) -> None:
+def test_held_out_runs_belong_to_the_pilot(gratings, run_command):
     run_command("embed", f"dataset={gratings}")
     run_command("train-align", f"dataset={gratings}", "backbone=lda", "seeds=0")
     grating_pilot = read_pilot("train-align", Paths())

@@ -23,7 +23,7 @@ def simulate_few_studies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "N_DECODERS", 80)
 
 
-def test_a_curve_recovers_probabilities() -> None:
+def test_a_curve_recovers_probabilities():
     rng = np.random.default_rng(0)
     log_gain = rng.normal(-2, 0.5, 4000)
     shape = rng.integers(0, 4, 4000)
@@ -32,7 +32,7 @@ def test_a_curve_recovers_probabilities() -> None:
     assert np.abs(curve(log_gain, shape) - probabilities).mean() < 0.02
 
 
-def test_more_data_have_more_power() -> None:
+def test_more_data_have_more_power():
     counts: list[int] = []
     small, large = predict_designs(
         [SMALL, LARGE], Question(), RESULT, report_progress=counts.append
@@ -52,7 +52,7 @@ def test_more_data_have_more_power() -> None:
     assert 1 / 50 <= large.smallest < large.top1.value
 
 
-def test_equal_seeds_give_equal_predictions() -> None:
+def test_equal_seeds_give_equal_predictions():
     first_prediction, second = (
         predict_designs([SMALL], Question("top1", 0.1), RESULT, seed=3)
         for _ in range(2)
@@ -60,7 +60,7 @@ def test_equal_seeds_give_equal_predictions() -> None:
     assert first_prediction == second
 
 
-def test_a_difference_has_a_smallest_size() -> None:
+def test_a_difference_has_a_smallest_size():
     (large,) = predict_designs([LARGE], Question("difference", 0.1), RESULT)
     (tiny,) = predict_designs([LARGE], Question("difference", 0.01), RESULT)
     assert tiny.power.value < large.power.value / 2
@@ -68,7 +68,7 @@ def test_a_difference_has_a_smallest_size() -> None:
     assert 0.01 < large.smallest < 0.3
 
 
-def test_few_concepts_are_tested_as_the_evaluation_does() -> None:
+def test_few_concepts_are_tested_as_the_evaluation_does():
     """Intervals are over concepts, but the verdict on these pictures is not."""
     short_question = Question("interval", 0.3)
     (independent,) = predict_designs([SMALL], short_question, RESULT)
@@ -80,7 +80,7 @@ def test_few_concepts_are_tested_as_the_evaluation_does() -> None:
     assert grouped == independent
 
 
-def test_no_power_is_certain() -> None:
+def test_no_power_is_certain():
     (prediction,) = predict_designs([LARGE], Question(), RESULT)
     lowest_power = 1 / (prediction.n_studies + 2)
     assert (
@@ -91,14 +91,14 @@ def test_no_power_is_certain() -> None:
     )
 
 
-def test_few_people_say_nothing_about_people_in_general() -> None:
+def test_few_people_say_nothing_about_people_in_general():
     design = replace(LARGE, people=4)
     (prediction,) = predict_designs([design], Question(new_people=True), RESULT)
     assert prediction.power.value < 0.05
     assert prediction.answer == "no"
 
 
-def test_noise_as_a_pilot_promises_nothing() -> None:
+def test_noise_as_a_pilot_promises_nothing():
     rng = np.random.default_rng(0)
     targets = rng.normal(size=(60, 12)).astype("f4")
     picture = np.tile(np.arange(60), 2)

@@ -1,7 +1,6 @@
 """Tests of the run of design: recommendations, costs, and the sentence."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -57,23 +56,21 @@ SURE = (0.95, 0.85, 1.0)
         ((LIKELY, (0.9, 0.7, 0.99)), 2),
     ],
 )
-def test_the_cheapest_design_that_suffices_is_recommended(
-    powers: tuple[tuple[float, float, float], ...], recommended: int
-) -> None:
+def test_the_cheapest_design_that_suffices_is_recommended(powers, recommended):
     predictions = {}
     for number, power in enumerate(powers, 1):
         predictions[number] = make_prediction(power)
     assert recommend(predictions) == recommended
 
 
-def test_the_cheaper_of_two_sufficient_designs_is_recommended() -> None:
+def test_the_cheaper_of_two_sufficient_designs_is_recommended():
     cheap = make_prediction(LIKELY)
     expensive = make_prediction((0.9, 0.7, 0.99))
     design = replace(expensive.design, people=2 * cheap.design.people)
     assert recommend({1: replace(expensive, design=design), 2: cheap}) == 2
 
 
-def test_the_sentence_has_value_range_chance_and_people() -> None:
+def test_the_sentence_has_value_range_chance_and_people():
     design_run = resolve(
         "people=10", "train_pictures=200", "train_repetitions=2", "test_pictures=100"
     )
@@ -85,7 +82,7 @@ def test_the_sentence_has_value_range_chance_and_people() -> None:
     assert "CI" not in sentence and "range over studies" in sentence
 
 
-def test_a_difference_has_the_sentence_of_compare() -> None:
+def test_a_difference_has_the_sentence_of_compare():
     (planned,) = resolve(
         "people=10", "train_pictures=200", "train_repetitions=1", "test_pictures=100"
     ).plan_designs({})
@@ -99,16 +96,14 @@ def resolve(*overrides: str) -> DesignRun:
     return DesignRun.resolve(Recipe.resolve("design", None, {}, overrides))
 
 
-def test_an_expected_result_has_people() -> None:
+def test_an_expected_result_has_people():
     amounts = "train_pictures: 9, train_repetitions: 1, test_pictures: 9, "
     expected = f"top1: 0.2, low: 0.1, high: 0.3, {amounts} test_repetitions: 1"
     assert resolve(f"expected={{{expected}}}").published.people == 1
     assert resolve(f"expected={{{expected}, people: 7}}").published.people == 7
 
 
-def test_a_folder_of_pictures_is_tested_with_new_concepts(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_of_pictures_is_tested_with_new_concepts(home, monkeypatch):
     def show_arguments(
         reference: str, paths: Paths, encoder: str | None, new_concepts: bool
     ) -> Pilot:
@@ -123,7 +118,7 @@ def test_a_folder_of_pictures_is_tested_with_new_concepts(
         resolve("pilot=mine")
 
 
-def test_a_price_and_hours_are_of_all_people_and_sessions() -> None:
+def test_a_price_and_hours_are_of_all_people_and_sessions():
     design_run = resolve(
         "people=5", "sessions=2", "session_minutes=30", "price_per_hour=80"
     )
@@ -132,7 +127,7 @@ def test_a_price_and_hours_are_of_all_people_and_sessions() -> None:
     assert resolve("people=5").plan_designs({})[0].price is None
 
 
-def test_designs_that_do_not_fit_keep_their_number() -> None:
+def test_designs_that_do_not_fit_keep_their_number():
     design_run = resolve("sessions=1", "session_minutes=30")
     unfit = [
         number for number, design in enumerate(design_run.designs, 1) if not design.fits
@@ -141,7 +136,7 @@ def test_designs_that_do_not_fit_keep_their_number() -> None:
     assert len(design_run.fitting) + len(unfit) == len(design_run.designs)
 
 
-def test_a_study_takes_the_minutes_of_its_design(home: Path) -> None:
+def test_a_study_takes_the_minutes_of_its_design(home):
     write_pictures(home / "pictures")
     keys = ("train_repetitions=40", "test_repetitions=30", "people=1", "order.runs=3")
     keys += ("session_minutes=5", "order.catch_share=0.2", "order.break_s=24")
@@ -156,7 +151,7 @@ def test_a_study_takes_the_minutes_of_its_design(home: Path) -> None:
         assert 60 * design.hours >= planned
 
 
-def test_more_pictures_than_codes_are_refused_early(home: Path) -> None:
+def test_more_pictures_than_codes_are_refused_early(home):
     write_pictures(home / "pictures")
     (first_picture, *_) = (home / "pictures").rglob("*.png")
     for number in range(300):
@@ -169,7 +164,7 @@ def test_more_pictures_than_codes_are_refused_early(home: Path) -> None:
         resolve("pictures=pictures", "encoder=gabor", *keys).check()
 
 
-def test_a_plan_without_a_fitting_design_is_refused() -> None:
+def test_a_plan_without_a_fitting_design_is_refused():
     with pytest.raises(RecipeError) as caught:
         resolve("sessions=1", "session_minutes=12")
     assert "at least 2" in caught.value.message

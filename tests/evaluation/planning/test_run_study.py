@@ -187,7 +187,7 @@ def psychopy(monkeypatch):
 
 def show_first_run(study):
     arguments = ["--person", "1", "--session", "1", "--run", "1"]
-    load_script(study).main([*arguments, "--triggers", "parallel"])
+    load_script(study).main(list(arguments) + ["--triggers", "parallel"])
     return read_rows(study / "logs/sub-01_ses-01_task-pictures_run-01_events.tsv")
 
 

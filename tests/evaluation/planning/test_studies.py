@@ -5,7 +5,7 @@ import pytest
 
 from brainhive_cli.evaluation.planning.assumptions import PublishedResult
 from brainhive_cli.evaluation.planning.belief import Belief
-from brainhive_cli.evaluation.planning.designs import Design, Question, StudyClaim
+from brainhive_cli.evaluation.planning.designs import Design, Question
 from brainhive_cli.evaluation.planning.studies import (
     N_LIKELY_STUDIES,
     DecoderBank,
@@ -28,7 +28,7 @@ def make_items(n_people: int, pool: int = 50) -> Items:
     return Items.independent([list(range(pool))] * n_people, "pictures")
 
 
-def test_ranks_of_seen_pictures_are_the_diagonal() -> None:
+def test_ranks_of_seen_pictures_are_the_diagonal():
     rng = np.random.default_rng(0)
     candidates = rng.normal(size=(30, 6))
     tokens = candidates + rng.normal(size=(30, 6))
@@ -47,14 +47,12 @@ def test_ranks_of_seen_pictures_are_the_diagonal() -> None:
         ("interval", 0.2, 25, False),
     ],
 )
-def test_intervals_decide_claims(
-    claim: StudyClaim, size: float, n_hits: int, is_supported: bool
-) -> None:
+def test_intervals_decide_claims(claim, size, n_hits, is_supported):
     question = Question(claim, size)
     assert supports(question, make_ranks(1, n_hits), make_items(1)) == is_supported
 
 
-def test_claims_for_new_people_need_five_people() -> None:
+def test_claims_for_new_people_need_five_people():
     question = Question("top1", 0.1, new_people=True)
     rng = np.random.default_rng(0)
     ranks = [rng.permutation(make_ranks(1, 20 + person)[0]) for person in range(5)]
@@ -65,13 +63,13 @@ def test_claims_for_new_people_need_five_people() -> None:
     assert not is_better(ranks[:4], weaker[:4], make_items(4), question)
 
 
-def test_equal_models_do_not_differ() -> None:
+def test_equal_models_do_not_differ():
     ranks = make_ranks(2, 25)
     assert not is_better(ranks, ranks, make_items(2), Question("difference", 0.1))
 
 
 @pytest.mark.parametrize("claim", ["above-chance", "difference"])
-def test_studies_reach_the_published_top1(claim: StudyClaim) -> None:
+def test_studies_reach_the_published_top1(claim):
     result = PublishedResult(0.25, 0.15, 0.35, 200, 2, 20, 4, people=10)
     belief = Belief.from_published(result, seed=0)
     design = Design(1, 1, 60, 1, 200, 2, 20, 4)

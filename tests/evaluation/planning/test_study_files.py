@@ -158,7 +158,7 @@ def record(study, folder, kind):
         name = f"sub-01_ses-{session:02d}_run-{run_number:02d}"
         if kind == "fif":
             info = mne.create_info(
-                [*CHANNELS, "STI101"], RATE_HZ, ["eeg"] * 6 + ["stim"]
+                list(CHANNELS) + ["STI101"], RATE_HZ, ["eeg"] * 6 + ["stim"]
             )
             raw = mne.io.RawArray(np.vstack([signal, trigger]), info, verbose="ERROR")
             raw.save(folder / f"{name}_raw.fif", verbose="ERROR")
@@ -193,7 +193,7 @@ def list_planned(study):
         if row["person"] == "1" and row["picture"] != "n/a":
             run_key = (int(row["session"]), int(row["run"]) - 1)
             trials.append(
-                (*run_key, numbers[run_key], row["picture"].removesuffix(".png"))
+                tuple(run_key) + (numbers[run_key], row["picture"].removesuffix(".png"))
             )
             numbers[run_key] += 1
     return sorted(trials)
@@ -308,10 +308,11 @@ def test_an_evaluation_doubts_only_other_orders(home, run_command, is_sorted):
     shutil.copy(study / "events.csv", home / "data/recordings")
     shutil.copytree(study / "bids/stimuli", home / "data/image-folder")
     run_command("prepare", "preparation.kind=recording", *STEPS)
-    pictures = ("dataset=image-folder", f"encoders=[{COLOURS!r}]")
+    pictures = ["dataset=image-folder", f"encoders=[{COLOURS!r}]"]
     run_command("embed", *pictures)
-    ridge = ("backbone=ridge", "seeds=0", "train.validation=0")
-    run_command("train-align", *pictures, *ridge)
+    run_command(
+        "train-align", *pictures, "backbone=ridge", "seeds=0", "train.validation=0"
+    )
     result = run_command("eval-retrieval")
     protocols = {}
     for scope, metrics in result.metrics.scopes.items():

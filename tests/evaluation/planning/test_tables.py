@@ -37,7 +37,7 @@ def make_design(
     )
 
 
-def test_a_cell_shows_the_most_powerful_of_several_designs() -> None:
+def test_a_cell_shows_the_most_powerful_of_several_designs():
     designs = [
         make_design(1, 0.3, people=5, train_pictures=100),
         make_design(2, 0.5, people=5, train_pictures=100),
@@ -51,19 +51,19 @@ def test_a_cell_shows_the_most_powerful_of_several_designs() -> None:
     assert figure.texts[1][0].splitlines() == ["50 %", "40 to 60 %"]
 
 
-def test_designs_that_differ_in_one_way_have_no_figure() -> None:
+def test_designs_that_differ_in_one_way_have_no_figure():
     designs = [make_design(1, 0.3, people=5), make_design(2, 0.5, people=10)]
     assert draw_powers(DesignFacts(designs=designs)) == []
 
 
-def test_designs_that_do_not_fit_have_a_table_of_their_own() -> None:
+def test_designs_that_do_not_fit_have_a_table_of_their_own():
     designs = [make_design(1, 0.3), make_design(2)]
     fitting, _, unfit = tabulate_designs(DesignFacts(designs=designs))
     assert len(fitting.rows) == len(unfit.rows) == 1
     assert unfit.rows[0][0] == "design 2" and unfit.rows[0][-1] == 2
 
 
-def test_extrapolation_is_named_with_its_designs() -> None:
+def test_extrapolation_is_named_with_its_designs():
     designs = [make_design(1, 0.3), make_design(2, 0.5)]
     extrapolated = designs[1].model_copy(update={"is_extrapolated": True})
     for planned, has_row in ((designs, False), ([designs[0], extrapolated], True)):

@@ -58,13 +58,13 @@ def shuffle(seed: int = 0) -> np.ndarray:
     return np.stack([rng.permutation(24) for _ in range(8)])
 
 
-def test_a_clean_design_gives_no_warning() -> None:
+def test_a_clean_design_gives_no_warning():
     assert warn(new_people=True, pilot=make_pilot(shuffle())) == []
     assert warn(concept_of={}) == []
     assert warn(window_ms=(0, 1500)) == []
 
 
-def test_categories_in_blocks_are_warned_of() -> None:
+def test_categories_in_blocks_are_warned_of():
     # a new order of the 6 concepts in each run, with the 4 pictures of each together
     rng = np.random.default_rng(1)
     runs = [rng.permutation(6)[:, None] * 4 + np.arange(4) for _ in range(8)]
@@ -73,29 +73,29 @@ def test_categories_in_blocks_are_warned_of() -> None:
     assert "PILOT" in warning and "blocks" in warning
 
 
-def test_repetitions_in_a_row_are_warned_of() -> None:
+def test_repetitions_in_a_row_are_warned_of():
     order = np.repeat(shuffle()[:4], 4, axis=1)
     (warning,) = warn(pilot=make_pilot(order))
     assert "blocks" in warning
 
 
-def test_the_same_order_in_all_runs_is_warned_of() -> None:
+def test_the_same_order_in_all_runs_is_warned_of():
     order = np.tile(shuffle()[0], (8, 1))
     (warning,) = warn(pilot=make_pilot(order))
     assert "runs" in warning and "order" in warning
 
 
-def test_test_concepts_in_training_are_warned_of() -> None:
+def test_test_concepts_in_training_are_warned_of():
     (warning,) = warn(split=(TRAIN + ["f/0"], TEST[1:]))
     assert f"3 of {len(TEST) - 1}" in warning and "f/1" in warning
 
 
-def test_near_copies_are_warned_of() -> None:
+def test_near_copies_are_warned_of():
     (warning,) = warn(copies=["k/2"])
     assert f"1 of {len(TEST)}" in warning and "k/2" in warning
 
 
-def test_windows_that_reach_the_next_picture_are_warned_of() -> None:
+def test_windows_that_reach_the_next_picture_are_warned_of():
     short_interval = replace(DESIGN, onset_interval_s=0.5)
     for facts in ({"pilot": make_pilot(shuffle())}, {"window_ms": (0, 800)}):
         (warning,) = warn(short_interval, **facts)
@@ -104,12 +104,12 @@ def test_windows_that_reach_the_next_picture_are_warned_of() -> None:
 
 
 @pytest.mark.parametrize("concept_of", [CONCEPT_OF, {}])
-def test_few_concepts_are_warned_of(concept_of: dict[str, str]) -> None:
+def test_few_concepts_are_warned_of(concept_of):
     (warning,) = warn(split=(TRAIN, ["f/0", "g/0"]), concept_of=concept_of)
     assert "2 concepts" in warning
 
 
-def test_few_people_are_warned_of() -> None:
+def test_few_people_are_warned_of():
     four = replace(DESIGN, people=4)
     assert warn(four) == []
     (warning,) = warn(four, new_people=True)
@@ -118,12 +118,12 @@ def test_few_people_are_warned_of() -> None:
     assert "one person" in warning
 
 
-def test_test_pictures_without_repetition_are_warned_of() -> None:
+def test_test_pictures_without_repetition_are_warned_of():
     (warning,) = warn(replace(DESIGN, test_repetitions=1))
     assert "ceiling" in warning
 
 
-def test_the_most_decisive_warning_is_first() -> None:
+def test_the_most_decisive_warning_is_first():
     design = replace(DESIGN, people=1, test_repetitions=1)
     order = np.tile(shuffle()[0], (8, 1))
     warnings = warn(design, pilot=make_pilot(order), split=(TRAIN + ["f/0"], TEST))
@@ -131,7 +131,7 @@ def test_the_most_decisive_warning_is_first() -> None:
     assert len(warnings) == 4
 
 
-def test_warnings_of_the_pilot_itself_are_last() -> None:
+def test_warnings_of_the_pilot_itself_are_last():
     pilot = replace(make_pilot(shuffle()), warnings=["The order is unknown."])
     design = replace(DESIGN, people=1)
     assert warn(design, pilot=pilot)[1:] == ["The order is unknown."]

@@ -1,7 +1,6 @@
 """Clips that a chain of generators draws from heads that were decoded from EEG."""
 
 import json
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -99,9 +98,7 @@ def draw_clips(run_command: RunCommand, *overrides: str) -> Result:
     )
 
 
-def test_clips_resemble_the_films_that_were_seen(
-    home: Path, run_command: RunCommand
-) -> None:
+def test_clips_resemble_the_films_that_were_seen(home, run_command):
     clips = draw_clips(run_command)
 
     scopes = clips.metrics.scopes
@@ -116,9 +113,7 @@ def test_clips_resemble_the_films_that_were_seen(
 
 
 @pytest.mark.nightly
-def test_shuffled_trainings_draw_other_films_with_every_stamp(
-    home: Path, run_command: RunCommand
-) -> None:
+def test_shuffled_trainings_draw_other_films_with_every_stamp(home, run_command):
     """Labels are shuffled, and test films are normalised by themselves."""
     clips = draw_clips(
         run_command, "train.shuffled_labels=true", "signal.normalise_by=tested_trials"

@@ -102,7 +102,7 @@ def test_sheets_show_random_and_ranked_items_of_every_source(
     titles = [
         SOURCE_TITLES[source] for source in reconstruct_result.metrics.facts.sources
     ]
-    assert list(sources.columns) == ["seen", *titles] and all(
+    assert list(sources.columns) == ["seen"] + list(titles) and all(
         tile.file for tile in sources.rows[0].tiles
     )
     measured, chance = ranks.lines
@@ -203,7 +203,7 @@ def test_cells_have_a_table_and_an_item_counts_once_over_seeds(
     )
     assert {metric.n for metric in both_result.metrics.overall.values()} == {2 * 3}
     cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]
-    rows = [*cells, "agreement with people"]
+    rows = list(cells) + ["agreement with people"]
     assert [row[0] for row in both_result.tables[1].rows] == rows
     assert (
         both_result.tables[1].columns == ["model (person, seed)", "PixCorr", "SSIM"]

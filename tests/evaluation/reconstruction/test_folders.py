@@ -32,7 +32,9 @@ def test_reconstructions_are_matched_by_name_number_or_folder():
             truth: each for truth, each in zip(TRUTHS, found, strict=True) if each
         }
         assert unmatched == []
-    _, unmatched = match_repeats(["dog_3", "0", "a/x"], [*TRUTHS, "one/x", "two/x"])
+    _, unmatched = match_repeats(
+        ["dog_3", "0", "a/x"], list(TRUTHS) + ["one/x", "two/x"]
+    )
     assert unmatched == ["dog_3", "0", "a/x"]
 
 

@@ -1,6 +1,5 @@
 """Tests of recipes that are refused before the generator is loaded."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,15 +34,15 @@ def test_what_does_not_fit_is_refused_before_it(
     run_command,
     reconstruct_overrides,
     prior_align_run,
-    tmp_path: Path,
-    keys: tuple[str, ...],
-    facts: tuple[str, ...],
-) -> None:
+    tmp_path,
+    keys,
+    facts,
+):
     partitions = {key.partition("=")[0] for key in keys}
     kept_keys = [
         key for key in reconstruct_overrides if key.partition("=")[0] not in partitions
     ]
-    asked = (*kept_keys, f"align_run={prior_align_run}", *keys)
+    asked = list(kept_keys) + [f"align_run={prior_align_run}"] + list(keys)
     with pytest.raises(BrainhiveError) as second_error:
         run_command("reconstruct", *asked)
     job = resolve_job(recipe(*asked))
@@ -56,7 +55,7 @@ def test_what_does_not_fit_is_refused_before_it(
     assert not list((tmp_path / "runs/reconstruct").rglob("recipe.yaml"))
 
 
-def test_what_fits_is_not_refused(reconstruct_overrides, prior_align_run) -> None:
+def test_what_fits_is_not_refused(reconstruct_overrides, prior_align_run):
     job = resolve_job(recipe(*reconstruct_overrides, f"align_run={prior_align_run}"))
     job.check()
     job.check()  # the generator is made by its shapes once
@@ -69,9 +68,7 @@ def test_what_fits_is_not_refused(reconstruct_overrides, prior_align_run) -> Non
         (["metric_encoders=[concepts]"], ("concepts",)),
     ],
 )
-def test_keys_that_no_run_can_have_are_refused(
-    keys: list[str], facts: tuple[str, ...]
-) -> None:
+def test_keys_that_no_run_can_have_are_refused(keys, facts):
     with pytest.raises(RecipeError) as caught:
         recipe(*keys)
     for fact in facts:
@@ -82,10 +79,10 @@ def test_keys_that_no_run_can_have_are_refused(
 def test_runs_are_compared_by_a_metric_of_both(
     reconstruct_overrides,
     prior_align_run,
-    monkeypatch: pytest.MonkeyPatch,
-    metrics: str,
-    is_fine: bool,
-) -> None:
+    monkeypatch,
+    metrics,
+    is_fine,
+):
     keys = [key for key in reconstruct_overrides if not key.startswith("metrics=")]
     job: Any = resolve_job(
         recipe(*keys, f"align_run={prior_align_run}", f"metrics={metrics}")
@@ -104,16 +101,17 @@ def test_runs_are_compared_by_a_metric_of_both(
 
 
 def test_a_run_of_another_command_is_not_compared(
-    reconstruct_overrides, prior_align_run, shared_prior_align_run: Path
-) -> None:
+    reconstruct_overrides, prior_align_run, shared_prior_align_run
+):
     # which lies in other runs than those of the home
-    asked = (
-        *reconstruct_overrides,
-        f"align_run={prior_align_run}",
-        f"against=[{shared_prior_align_run}]",
-    )
     with pytest.raises(RecipeError) as caught:
-        resolve_job(recipe(*asked)).check()
+        resolve_job(
+            recipe(
+                *reconstruct_overrides,
+                f"align_run={prior_align_run}",
+                f"against=[{shared_prior_align_run}]",
+            )
+        ).check()
     assert "train-align" in caught.value.message
 
 
@@ -121,7 +119,7 @@ def clip(frames: int) -> Clip:
     return Clip(np.zeros((frames, 4, 4, 3), np.uint8), 8.0)
 
 
-def test_clips_have_the_frames_of_the_stimuli() -> None:
+def test_clips_have_the_frames_of_the_stimuli():
     require_stimulus_frames(clip(4), clip(4))
     for stimulus in (clip(6), "a picture"):
         with pytest.raises(BrainhiveError) as caught:

@@ -39,7 +39,9 @@ def save(tmp_path: Path, dataset: Dataset, image_ids: Sequence[str]) -> dict[int
 
 
 def ids_of(dataset: Dataset) -> list[str]:
-    return [*dataset.images("test").image_ids, *dataset.images("train").image_ids]
+    return list(dataset.images("test").image_ids) + list(
+        dataset.images("train").image_ids
+    )
 
 
 def change_images(dataset: Dataset, **changes: Any) -> Dataset:
@@ -48,9 +50,7 @@ def change_images(dataset: Dataset, **changes: Any) -> Dataset:
     return dataset
 
 
-def test_each_picture_of_a_sheet_is_saved_once(
-    tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_picture_of_a_sheet_is_saved_once(tmp_path, dataset, capsys):
     files = save(tmp_path, dataset, ids_of(dataset))
 
     assert files == {row: f"artifacts/gallery/{row}.webp" for row in DRAWN.tolist()}
@@ -60,11 +60,11 @@ def test_each_picture_of_a_sheet_is_saved_once(
 
 
 def test_a_sheet_has_gaps_for_broken_and_absent_pictures(
-    tmp_path: Path,
-    dataset: Dataset,
-    pictures: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    tmp_path,
+    dataset,
+    pictures,
+    capsys,
+):
     image_ids = ids_of(dataset)
     (pictures / f"{image_ids[2]}.png").write_bytes(b"no picture")
     (pictures / f"{image_ids[7]}.png").unlink()
@@ -77,8 +77,8 @@ def test_a_sheet_has_gaps_for_broken_and_absent_pictures(
 
 
 def test_without_pictures_nothing_is_saved_and_one_note_says_why(
-    tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, dataset, capsys
+):
     image_ids = ids_of(dataset)
 
     def refuse(split: str) -> Any:
@@ -96,9 +96,7 @@ def test_without_pictures_nothing_is_saved_and_one_note_says_why(
 @pytest.mark.parametrize(
     "error", [BadPicture("x"), MissingData("no PyAV"), OSError(5, "disk"), OSError()]
 )
-def test_no_picture_that_fails_to_open_ends_a_run(
-    tmp_path: Path, dataset: Dataset, error: Exception
-) -> None:
+def test_no_picture_that_fails_to_open_ends_a_run(tmp_path, dataset, error):
     def refuse(index: int) -> Any:
         raise error
 
@@ -107,7 +105,7 @@ def test_no_picture_that_fails_to_open_ends_a_run(
     assert not any(files.values())
 
 
-def test_a_clip_is_drawn_by_its_first_frame(tmp_path: Path, dataset: Dataset) -> None:
+def test_a_clip_is_drawn_by_its_first_frame(tmp_path, dataset):
     frames = np.zeros((3, 8, 8, 3), np.uint8)
     frames[0] = 255
 
@@ -121,8 +119,8 @@ def test_a_clip_is_drawn_by_its_first_frame(tmp_path: Path, dataset: Dataset) ->
 
 
 def test_categories_without_pictures_have_no_sheet_and_no_note(
-    tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, dataset, capsys
+):
     image_ids = ids_of(dataset)
     files = save(tmp_path, change_images(dataset, has_pictures=False), image_ids)
     assert not any(files.values()) and not capsys.readouterr().err
@@ -135,7 +133,7 @@ def list_pictures(dataset: Dataset, **recipe: Any) -> list[tuple[str, str]]:
     return [(picture.name, picture.state) for picture in job.list_pictures()]
 
 
-def test_a_check_lists_the_pictures_that_only_the_sheet_needs(dataset: Dataset) -> None:
+def test_a_check_lists_the_pictures_that_only_the_sheet_needs(dataset):
     assert list_pictures(dataset) == [("pictures: test pictures", "here")]
     assert list_pictures(dataset, sheet_rows=0) == []
 
@@ -145,9 +143,7 @@ def test_a_check_lists_the_pictures_that_only_the_sheet_needs(dataset: Dataset) 
 
 
 @pytest.mark.parametrize("target", ["label", "exemplars"])
-def test_each_category_has_an_example_on_the_first_screen(
-    tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_category_has_an_example_on_the_first_screen(tmp_path, target, capsys):
     names = ["face", "full_body", "house"]
     for name, colour in zip(names, ("red", "green", "blue"), strict=True):
         (tmp_path / name).mkdir()
@@ -171,6 +167,6 @@ def test_each_category_has_an_example_on_the_first_screen(
     assert "house" in capsys.readouterr().err
 
 
-def test_categories_without_pictures_have_no_examples(tmp_path: Path) -> None:
+def test_categories_without_pictures_have_no_examples(tmp_path):
     dataset = categories.Config(names=["face", "house"]).build(Paths())
     assert draw_examples(RunFolder(tmp_path), dataset) == []

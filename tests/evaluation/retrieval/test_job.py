@@ -1,7 +1,6 @@
 """Tests that a job opens each run once, and refuses inputs that do not fit."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +30,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_check_and_the_run_open_each_run_once(
-    run_command, world: Path, align_overrides, runs: str, opened: list[str]
+    run_command, world, align_overrides, runs, opened
 ):
     asked = [
         f"run={run_command('train-align', *align_overrides).folder}",
@@ -59,8 +58,8 @@ def test_a_check_and_the_run_open_each_run_once(
     ],
 )
 def test_what_does_not_fit_a_run_is_refused_before_it(
-    run_command, trained_run: Path, tmp_path: Path, keys: str, facts: tuple[str, ...]
-) -> None:
+    run_command, trained_run, tmp_path, keys, facts
+):
     asked = (
         f"run={trained_run}",
         "sheet_rows=0",
@@ -78,13 +77,13 @@ def test_what_does_not_fit_a_run_is_refused_before_it(
     assert not list((tmp_path / "none").rglob("recipe.yaml"))
 
 
-def test_a_split_is_searched_once() -> None:
+def test_a_split_is_searched_once():
     with pytest.raises(RecipeError) as caught:
         Recipe.resolve("eval-retrieval", None, {}, ["gallery=test+test"])
     assert "test+test" in caught.value.message
 
 
-def test_a_run_of_other_people_is_not_compared(trained_run: Path) -> None:
+def test_a_run_of_other_people_is_not_compared(trained_run):
     asked = (f"run={trained_run}", "sheet_rows=0", f"against={trained_run}")
     job = RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, asked))
     job.check()
@@ -96,9 +95,7 @@ def test_a_run_of_other_people_is_not_compared(trained_run: Path) -> None:
     assert "[1, 2] and [1]" in caught.value.message
 
 
-def test_a_run_among_other_pictures_is_not_compared(
-    trained_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_among_other_pictures_is_not_compared(trained_run, monkeypatch):
     asked = (f"run={trained_run}", "sheet_rows=0", f"against={trained_run}")
     job = RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, asked))
     (other,) = job.against
@@ -116,13 +113,13 @@ def test_a_run_among_other_pictures_is_not_compared(
 
 @pytest.mark.nightly
 def test_a_sweep_is_compared_with_the_best_on_validation(
-    run_command, world: Path, align_overrides, runs: str, capsys
+    run_command, world, align_overrides, runs, capsys
 ):
     rates = "sweep={train.lr: [1e-3, 2e-3, 4e-3]}"
     sweep = run_command(
         "train-align", *align_overrides, "train.epochs=1", "subjects=1", rates, runs
     )
-    line = (f"run={sweep.folder}", "subjects=1", "sheet_rows=0", "ceiling_splits=0")
+    line = [f"run={sweep.folder}", "subjects=1", "sheet_rows=0", "ceiling_splits=0"]
     validation = {}
     for name, step_run in sweep.metrics.facts.step_runs.items():
         measurements = RunFolder(sweep.folder.parents[1] / step_run).measurements()

@@ -1,7 +1,5 @@
 """A channel that is named, because it ranks better than all others together."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ from brainhive_cli.reports.sentences.sentences import state_finding
 N_CHANNELS = 6
 
 
-def test_ranks_are_compared_by_the_signs_of_differences() -> None:
+def test_ranks_are_compared_by_the_signs_of_differences():
     ones = np.ones(20, np.int64)
     assert is_better(ones, ones + 1, 20)
     assert not is_better(ones, ones + 1, 2000)
@@ -20,7 +18,7 @@ def test_ranks_are_compared_by_the_signs_of_differences() -> None:
 
 
 @pytest.mark.parametrize("kind", ["single", "spread"])
-def test_a_channel_is_named_if_it_decodes_alone(home: Path, kind: str) -> None:
+def test_a_channel_is_named_if_it_decodes_alone(home, kind):
     random = np.random.default_rng(0)
     labels = np.random.default_rng(1).permutation(np.tile(np.arange(4), 30))
     signal = random.normal(size=(120, N_CHANNELS, 3))

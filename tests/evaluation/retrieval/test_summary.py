@@ -81,7 +81,9 @@ def test_the_verdict_covers_all_subjects_and_averages_seeds():
     study = study_of(FREE)
 
     (found,), (lost,) = (judge_cells(together([group]), study) for group in (good, bad))
-    (averaged,) = judge_cells(together([[*good, *group_of(order, wrong_full)]]), study)
+    (averaged,) = judge_cells(
+        together([list(good) + list(group_of(order, wrong_full))]), study
+    )
     (subjects,) = judge_cells(together([good, bad]), study)
 
     assert (found.side, lost.side) == ("above chance", "below chance")
@@ -169,7 +171,7 @@ def test_the_p_of_a_control_counts_draws_that_are_as_good():
         [
             replace(
                 scores(["a"], [1], []),
-                control=dict.fromkeys(names, np.array([value, *zeros])),
+                control=dict.fromkeys(names, np.array([value] + list(zeros))),
             )
         ]
         for value in (0.3, 0.5)

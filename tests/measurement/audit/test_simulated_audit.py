@@ -21,7 +21,7 @@ def simulated() -> Any:
         yield audit_folders
 
 
-def test_honest_folders_of_usual_conventions_are_not_accused(simulated: Any) -> None:
+def test_honest_folders_of_usual_conventions_are_not_accused(simulated):
     """Earlier checks accused 59 of 97 folders."""
     accused = 0
     for seed in range(1000, 1040):
@@ -33,7 +33,7 @@ def test_honest_folders_of_usual_conventions_are_not_accused(simulated: Any) -> 
     assert accused < 3
 
 
-def test_cheats_of_twenty_kinds_are_found_each_by_its_own_check(simulated: Any) -> None:
+def test_cheats_of_twenty_kinds_are_found_each_by_its_own_check(simulated):
     """Earlier checks missed six kinds, or another check found them."""
     assert len(simulated.CHEATS) >= 20
     assert set(simulated.CHEATS.values()) == set(CHECKS)

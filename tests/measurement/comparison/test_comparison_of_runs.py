@@ -251,13 +251,12 @@ def test_different_signals_and_trainings_are_listed():
 def test_comparing_sources_and_runs_generates_no_pictures(
     run_command, prior_align_run, reconstruct_overrides
 ):
-    overrides = (
-        *reconstruct_overrides,
+    overrides = list(reconstruct_overrides) + [
         "sources=brain,shuffled,nearest",
         "sheet_rows=1",
         "items=6",
         "repeats=1",
-    )
+    ]
     plain_run, applied = (
         run_command("reconstruct", *overrides),
         run_command("reconstruct", *overrides, "adapter=apply"),
@@ -292,7 +291,9 @@ def test_comparing_sources_and_runs_generates_no_pictures(
         "p adjusted by Benjamini–Hochberg over 6 tests: 2 metrics × (2 sources + 1 run)"
     )
     assert correction_note in sources.note and correction_note in runs.note
-    compared = [*result.metrics.facts.comparisons, *result.metrics.facts.against]
+    compared = list(result.metrics.facts.comparisons) + list(
+        result.metrics.facts.against
+    )
     adjusted = false_discovery_control([row.p_value for row in compared])
     assert [row.p_adjusted for row in compared] == pytest.approx(adjusted)
     assert [row[:2] for row in sources.rows[:3]] == [

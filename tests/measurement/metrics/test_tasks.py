@@ -46,15 +46,15 @@ def test_recall_counts_as_many_concepts_as_the_stimulus_shows():
 def test_bleu_is_that_of_the_paper_and_of_torchmetrics():
     from torchmetrics.functional.text import bleu_score
 
-    pair = (
+    # Papineni et al. 2002, example 2: clipped
+    assert bleu(
         ["the the the the the the the"],
         [["the cat is on the mat", "there is a cat on the mat"]],
-    )
-    # Papineni et al. 2002, example 2: clipped
-    assert bleu(*pair)["bleu_1"] == pytest.approx([2 / 7])
-    brief_pair = ["the cat"], [["the cat is on the mat"]]
+    )["bleu_1"] == pytest.approx([2 / 7])
     # all right, but brief
-    assert bleu(*brief_pair)["bleu_2"] == pytest.approx([np.exp(1 - 6 / 2)])
+    assert bleu(["the cat"], [["the cat is on the mat"]])["bleu_2"] == pytest.approx(
+        [np.exp(1 - 6 / 2)]
+    )
 
     captions = [" ".join(RANDOM.choice(list("abcdef"), 8)) for _ in range(90)]
     texts, references = captions[:30], [captions[30 + n : 90 : 30] for n in range(30)]

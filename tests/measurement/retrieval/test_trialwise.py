@@ -1,7 +1,5 @@
 """Predictions of single trials, and those that need other trials."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
@@ -33,12 +31,12 @@ def encode(signals: Tensor) -> Tensor:
     ids=["a twentieth of the mean", "batch norm", "no token"],
 )
 def test_a_token_that_changes_with_the_other_trials_is_noticed(
-    change: Callable[[Tensor], Tensor],
-) -> None:
+    change,
+):
     assert depends_on_other_trials(lambda signals: change(encode(signals)), SIGNALS)
 
 
-def test_rounding_and_a_single_trial_are_no_dependence() -> None:
+def test_rounding_and_a_single_trial_are_no_dependence():
     def round_to_tf32(signals: Tensor) -> Tensor:
         """Round by 10 bits, in another way in each batch."""
         tokens = encode(signals)

@@ -76,7 +76,11 @@ from brainhive_cli.measurement.statistics import (
     estimate_mean_variance,
     flip_signs,
 )
-from brainhive_cli.measurement.trial_order import p_of_clumping, p_of_shared_order, separate_repetitions
+from brainhive_cli.measurement.trial_order import (
+    p_of_clumping,
+    p_of_shared_order,
+    separate_repetitions,
+)
 from tests.tools.recorded_numbers import metric_rows
 
 
@@ -503,11 +507,12 @@ def test_corrections_and_alignments(recorded):
         "procrustes": Procrustes(),
         "ridge": RidgeAlignment(),
     }
-    few_tokens = tokens(4, 15), tokens(4, 15, seed=1)
     recorded(
         digits=5,
         **{
-            f"{name}_of_few": config.fit(*few_tokens)(tokens(3, 15, seed=2))
+            f"{name}_of_few": config.fit(tokens(4, 15), tokens(4, 15, seed=1))(
+                tokens(3, 15, seed=2)
+            )
             for name, config in alignments.items()
         },
         **{

@@ -102,7 +102,7 @@ def bridge(golden) -> tuple[Any, dict[str, Tensor]]:
     return model, reference
 
 
-def test_segments_give_bridges_token(bridge: tuple[Any, dict[str, Tensor]]):
+def test_segments_give_bridges_token(bridge):
     model, reference = bridge
 
     token = model(reference["signal"])
@@ -125,7 +125,7 @@ def test_the_spatial_mlp_gives_the_token_of_blur_perception(golden):
     assert (model(signal) - expected).abs().max() < TOLERANCE
 
 
-def test_the_window_has_bridges_segments(bridge: tuple[Any, dict[str, Tensor]]):
+def test_the_window_has_bridges_segments(bridge):
     """Golden values: the first sample of each segment, and the first after it."""
     model, reference = bridge
 
@@ -135,7 +135,7 @@ def test_the_window_has_bridges_segments(bridge: tuple[Any, dict[str, Tensor]]):
     assert starts[0] == 0 and torch.equal(starts[1:], stops[:-1])
 
 
-def test_segments_have_bridges_attention(bridge: tuple[Any, dict[str, Tensor]]):
+def test_segments_have_bridges_attention(bridge):
     """Golden values: the softmax of the scores over segments."""
     model, reference = bridge
     scores = []

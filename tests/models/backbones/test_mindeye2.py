@@ -55,7 +55,7 @@ def read_signals(expected: Golden, index: int) -> tuple[Tensor, Tensor]:
 
 
 def test_subjects_of_two_widths_get_the_references_heads(
-    model: tuple[Aligner, Golden],
+    model,
 ):
     """Golden values: image tokens and text vectors of NEURONS' brain_model."""
     brain, expected = model
@@ -75,7 +75,7 @@ def test_subjects_of_two_widths_get_the_references_heads(
 
 
 def test_ridges_mixers_and_voxel_tokens_are_the_references(
-    model: tuple[Aligner, Golden],
+    model,
 ):
     """Golden values: outputs of ridge, mixer blocks and backbone_linear."""
     aligner_model, expected = model
@@ -122,9 +122,7 @@ def test_mixer_blocks_learn_with_their_dropout():
 
 
 @pytest.mark.parametrize("initialise", ["model", "part"])
-def test_a_new_ridge_keeps_the_mixer_blocks_of_its_start(
-    model: tuple[Aligner, Golden], tmp_path, initialise
-):
+def test_a_new_ridge_keeps_the_mixer_blocks_of_its_start(model, tmp_path, initialise):
     """Golden values: tokens for ridges of zeros, which depend on the mixers alone."""
     trained, expected = model
     layout = replace(trained.layout, spec=SignalSpec((), 1, (7,), (5,)))

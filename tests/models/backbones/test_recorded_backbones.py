@@ -147,7 +147,7 @@ def test_heads(recorded, monkeypatch):
             subject = torch.full((3,), index)
             predicted = backbones.predict(model, heads, signal, subject)
             for head, tensor in predicted.items():
-                assert tensor.shape == (3, *heads[head].shape)
+                assert tensor.shape == (3,) + tuple(heads[head].shape)
             row += weighted_means(predicted)
         decoded = backbones.decode(model, heads, signal, subject, [3, 1, 7])
         image = backbones.predict(model, heads, signal, subject, ["image"])

@@ -74,7 +74,7 @@ def fit(model: SharedRidge, subjects: list[SubjectData]) -> SharedRidge:
     ],
 )
 def test_the_map_is_scikit_learns_on_the_signals_of_all_subjects(
-    counts: tuple[int, ...],
+    counts,
     intercept,
     block_numbers,
     monkeypatch,
@@ -101,9 +101,7 @@ def test_the_map_is_scikit_learns_on_the_signals_of_all_subjects(
 
 @pytest.mark.parametrize("counts", [FEW_SIGNALS, MANY_SIGNALS])
 @pytest.mark.parametrize("intercept", [True, False])
-def test_alpha_auto_is_generalised_cross_validation_by_head(
-    counts: tuple[int, ...], intercept
-):
+def test_alpha_auto_is_generalised_cross_validation_by_head(counts, intercept):
     subjects = draw_subjects(counts)
     features = torch.cat([signal.flatten(1) for signal, _ in subjects])
     alphas = {}

@@ -1,7 +1,6 @@
 """Encoders by name and reference, compared with direct calls of their libraries."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +105,7 @@ def write_vit(folder: Path, name: str, **config: Any):
     return model
 
 
-def test_any_vision_transformer_of_the_hub_works_by_its_name(
-    hub_cache: Callable[[str], Path], picture
-):
+def test_any_vision_transformer_of_the_hub_works_by_its_name(hub_cache, picture):
     folder = hub_cache("a-lab/its-vit")
     model = write_vit(folder, "DeiTModel", **VIT)
     first_tokens = 2
@@ -126,9 +123,7 @@ def test_any_vision_transformer_of_the_hub_works_by_its_name(
         torch.testing.assert_close(embed(encoder, picture), value, rtol=0, atol=SAME)
 
 
-def test_named_encoders_load_from_the_hubs_cache(
-    hub_cache: Callable[[str], Path], picture
-):
+def test_named_encoders_load_from_the_hubs_cache(hub_cache, picture):
     for name, repository, write, directly in (
         (
             "clip_b32",
@@ -196,7 +191,7 @@ def test_errors_of_absent_weights_name_those_in_the_folder(
 
 
 def test_errors_of_absent_weights_state_the_download_command(
-    hub_cache: Callable[[str], Path],
+    hub_cache,
 ):
     with pytest.raises(MissingData, match="laion/CLIP-ViT-H-14") as caught:
         encoders.resolve("clip-h14").build()

@@ -396,15 +396,13 @@ def compare(name: str, folder: Path, pictures: Pictures) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_gives_what_its_library_gives(name, tmp_path, pictures: Pictures):
+def test_a_family_gives_what_its_library_gives(name, tmp_path, pictures):
     differences = compare(name, tmp_path / "model", pictures)
     assert max(differences.values()) <= SAME, differences
     assert len(differences) in (1, 2, 3, 10, 12)
 
 
-def test_a_vae_samples_as_diffusers_does_with_the_same_noise(
-    tmp_path, pictures: Pictures
-):
+def test_a_vae_samples_as_diffusers_does_with_the_same_noise(tmp_path, pictures):
     write_vae(None)(tmp_path)
     encoder = encoders.resolve(
         {"kind": "vae", "source": str(tmp_path), "posterior": "sample", "seed": 5}

@@ -1,7 +1,5 @@
 """All losses on fixed predictions, compared with recorded values."""
 
-from typing import Any
-
 import pytest
 import torch
 from pydantic import ValidationError
@@ -149,7 +147,7 @@ def test_of_mixing(recorded):
         {"temperature": 0.5, "scale_by": "softplus"},
     ],
 )
-def test_settings_without_effect_are_refused(keys: dict[str, Any]):
+def test_settings_without_effect_are_refused(keys):
     with pytest.raises((BrainhiveError, ValidationError)):
         ClipConfig(**keys)
 

@@ -54,7 +54,7 @@ def write_map(folder: Path, space: Voxels = SPACE, **options) -> BrainMap:
     )
 
 
-def test_the_peak_has_its_position_in_mm_and_the_threshold_hides(tmp_path: Path):
+def test_the_peak_has_its_position_in_mm_and_the_threshold_hides(tmp_path):
     brain_map = write_map(tmp_path)
     expected_mm = AFFINE[:3, :3] @ INDICES[100] + AFFINE[:3, 3]
     assert brain_map.peak_mm == tuple(expected_mm)
@@ -67,7 +67,7 @@ def test_the_peak_has_its_position_in_mm_and_the_threshold_hides(tmp_path: Path)
     assert write_map(tmp_path, is_diverging=False).peak_mm != brain_map.peak_mm
 
 
-def test_a_store_keeps_the_underlay_of_its_voxels(tmp_path: Path):
+def test_a_store_keeps_the_underlay_of_its_voxels(tmp_path):
     signal = np.zeros((1, 1, len(INDICES), 1), np.float32)
     trials = Trials.from_repetitions(signal, ["a"], SPACE, np.zeros(1), None, "z")
     SignalStore.write(tmp_path / "sub-01.h5", {"train": trials})
@@ -95,7 +95,7 @@ def test_slices_are_drawn_by_nilearn_the_same_each_time(tmp_path, has_anatomy):
     assert (tmp_path / "figure.pdf").stat().st_size > 1000
 
 
-def test_a_single_slice_is_seen_from_its_flat_side(tmp_path: Path):
+def test_a_single_slice_is_seen_from_its_flat_side(tmp_path):
     slab = np.argwhere(np.ones((6, 1, 8))).astype(np.int16)
     # the second axis of the file points up
     affine = AFFINE[:, [0, 2, 1, 3]]
@@ -145,7 +145,7 @@ def test_without_nilearn_a_page_says_how_to_install_it(tmp_path, monkeypatch):
     assert raised.value.hint == install_line("maps")
 
 
-def test_a_page_links_a_view_that_needs_no_network(tmp_path: Path):
+def test_a_page_links_a_view_that_needs_no_network(tmp_path):
     pytest.importorskip("nilearn")
     run_folder = tmp_path / "run"
     run_folder.mkdir()

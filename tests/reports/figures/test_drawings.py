@@ -188,7 +188,7 @@ def test_a_figure_is_drawn_where_its_values_differ():
         )
 
 
-def test_a_page_chooses_the_colours_of_a_figure() -> None:
+def test_a_page_chooses_the_colours_of_a_figure():
     lines = [
         CurveLine("brain", [0.1, 0.5], chance=0.2),
         CurveLine("shuffled labels", [0.2, 0.1]),
@@ -199,7 +199,7 @@ def test_a_page_chooses_the_colours_of_a_figure() -> None:
     assert "#0072b2" not in svg and "#1c1f23" not in svg
 
 
-def test_a_line_separates_the_cells_at_a_level() -> None:
+def test_a_line_separates_the_cells_at_a_level():
     matrix = Heatmap(
         "", [[0.7, 0.9, 0.9], [0.1, 0.7, 0.8]], row_axis="people", level=0.8
     )

@@ -114,7 +114,7 @@ def read_answers(filled: FilledChecklist) -> dict[str, tuple[str, str]]:
     return {row["item"]: (row["answer"], row["status"]) for row in filled.rows}
 
 
-def test_answers_come_from_store_recipe_and_metrics(home: Path) -> None:
+def test_answers_come_from_store_recipe_and_metrics(home):
     (filled,) = fill_checklists([write_run(home, write_store(home, SESSION))])
     answers = read_answers(filled)
     expected = {
@@ -147,7 +147,7 @@ def test_answers_come_from_store_recipe_and_metrics(home: Path) -> None:
 
 
 @pytest.mark.parametrize("file_name", sorted(set(FILES.values())))
-def test_absent_facts_are_never_filled(home: Path, file_name: str) -> None:
+def test_absent_facts_are_never_filled(home, file_name):
     modality = "fMRI" if "fmri" in file_name else "EEG"
     folder = RunFolder(home / "runs/eval-retrieval/bare")
     folder.finish(Measurements({}, facts=RetrievalFacts(modality=modality)))
@@ -166,7 +166,7 @@ def test_absent_facts_are_never_filled(home: Path, file_name: str) -> None:
     assert guesses == []
 
 
-def test_a_changed_or_missing_store_fills_nothing(home: Path) -> None:
+def test_a_changed_or_missing_store_fills_nothing(home):
     for digest in (write_store(home, SESSION)[::-1], ""):
         (filled,) = fill_checklists([write_run(home, digest)])
         answers = read_answers(filled)
@@ -174,7 +174,7 @@ def test_a_changed_or_missing_store_fills_nothing(home: Path) -> None:
         assert answers["Random seeds"] == ("3", "from the run")
 
 
-def test_a_store_without_metadata_leaves_items_open(home: Path) -> None:
+def test_a_store_without_metadata_leaves_items_open(home):
     digest = write_store(home, {"session": 1})
     (filled,) = fill_checklists([write_run(home, digest)])
     answers = read_answers(filled)
@@ -188,7 +188,7 @@ def test_a_store_without_metadata_leaves_items_open(home: Path) -> None:
         assert answers[item] == ("", "to fill in"), item
 
 
-def test_sidecars_describe_the_device(home: Path) -> None:
+def test_sidecars_describe_the_device(home):
     root = home / "bids"
     folder = root / "sub-01/eeg"
     folder.mkdir(parents=True)
@@ -210,7 +210,7 @@ def test_sidecars_describe_the_device(home: Path) -> None:
     assert answers["Manufacturer and model of the device"] == ("", "to fill in")
 
 
-def test_simulated_signals_are_marked(home: Path) -> None:
+def test_simulated_signals_are_marked(home):
     shown_run = write_run(home, write_store(home, SESSION), caveats=["simulated"])
     (filled,) = fill_checklists([shown_run])
     answers = read_answers(filled)
@@ -219,7 +219,7 @@ def test_simulated_signals_are_marked(home: Path) -> None:
     assert "from the run" not in {status for _, status in answers.values()}
 
 
-def test_runs_that_differ_are_named(home: Path) -> None:
+def test_runs_that_differ_are_named(home):
     digest = write_store(home, SESSION)
     first_run = write_run(home, digest)
     other_run = write_run(home / "other", digest, set_up=SET_UP | {"seeds": [4]})
@@ -235,7 +235,7 @@ def test_runs_that_differ_are_named(home: Path) -> None:
     assert read_answers(filled)["Random seeds"][0] == "one: 3; b: 4"
 
 
-def test_meg_has_no_electrodes(home: Path) -> None:
+def test_meg_has_no_electrodes(home):
     shown_run = write_run(home, write_store(home, SESSION), modality="MEG")
     (filled,) = fill_checklists([shown_run])
     answers = read_answers(filled)
@@ -244,7 +244,7 @@ def test_meg_has_no_electrodes(home: Path) -> None:
     assert answers[head] == ("", "to fill in")
 
 
-def test_files_escape_hostile_names(home: Path) -> None:
+def test_files_escape_hostile_names(home):
     name = "=1+1|<b>&{{ 1 }}\n$x_"
     shown_run = write_run(home, set_up=SET_UP | {"channels": [name]})
     (filled,) = fill_checklists([shown_run])
@@ -259,9 +259,7 @@ def test_files_escape_hostile_names(home: Path) -> None:
 
 
 @pytest.mark.parametrize("first_character", ["=", "+", "-", "@", "\t=", "a;="])
-def test_no_answer_from_a_sidecar_is_a_formula(
-    home: Path, first_character: str
-) -> None:
+def test_no_answer_from_a_sidecar_is_a_formula(home, first_character):
     folder = home / "bids/sub-01/eeg"
     folder.mkdir(parents=True)
     (home / "bids/dataset_description.json").write_text("{}")
@@ -282,7 +280,7 @@ def test_no_answer_from_a_sidecar_is_a_formula(
     assert "\\$" in filled.write("tex")
 
 
-def test_counts_and_sections_of_the_page(home: Path) -> None:
+def test_counts_and_sections_of_the_page(home):
     shown_run = write_run(home)
     (filled,) = fill_checklists([shown_run])
     (section,) = lay_out_checklists([shown_run])
@@ -296,13 +294,13 @@ def test_counts_and_sections_of_the_page(home: Path) -> None:
     assert lay_out_checklists([write_run(home / "no", modality="")]) == []
 
 
-def test_a_training_without_a_test_has_no_checklist(home: Path) -> None:
+def test_a_training_without_a_test_has_no_checklist(home):
     folder = RunFolder(home / "runs/train-align/one")
     folder.finish(Measurements({}, facts=TrainingFacts(modality="EEG")))
     assert fill_checklists([ShownRun("one", folder)]) == []
 
 
-def test_an_explanation_reports_its_corrected_p(home: Path) -> None:
+def test_an_explanation_reports_its_corrected_p(home):
     claim = AxisClaim(axis="time", place="100 to 200 ms", p=0.02)
     folder = RunFolder(home / "runs/explain/one")
     facts = ExplanationFacts(modality="EEG", claims=[claim], draws=999)

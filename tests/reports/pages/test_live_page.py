@@ -72,7 +72,8 @@ def result(
     window: int, shown_picture: str | None = "cat/1", **changes: Any
 ) -> dict[str, Any]:
     best = [
-        {"image": name, "similarity": 0.312345} for name in ("dog/2", "cat/1", *STRANGE)
+        {"image": name, "similarity": 0.312345}
+        for name in ("dog/2", "cat/1") + tuple(STRANGE)
     ]
     hits = {
         "n": window,
@@ -254,7 +255,7 @@ def test_a_late_browser_gets_the_start_and_the_latest_events(
 ):
     page, url = started()
     stall = [{"kind": "stalled", "for_s": 1}, {"kind": "resumed", "after_s": 3}]
-    for event in [START, *stall, *map(result, range(1, 100))]:
+    for event in [START] + list(stall) + list(map(result, range(1, 100))):
         page.publish(event)
     page.publish({"kind": "drawing", "window": 98}, write_picture("red"))
     page.publish({"kind": "ended", "text": "over"})
@@ -406,8 +407,7 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, open_in_b
         "chance 0.5 %",
         "1.23",
     ]
-    for phrase in [
-        *numbers_shown,
+    for phrase in list(numbers_shown) + [
         "6 to 60 %",
         "valid at every moment",
         "drawn in 0.8 s, 3 skipped",
@@ -488,9 +488,7 @@ def test_the_status_says_stalls_the_end_and_a_lost_connection(started, open_in_b
     )
 
 
-def test_idle_connections_do_not_exhaust_the_open_files(
-    started: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_idle_connections_do_not_exhaust_the_open_files(started, monkeypatch):
     """A process may open a limited number of files, which connections could use up."""
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (20, 20))
     _, url = started()  # 5 of the 20 files may be connections

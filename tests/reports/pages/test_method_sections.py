@@ -74,8 +74,8 @@ def compare(
 
 @pytest.mark.parametrize(("second", "is_ranked"), [(0.3, True), (0.48, False)])
 def test_a_method_is_ranked_only_by_a_significant_difference(
-    tmp_path: Path, second: float, is_ranked: bool
-) -> None:
+    tmp_path, second, is_ranked
+):
     hits = {"a": 0.5, "b": second, "c": 0.1, "d": 0.6}
     sentence = state_best_method(compare(tmp_path, hits, selected=("d",)))
 
@@ -99,7 +99,7 @@ def test_a_method_is_ranked_only_by_a_significant_difference(
     assert ("not ranked" in sentence) != is_ranked
 
 
-def test_a_single_result_and_no_result_are_not_compared(tmp_path: Path) -> None:
+def test_a_single_result_and_no_result_are_not_compared(tmp_path):
     sentence = state_best_method(compare(tmp_path, {"a": 0.5}))
     assert "only result" in sentence and "50 %" in sentence and "next" not in sentence
     sentence_without_methods = state_best_method(
@@ -111,8 +111,8 @@ def test_a_single_result_and_no_result_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_the_figure_has_a_dot_interval_and_chance_of_each_method(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     hits = {"a": 0.5, "b": 0.4, "d": 0.6}
     curve = draw_methods(compare(tmp_path, hits, selected=("d",)))
 
@@ -129,7 +129,7 @@ def test_the_figure_has_a_dot_interval_and_chance_of_each_method(
         assert figure.axes[0].yaxis_inverted()
 
 
-def test_the_table_on_a_page_has_reasons_below_the_names(tmp_path: Path) -> None:
+def test_the_table_on_a_page_has_reasons_below_the_names(tmp_path):
     comparison = compare(tmp_path, {"a": 0.5, "b": 0.4}, selected=("b",))
     (section,) = lay_out_methods([comparison])
     ((_, (_, table)),) = section.groups
@@ -145,8 +145,8 @@ def test_the_table_on_a_page_has_reasons_below_the_names(tmp_path: Path) -> None
     [(0.15, 0.1, True), (0.25, 0.1, False), (0.15, 0.01, False)],
 )
 def test_a_share_of_the_ceiling_is_below_one_with_interval(
-    tmp_path: Path, value: float, ceiling_low: float, has_share: bool
-) -> None:
+    tmp_path, value, ceiling_low, has_share
+):
     """Issue 117: a share of 5.2 had no interval."""
     ceiling = make_metric(value=0.2, low=ceiling_low, high=0.3)
     shown_run = write_method(tmp_path, "a", value, ceiling=ceiling)

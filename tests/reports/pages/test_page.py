@@ -57,8 +57,11 @@ def test_pictures_lie_in_the_page_once_and_nothing_is_fetched(tmp_path):
         save_picture(tmp_path, "red", "red"),
         save_picture(tmp_path, "blue", "blue"),
     ]
-    both_runs = [("", make_sheet(files), tmp_path)], [("", make_sheet(files), tmp_path)]
-    page = write_page(tmp_path, *both_runs)
+    page = write_page(
+        tmp_path,
+        [("", make_sheet(files), tmp_path)],
+        [("", make_sheet(files), tmp_path)],
+    )
     assert (
         page.count("data:image/webp;base64,") == 2 and page.count('data-same="p') == 2
     )
@@ -149,7 +152,9 @@ def test_rows_of_two_runs_for_the_same_query_become_a_single_row(
     )
     other_sheet = make_sheet(files[:2], "dog/1")
     aligned = Sheet(
-        "Retrieved", first_sheet.columns, [*first_sheet.rows, *other_sheet.rows]
+        "Retrieved",
+        first_sheet.columns,
+        list(first_sheet.rows) + list(other_sheet.rows),
     )
     ((_, figures),) = group_artifacts(
         [("aligned", [aligned], tmp_path), ("base", [second], tmp_path)]

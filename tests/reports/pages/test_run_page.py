@@ -253,7 +253,7 @@ def write_sheet(shown_run: ShownRun, ranks: list[int | None], *figures: Curve) -
         rows.append(SheetRow(f"cat/{number}", tiles, rank, n))
     sample = Sample(n_candidates, "test pictures", 7, "sub-03")
     sheet = Sheet("Retrieved", ["seen", "1"], rows, sample)
-    artifacts.write(shown_run.folder, [sheet, *figures])
+    artifacts.write(shown_run.folder, [sheet] + list(figures))
 
 
 def test_the_first_screen_has_ten_pairs_as_its_note_says(tmp_path):

@@ -54,7 +54,7 @@ def table(tmp_path: Path) -> Table:
     return table
 
 
-def test_programs_get_all_columns_and_whole_values(table: Table) -> None:
+def test_programs_get_all_columns_and_whole_values(table):
     first_row, second = table.as_dict()["rows"]
     assert list(first_row) == [
         "run",
@@ -78,7 +78,7 @@ def test_programs_get_all_columns_and_whole_values(table: Table) -> None:
     assert first_row["result"].endswith("(simulated)") and "† simulated" in table.note
 
 
-def test_people_see_the_columns_in_which_runs_differ(table: Table) -> None:
+def test_people_see_the_columns_in_which_runs_differ(table):
     shortened = shorten_table(table)
     assert list(shortened.columns) == [
         "run",
@@ -99,14 +99,14 @@ def test_people_see_the_columns_in_which_runs_differ(table: Table) -> None:
         assert fact in text
 
 
-def test_a_single_run_keeps_its_settings(tmp_path: Path) -> None:
+def test_a_single_run_keeps_its_settings(tmp_path):
     (table,) = lay_out_runs({write_run(tmp_path, "a"): 0.0}, "Runs")
     columns = shorten_table(table).columns
     assert {"encoders", "backbone", "seeds"} <= set(columns)
     assert "label" not in columns
 
 
-def test_each_command_has_a_table_of_its_own(tmp_path: Path) -> None:
+def test_each_command_has_a_table_of_its_own(tmp_path):
     evaluation = RunFolder(tmp_path / "runs/eval-retrieval/c")
     evaluation.write_text("recipe.yaml", "gallery: test\n")
     runs = dict.fromkeys([evaluation, write_run(tmp_path, "a")], 0.0)
@@ -118,7 +118,7 @@ def test_each_command_has_a_table_of_its_own(tmp_path: Path) -> None:
     assert [str(row[0]) for row in trainings.rows] == ["a", "b"]
 
 
-def test_bytes_are_counted_in_subfolders_without_links(tmp_path: Path) -> None:
+def test_bytes_are_counted_in_subfolders_without_links(tmp_path):
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/x").write_bytes(b"12345")
     (tmp_path / "y").write_bytes(b"123")

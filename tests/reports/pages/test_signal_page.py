@@ -89,7 +89,7 @@ def test_slow_drift_is_no_reliability_of_noise():
 
 
 def check(*arguments):
-    return CliRunner().invoke(app, ["check", *map(str, arguments)])
+    return CliRunner().invoke(app, ["check"] + list(map(str, arguments)))
 
 
 def simulate_voxels(stimuli=30):
@@ -140,7 +140,7 @@ def test_check_plots_makes_a_page_of_each_store(tmp_path, kind):
     if kind == "sensors":
         header, *rows = (path.with_suffix("") / "sub-01.tsv").read_text().splitlines()
         assert header.split("\t")[:4] == ["name", "x", "y", "z"] and len(rows) == 2
-        cells = [line.split("\t") for line in (header, *rows)]
+        cells = [line.split("\t") for line in (header,) + tuple(rows)]
         columns = {column[0]: column[1:] for column in zip(*cells, strict=True)}
         for name, highest in measured_values.items():
             values = map(float, columns[f"test_{name.replace(' ', '_')}"])

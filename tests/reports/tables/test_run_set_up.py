@@ -1,7 +1,5 @@
 """The whole set-up of a run is laid out, with inputs and command lines."""
 
-from pathlib import Path
-
 import yaml
 
 from brainhive_cli.core.results.facts import Facts
@@ -9,7 +7,7 @@ from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.reports.tables.run_set_up import lay_out_set_up
 
 
-def test_the_set_up_of_a_run_is_complete(tmp_path: Path) -> None:
+def test_the_set_up_of_a_run_is_complete(tmp_path):
     folder = RunFolder(tmp_path / "runs/eval-retrieval/a b")
     recipe = {
         "gallery": "test",

@@ -1,7 +1,6 @@
 """Settings of runs are read from recipes and results, and never show secrets."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -42,7 +41,7 @@ def folder(tmp_path: Path) -> RunFolder:
     return run_folder
 
 
-def test_facts_replace_sections_of_the_recipe(folder: RunFolder) -> None:
+def test_facts_replace_sections_of_the_recipe(folder):
     settings = read_settings(folder, Facts())
     assert settings["encoders"] == "lite0+vae+own"
     assert settings["epochs"] == "5" and settings["train.lr"] == "0.1"
@@ -65,12 +64,12 @@ def test_facts_replace_sections_of_the_recipe(folder: RunFolder) -> None:
     assert "cites.model" not in settings
 
 
-def test_a_damaged_recipe_has_no_settings(folder: RunFolder) -> None:
+def test_a_damaged_recipe_has_no_settings(folder):
     folder.write_text("recipe.yaml", "{")
     assert read_settings(folder, Facts()) == {}
 
 
-def test_secrets_are_hidden(folder: RunFolder) -> None:
+def test_secrets_are_hidden(folder):
     recipe = {
         "dataset": {"source": "https://me:7654@host/x", "api_key": "1234"},
         "terms": [{"kind": "mse", "weight": 2}, {"kind": "x", "password": "1234"}],
@@ -102,11 +101,11 @@ def test_secrets_are_hidden(folder: RunFolder) -> None:
         ),
     ],
 )
-def test_a_setting_is_written_as_text(key: str, value: Any, text: str) -> None:
+def test_a_setting_is_written_as_text(key, value, text):
     assert write_setting(key, value) == text
 
 
-def test_kinds_come_first_and_models_last_among_differences() -> None:
+def test_kinds_come_first_and_models_last_among_differences():
     first_settings = {"align_run": "x", "seeds": "1", "loss.a": "1", "lr": "1"}
     second = {"align_run": "y", "seeds": "2", "loss.b": "2", "lr": "2"}
     first_settings["loss.kind"], second["loss.kind"] = "clip", "mse"

@@ -59,7 +59,7 @@ def run_program(
 
     def run_command(*arguments: object) -> str:
         texts = [str(argument) for argument in arguments]
-        monkeypatch.setattr("sys.argv", ["python -m tools.parity", *texts])
+        monkeypatch.setattr("sys.argv", ["python -m tools.parity"] + list(texts))
         command.main()
         return capsys.readouterr().out
 
@@ -105,9 +105,7 @@ def expand(pattern: str) -> list[str]:
 
 
 @pytest.mark.parametrize("method", WRITERS)
-def test_the_files_are_those_that_are_described(
-    method: str, export: Callable[[str], Path]
-) -> None:
+def test_the_files_are_those_that_are_described(method, export):
     folder = export(method)
 
     patterns = []
@@ -122,12 +120,12 @@ def test_the_files_are_those_that_are_described(
 
 
 @pytest.mark.parametrize("method", sorted(set(WRITERS) & set(trainings.METHODS)))
-def test_our_training_reads_the_exported_embeddings(method: str) -> None:
+def test_our_training_reads_the_exported_embeddings(method):
     letters = set(exchange.AUTHORS[method].embeddings)
     assert letters == set(trainings.METHODS[method].stores)
 
 
-def test_methods_without_golden_figures_have_rows_and_settings() -> None:
+def test_methods_without_golden_figures_have_rows_and_settings():
     for method in ("samga", "neurobridge", "visual-blur-perception", "bridge"):
         assert exchange.AUTHORS[method].settings["batch_size"] < 480
         assert method in trainings.METHODS
@@ -135,7 +133,7 @@ def test_methods_without_golden_figures_have_rows_and_settings() -> None:
 
 
 @pytest.mark.parametrize("path", exchange.FIGURES.glob("*.json"), ids=lambda p: p.stem)
-def test_figures_here_are_of_the_settings_that_are_exported(path: Path) -> None:
+def test_figures_here_are_of_the_settings_that_are_exported(path):
     figures = exchange.find_figures(path.stem)
 
     assert figures and figures.settings == exchange.AUTHORS[path.stem].settings
@@ -148,7 +146,7 @@ def test_figures_here_are_of_the_settings_that_are_exported(path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["samga", "neurobridge"])
-def test_signals_as_arrays(method: str, export: Callable[[str], Path]) -> None:
+def test_signals_as_arrays(method, export):
     root = export(method) / "preprocessed_eeg"
 
     assert json.loads((root / "info.json").read_text())["ch_names"] == list(MONTAGE)
@@ -160,7 +158,7 @@ def test_signals_as_arrays(method: str, export: Callable[[str], Path]) -> None:
         assert np.array_equal(signals[:, 0], plant(method, split)["eeg"])
 
 
-def test_samga_has_a_file_for_each_layer(export: Callable[[str], Path]) -> None:
+def test_samga_has_a_file_for_each_layer(export):
     features = export("samga") / "image_feature"
 
     for split in SPLITS:
@@ -172,8 +170,8 @@ def test_samga_has_a_file_for_each_layer(export: Callable[[str], Path]) -> None:
 
 
 def test_neurobridge_has_the_mean_of_degradations(
-    export: Callable[[str], Path],
-) -> None:
+    export,
+):
     features = export("neurobridge") / "image_feature" / "RN50"
     averaged = features / "GaussianBlur-GaussianNoise-LowResolution-Mosaic"
 
@@ -200,7 +198,7 @@ def load_whitened(folder: Path, method: str, split: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", WHITENED)
-def test_signals_as_dictionaries(method: str, export: Callable[[str], Path]) -> None:
+def test_signals_as_dictionaries(method, export):
     folder = export(method)
 
     for split in SPLITS:
@@ -208,7 +206,7 @@ def test_signals_as_dictionaries(method: str, export: Callable[[str], Path]) -> 
         signals = torch.from_numpy(recording["eeg"])  # numpy, as their loaders expect
         assert signals.dtype == torch.float16
         counts = (COUNTS[split], REPETITIONS[split])
-        assert signals.shape == (*counts, CHANNELS, SAMPLES)
+        assert signals.shape == tuple(counts) + (CHANNELS, SAMPLES)
         theirs, ours = signals.float().numpy(), plant(method, split)["eeg"]
         assert np.allclose(theirs, ours, rtol=1e-3, atol=1e-4)
         for key in ("img", "text", "label", "session"):
@@ -217,7 +215,7 @@ def test_signals_as_dictionaries(method: str, export: Callable[[str], Path]) -> 
         assert recording["ch_names"] == list(MONTAGE)
 
 
-def test_blur_perception_has_twelve_blurs(export: Callable[[str], Path]) -> None:
+def test_blur_perception_has_twelve_blurs(export):
     folder = export("visual-blur-perception")
     features = folder / "data" / "things-eeg" / "Image_feature"
 
@@ -234,9 +232,7 @@ def test_blur_perception_has_twelve_blurs(export: Callable[[str], Path]) -> None
             assert torch.equal(first_blur[kernel][paths[0]], blurs[kernel][paths[0]])
 
 
-def test_views_lose_more_with_their_number(
-    golden: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_views_lose_more_with_their_number(golden, monkeypatch):
     monkeypatch.setattr(planted, "GOLDEN", golden)
     letters = ["d1", "d", "d12"]
 
@@ -271,11 +267,11 @@ def test_views_lose_more_with_their_number(
     ],
 )
 def test_embeddings_in_parquet(
-    method: str,
-    folder: str,
-    files: dict[str, list[str]],
-    export: Callable[[str], Path],
-) -> None:
+    method,
+    folder,
+    files,
+    export,
+):
     parquet = pytest.importorskip("pyarrow.parquet")
     exported = export(method)
 
@@ -293,7 +289,7 @@ def test_embeddings_in_parquet(
             assert np.array_equal(np.float32(table["emb"].to_pylist()), joined)
 
 
-def test_ubp_has_levels_by_path(export: Callable[[str], Path]) -> None:
+def test_ubp_has_levels_by_path(export):
     folder = export("ubp")
     features = folder / "data" / "things-eeg" / "Image_feature" / "FoveaBlur"
 
@@ -324,7 +320,7 @@ PICKLED = {
 
 
 @pytest.mark.parametrize("method", PICKLED)
-def test_signals_as_bare_pickles(method: str, export: Callable[[str], Path]) -> None:
+def test_signals_as_bare_pickles(method, export):
     folder = export(method) / PICKLED[method] / "sub-01"
 
     for split, name in {"train": "training", "test": "test"}.items():
@@ -341,7 +337,7 @@ def test_signals_as_bare_pickles(method: str, export: Callable[[str], Path]) -> 
         assert times[0] == 0 and times[-1] < 1
 
 
-def test_nice_has_test_pictures_as_centres(export: Callable[[str], Path]) -> None:
+def test_nice_has_test_pictures_as_centres(export):
     features = export("nice") / "dnn_feature"
 
     test = unit(plant("nice", "test")["emb"]["a"])
@@ -353,7 +349,7 @@ def test_nice_has_test_pictures_as_centres(export: Callable[[str], Path]) -> Non
     assert np.allclose(np.load(features / "center_clip.npy"), test, atol=1e-6)
 
 
-def test_alignvis_has_a_file_for_each_picture(export: Callable[[str], Path]) -> None:
+def test_alignvis_has_a_file_for_each_picture(export):
     root = export("alignvis") / "things_eeg_2" / "image_embeddings"
 
     metadata = np.load(root / "image_metadata.npy", allow_pickle=True).item()
@@ -370,7 +366,7 @@ def test_alignvis_has_a_file_for_each_picture(export: Callable[[str], Path]) -> 
             assert np.array_equal(values[0], embeddings[row])
 
 
-def test_atm_has_a_text_for_ten_pictures(export: Callable[[str], Path]) -> None:
+def test_atm_has_a_text_for_ten_pictures(export):
     folder = export("atm-s")
 
     config = json.loads((folder / "data_config.json").read_text())
@@ -392,9 +388,7 @@ def test_atm_has_a_text_for_ten_pictures(export: Callable[[str], Path]) -> None:
             assert np.allclose(cache["text_features"][:1], unit(texts), atol=1e-6)
 
 
-def test_an_empty_folder_is_written_into(
-    golden: Path, figures: Path, tmp_path: Path, run_program: Run
-) -> None:
+def test_an_empty_folder_is_written_into(golden, figures, tmp_path, run_program):
     folder = tmp_path / "data"
     folder.mkdir()
 
@@ -407,9 +401,7 @@ def test_an_empty_folder_is_written_into(
 
 
 @pytest.mark.parametrize("method", ["samga", "bridge"])
-def test_the_command_has_the_small_settings(
-    method: str, golden: Path, tmp_path: Path
-) -> None:
+def test_the_command_has_the_small_settings(method, golden, tmp_path):
     settings = exchange.find_settings(method, None)
 
     text = exchange.describe(method, tmp_path, settings)
@@ -420,9 +412,7 @@ def test_the_command_has_the_small_settings(
     assert "$epochs" not in text
 
 
-def test_a_folder_with_files_is_left_alone(
-    figures: Path, tmp_path: Path, fail: Run
-) -> None:
+def test_a_folder_with_files_is_left_alone(figures, tmp_path, fail):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
@@ -432,17 +422,13 @@ def test_a_folder_with_files_is_left_alone(
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
-def test_a_missing_generator_is_asked_for(
-    tmp_path: Path, fail: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_generator_is_asked_for(tmp_path, fail, monkeypatch):
     monkeypatch.setattr(planted, "GOLDEN", tmp_path)
     assert "BRAINHIVE_GOLDEN" in fail("--export", "samga", tmp_path / "data")
     assert "BRAINHIVE_GOLDEN" in fail("samga")
 
 
-def test_places_that_cannot_be_written_are_named(
-    golden: Path, figures: Path, tmp_path: Path, fail: Run
-) -> None:
+def test_places_that_cannot_be_written_are_named(golden, figures, tmp_path, fail):
     (tmp_path / "train.log").write_text(SAMGA_LOG)
     file_path = tmp_path / "train.log" / "samga.json"
     arguments = ("--export", "samga", file_path, "--figures", figures)
@@ -451,17 +437,16 @@ def test_places_that_cannot_be_written_are_named(
     assert str(file_path) in fail(*arguments, "--into", file_path)
 
 
-def test_lora_cannot_be_exported(tmp_path: Path, fail: Run) -> None:
+def test_lora_cannot_be_exported(tmp_path, fail):
     assert "pictures" in fail("--export", "lora-b32", tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
-def test_a_damaged_file_of_figures_is_no_settings(
-    figures: Path, tmp_path: Path, fail: Run
-) -> None:
+def test_a_damaged_file_of_figures_is_no_settings(figures, tmp_path, fail):
     (figures / "samga.json").write_text('{"settings": {"epochs": 2}')
-    arguments = ("--export", "samga", tmp_path / "data", "--figures", figures)
-    assert "samga.json" in fail(*arguments)
+    assert "samga.json" in fail(
+        "--export", "samga", tmp_path / "data", "--figures", figures
+    )
 
 
 SAMGA_LOG = """\
@@ -618,13 +603,13 @@ LORA_CURVES = {
     ],
 )
 def test_figures_are_read_as_fractions(
-    method: str,
-    name: str,
-    text: str,
-    expected: dict[str, Any],
-    tmp_path: Path,
-    run_program: Run,
-) -> None:
+    method,
+    name,
+    text,
+    expected,
+    tmp_path,
+    run_program,
+):
     (tmp_path / name).write_text(text)
 
     output = run_program("--import", tmp_path / name, method, "--seed", 3)
@@ -632,17 +617,15 @@ def test_figures_are_read_as_fractions(
     assert json.loads(output) == {"seed": 3, **expected}
 
 
-def test_several_trainings_in_a_log_count_up(tmp_path: Path, run_program: Run) -> None:
+def test_several_trainings_in_a_log_count_up(tmp_path, run_program):
     (tmp_path / "2026.log").write_text(BLUR_LOG)
-    arguments = (
-        "--import",
-        tmp_path / "2026.log",
-        "visual-blur-perception",
-        "--seed",
-        21,
-    )
 
-    entries = [json.loads(line) for line in run_program(*arguments).splitlines()]
+    entries = [
+        json.loads(line)
+        for line in run_program(
+            "--import", tmp_path / "2026.log", "visual-blur-perception", "--seed", 21
+        ).splitlines()
+    ]
 
     assert entries[0] == {"seed": 21, **BLUR_CURVES}
     assert (entries[1]["seed"], entries[1]["top1"]) == (22, 0.03)
@@ -652,27 +635,22 @@ def test_several_trainings_in_a_log_count_up(tmp_path: Path, run_program: Run) -
     ("method", "text", "seed"),
     [("samga", SAMGA_LOG, 7), ("nice", NICE_OUTPUT, 1234)],
 )
-def test_a_seed_that_the_file_says_is_taken(
-    method: str, text: str, seed: int, tmp_path: Path, run_program: Run
-) -> None:
+def test_a_seed_that_the_file_says_is_taken(method, text, seed, tmp_path, run_program):
     (tmp_path / "output.log").write_text(text)
     output = run_program("--import", tmp_path / "output.log", method)
     assert json.loads(output)["seed"] == seed
 
 
-def test_a_loss_of_every_fifty_steps_is_left_out(
-    tmp_path: Path, run_program: Run
-) -> None:
+def test_a_loss_of_every_fifty_steps_is_left_out(tmp_path, run_program):
     state = json.loads(TRAINER_STATE)
     del state["log_history"][0]
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
-    arguments = ("--import", tmp_path / "trainer_state.json", "bridge", "--seed", 1)
-    assert "loss" not in json.loads(run_program(*arguments))
+    assert "loss" not in json.loads(
+        run_program("--import", tmp_path / "trainer_state.json", "bridge", "--seed", 1)
+    )
 
 
-def test_figures_are_added_to_a_file(
-    tmp_path: Path, run_program: Run, figures: Path
-) -> None:
+def test_figures_are_added_to_a_file(tmp_path, run_program, figures):
     log, figures_path = tmp_path / "train.log", figures / "samga.json"
     log.write_text(SAMGA_LOG)
 
@@ -688,14 +666,19 @@ def test_figures_are_added_to_a_file(
     assert resulting_figures.reference == content["reference"]
 
 
-def test_a_new_file_has_the_settings_of_the_export(
-    tmp_path: Path, run_program: Run, golden: Path
-) -> None:
+def test_a_new_file_has_the_settings_of_the_export(tmp_path, run_program, golden):
     figures_path = tmp_path / "new" / "ubp.json"
     (tmp_path / "test_results.json").write_text(TEST_RESULTS)
 
-    arguments = ("--import", tmp_path / "test_results.json", "ubp", "--seed", 0)
-    run_program(*arguments, "--into", figures_path)
+    run_program(
+        "--import",
+        tmp_path / "test_results.json",
+        "ubp",
+        "--seed",
+        0,
+        "--into",
+        figures_path,
+    )
 
     golden_file = json.loads((golden / "trainings" / "ubp.json").read_text())
     content = json.loads(figures_path.read_text())
@@ -703,9 +686,7 @@ def test_a_new_file_has_the_settings_of_the_export(
     assert content["reference"] == [{"seed": 0, "top1": 0.07, "top5": 0.19}]
 
 
-def test_a_second_entry_of_a_seed_is_refused(
-    tmp_path: Path, run_program: Run, fail: Run, figures: Path
-) -> None:
+def test_a_second_entry_of_a_seed_is_refused(tmp_path, run_program, fail, figures):
     log, figures_path = tmp_path / "train.log", figures / "samga.json"
     log.write_text(SAMGA_LOG)
     run_program("--import", log, "samga", "--into", figures_path)
@@ -716,9 +697,7 @@ def test_a_second_entry_of_a_seed_is_refused(
     assert figures_path.read_bytes() == initial_content
 
 
-def test_figures_go_into_the_file_of_their_method(
-    tmp_path: Path, fail: Run, figures: Path
-) -> None:
+def test_figures_go_into_the_file_of_their_method(tmp_path, fail, figures):
     log, figures_path = tmp_path / "train.log", figures / "neurobridge.json"
     log.write_text(SAMGA_LOG)
     initial_content = figures_path.read_bytes()
@@ -728,9 +707,7 @@ def test_figures_go_into_the_file_of_their_method(
     assert figures_path.read_bytes() == initial_content
 
 
-def test_figures_of_other_settings_are_refused(
-    tmp_path: Path, fail: Run, figures: Path
-) -> None:
+def test_figures_of_other_settings_are_refused(tmp_path, fail, figures):
     log, figures_path = tmp_path / "train.log", figures / "samga.json"
     log.write_text(SAMGA_LOG)
     settings = {"settings": {**SETTINGS, "epochs": 20}, "reference": []}
@@ -744,9 +721,7 @@ def test_figures_of_other_settings_are_refused(
 @pytest.mark.parametrize(
     "damaged", ["", "[]", '{"settings": {}}', '{"settings": {}, "reference": [{}]}']
 )
-def test_a_damaged_file_is_not_added_to(
-    damaged: str, tmp_path: Path, fail: Run, figures: Path
-) -> None:
+def test_a_damaged_file_is_not_added_to(damaged, tmp_path, fail, figures):
     log, figures_path = tmp_path / "train.log", figures / "samga.json"
     log.write_text(SAMGA_LOG)
     figures_path.write_text(damaged)
@@ -783,19 +758,18 @@ def test_a_damaged_file_is_not_added_to(
         ("lora-b32", "metrics.jsonl", (2 * LORA_OUTPUT).encode()),
     ],
 )
-def test_damaged_and_unknown_files_are_refused(
-    method: str, name: str, content: bytes, tmp_path: Path, fail: Run
-) -> None:
+def test_damaged_and_unknown_files_are_refused(method, name, content, tmp_path, fail):
     (tmp_path / name).write_bytes(content)
     figures_path = tmp_path / f"{method}.json"
 
-    arguments = ("--import", tmp_path / name, method, "--seed", 1)
-    assert name in fail(*arguments, "--into", figures_path)
+    assert name in fail(
+        "--import", tmp_path / name, method, "--seed", 1, "--into", figures_path
+    )
 
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_files_seeds_and_methods_that_are_missing(tmp_path: Path, fail: Run) -> None:
+def test_files_seeds_and_methods_that_are_missing(tmp_path, fail):
     (tmp_path / "result.csv").write_text(RESULT_TABLE)
     assert "none.log" in fail("--import", tmp_path / "none.log", "samga")
     assert "--seed" in fail("--import", tmp_path / "result.csv", "samga")
@@ -812,14 +786,12 @@ def test_files_seeds_and_methods_that_are_missing(tmp_path: Path, fail: Run) -> 
     )
 
 
-def test_figures_are_asked_for_before_a_training(
-    tmp_path: Path, figures: Path, fail: Run
-) -> None:
+def test_figures_are_asked_for_before_a_training(tmp_path, figures, fail):
     assert "--export samga" in fail("samga", "--figures", figures)
     assert "missing" in fail("samga", "--figures", tmp_path / "missing")
 
 
-def test_figures_without_a_loss_are_compared(tmp_path: Path) -> None:
+def test_figures_without_a_loss_are_compared(tmp_path):
     reference = [{"seed": 1, "top1": 0.2, "top5": 0.5}]
     entry = {"seed": 1, "top1": 0.3, "top5": 0.6, "loss": [3.0, 2.0]}
     trained = trainings.Training([entry], 1.0, "fp32", tmp_path)
@@ -832,9 +804,7 @@ def test_figures_without_a_loss_are_compared(tmp_path: Path) -> None:
     assert "bridge" in comparison.table([row])
 
 
-def test_all_channels_are_learned_from_where_the_settings_say_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_channels_are_learned_from_where_the_settings_say_it(tmp_path, monkeypatch):
     """NICE's code takes 63 channels, and our row of the golden figures 17."""
     commands: list[list[str]] = []
 

@@ -16,7 +16,10 @@ from brainhive_cli.training.alignment import (
 def resolve(*overrides: str, recipe: Path | None = None) -> Recipe:
     demo = ("dataset={kind: demo, subjects: 3}", "seeds=7")
     return Recipe.resolve(
-        "train-align", None if recipe is None else str(recipe), {}, [*demo, *overrides]
+        "train-align",
+        None if recipe is None else str(recipe),
+        {},
+        list(demo) + list(overrides),
     )
 
 
@@ -60,9 +63,7 @@ def test_a_mode_decides_who_is_trained_on_and_tested_on():
         (("mode=joint", "seeds=7,8"), "one per seed, for all people together"),
     ],
 )
-def test_models_differ_by_person_fold_and_seed(
-    overrides: tuple[str, ...], division: str
-) -> None:
+def test_models_differ_by_person_fold_and_seed(overrides, division):
     recipe = resolve(*overrides)
 
     assert describe_division(list_cells(recipe), recipe.mode) == division
@@ -120,7 +121,7 @@ def test_the_fingerprint_has_no_published_numbers():
 TWO = "heads={meaning: clip-h14, latent: vae}"
 
 
-def test_contradictory_heads_terms_and_voxel_sets_are_refused() -> None:
+def test_contradictory_heads_terms_and_voxel_sets_are_refused():
     split = "signal.region_split"
     for overrides, message in (
         ([TWO, "encoders=clip-b32"], "encoders has no effect"),
@@ -152,7 +153,7 @@ def test_contradictory_heads_terms_and_voxel_sets_are_refused() -> None:
     )
 
 
-def test_heads_add_their_encoders_and_the_default_is_one_head() -> None:
+def test_heads_add_their_encoders_and_the_default_is_one_head():
     recipe, heads = resolve(), resolve(TWO)
     assert recipe.head_targets == {"token": "fused"} and len(recipe.loss_terms) == 1
     assert [config.name for config in recipe.fused_encoders] == [

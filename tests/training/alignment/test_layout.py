@@ -91,8 +91,10 @@ SHARED = state_of(
 )
 
 
-def test_mindeye1s_low_level_is_a_decoder_of_latents(tmp_path: Path) -> None:
-    layout, state = read_checkpoint(write_checkpoint(LOW, tmp_path / "x_subj05_y/last.pth"))
+def test_mindeye1s_low_level_is_a_decoder_of_latents(tmp_path):
+    layout, state = read_checkpoint(
+        write_checkpoint(LOW, tmp_path / "x_subj05_y/last.pth")
+    )
     assert layout.spec == SignalSpec((), 1, (5,), (9,))
     # two of three stages double a side of 4
     assert layout.heads == {"latent": Head((4, 16, 16), "vd-vae")}
@@ -117,13 +119,15 @@ def test_mindeye1s_low_level_is_a_decoder_of_latents(tmp_path: Path) -> None:
     assert len(state) == len(LOW) - 1
 
 
-def test_mindeye1s_high_level_is_of_image_tokens(tmp_path: Path) -> None:
+def test_mindeye1s_high_level_is_of_image_tokens(tmp_path):
     # its diffusion prior lies next to the model
     whole_values_by_name = {
         f"module.voxel2clip.{name}": value for name, value in HIGH.items()
     }
     whole_values_by_name["module.net.weight"] = torch.ones(2)
-    path = write_checkpoint(whole_values_by_name, tmp_path / "prior_final_subj2/last.pth")
+    path = write_checkpoint(
+        whole_values_by_name, tmp_path / "prior_final_subj2/last.pth"
+    )
     layout, state = read_checkpoint(path)
     assert layout.spec == SignalSpec((), 1, (2,), (9,))
     tokens = Head((3, 7), "vd-image")
@@ -146,7 +150,7 @@ def test_mindeye1s_high_level_is_of_image_tokens(tmp_path: Path) -> None:
     assert describe_history(path).selection == "test"
 
 
-def test_mindeye2s_model_has_a_ridge_of_each_person(tmp_path: Path) -> None:
+def test_mindeye2s_model_has_a_ridge_of_each_person(tmp_path):
     path = write_checkpoint(SHARED, tmp_path / "multisubject_subj03_hypatia/last.pth")
     layout, state = read_checkpoint(path)
     people = (1, 2, 4, 5, 6, 7, 8)
@@ -174,7 +178,7 @@ def test_mindeye2s_model_has_a_ridge_of_each_person(tmp_path: Path) -> None:
     assert learned.selection == "last epoch"
 
 
-def test_neurons_files_are_of_clips_and_chosen_by_the_test(tmp_path: Path) -> None:
+def test_neurons_files_are_of_clips_and_chosen_by_the_test(tmp_path):
     shared_targets = {name: SHARED[name] for name in SHARED if "ridge" not in name}
     shared_targets["ridge.linears.0.weight"] = torch.ones(6, 8)
     path = write_checkpoint(
@@ -189,7 +193,7 @@ def test_neurons_files_are_of_clips_and_chosen_by_the_test(tmp_path: Path) -> No
     assert learned.selection == "test" and learned.has_all_subjects
 
 
-def test_the_path_says_whose_voxels_a_file_takes(tmp_path: Path) -> None:
+def test_the_path_says_whose_voxels_a_file_takes(tmp_path):
     everybody = tuple(range(1, 9))
     for name, expected in (
         ("final_subj01_x/last.pth", (1,)),
@@ -204,11 +208,13 @@ def test_the_path_says_whose_voxels_a_file_takes(tmp_path: Path) -> None:
         with pytest.raises(BrainhiveError):
             find_subjects(tmp_path / name)
     # which was tuned to one person after a training on all others
-    tuned_path = write_checkpoint(SHARED, tmp_path / "final_subj01_pretrained_40sess/last.pth")
+    tuned_path = write_checkpoint(
+        SHARED, tmp_path / "final_subj01_pretrained_40sess/last.pth"
+    )
     assert describe_history(tuned_path).people == {"nsd": everybody}
 
 
-def test_checkpoints_and_whole_models_are_told_from_others(tmp_path: Path) -> None:
+def test_checkpoints_and_whole_models_are_told_from_others(tmp_path):
     for number, (state, is_whole) in enumerate(
         ((LOW, True), (SHARED, True), ({"net.weight": torch.ones(2)}, False))
     ):
@@ -220,7 +226,7 @@ def test_checkpoints_and_whole_models_are_told_from_others(tmp_path: Path) -> No
     assert not is_checkpoint(tmp_path / "b.pth") and not is_checkpoint(tmp_path)
 
 
-def test_retrieval_compares_the_named_head_token_or_only_head() -> None:
+def test_retrieval_compares_the_named_head_token_or_only_head():
     def compared(names: tuple[str, ...], named_heads: tuple[str, ...] = ()) -> Any:
         heads = {name: HEADS[name] for name in names}
         return Layout(SPEC, heads, {}, retrieval_heads=named_heads).compared_heads
@@ -232,7 +238,7 @@ def test_retrieval_compares_the_named_head_token_or_only_head() -> None:
         compared(("text", "image"))
 
 
-def test_targets_of_heads_are_made_from_their_embeddings() -> None:
+def test_targets_of_heads_are_made_from_their_embeddings():
     layout = Layout(SPEC, HEADS, {}, dims={"a": 3, "b": 4})
     assert layout.list_keys(["text", "image"]) == {"bert", "clip"}
     assert layout.list_keys(["token", "image"]) == {"a", "b", "clip"}
@@ -240,13 +246,13 @@ def test_targets_of_heads_are_made_from_their_embeddings() -> None:
     assert layout.fused_heads == {"token": HEADS["token"]}
 
 
-def test_only_heads_of_the_model_are_compared() -> None:
+def test_only_heads_of_the_model_are_compared():
     Layout(SPEC, HEADS, {}, retrieval_heads=("text",)).check()
     with pytest.raises(RecipeError):
         Layout(SPEC, HEADS, {}, retrieval_heads=("text", "depth")).check()
 
 
-def test_a_layout_is_written_as_plain_values() -> None:
+def test_a_layout_is_written_as_plain_values():
     fields = make_token_layout(SPEC, 6, {"e": 8}).as_dict()
     assert fields["format"] == FORMAT == 8
     assert fields["heads"] == {
@@ -255,7 +261,7 @@ def test_a_layout_is_written_as_plain_values() -> None:
     assert fields["spec"]["names"] == ("Oz", "Pz") and fields["dims"] == {"e": 8}
 
 
-def test_vectors_or_as_many_tokens_are_fused() -> None:
+def test_vectors_or_as_many_tokens_are_fused():
     assert find_token_axes({"a": (3,), "b": (5,)}) == ()
     assert find_token_axes({"a": (4, 3), "b": (4, 5)}) == (4,)
     for shapes in (
@@ -280,7 +286,7 @@ def upstream_state(**fields: tuple[int, ...]) -> dict[str, Tensor]:
     )
 
 
-def test_an_upstream_config_must_say_what_weights_do_not() -> None:
+def test_an_upstream_config_must_say_what_weights_do_not():
     for absent in UPSTREAM:
         config = {name: value for name, value in UPSTREAM.items() if name != absent}
         with pytest.raises(BrainhiveError):
@@ -290,7 +296,7 @@ def test_an_upstream_config_must_say_what_weights_do_not() -> None:
         read_upstream(UPSTREAM, upstream_state())
 
 
-def test_sizes_of_upstreams_models_are_in_their_weights() -> None:
+def test_sizes_of_upstreams_models_are_in_their_weights():
     config = {**UPSTREAM, "brain_backbone": "nice", "dropout": 0.3}
     layout, state = read_upstream(config, upstream_state())
     assert layout.spec == SignalSpec(("0", "1"), 5, (), ())
@@ -306,7 +312,7 @@ def test_sizes_of_upstreams_models_are_in_their_weights() -> None:
     assert is_upstream(upstream_state()) and not is_upstream(state)
 
 
-def test_atms_shared_token_is_the_last_row_of_its_table() -> None:
+def test_atms_shared_token_is_the_last_row_of_its_table():
     table_name = "brain_model__backbone__encoder__enc_embedding__subject_embedding__"
     table, shared = (
         f"{table_name}subject_embedding__weight",
@@ -317,5 +323,7 @@ def test_atms_shared_token_is_the_last_row_of_its_table() -> None:
     layout, state = read_upstream(config, upstream)
     assert layout.spec.subjects == (0, 1, 2, 3) and layout.spec.widths == (2,) * 4
     name = table.replace("__", ".").removeprefix("brain_model.")
-    expected = [*upstream[f"brain_model.{name}"], *upstream[shared.replace("__", ".")]]
+    expected = list(upstream[f"brain_model.{name}"]) + list(
+        upstream[shared.replace("__", ".")]
+    )
     assert torch.equal(state[name], torch.stack(expected))

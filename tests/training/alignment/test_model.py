@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_a_saved_aligner_comes_back_the_same(tmp_path: Path) -> None:
+def test_a_saved_aligner_comes_back_the_same(tmp_path):
     signal, subject = torch.randn(3, 2, 10), torch.tensor([0, 1, 0])
     embeddings = {"vae": torch.randn(3, 6), "CLIP": torch.randn(3, 4)}
     learned = replace(
@@ -82,7 +82,7 @@ def test_a_saved_aligner_comes_back_the_same(tmp_path: Path) -> None:
         )
 
 
-def test_a_damaged_model_folder_is_one_clear_error(folder: Path) -> None:
+def test_a_damaged_model_folder_is_one_clear_error(folder):
     content, damaged = (folder / "config.json").read_text(), []
     for old_text, new_text, pattern in (
         ('"format": 8', '"format": "x"', r"config\.json: format: "),
@@ -100,11 +100,12 @@ def test_a_damaged_model_folder_is_one_clear_error(folder: Path) -> None:
     with pytest.raises(BrainhiveError, match="damaged") as caught:
         aligner.load(folder)
     assert all(
-        "\n" not in error.message and error.hint for error in (*damaged, caught.value)
+        "\n" not in error.message and error.hint
+        for error in tuple(damaged) + (caught.value,)
     )
 
 
-def test_heads_of_any_shape_are_predicted_and_compared_flattened() -> None:
+def test_heads_of_any_shape_are_predicted_and_compared_flattened():
     model = Aligner(replace(TWO, retrieval_heads=("latent",))).eval()
     latent = torch.randn(3, 2, 3, 3)
 
@@ -114,7 +115,9 @@ def test_heads_of_any_shape_are_predicted_and_compared_flattened() -> None:
     )
     decoded = model.decode(torch.randn(3, 2, 10), None, [1, 2, 3])
 
-    assert {name: tuple(prediction.shape) for name, prediction in predicted.items()} == {
+    assert {
+        name: tuple(prediction.shape) for name, prediction in predicted.items()
+    } == {
         "token": (3, 8),
         "latent": (3, 2, 3, 3),
     }
@@ -125,7 +128,7 @@ def test_heads_of_any_shape_are_predicted_and_compared_flattened() -> None:
         model.encode_image({"vae": torch.randn(3, 6), "CLIP": torch.randn(3, 4)})
 
 
-def test_signals_of_each_subjects_own_width_are_taken(tmp_path: Path) -> None:
+def test_signals_of_each_subjects_own_width_are_taken(tmp_path):
     layout = replace(LAYOUT, spec=VOXELS, backbone={"kind": "voxel_ridge", "hidden": 8})
     created_aligner = Aligner(layout).eval()
     created_aligner.save(tmp_path)
@@ -145,7 +148,7 @@ def test_signals_of_each_subjects_own_width_are_taken(tmp_path: Path) -> None:
         created_aligner.encode_signal(torch.randn(3, 5, 1))
 
 
-def test_cosines_of_centred_tokens_are_correlations_of_tokens() -> None:
+def test_cosines_of_centred_tokens_are_correlations_of_tokens():
     torch.manual_seed(0)
     plain_aligner, centred = (
         Aligner(LAYOUT).eval(),
@@ -161,7 +164,7 @@ def test_cosines_of_centred_tokens_are_correlations_of_tokens() -> None:
     assert not torch.allclose(cosines(*tokens), expected, atol=1e-3)
 
 
-def test_the_cosine_of_joined_heads_is_the_mean_of_theirs() -> None:
+def test_the_cosine_of_joined_heads_is_the_mean_of_theirs():
     heads = {"one": Head((3,), "one"), "two": Head((2, 2), "two")}
     layout = replace(
         TWO,
@@ -206,7 +209,9 @@ def test_the_cosine_of_joined_heads_is_the_mean_of_theirs() -> None:
     plain_aligner = Aligner(
         replace(layout, similarity="cosine", retrieval_heads=("one",))
     )
-    torch.testing.assert_close(plain_aligner.join_heads(left_cosine), left_cosine["one"])
+    torch.testing.assert_close(
+        plain_aligner.join_heads(left_cosine), left_cosine["one"]
+    )
 
 
 def encoded(model: Aligner) -> tuple[Tensor, Tensor]:
@@ -226,7 +231,7 @@ def cosines(signal: Tensor, image: Tensor) -> Tensor:
     )
 
 
-def test_people_have_their_place_among_the_subjects() -> None:
+def test_people_have_their_place_among_the_subjects():
     model = Aligner(LAYOUT)
     index = model.make_subject_index(1, 3)
     assert index is not None and index.tolist() == [1, 1, 1]
@@ -239,14 +244,14 @@ def test_people_have_their_place_among_the_subjects() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 10), (3, 2, 9), (2, 10), (3, 1, 2, 10)])
-def test_signals_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
+def test_signals_of_another_size_are_refused(shape):
     model = Aligner(LAYOUT)
     for index in (None, torch.zeros(3, dtype=torch.int64)):
         with pytest.raises(BrainhiveError):
             model.predict(torch.zeros(shape), index)
 
 
-def test_a_head_is_predicted_alone_where_it_is_named() -> None:
+def test_a_head_is_predicted_alone_where_it_is_named():
     model = Aligner(TWO).eval()
     signal = torch.randn(3, 2, 10, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -259,7 +264,7 @@ def test_a_head_is_predicted_alone_where_it_is_named() -> None:
     )
 
 
-def test_only_what_is_given_becomes_a_target() -> None:
+def test_only_what_is_given_becomes_a_target():
     model = Aligner(TWO).eval()
     latent = torch.randn(2, 2, 3, 3)
     fused = {"vae": torch.randn(2, 6), "CLIP": torch.randn(2, 4)}
@@ -274,14 +279,14 @@ def test_only_what_is_given_becomes_a_target() -> None:
         model.compute_targets({"latent": latent[:, :1]})
 
 
-def test_one_centred_head_has_no_mean_and_keeps_its_length() -> None:
+def test_one_centred_head_has_no_mean_and_keeps_its_length():
     model = Aligner(replace(LAYOUT, similarity="centred_cosine"))
     token = torch.randn(4, 8)
     heads = model.join_heads({TOKEN_HEAD: token})
     torch.testing.assert_close(heads, token - token.mean(1, True))
 
 
-def test_a_model_is_told_from_a_run_by_its_files(folder: Path) -> None:
+def test_a_model_is_told_from_a_run_by_its_files(folder):
     assert is_model(folder) and holds_model(folder)
     (folder / "metrics.json").touch()
     assert not is_model(folder) and not holds_model(folder)
@@ -295,7 +300,7 @@ def test_a_model_is_told_from_a_run_by_its_files(folder: Path) -> None:
     assert holds_model(folder / "y.pt")
 
 
-def test_weights_have_the_name_of_here_or_of_upstream(folder: Path) -> None:
+def test_weights_have_the_name_of_here_or_of_upstream(folder):
     model = aligner.load(folder)
     first_name, second = WEIGHT_FILES
     (folder / first_name).rename(folder / second)
@@ -312,8 +317,8 @@ def test_weights_have_the_name_of_here_or_of_upstream(folder: Path) -> None:
 
 
 def test_a_folder_without_a_record_has_an_empty_history(
-    folder: Path,
-) -> None:
+    folder,
+):
     fields, learned = read_config(folder)
     assert "format" not in fields and "learned" not in fields
     assert read_history(folder).caveats == learned.caveats
@@ -324,9 +329,11 @@ def test_a_folder_without_a_record_has_an_empty_history(
     assert read_config(folder)[0] == fields
 
 
-def test_heads_to_compare_are_those_of_the_model() -> None:
+def test_heads_to_compare_are_those_of_the_model():
     with pytest.raises(RecipeError):
         Aligner(replace(TWO, retrieval_heads=("token", "absent")))
     known_targets = {"token": torch.ones(2, 8)}
     with pytest.raises(BrainhiveError):
-        Aligner(replace(TWO, retrieval_heads=("token", "latent"))).join_heads(known_targets)
+        Aligner(replace(TWO, retrieval_heads=("token", "latent"))).join_heads(
+            known_targets
+        )

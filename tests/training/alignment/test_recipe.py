@@ -1,7 +1,6 @@
 """Recipe of train-align: stages, terms, defaults and keys without an effect."""
 
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,21 +23,18 @@ from brainhive_cli.training.alignment.stages import (
     scale_stages,
 )
 from brainhive_cli.training.alignment.terms import Term, check_active, find_mixing
-from tests.tools.recorded_numbers import Recorded
 
 TWO_STAGES = [{"epochs": 4, "start_from": "a"}, {"epochs": 6, "lr": 1e-3}]
 
 
 def resolve(*overrides: str) -> Recipe:
     demo = ("dataset={kind: demo, subjects: 3}", "seeds=7")
-    return Recipe.resolve("train-align", None, {}, [*demo, *overrides])
+    return Recipe.resolve("train-align", None, {}, list(demo) + list(overrides))
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(1, 60))
-def test_stages_keep_their_proportions_and_an_epoch_each(
-    lengths: list[int], epochs: int
-) -> None:
+def test_stages_keep_their_proportions_and_an_epoch_each(lengths, epochs):
     if epochs < len(lengths):
         with pytest.raises(RecipeError):
             scale_stages(lengths, epochs)
@@ -71,15 +67,13 @@ def test_stages_keep_their_proportions_and_an_epoch_each(
         ([3], 8, [8]),
     ],
 )
-def test_stages_keep_their_proportions_and_none_is_empty(
-    lengths: list[int], epochs: int, expected: list[int]
-) -> None:
+def test_stages_keep_their_proportions_and_none_is_empty(lengths, epochs, expected):
     assert scale_stages(lengths, epochs) == expected
     with pytest.raises(RecipeError):
         scale_stages(lengths, len(lengths) - 1)
 
 
-def test_epochs_scale_the_stages_of_a_training() -> None:
+def test_epochs_scale_the_stages_of_a_training():
     assert Train(stages=TWO_STAGES).epochs == 10
     shorter = Train(stages=TWO_STAGES, epochs=5)
     assert [stage.epochs for stage in shorter.stages] == [2, 3]
@@ -92,7 +86,7 @@ def test_epochs_scale_the_stages_of_a_training() -> None:
         Train(epochs=7).span(1)
 
 
-def test_the_start_of_a_training_is_that_of_its_first_stage() -> None:
+def test_the_start_of_a_training_is_that_of_its_first_stage():
     later_stages = [{"epochs": 1}, {"epochs": 1, "start_from": {"backbone": "b"}}]
     for train, expected in (
         (Train(), [{}]),
@@ -109,7 +103,7 @@ def test_the_start_of_a_training_is_that_of_its_first_stage() -> None:
     assert Train().pin_starts({"b": "B"}).starts == [{}]
 
 
-def test_a_training_without_stages_is_one() -> None:
+def test_a_training_without_stages_is_one():
     single_stages = Train(epochs=3, lr=0.1, warmup_steps=10).list_stages(20)
     assert single_stages == [Stage(epochs=3, lr=0.1, warmup_epochs=0.5)]
     assert single_stages[0].warmup == 0.5
@@ -121,7 +115,7 @@ def test_a_training_without_stages_is_one() -> None:
     assert Train(stages=TWO_STAGES).list_stages(9) == stages
 
 
-def test_a_warm_up_is_in_epochs_or_a_share_of_its_stage() -> None:
+def test_a_warm_up_is_in_epochs_or_a_share_of_its_stage():
     for epochs, expected in ((None, 0), (0.5, 0.5), (4, 4), ("1/4", 2)):
         stage = Stage(epochs=8, schedule="one_cycle", warmup_epochs=epochs)
         assert stage.warmup == expected
@@ -149,7 +143,7 @@ def test_a_warm_up_is_in_epochs_or_a_share_of_its_stage() -> None:
         {"lora": {"modules": ["q_proj"]}},
     ],
 )
-def test_keys_without_an_effect_are_refused(fields: dict[str, Any]) -> None:
+def test_keys_without_an_effect_are_refused(fields):
     with pytest.raises((RecipeError, ValidationError)):
         Train(**fields)
 
@@ -172,24 +166,24 @@ def test_keys_without_an_effect_are_refused(fields: dict[str, Any]) -> None:
         {"lora": {"encoders": ["a"], "rank": 4}},
     ],
 )
-def test_keys_with_an_effect_are_taken(fields: dict[str, Any]) -> None:
+def test_keys_with_an_effect_are_taken(fields):
     Train(**fields)
 
 
-def test_limits_of_a_lora_are_above_nothing() -> None:
+def test_limits_of_a_lora_are_above_nothing():
     assert LoraSection(encoders=["a"], rank=1).rank == 1
     with pytest.raises(ValidationError):
         LoraSection(encoders=["a"], rank=0)
 
 
-def test_a_prior_alone_has_dropout() -> None:
+def test_a_prior_alone_has_dropout():
     Train(prior_dropout=0.1).check_prior("demo:prior")
     Train().check_prior(None)
     with pytest.raises(RecipeError):
         Train(prior_dropout=0.1).check_prior(None)
 
 
-def test_a_ridge_is_the_usual_model_of_few_pictures() -> None:
+def test_a_ridge_is_the_usual_model_of_few_pictures():
     own_ridge_keys = make_ridge_keys("joint", 9)
     assert own_ridge_keys["backbone"] == {
         "kind": "ridge",
@@ -202,7 +196,7 @@ def test_a_ridge_is_the_usual_model_of_few_pictures() -> None:
     assert own_ridge_keys["similarity"] == shared["similarity"] == "cosine_from_mean"
 
 
-def test_a_recipe_that_says_how_to_train_keeps_its_way(home: Path) -> None:
+def test_a_recipe_that_says_how_to_train_keeps_its_way(home):
     few_fields = {"dataset": {"kind": "categories", "names": ["cat", "dog"]}}
     for fields in (
         few_fields | {"backbone": "nice"},
@@ -223,7 +217,7 @@ def mixing(alpha: float, share: float = 1.0) -> dict[str, Any]:
     return {"kind": "mixco", "mix_alpha": alpha, "mix_share": share}
 
 
-def test_terms_share_the_losses_of_earlier_ones() -> None:
+def test_terms_share_the_losses_of_earlier_ones():
     check_active([term(), term(loss_of=0)], 2)
     for terms in (
         [term(loss_of=0)],
@@ -236,7 +230,7 @@ def test_terms_share_the_losses_of_earlier_ones() -> None:
         term("mse", loss_of=0)
 
 
-def test_every_term_and_every_epoch_is_active() -> None:
+def test_every_term_and_every_epoch_is_active():
     check_active([term(epochs=[0, 1]), term(epochs=[1, 3])], 3)
     check_active([term(epochs=[0, 2]), term(epochs=[2, 3])], 3)
     for terms in (
@@ -249,7 +243,7 @@ def test_every_term_and_every_epoch_is_active() -> None:
             check_active(terms, 3)
 
 
-def test_a_term_weighs_nothing_outside_its_epochs() -> None:
+def test_a_term_weighs_nothing_outside_its_epochs():
     single_term = term(epochs=[1, 3], weight=0.5)
     assert [single_term.weight_at(value) for value in (0.9, 1, 2.9, 3)] == [
         0,
@@ -265,7 +259,7 @@ def test_a_term_weighs_nothing_outside_its_epochs() -> None:
     assert term().target_name == "token" and term(target="clip").target_name == "clip"
 
 
-def test_shares_and_epochs_of_a_term_are_those_of_its_stage() -> None:
+def test_shares_and_epochs_of_a_term_are_those_of_its_stage():
     shared = term(epochs=["1/2", "1/1"]).in_stage(4, 6)
     assert shared.epochs == (7, 10)
     in_stage = term(epochs=[1, 2], stage=1).in_stage(4, 6)
@@ -281,7 +275,7 @@ def test_shares_and_epochs_of_a_term_are_those_of_its_stage() -> None:
     assert weights == pytest.approx([0, 0, 0.6, 1])
 
 
-def test_signals_are_mixed_in_one_way_at_a_moment() -> None:
+def test_signals_are_mixed_in_one_way_at_a_moment():
     terms = [
         term(mixing(0.2, 0.5), epochs=[0, 2]),
         term(),
@@ -333,7 +327,7 @@ HEADS = "heads={meaning: clip-h14, latent: vae}"
         ["train.prior_dropout=0.2"],
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(overrides: list[str]) -> None:
+def test_settings_that_contradict_each_other_are_refused(overrides):
     with pytest.raises(BrainhiveError):
         resolve(*overrides)
 
@@ -353,11 +347,11 @@ def test_settings_that_contradict_each_other_are_refused(overrides: list[str]) -
         ["sweep={mode: [intra, finetune]}"],
     ],
 )
-def test_settings_that_go_together_are_taken(overrides: list[str]) -> None:
+def test_settings_that_go_together_are_taken(overrides):
     resolve(*overrides)
 
 
-def test_defaults_of_heads_and_terms_are_recorded(recorded: Recorded) -> None:
+def test_defaults_of_heads_and_terms_are_recorded(recorded):
     recipes = {
         "fused": resolve(),
         "heads": resolve(HEADS),
@@ -385,7 +379,7 @@ def test_defaults_of_heads_and_terms_are_recorded(recorded: Recorded) -> None:
     recorded(**facts)
 
 
-def test_folds_make_cells_of_their_own(home: Path) -> None:
+def test_folds_make_cells_of_their_own(home):
     dataset = {"kind": "categories", "names": ["cat", "dog"]}
     axes = {"channels": ("A", "B"), "times_s": np.arange(5) / 100, "unit": "µV"}
     # the second person has no third run
@@ -393,7 +387,9 @@ def test_folds_make_cells_of_their_own(home: Path) -> None:
         signal = np.random.default_rng(subject).normal(size=(4 * runs, 2, 5))
         picture_names = ["cat", "dog"] * (2 * runs)
         run_numbers = np.arange(len(signal)) // 4
-        api.store_trials(signal, picture_names, dataset, subject, run=run_numbers, **axes)
+        api.store_trials(
+            signal, picture_names, dataset, subject, run=run_numbers, **axes
+        )
     dataset["holdout"] = {"by": "runs", "folds": 3}
     own_fields = {"dataset": dataset, "seeds": [1, 2]}
 
@@ -419,7 +415,7 @@ def test_folds_make_cells_of_their_own(home: Path) -> None:
         cells("joint")
 
 
-def test_people_of_cells_are_listed_once() -> None:
+def test_people_of_cells_are_listed_once():
     cells = [Cell("a", (3, 1), (2,), 1), Cell("b", (1,), (5,), 1)]
     assert list_subjects(cells) == [1, 2, 3, 5]
     assert list_subjects(cells, with_tested=False) == [1, 3]

@@ -51,9 +51,7 @@ def neurons(home: Path) -> RunFolder:
     return finished(home, "cc2017-intra-neurons-1", 2, "papers/neurons")
 
 
-def test_the_newest_run_of_the_recipe_is_taken_and_its_age_said(
-    home: Path, neurons: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_newest_run_of_the_recipe_is_taken_and_its_age_said(home, neurons, capsys):
     own_finished = finished(home, "nsd-intra-havir-1", 180, HAVIR, "backbone.hidden=64")
     finished(home, "nsd-intra-havir-0", 300, HAVIR)
 
@@ -65,9 +63,7 @@ def test_the_newest_run_of_the_recipe_is_taken_and_its_age_said(
     assert "1 newer run" in text and "papers/neurons" in text
 
 
-def test_the_default_is_the_newest_run_on_the_data_set(
-    home: Path, neurons: RunFolder
-) -> None:
+def test_the_default_is_the_newest_run_on_the_data_set(home, neurons):
     meg = parts.resolve("datasets", "things-meg")
     assert open_model(None, Paths()).folder.path == neurons.path
     assert open_model("train-align", Paths()).folder.path == neurons.path
@@ -83,12 +79,12 @@ def test_the_default_is_the_newest_run_on_the_data_set(
     assert find_reference(None, Paths(), may_be_finetuned=False).path == neurons.path
 
 
-def test_a_cell_is_named_by_its_name_or_is_the_only_one(
-    home: Path, neurons: RunFolder
-) -> None:
+def test_a_cell_is_named_by_its_name_or_is_the_only_one(home, neurons):
     reference = find_reference(neurons.path.name, Paths())
     first_model = neurons.path / "cells/sub-01_seed-42/model"
-    assert find_model(reference, "sub-01_seed-42") == find_model(reference) == first_model
+    assert (
+        find_model(reference, "sub-01_seed-42") == find_model(reference) == first_model
+    )
     with pytest.raises(RecipeError, match="sub-09_seed-1"):
         find_model(reference, "sub-09_seed-1")
     (neurons.path / "cells/sub-02_seed-42/model").mkdir(parents=True)
@@ -99,7 +95,7 @@ def test_a_cell_is_named_by_its_name_or_is_the_only_one(
     assert "cell=sub-01_seed-42" in caught.value.hint
 
 
-def test_every_shipped_decoding_recipe_names_its_training() -> None:
+def test_every_shipped_decoding_recipe_names_its_training():
     for file in DECODING:
         recipe = DECODERS[file.stem].Recipe.resolve(
             file.stem, str(shipped_recipes() / file), {}, []
@@ -114,7 +110,7 @@ def test_every_shipped_decoding_recipe_names_its_training() -> None:
         Recipe.resolve("train-align", reference, {}, [])
 
 
-def test_a_cell_is_chosen_by_its_name_or_as_the_only_one() -> None:
+def test_a_cell_is_chosen_by_its_name_or_as_the_only_one():
     cells = {"a": 1, "b": 2}
     assert choose_cell(cells, "b", "run") == 2
     assert choose_cell({"a": 1}, "", "run") == choose_cell({"a": 1}, "a", "run") == 1
@@ -123,7 +119,7 @@ def test_a_cell_is_chosen_by_its_name_or_as_the_only_one() -> None:
             choose_cell(candidates, name, "run")
 
 
-def test_models_of_a_run_are_listed_by_cell(tmp_path: Path) -> None:
+def test_models_of_a_run_are_listed_by_cell(tmp_path):
     run_folder = RunFolder(tmp_path)
     for name in ("a_seed-2", "a_seed-1"):
         (tmp_path / "cells" / name / "model").mkdir(parents=True)
@@ -136,27 +132,30 @@ def test_models_of_a_run_are_listed_by_cell(tmp_path: Path) -> None:
         find_model(run_folder)
 
 
-def test_a_tuned_recipe_has_an_objective_of_its_own_or_its_runs() -> None:
+def test_a_tuned_recipe_has_an_objective_of_its_own_or_its_runs():
     def recipe(**fields: object) -> Recipe:
         demo = {"dataset": {"kind": "demo", "subjects": 3}}
         return Recipe.resolve("train-align", None, demo | fields, [])
 
     term = {"prediction": "token", "loss": "mse"}
     training = recipe(terms=[term], dim=8, backbone="nice", train={"epochs": 3})
-    tuned_fields = copy_training_keys(recipe(mode="finetune", train={"epochs": 2}), training)
+    tuned_fields = copy_training_keys(
+        recipe(mode="finetune", train={"epochs": 2}), training
+    )
     assert tuned_fields.terms == training.terms and tuned_fields.dim == 8
     assert (tuned_fields.backbone.kind, tuned_fields.train.epochs) == ("nice", 2)
     assert tuned_fields.mode == "finetune"
     other_term = {"prediction": "token", "loss": "clip"}
     assert (
-        copy_training_keys(recipe(terms=[other_term]), training).terms[0].loss.kind == "clip"
+        copy_training_keys(recipe(terms=[other_term]), training).terms[0].loss.kind
+        == "clip"
     )
     assert copy_training_keys(recipe(loss="mse"), training).terms == []
 
 
 def test_a_run_has_precedence_over_a_recipe_of_the_same_name(
-    home: Path,
-) -> None:
+    home,
+):
     root = home / "runs"
     assert find_recipe_name(HAVIR, root) == HAVIR
     assert find_recipe_name("papers/no_such", root) is None

@@ -21,12 +21,12 @@ from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 
 def described(*overrides: str, text: str = "pictures") -> dict[str, Any]:
-    arguments = ["dataset=demo", *overrides]
+    arguments = ["dataset=demo"] + list(overrides)
     recipe = Recipe.resolve("train-align", None, {}, arguments)
     return describe_recipe(recipe, Holdout(by=text, folds=2))  # type: ignore[arg-type]
 
 
-def test_a_set_up_has_the_keys_that_decide_a_result() -> None:
+def test_a_set_up_has_the_keys_that_decide_a_result():
     set_up = described("encoders=[vae, clip-h14]", "train.lr=0.5", "train.epochs=7")
     assert set_up["encoders"] == ["clip-h14", "vae"] and set_up["train.lr"] == 0.5
     assert set_up["epochs"] == 7 and "train.epochs" not in set_up
@@ -38,7 +38,7 @@ def test_a_set_up_has_the_keys_that_decide_a_result() -> None:
     assert set_up["cites.encoders"]
 
 
-def test_settings_that_nothing_reads_are_left_out() -> None:
+def test_settings_that_nothing_reads_are_left_out():
     fitted = described("backbone=ridge", "encoders=[vae]")
     assert {key for key in fitted if key.startswith("train.")} == {
         "train.validation", "train.validation_by", "train.shuffled_labels",
@@ -52,7 +52,7 @@ def test_settings_that_nothing_reads_are_left_out() -> None:
     assert tuned_settings["finetune.share"] == 0.5
 
 
-def test_without_validation_the_last_epoch_is_kept() -> None:
+def test_without_validation_the_last_epoch_is_kept():
     assert described("train.validation=0")["selection"] == "last"
     assert described("train.validation=0.25")["selection"] == "best"
     trial_set_up = described("train.validation=0.25", text="trials")
@@ -62,13 +62,13 @@ def test_without_validation_the_last_epoch_is_kept() -> None:
     )
 
 
-def test_stages_are_compared_key_by_key() -> None:
+def test_stages_are_compared_key_by_key():
     set_up = described("train.stages=[{epochs: 2, lr: 0.5}, {epochs: 3}]")
     assert set_up["train.stages.0.lr"] == 0.5 and set_up["train.stages.1.epochs"] == 3
     assert "train.stages" not in set_up
 
 
-def test_a_model_folder_says_what_it_records() -> None:
+def test_a_model_folder_says_what_it_records():
     layout = make_token_layout(
         make_signal_spec(("Oz",), 3), 4, {"e": 2}, similarity="centred_cosine"
     )
@@ -93,7 +93,7 @@ def sensors(counts: list[int], **fields: Any) -> Any:
     )
 
 
-def test_signals_are_described_over_all_subjects() -> None:
+def test_signals_are_described_over_all_subjects():
     assert describe_signals([]) == {}
     preparation = {"band_hz": [1, 40], "inner": {"a": 1}}
     provenance = {"preparation": preparation, "dtype": "f4", "other": 3}
@@ -115,9 +115,7 @@ def test_signals_are_described_over_all_subjects() -> None:
 @pytest.mark.parametrize(
     ("widths", "channels"), [([7, 4, 5], "4 to 7 voxels"), ([4, 4], "4 voxels")]
 )
-def test_voxels_are_counted_and_have_no_window(
-    widths: list[int], channels: str
-) -> None:
+def test_voxels_are_counted_and_have_no_window(widths, channels):
     subjects = [
         make_trials(1, np.zeros((2, width, 1), np.float32), [0, 1], (), None)
         for width in widths
@@ -127,7 +125,7 @@ def test_voxels_are_counted_and_have_no_window(
     assert "window_ms" not in signals and "rate_hz" not in signals
 
 
-def test_a_run_says_where_it_was_trained_and_tested() -> None:
+def test_a_run_says_where_it_was_trained_and_tested():
     dataset: Any = SimpleNamespace(recorded_as="nsd", pictured_as="own")
     plain_run = describe_run(dataset, [1, 2], {"train.lr": 1}, [])
     assert plain_run["dataset"] == "nsd" and plain_run["subjects"] == [1, 2]

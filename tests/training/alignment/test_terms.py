@@ -1,7 +1,6 @@
 """Loss terms: their weights over epochs and their active epochs."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +28,7 @@ def course(**fields: object) -> Course:
     return Course.model_validate({"from": 0.0, "to": 1.0, "epochs": [2, 6], **fields})
 
 
-def test_a_cosine_course_equals_mindeyes_temperatures(golden: Path):
+def test_a_cosine_course_equals_mindeyes_temperatures(golden):
     """Golden values: a cosine from the first to the last of them, an epoch each."""
     losses = load_file(golden / "havir" / "losses.safetensors")
     (expected,) = (
@@ -71,9 +70,7 @@ def test_terms_add_up_with_the_weights_of_the_epoch():
 
 
 @pytest.mark.parametrize(("epoch", "name"), [(0, "stage1_first"), (49, "stage1_last")])
-def test_an_objective_has_samgas_loss_of_its_first_stage(
-    golden: Path, epoch: int, name: str
-):
+def test_an_objective_has_samgas_loss_of_its_first_stage(golden, epoch, name):
     """Golden values: .9 MMD + .1 CLIP in the first epoch, .5 of both in the last."""
     tensors = load_file(golden / "methods" / "samga_loss.safetensors")
     clip = {
@@ -172,7 +169,7 @@ def test_terms_in_turn_within_an_epoch_mix_signals_in_turn():
 TEMPERATURE = 0.004
 
 
-def test_losses_and_gradients_do_not_depend_on_bfloat16_networks() -> None:
+def test_losses_and_gradients_do_not_depend_on_bfloat16_networks():
     for loss, shape in (
         ({"kind": "soft_clip", "temperature": TEMPERATURE}, (500,)),
         ({"kind": "mixco", "temperature": TEMPERATURE}, (500,)),
@@ -193,4 +190,6 @@ def test_losses_and_gradients_do_not_depend_on_bfloat16_networks() -> None:
             value.backward()
             losses_of_types.append(predicted.grad)
 
-        assert (losses_of_types[1] - losses_of_types[0]).norm() < 1e-4 * losses_of_types[0].norm(), loss
+        assert (
+            losses_of_types[1] - losses_of_types[0]
+        ).norm() < 1e-4 * losses_of_types[0].norm(), loss

@@ -51,11 +51,12 @@ def rows_of(launch: Launch = LAUNCH, **changes: Any) -> list[tuple[int, ...]]:
         pictures_of(), **{**settings, **changes}, launch=launch
     )
     return [
-        (batch.step, *batch.positions, *batch.rows.tolist()) for batch in drawn_examples
+        ((batch.step,) + tuple(batch.positions) + tuple(batch.rows.tolist()))
+        for batch in drawn_examples
     ]
 
 
-def test_each_epoch_is_a_new_order_in_whole_steps(loads: list[Any]) -> None:
+def test_each_epoch_is_a_new_order_in_whole_steps(loads):
     rows = rows_of()
     assert len(rows) == 10 and [row[0] for row in rows] == [
         step for step in range(5) for _ in range(2)
@@ -68,22 +69,22 @@ def test_each_epoch_is_a_new_order_in_whole_steps(loads: list[Any]) -> None:
         drawn = []
         for first, second in zip(firsts, seconds, strict=True):
             assert first[1:3] == (0, 1) and second[1:2] == (2,)
-            drawn += [*first[3:], *second[2:]]
+            drawn += list(first[3:]) + list(second[2:])
         assert drawn == expected[:6].tolist()
 
 
-def test_a_resumed_training_has_the_same_order(loads: list[Any]) -> None:
+def test_a_resumed_training_has_the_same_order(loads):
     assert rows_of(steps=range(3, 5)) == rows_of()[6:]
     assert rows_of(seed=5) != rows_of()
 
 
-def test_processes_share_the_pictures_of_a_step(loads: list[Any]) -> None:
+def test_processes_share_the_pictures_of_a_step(loads):
     whole_rows = rows_of(size=5, passes=1)
     shares = [rows_of(replace(LAUNCH, rank=rank, processes=2), size=5, passes=1)
               for rank in (0, 1)]  # fmt: skip
     for one, first, second in zip(whole_rows, *shares, strict=True):
         assert first[1:3] == (0, 1) and second[1:4] == (2, 3, 4)
-        assert one[6:] == (*first[3:], *second[4:])
+        assert one[6:] == tuple(first[3:]) + tuple(second[4:])
 
 
 @pytest.mark.parametrize(
@@ -91,8 +92,8 @@ def test_processes_share_the_pictures_of_a_step(loads: list[Any]) -> None:
     [(None, (), 3), (True, (), 0), (True, ("a",), 3), (None, ("a",), 3)],
 )
 def test_workers_decode_unless_nothing_is_to_be_decoded(
-    loads: list[Any], latents: Any, groups: Any, workers: int
-) -> None:
+    loads, latents, groups, workers
+):
     targets: Any = SimpleNamespace(groups=groups)
     pictures = pictures_of(latents=latents, targets=targets)
     next(load_examples(pictures, range(1), 3, 1, 0, 3, LAUNCH))
@@ -100,7 +101,7 @@ def test_workers_decode_unless_nothing_is_to_be_decoded(
     assert call[1:] == (10, workers, LAUNCH) and call[0] == pictures.read
 
 
-def test_a_step_has_a_picture_for_each_pass_of_each_process() -> None:
+def test_a_step_has_a_picture_for_each_pass_of_each_process():
     pictures = pictures_of()
     assert pictures.count_in_step(5, 2, 1) == 5
     assert pictures.count_in_step(50, 7, 1) == 7 == pictures.count_in_step(7, 1, 7)

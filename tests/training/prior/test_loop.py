@@ -1,6 +1,5 @@
 """Loop of a prior's training: checkpoints, log and stop."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,10 +54,7 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(loop, "load_examples", draw)
 
     def make(*overrides: str) -> Small:
-        recipe = Recipe.resolve("train-prior", None, {}, (
-            "train.steps=6", "train.batch_size=2", "train.accumulate=2",
-            "train.checkpoint_steps=4", *overrides,
-        ))  # fmt: skip
+        recipe = Recipe.resolve("train-prior", None, {}, ("train.steps=6", "train.batch_size=2", "train.accumulate=2", "train.checkpoint_steps=4") + tuple(overrides))  # fmt: skip
         pictures: Any = SimpleNamespace(count_in_step=lambda size, *_: size)
         return Small(recipe, pictures, None, Prior(), {}, HERE)
 
@@ -73,9 +69,7 @@ def steps_of(run_folder: RunFolder) -> list[tuple[int, float]]:
     return [(event["step"], event["loss"]) for event in run_folder.events()]
 
 
-def test_the_mean_loss_is_logged_where_a_checkpoint_is_due(
-    begin: Any, tmp_path: Path
-) -> None:
+def test_the_mean_loss_is_logged_where_a_checkpoint_is_due(begin, tmp_path):
     run_folder, after = RunFolder(tmp_path), list[int]()
     training = begin()
     tracked = list[Any]()
@@ -90,7 +84,7 @@ def test_the_mean_loss_is_logged_where_a_checkpoint_is_due(
     assert [(event["step"], event["loss"]) for event in tracked] == steps_of(run_folder)
 
 
-def test_a_training_goes_on_behind_its_checkpoint(begin: Any, tmp_path: Path) -> None:
+def test_a_training_goes_on_behind_its_checkpoint(begin, tmp_path):
     whole_run_folder, run_folder = (
         RunFolder(tmp_path / "whole"),
         RunFolder(tmp_path / "run"),
@@ -122,9 +116,7 @@ def test_a_training_goes_on_behind_its_checkpoint(begin: Any, tmp_path: Path) ->
         )
 
 
-def test_a_training_that_diverges_stops_before_its_checkpoint(
-    begin: Any, tmp_path: Path
-) -> None:
+def test_a_training_that_diverges_stops_before_its_checkpoint(begin, tmp_path):
     training = begin()
     object.__setattr__(training, "losses", (1.0, 1.0, float("nan"), 1.0, 1.0, 1.0))
     run_folder = RunFolder(tmp_path)
@@ -133,7 +125,7 @@ def test_a_training_that_diverges_stops_before_its_checkpoint(
     assert list(run_folder.events()) == [] and not (tmp_path / "checkpoints").exists()
 
 
-def test_a_learner_keeps_its_recent_losses_and_clips_to_one() -> None:
+def test_a_learner_keeps_its_recent_losses_and_clips_to_one():
     prior = Prior()
     learner = PriorLearner(
         prior, [], PriorTrain(lr=0.1, weight_decay=0.0, accumulate=2)

@@ -29,12 +29,12 @@ def resolve(*overrides: str) -> Recipe:
     ],
     ids=str,
 )
-def test_keys_that_contradict_each_other_are_refused(overrides: list[str]) -> None:
+def test_keys_that_contradict_each_other_are_refused(overrides):
     with pytest.raises(RecipeError):
         resolve(*overrides)
 
 
-def test_keys_that_go_together_are_taken() -> None:
+def test_keys_that_go_together_are_taken():
     assert resolve("continue_from=x").continue_from == "x"
     assert resolve("train.weights=bf16").train.precision == "bf16"
     assert resolve("sample_items=0").sample_items == 0
@@ -44,14 +44,14 @@ def test_keys_that_go_together_are_taken() -> None:
     assert resolve("posterior=sample").posterior == "sample"
 
 
-def test_a_sampler_is_a_kind_or_a_source() -> None:
+def test_a_sampler_is_a_kind_or_a_source():
     assert resolve().sampler is None
     by_source = resolve("sampler=hub:owner/fast").sampler
     kind = resolve().generator.kind
     assert (by_source.kind, by_source.source) == (kind, "hub:owner/fast")
 
 
-def test_some_known_part_of_a_prior_remains_to_be_trained() -> None:
+def test_some_known_part_of_a_prior_remains_to_be_trained():
     prior: Any = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 3)})
     assert len(freeze_modules(prior, [])) == 4
     frozen_parameters = freeze_modules(prior, ["a"])
@@ -65,7 +65,7 @@ def test_some_known_part_of_a_prior_remains_to_be_trained() -> None:
             freeze_modules(prior, frozen)
 
 
-def test_a_generator_without_a_training_is_refused() -> None:
+def test_a_generator_without_a_training_is_refused():
     asked = list[Any]()
     stand_in = SimpleNamespace(
         check_size=asked.append, use_float32_autoencoder=lambda: asked.append("fp32")

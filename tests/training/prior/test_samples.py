@@ -75,9 +75,15 @@ def test_drawing_does_not_change_what_is_learned(prior_overrides, run_command):
 def test_missing_metrics_are_reported_before_the_first_step(
     prior_overrides, run_command, capsys, image_networks_absent
 ):
-    more = ("similarity=[clip-l14]", "lpips=true", "fid_items=2", "train.steps=1")
 
-    result = run_command("train-prior", *prior_overrides, *more)
+    result = run_command(
+        "train-prior",
+        *prior_overrides,
+        "similarity=[clip-l14]",
+        "lpips=true",
+        "fid_items=2",
+        "train.steps=1",
+    )
 
     warnings = capsys.readouterr().err
     for name, cause in (
@@ -122,7 +128,7 @@ def many(tmp_path):
 
 def _train(launch: Launch, overrides: tuple[str, ...]) -> None:
     recipe = train_prior.Recipe.resolve(
-        "train-prior", None, {}, (*overrides, "paths.runs=two")
+        "train-prior", None, {}, tuple(overrides) + ("paths.runs=two",)
     )
     train_prior.run(recipe, launch)
 
@@ -131,7 +137,7 @@ def test_two_processes_draw_and_measure_as_one(
     prior_overrides, run_command, many, home, generator
 ):
     colours = "python:brainhive_cli.models.encoders.python:example"
-    more = (
+    more = [
         f"dataset={{kind: image-folder, root: {many}}}",
         f"sampler={{kind: sdxl, source: {generator}}}",
         f"fid_features={colours}",
@@ -140,9 +146,9 @@ def test_two_processes_draw_and_measure_as_one(
         "cache_latents=true",
         "sample_every=1",
         "train.steps=2",
-    )
+    ]
 
-    run_in_processes(_train, (*prior_overrides, *more, "train.batch_size=2"))
+    run_in_processes(_train, prior_overrides + tuple(more) + ("train.batch_size=2",))
     single_overall = run_command(
         "train-prior", *prior_overrides, *more, "train.batch_size=4"
     ).metrics.overall

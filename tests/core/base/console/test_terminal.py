@@ -31,7 +31,7 @@ def run_command_line(
 
 
 @pytest.mark.nightly
-def test_every_terminal_gets_an_exit_code_and_no_traceback(tmp_path: Path) -> None:
+def test_every_terminal_gets_an_exit_code_and_no_traceback(tmp_path):
     for line, code, variables in (
         ("brainhive recipes >&-", 0, {}),
         ("brainhive recipes > /dev/full", 1, {}),
@@ -45,7 +45,7 @@ def test_every_terminal_gets_an_exit_code_and_no_traceback(tmp_path: Path) -> No
         assert process.stderr.count("error: ") == (code > 0)
 
 
-def test_figures_are_drawn_whatever_backend_a_notebook_has_set(tmp_path: Path) -> None:
+def test_figures_are_drawn_whatever_backend_a_notebook_has_set(tmp_path):
     program = """
 import brainhive_cli.__main__
 import brainhive_cli.app
@@ -67,9 +67,7 @@ brainhive_cli.__main__.main()
     assert process.stdout.split() == ["agg", "FALSE"], process.stderr
 
 
-def test_a_broken_installation_is_named_and_traced_with_debug(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_installation_is_named_and_traced_with_debug(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     program = """
 import sys
@@ -78,7 +76,7 @@ import brainhive_cli.__main__
 brainhive_cli.__main__.main()
 """
     for flags in ((), ("--debug",)):
-        line = [sys.executable, "-c", program, *flags]
+        line = [sys.executable, "-c", program] + list(flags)
         process = subprocess.run(
             line, capture_output=True, text=True, timeout=60, cwd=tmp_path
         )

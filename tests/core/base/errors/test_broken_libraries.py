@@ -39,7 +39,7 @@ def run_doctor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
     """
     paths = [str(folder), os.environ.get("PYTHONPATH", "")]
     return subprocess.run(
-        [sys.executable, "-m", "brainhive_cli", "doctor", *arguments],
+        [sys.executable, "-m", "brainhive_cli", "doctor"] + list(arguments),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
         capture_output=True,
         text=True,

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,9 +51,7 @@ def swallowed(number: int) -> None:
 
 @pytest.mark.parametrize("number", INTERRUPT_SIGNALS)
 @pytest.mark.parametrize("stop", ["bar", "file"])
-def test_a_swallowed_ctrl_c_is_raised_at_the_next_step(
-    tmp_path: Path, stop: str, number: int
-) -> None:
+def test_a_swallowed_ctrl_c_is_raised_at_the_next_step(tmp_path, stop, number):
     initial_getsignal = signal.getsignal(number)
     with remember_interrupts():
         swallowed(number)
@@ -71,7 +68,7 @@ def test_a_swallowed_ctrl_c_is_raised_at_the_next_step(
         raise_if_interrupted()
 
 
-def test_a_system_that_sends_two_signals_interrupts_once() -> None:
+def test_a_system_that_sends_two_signals_interrupts_once():
     with remember_interrupts():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGHUP)
@@ -80,7 +77,7 @@ def test_a_system_that_sends_two_signals_interrupts_once() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_signals_that_were_ignored_stay_so() -> None:
+def test_signals_that_were_ignored_stay_so():
     initial_signals_by_name = {
         number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPT_SIGNALS
     }
@@ -96,8 +93,8 @@ def test_signals_that_were_ignored_stay_so() -> None:
 
 @pytest.mark.parametrize("number", INTERRUPT_SIGNALS)
 def test_a_second_signal_interrupts_an_ending_live_session(
-    number: int,
-) -> None:
+    number,
+):
     with (
         remember_interrupts(),
         pytest.raises(KeyboardInterrupt),
@@ -108,7 +105,7 @@ def test_a_second_signal_interrupts_an_ending_live_session(
         os.kill(os.getpid(), number)
 
 
-def test_what_goes_to_a_closed_terminal_goes_to_nowhere() -> None:
+def test_what_goes_to_a_closed_terminal_goes_to_nowhere():
     """Else the next message would end a live session with an error."""
     terminal, end = pty.openpty()
     dup = os.dup(2)
@@ -142,7 +139,7 @@ main()
 """A command whose library has a thread that waits for a server."""
 
 
-def test_ctrl_c_does_not_wait_for_threads_of_libraries() -> None:
+def test_ctrl_c_does_not_wait_for_threads_of_libraries():
     ended = subprocess.run(
         [sys.executable, "-c", WAITING], capture_output=True, text=True, timeout=20
     )
@@ -150,8 +147,8 @@ def test_ctrl_c_does_not_wait_for_threads_of_libraries() -> None:
 
 
 def test_an_early_ctrl_c_ends_the_program_quietly(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     def interrupted(**_: Any) -> None:
         raise KeyboardInterrupt
 

@@ -16,7 +16,7 @@ from brainhive_cli.core.base.errors import (
 )
 
 
-def test_lack_of_memory_is_a_device_error_with_advice() -> None:
+def test_lack_of_memory_is_a_device_error_with_advice():
     with pytest.raises(Exception) as caught:
         np.empty(2**60, np.uint8)
     for error in (
@@ -31,7 +31,7 @@ def test_lack_of_memory_is_a_device_error_with_advice() -> None:
         assert described.hint.startswith("batch_size=4")
 
 
-def test_an_error_of_the_system_names_the_file_and_its_way_out() -> None:
+def test_an_error_of_the_system_names_the_file_and_its_way_out():
     for number, hint in (
         (errno.ENOENT, "it exists"),
         (errno.ENOSPC, "free space"),
@@ -44,7 +44,7 @@ def test_an_error_of_the_system_names_the_file_and_its_way_out() -> None:
         )
 
 
-def test_what_libraries_say_of_processes_and_disks_is_recognised() -> None:
+def test_what_libraries_say_of_processes_and_disks_is_recognised():
     arguments = (
         "[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by "
         "peer [127.0.0.1]:1"
@@ -59,7 +59,7 @@ def test_what_libraries_say_of_processes_and_disks_is_recognised() -> None:
     assert full.message == "No space left on device"
 
 
-def test_errors_of_ours_stay_and_others_are_called_bugs() -> None:
+def test_errors_of_ours_stay_and_others_are_called_bugs():
     ours = RecipeError("a", "b")
 
     assert describe_error(ours) is ours

@@ -4,7 +4,6 @@ anything.
 
 import csv
 import io
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,7 @@ def read_rows(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("first_text", ["=", "+", "-", "@", "＝", "＠"])
-def test_no_text_of_a_spreadsheet_is_a_formula(first_text: str) -> None:
+def test_no_text_of_a_spreadsheet_is_a_formula(first_text):
     """Issue 86: labels and ids that begin with = + - @ ran when a table was opened."""
     label = f'{first_text}cmd|" /C calc"!A0'
     rows = read_rows(write_csv([label, "b"], [{label: label, "b": f"a;{first_text}x"}]))
@@ -30,7 +29,7 @@ def test_no_text_of_a_spreadsheet_is_a_formula(first_text: str) -> None:
 
 
 @pytest.mark.parametrize("first_text", ["\t", "\r", "\n", "\r\n\t"])
-def test_blanks_before_a_formula_hide_none(first_text: str) -> None:
+def test_blanks_before_a_formula_hide_none(first_text):
     rows = read_rows(write_csv(["a"], [{"a": f"{first_text}=1+1"}]))
     assert len(rows) == 2 and rows[1][0][0] == "\\"
 
@@ -48,12 +47,12 @@ def test_blanks_before_a_formula_hide_none(first_text: str) -> None:
         ("sub-01, a=b", "sub-01, a=b"),
     ],
 )
-def test_numbers_and_other_texts_stay_as_they_are(value: Any, text: str) -> None:
+def test_numbers_and_other_texts_stay_as_they_are(value, text):
     assert read_rows(write_csv(["a", "b"], [{"a": value, "b": "x"}]))[1] == [text, "x"]
 
 
 @pytest.mark.parametrize("code", STEERING + TURNING + UNSEEN)
-def test_characters_that_steer_turn_or_hide_are_visible(code: str) -> None:
+def test_characters_that_steer_turn_or_hide_are_visible(code):
     """Issue 86: of tex, md, csv and pages only the terminal was clean."""
     name = f"a{code}b"
     table = Table(
@@ -67,7 +66,7 @@ def test_characters_that_steer_turn_or_hide_are_visible(code: str) -> None:
         assert f"{ord(code[0]):x}" in text or code in "\r"
 
 
-def test_no_name_is_markup_of_markdown() -> None:
+def test_no_name_is_markup_of_markdown():
     name = "[a](b)`c`<img src=d>![e](f)|\n&lt;*g*\\"
     table = Table(
         name, ["", name], [[name, TableCell(name, name, is_best=True)]], note=name
@@ -79,7 +78,7 @@ def test_no_name_is_markup_of_markdown() -> None:
     assert last_line == f"{escaped}. {escaped}"
 
 
-def test_no_name_is_a_command_of_latex() -> None:
+def test_no_name_is_a_command_of_latex():
     name = r"[2cm]\input{x}%$^_#&~"
     table = write_table(Table("", ["", "b"], [[name, 1]]), "tex")
     assert (

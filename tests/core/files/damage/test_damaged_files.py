@@ -231,7 +231,7 @@ def damage(path: Path, text: str, seed: int) -> None:
         )
 
 
-def test_a_damaged_file_is_one_clear_error_or_reads_as_before(tmp_path: Path) -> None:
+def test_a_damaged_file_is_one_clear_error_or_reads_as_before(tmp_path):
     """Each reader on two kinds of damage, in turn; `python -m tests.soak --only
     damaged` tries all.
     """

@@ -110,14 +110,14 @@ def test_training_and_retrieval_refuse_signals(
     monkeypatch.setattr(training_data, "count_free_bytes", lambda device: 0)
     path = signals_of(own_reader)
     rows = zero(path, "train/signal")
-    settings = (
-        *align_overrides,
-        "subjects=1",
-        "train.epochs=1",
-        "signal.repetitions=single",
-    )
     refused(
-        lambda: run_command("train-align", *settings),
+        lambda: run_command(
+            "train-align",
+            *align_overrides,
+            "subjects=1",
+            "train.epochs=1",
+            "signal.repetitions=single",
+        ),
         path,
         "train/signal",
         rows,
@@ -125,14 +125,14 @@ def test_training_and_retrieval_refuse_signals(
     )
 
     rows = zero(path, "test/signal")
-    arguments = (
-        f"run={trained_run}",
-        "subjects=1",
-        "sheet_rows=0",
-        f"paths.runs={own_reader / 'runs'}",
-    )
     refused(
-        lambda: run_command("eval-retrieval", *arguments),
+        lambda: run_command(
+            "eval-retrieval",
+            f"run={trained_run}",
+            "subjects=1",
+            "sheet_rows=0",
+            f"paths.runs={own_reader / 'runs'}",
+        ),
         path,
         "test/signal",
         rows,

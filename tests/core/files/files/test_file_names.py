@@ -11,7 +11,7 @@ from brainhive_cli.core.files.files import publish, resolve_below
 HOME = Path("home")
 
 
-def test_a_word_that_is_no_path_below_the_folder_is_refused() -> None:
+def test_a_word_that_is_no_path_below_the_folder_is_refused():
     for name, reason in (
         ("", "is empty"),
         ("/etc/passwd", "is an absolute path"),
@@ -26,9 +26,7 @@ def test_a_word_that_is_no_path_below_the_folder_is_refused() -> None:
         )
 
 
-def test_what_gets_a_final_name_is_on_the_disk_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_gets_a_final_name_is_on_the_disk_before(tmp_path, monkeypatch):
     calls, synced, replaced = list[object](), os.fsync, os.replace
     monkeypatch.setattr(
         os,

@@ -32,8 +32,8 @@ from brainhive_cli.data.stores import session_store
 
 
 def test_regular_files_are_read_up_to_a_limit_through_links(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to("file")
     assert files.read_regular(tmp_path / "link", 5) == b"12345"
@@ -47,7 +47,7 @@ def test_regular_files_are_read_up_to_a_limit_through_links(
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_lines_end_where_files_have_their_ends(tmp_path: Path, end: str) -> None:
+def test_lines_end_where_files_have_their_ends(tmp_path, end):
     lines = ["\u2028cat/1.jpg", "dog\x0b\x0c/\x85 2.jpg", ""]
     (tmp_path / "test.txt").write_bytes(("\ufeff" + end.join(lines)).encode())
     assert files.read_lines(tmp_path / "test.txt") == lines
@@ -62,7 +62,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def test_no_reader_waits_for_a_pipe_or_reads_a_device(tmp_path: Path) -> None:
+def test_no_reader_waits_for_a_pipe_or_reads_a_device(tmp_path):
     """Each would hang, or fill the memory; clips, sidecars and designs did."""
     for name, read_file in READERS.items():
         os.mkfifo(tmp_path / name)
@@ -90,9 +90,7 @@ POINTERS = {
 
 
 @pytest.mark.parametrize("form", POINTERS)
-def test_files_without_content_are_counted_with_a_fetch_command(
-    tmp_path: Path, form: str
-) -> None:
+def test_files_without_content_are_counted_with_a_fetch_command(tmp_path, form):
     """Links of DataLad, and the small files that Git LFS and git-annex leave."""
     for name, read_file in FETCHED_READERS.items():
         path = tmp_path / name
@@ -114,7 +112,7 @@ def test_files_without_content_are_counted_with_a_fetch_command(
             absent.is_dir() or absent.unlink()
 
 
-def test_a_walk_enters_each_folder_once_though_links_lead_back(tmp_path: Path) -> None:
+def test_a_walk_enters_each_folder_once_though_links_lead_back(tmp_path):
     (tmp_path / "data/a").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     for name in ("data/a/1.png", "elsewhere/2.png", "data/a/._1.png", "data/.DS_Store"):
@@ -129,8 +127,8 @@ def test_a_walk_enters_each_folder_once_though_links_lead_back(tmp_path: Path) -
 
 
 def test_a_full_disk_is_named_and_the_old_file_stays(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     (tmp_path / "metrics.json").write_text("before")
     with (
         pytest.raises(OSError) as caught,
@@ -146,7 +144,7 @@ def test_a_full_disk_is_named_and_the_old_file_stays(
     ) == 1
 
 
-def test_paths_are_found_as_given_or_below_home(home: Path) -> None:
+def test_paths_are_found_as_given_or_below_home(home):
     elsewhere = home / "elsewhere"
     (home / "below").mkdir()
     elsewhere.mkdir()
@@ -161,18 +159,14 @@ def test_paths_are_found_as_given_or_below_home(home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["~/study", "$HOME/study", " ~/study "])
-def test_names_of_the_users_folder_are_expanded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_names_of_the_users_folder_are_expanded(tmp_path, monkeypatch, name):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("BRAINHIVE_HOME", name)
     assert files.home_folder() == tmp_path / "study"
     assert files.locate("~/study/data") == tmp_path / "study/data"
 
 
-def test_paths_below_home_are_stored_relative_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_below_home_are_stored_relative_to_it(tmp_path, monkeypatch):
     home, link = tmp_path / "home", tmp_path / "link"
     home.mkdir()
     link.symlink_to(home)
@@ -195,7 +189,7 @@ def test_paths_below_home_are_stored_relative_to_it(
     }
 
 
-def test_the_way_to_a_folder_is_its_key_or_a_link() -> None:
+def test_the_way_to_a_folder_is_its_key_or_a_link():
     root = Path("data dir/nsd")
     hint = files.hint_at_folder(root, "dataset.root", "here", "betas")
     assert hint == "dataset.root=FOLDER  # betas"
@@ -203,7 +197,7 @@ def test_the_way_to_a_folder_is_its_key_or_a_link() -> None:
     assert "mkdir -p 'data dir' && ln -s /FOLDER 'data dir/nsd'" in way
 
 
-def test_an_unfit_file_is_the_same_behind_a_process() -> None:
+def test_an_unfit_file_is_the_same_behind_a_process():
     error = UnfitFile(5, "a pipe", Path("x"), "do this")
     second_document = pickle.loads(pickle.dumps(error))
     assert (second_document.errno, second_document.filename) == (5, "x")
@@ -211,7 +205,7 @@ def test_an_unfit_file_is_the_same_behind_a_process() -> None:
 
 
 @pytest.mark.parametrize("size", [1023, 1024])
-def test_only_small_files_are_taken_for_pointers(tmp_path: Path, size: int) -> None:
+def test_only_small_files_are_taken_for_pointers(tmp_path, size):
     start = b"version https://git-lfs.github.com/spec/v1\n"
     (tmp_path / "a").write_bytes(start.ljust(size, b"x"))
     (tmp_path / "b").write_bytes(b"x")
@@ -226,9 +220,7 @@ def test_only_small_files_are_taken_for_pointers(tmp_path: Path, size: int) -> N
         files.is_file(tmp_path / "a")
 
 
-def test_a_failing_disk_is_not_an_absent_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_disk_is_not_an_absent_file(tmp_path, monkeypatch):
     (tmp_path / "a").touch()
     assert files.is_saved(tmp_path / "a")
     for name in ("b", "a/b", ""):
@@ -242,7 +234,7 @@ def test_a_failing_disk_is_not_an_absent_file(
         files.is_saved(tmp_path / "a")
 
 
-def test_no_file_is_opened_through_a_link_where_it_is_written(tmp_path: Path) -> None:
+def test_no_file_is_opened_through_a_link_where_it_is_written(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "file")
     with pytest.raises(OSError):
         files.open_unless_link(str(tmp_path / "link"), os.O_WRONLY | os.O_CREAT)
@@ -253,7 +245,7 @@ def test_no_file_is_opened_through_a_link_where_it_is_written(tmp_path: Path) ->
     assert (tmp_path / "file").read_text() == "x"
 
 
-def test_a_refused_file_is_closed_again(tmp_path: Path) -> None:
+def test_a_refused_file_is_closed_again(tmp_path):
     (tmp_path / "file").write_bytes(b"12345")
     initial_count = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
@@ -262,7 +254,7 @@ def test_a_refused_file_is_closed_again(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == initial_count
 
 
-def test_files_of_a_name_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
+def test_files_of_a_name_are_found_at_any_depth_in_order(tmp_path):
     for name in ("b/x.json", "a/x.json", "x.json", "a/y.json", ".git/x.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
@@ -275,7 +267,7 @@ def test_files_of_a_name_are_found_at_any_depth_in_order(tmp_path: Path) -> None
     ]
 
 
-def test_a_walk_lists_folders_that_it_does_not_enter(tmp_path: Path) -> None:
+def test_a_walk_lists_folders_that_it_does_not_enter(tmp_path):
     for name in ("b/in/1", "a/2", "lost+found/3", ".hidden/4"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("")
@@ -288,7 +280,7 @@ def test_a_walk_lists_folders_that_it_does_not_enter(tmp_path: Path) -> None:
     assert walk("b") == ["b/in", "b/in/1"] and walk("absent") == []
 
 
-def test_wildcards_begin_behind_the_last_folder_that_is_there(tmp_path: Path) -> None:
+def test_wildcards_begin_behind_the_last_folder_that_is_there(tmp_path):
     study = tmp_path / "study [pilot]"
     for name in ("sub-1/a.tsv", "sub-2/deep/a.tsv", "sub-2/b.tsv"):
         (study / name).parent.mkdir(parents=True, exist_ok=True)
@@ -322,16 +314,12 @@ def test_wildcards_begin_behind_the_last_folder_that_is_there(tmp_path: Path) ->
         ("a.tsv", "a+tsv", False),
     ],
 )
-def test_a_pattern_is_of_the_end_of_a_path(
-    path: str, pattern: str, is_match: bool
-) -> None:
+def test_a_pattern_is_of_the_end_of_a_path(path, pattern, is_match):
     assert files.matches_pattern(path, pattern) is is_match
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_nothing_is_written_through_a_link_below_a_folder(
-    tmp_path: Path, depth: int
-) -> None:
+def test_nothing_is_written_through_a_link_below_a_folder(tmp_path, depth):
     folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
     elsewhere.mkdir()
     (folder / "a").mkdir(parents=True)
@@ -353,14 +341,14 @@ def test_nothing_is_written_through_a_link_below_a_folder(
         )
 
 
-def test_bad_texts_are_control_characters_and_no_utf8() -> None:
+def test_bad_texts_are_control_characters_and_no_utf8():
     for text in ("a\nb", "\x7f", "a\x85", "\ud800x"):
         assert files.describe_bad_text(text)
     for text in ("", "/a/../b", "ä 日本", "~"):
         assert files.describe_bad_text(text) == ""
 
 
-def test_no_word_of_another_type_is_a_name() -> None:
+def test_no_word_of_another_type_is_a_name():
     for name in (3, None, b"x"):
         with pytest.raises(BrainhiveError):
             files.resolve_below(Path("a"), name, source="x")  # type: ignore[arg-type]
@@ -378,8 +366,8 @@ def part_of(folder: Path, machine: str, process: int, suffix: str = "") -> Path:
 
 
 def test_leftovers_of_dead_processes_and_old_ones_of_others_go(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     machine, dead = files._hash_machine(), 2**22 + 5
     assert len(machine) == 8 and not files.is_running(dead)
     other_host = "00000000"
@@ -404,7 +392,7 @@ def test_leftovers_of_dead_processes_and_old_ones_of_others_go(
     assert names == {"alive", "new elsewhere", "touched elsewhere"} and nobody.exists()
 
 
-def test_the_name_of_a_part_is_hidden_and_of_this_process(tmp_path: Path) -> None:
+def test_the_name_of_a_part_is_hidden_and_of_this_process(tmp_path):
     partial_file = files.name_partial_file(tmp_path / "a.tar.gz")
     owner = files.PARTIAL_FILE_NAME.search(partial_file.name)
     assert owner is not None and int(owner["process"], 16) == os.getpid()
@@ -417,7 +405,7 @@ def test_the_name_of_a_part_is_hidden_and_of_this_process(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("is_lasting", [False, True])
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path, is_lasting: bool) -> None:
+def test_a_failed_write_leaves_what_was_there(tmp_path, is_lasting):
     final = tmp_path / "new/file"
     with files.atomic_write(final, is_lasting) as writable:
         writable.write_text("first")
@@ -435,7 +423,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, is_lasting: bool) 
         assert caught.value is error
 
 
-def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
+def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path):
     (tmp_path / "folder/inside").mkdir(parents=True)
     (tmp_path / "link").symlink_to("folder")
     files.remove(tmp_path / "link")
@@ -445,9 +433,7 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_room_is_required_before_the_first_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_room_is_required_before_the_first_byte(tmp_path, monkeypatch):
     checked_folders = list[Path]()
 
     def usage(path: Path) -> Any:

@@ -59,8 +59,8 @@ def embedding(home: Path, pictures: Path) -> str:
 
 
 def test_refused_code_is_reported_with_the_flag_that_allows_it(
-    embedding: str,
-) -> None:
+    embedding,
+):
     for arguments in ((), ("--encoders", ENCODER)):
         process = brainhive("embed", "--recipe", embedding, *arguments)
         assert process.exit_code == 2 and not executed()
@@ -72,9 +72,7 @@ def test_refused_code_is_reported_with_the_flag_that_allows_it(
     assert executed()
 
 
-def test_code_in_overrides_of_workflow_and_demo_needs_the_flag(
-    home: Path, pictures: Path
-) -> None:
+def test_code_in_overrides_of_workflow_and_demo_needs_the_flag(home, pictures):
     folder = f"dataset={{kind: image-folder, root: {pictures}}}"
     encoders = f"encoders=[{{kind: python, source: '{ENCODER}'}}]"
     steps = recipe(home, steps={"embed": {"overrides": [folder, encoders]}})
@@ -111,7 +109,7 @@ def test_code_in_overrides_of_workflow_and_demo_needs_the_flag(
     assert executed()
 
 
-def test_check_runs_the_code_of_an_encoder_only_with_the_flag(embedding: str) -> None:
+def test_check_runs_the_code_of_an_encoder_only_with_the_flag(embedding):
     for arguments in ((), ("--encoders", ENCODER)):
         process = brainhive("embed", "--recipe", embedding, "--check", *arguments)
         assert process.exit_code == 3 and not executed()
@@ -120,7 +118,7 @@ def test_check_runs_the_code_of_an_encoder_only_with_the_flag(embedding: str) ->
     assert process.exit_code == 0 and executed()
 
 
-def test_a_module_is_imported_as_a_part_only_if_allowed(home: Path) -> None:
+def test_a_module_is_imported_as_a_part_only_if_allowed(home):
     file = recipe(home, backbone={"kind": "not_ours.network"})
     for arguments in ((), ("--check",)):
         process = brainhive("train-align", "--recipe", file, *arguments)
@@ -135,9 +133,7 @@ def test_a_module_is_imported_as_a_part_only_if_allowed(home: Path) -> None:
     )
 
 
-def test_a_module_that_does_not_import_is_named_with_its_reason(
-    home: Path, embedding: str
-) -> None:
+def test_a_module_that_does_not_import_is_named_with_its_reason(home, embedding):
     (home / "not_ours/network.py").write_text("1 / 0")
     process = brainhive("embed", "--recipe", embedding, "--allow-code")
     assert (

@@ -104,7 +104,7 @@ def run_brainhive(
     environment["HTTPS_PROXY"] = "http://127.0.0.1:9"
     environment["NO_PROXY"] = "127.0.0.1"
     return subprocess.run(
-        [sys.executable, "-m", "brainhive_cli", *arguments],
+        [sys.executable, "-m", "brainhive_cli"] + list(arguments),
         cwd=home,
         env={**environment, **variables},
         capture_output=True,
@@ -124,7 +124,7 @@ def write_pictures(home: Path) -> None:
             Image.fromarray(pixels).save(file)
 
 
-def test_all_libraries_load_weights_from_the_mirror(home: Path, mirror: Hub) -> None:
+def test_all_libraries_load_weights_from_the_mirror(home, mirror):
     write_pictures(home)
     cache = {"HF_HOME": str(home / "cache")}
     ended = run_brainhive(home, *EMBED, ENCODERS, HF_ENDPOINT=mirror.endpoint, **cache)
@@ -141,15 +141,13 @@ def test_all_libraries_load_weights_from_the_mirror(home: Path, mirror: Hub) -> 
     assert mirror.fetched == []
 
 
-def test_data_sets_of_the_hub_are_fetched_from_the_mirror(
-    home: Path, mirror: Hub
-) -> None:
+def test_data_sets_of_the_hub_are_fetched_from_the_mirror(home, mirror):
     cache = {"HF_HOME": str(home / "cache")}
     run_brainhive(home, "fetch", "things-eeg", HF_ENDPOINT=mirror.endpoint, **cache)
     assert [Path(name).name for name in mirror.fetched] == ["README.md"]
 
 
-def test_without_a_mirror_the_weights_are_missing(home: Path) -> None:
+def test_without_a_mirror_the_weights_are_missing(home):
     write_pictures(home)
     ended = run_brainhive(home, *EMBED, ENCODERS, HF_HOME=str(home / "cache"))
     assert ended.returncode == MissingData.exit_code

@@ -12,7 +12,7 @@ def absent(name: str, text: str = FETCH, **fields: object) -> Input:
     return Input(name, None, MissingData(f"no {name}", text), **fields)  # type: ignore[arg-type]
 
 
-def test_each_input_has_one_of_five_states() -> None:
+def test_each_input_has_one_of_five_states():
     for input_row, state, is_missing in (
         (Input("a"), "here", False),
         (Input("a", 3), "to download", False),
@@ -24,7 +24,7 @@ def test_each_input_has_one_of_five_states() -> None:
     assert absent("a").as_dict()["line"] == FETCH
 
 
-def test_each_way_is_one_line_and_those_of_the_recipe_come_first() -> None:
+def test_each_way_is_one_line_and_those_of_the_recipe_come_first():
     wrong_input = Input(
         "channels", None, RecipeError("no channel Xz", "signal.channels=Oz")
     )

@@ -66,7 +66,7 @@ MIXED: tuple[Callable[[Tensor], Any], ...] = (
 )
 
 
-def test_a_pretended_gpu_refuses_what_a_real_one_does(gpu: PretendedGpu) -> None:
+def test_a_pretended_gpu_refuses_what_a_real_one_does(gpu):
     noise = torch.rand(3, device="cuda")
     assert all_on_gpu(
         noise * torch.tensor(2.0), noise[torch.tensor([0, 2])], torch.ones(3).to(noise)
@@ -87,7 +87,7 @@ def families(shelf: str) -> list[str]:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", families("encoders"))
-def test_every_encoder_embeds_there(kind: str, gpu: PretendedGpu) -> None:
+def test_every_encoder_embeds_there(kind, gpu):
     config = parts.load("encoders", kind).TINY
     (group,) = group_encoders([config], "bf16", HERE)
     labels = np.zeros(config.static_shape or 0, np.uint8)
@@ -173,9 +173,7 @@ def train(
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", families("backbones"))
-def test_every_brain_model_learns_and_decodes_there(
-    kind: str, gpu: PretendedGpu, tmp_path: Path
-) -> None:
+def test_every_brain_model_learns_and_decodes_there(kind, gpu, tmp_path):
     layout, data = cell_of(parts.load("backbones", kind).TINY)
 
     train(layout, data, tmp_path, {"kind": "mse"})
@@ -191,9 +189,7 @@ def test_every_brain_model_learns_and_decodes_there(
     )
 
 
-def test_a_step_of_training_does_not_wait_for_the_gpu(
-    gpu: PretendedGpu, tmp_path: Path
-) -> None:
+def test_a_step_of_training_does_not_wait_for_the_gpu(gpu, tmp_path):
     """Other waits do not grow with the steps; signals are varied and mixed, and one of
     two targets drawn.
     """
@@ -215,7 +211,7 @@ def test_a_step_of_training_does_not_wait_for_the_gpu(
     assert counts[0] == counts[1] != Counter()
 
 
-def test_every_fuser_fuses_there(gpu: PretendedGpu) -> None:
+def test_every_fuser_fuses_there(gpu):
     for kind in parts.list_kinds("fusers"):
         config, dims = parts.load("fusers", kind).TINY, {"one": 6, "other": 6}
         width = config.token_dim(dims, 8)
@@ -231,7 +227,7 @@ def test_every_fuser_fuses_there(gpu: PretendedGpu) -> None:
         assert sum(token.shape[1] for token in tokens) == width, kind
 
 
-def test_every_loss_is_lowered_there(gpu: PretendedGpu) -> None:
+def test_every_loss_is_lowered_there(gpu):
     for kind in parts.list_kinds("losses"):
         config = parts.load("losses", kind).TINY
         predicted, target = torch.rand(2, 3, 4, 8, 8, device="cuda").unbind()
@@ -258,9 +254,7 @@ PAIRS += [
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(("kind", "prior_kind"), PAIRS)
-def test_every_generator_and_prior_draw_and_learn_there(
-    kind: str, prior_kind: str, gpu: PretendedGpu
-) -> None:
+def test_every_generator_and_prior_draw_and_learn_there(kind, prior_kind, gpu):
     generator = parts.load("generators", kind).TINY.build(HERE.device)
     prior = parts.load("priors", prior_kind).TINY.build({"one": 4}, generator)
     prior.attach(generator)
@@ -295,8 +289,8 @@ def test_every_generator_and_prior_draw_and_learn_there(
 
 @pytest.mark.nightly
 def test_commands_run_there_from_pictures_to_metrics(
-    gpu: PretendedGpu, home: Path, generator: Path, prior: Path, pictures: Path
-) -> None:
+    gpu, home, generator, prior, pictures
+):
     def run_command(command: str, *overrides: str) -> Result:
         module: Any = importlib.import_module(
             f"brainhive_cli.commands.{command.replace('-', '_')}"
@@ -311,17 +305,6 @@ def test_commands_run_there_from_pictures_to_metrics(
         f"generator={{kind: sdxl, source: {generator}}}",
     )
     folder = f"dataset={{kind: image-folder, root: {pictures}}}"
-    small = (
-        "prior={kind: fusion_prior, hidden_size: 32, intermediate_size: 64}",
-        "resolution_px=32",
-    )
-    few_overrides = (
-        "run.workers=0",
-        "sample_items=2",
-        "train.steps=2",
-        "train.batch_size=4",
-        "lpips=false",
-    )
     run_command("embed", DEMO, colours, "run.workers=0")
     run_command("embed", folder, colours, "run.workers=0")
     run_command(
@@ -329,14 +312,30 @@ def test_commands_run_there_from_pictures_to_metrics(
         folder,
         colours,
         sdxl,
-        *small,
-        *few_overrides,
+        "prior={kind: fusion_prior, hidden_size: 32, intermediate_size: 64}",
+        "resolution_px=32",
+        "run.workers=0",
+        "sample_items=2",
+        "train.steps=2",
+        "train.batch_size=4",
+        "lpips=false",
         f"similarity=[{COLOURS!r}]",
     )
-    cell = ("subjects=1", "train.epochs=2", "train.selection=test", f"prior={prior}")
-    run_folder = run_command("train-align", *ALIGN_OVERRIDES, *cell).folder
-    varied = ("subsets=20", "ceiling_splits=2", "repetitions=2")
-    run_command("eval-retrieval", f"run={run_folder}", *varied)
+    run_folder = run_command(
+        "train-align",
+        *ALIGN_OVERRIDES,
+        "subjects=1",
+        "train.epochs=2",
+        "train.selection=test",
+        f"prior={prior}",
+    ).folder
+    run_command(
+        "eval-retrieval",
+        f"run={run_folder}",
+        "subsets=20",
+        "ceiling_splits=2",
+        "repetitions=2",
+    )
     run_command(
         "reconstruct",
         f"prior={prior}",

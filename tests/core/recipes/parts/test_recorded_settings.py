@@ -9,7 +9,6 @@ from pydantic.fields import FieldInfo
 
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core.recipes import parts
-from tests.tools.recorded_numbers import Recorded
 
 LIMITS = ("gt", "ge", "lt", "le", "min_length", "max_length")
 
@@ -42,7 +41,7 @@ def settings_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("shelf", parts.SHELVES)
-def test_settings_of_parts(recorded: Recorded, shelf: str) -> None:
+def test_settings_of_parts(recorded, shelf):
     recorded(
         digits=12,
         **{
@@ -52,7 +51,7 @@ def test_settings_of_parts(recorded: Recorded, shelf: str) -> None:
     )
 
 
-def test_settings_of_commands(recorded: Recorded) -> None:
+def test_settings_of_commands(recorded):
     recipes = {}
     for command in COMMANDS:
         file = f"brainhive_cli.commands.{command.name.replace('-', '_')}"

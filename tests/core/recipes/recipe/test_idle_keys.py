@@ -53,9 +53,13 @@ def test_sizes_that_differ_from_those_of_the_prior_are_refused(
 def test_a_key_that_does_nothing_with_these_recordings_is_said(
     run_command, align_overrides, world, tmp_path, capsys
 ):
-    extra_overrides = ("subjects=1", "train.epochs=1", "signal.normalise=channel")
     run_command(
-        "train-align", *align_overrides, f"paths.runs={tmp_path}", *extra_overrides
+        "train-align",
+        *align_overrides,
+        f"paths.runs={tmp_path}",
+        "subjects=1",
+        "train.epochs=1",
+        "signal.normalise=channel",
     )
     assert (
         "signal.scale=0.2 has no effect with signal.normalise=channel"
@@ -65,7 +69,7 @@ def test_a_key_that_does_nothing_with_these_recordings_is_said(
 
 def test_a_check_says_which_part_of_the_recordings_is_not_there(align_overrides, world):
     recipe = train_align.Recipe.resolve(
-        "train-align", None, {}, [*align_overrides, "signal.window_ms=[0, 5000]"]
+        "train-align", None, {}, list(align_overrides) + ["signal.window_ms=[0, 5000]"]
     )
     (message,) = describe_missing(list_inputs(train_align, recipe))
     assert message.startswith("the window [0.0, 5000.0] ms reaches beyond")

@@ -21,7 +21,7 @@ from brainhive_cli.core.results import (
 from brainhive_cli.reports.sentences.sentences import MEANINGS, explain_caveats
 
 
-def test_a_title_and_a_protocol_name_caveats_in_order() -> None:
+def test_a_title_and_a_protocol_name_caveats_in_order():
     caveats = [SELECTED_ON_TEST, SIMULATED]
 
     assert (
@@ -33,14 +33,20 @@ def test_a_title_and_a_protocol_name_caveats_in_order() -> None:
     )
 
 
-def test_a_caveat_that_another_includes_is_left_out() -> None:
+def test_a_caveat_that_another_includes_is_left_out():
     assert merge_caveats([TRAINED_ON_SIMULATED], [SIMULATED]) == [SIMULATED]
 
 
-def test_the_caveats_of_a_metric_are_data() -> None:
-    fields = ("top1", 0.5, 10, 5, 0.2, None, None, (1,))
+def test_the_caveats_of_a_metric_are_data():
     metric = Metric(
-        *fields,
+        "top1",
+        0.5,
+        10,
+        5,
+        0.2,
+        None,
+        None,
+        (1,),
         "intra, a data set that is called simulated",
         "test",
         "none",
@@ -58,13 +64,13 @@ def test_the_caveats_of_a_metric_are_data() -> None:
     assert measurements.overall["top1"] == metric
 
 
-def test_every_caveat_of_a_result_is_explained_behind_the_sign() -> None:
+def test_every_caveat_of_a_result_is_explained_behind_the_sign():
     caveats = explain_caveats(Measurements(facts=Facts(caveats=[SIMULATED])))
 
     assert caveats == [f"† {MEANINGS[SIMULATED]}"] and set(MEANINGS) == set(CAVEATS)
 
 
-def test_one_sign_means_one_caveat() -> None:
+def test_one_sign_means_one_caveat():
     """Issue 84, row E: simulated and selected on test had the same dagger."""
     caveats = [SELECTED_ON_TEST, SIMULATED]
 

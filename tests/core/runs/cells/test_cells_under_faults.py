@@ -27,9 +27,7 @@ def faulty_disk(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return faulty_disk
 
 
-def test_no_cell_is_lost_or_repeated_without_a_lost_claim(
-    tmp_path: Path, faulty_disk: ModuleType
-) -> None:
+def test_no_cell_is_lost_or_repeated_without_a_lost_claim(tmp_path, faulty_disk):
     disk = faulty_disk.FaultyDisk(failing=0.03, slow=0.05, delay_s=0.002, seed=1)
     outcome = faulty_disk.simulate(
         tmp_path, disk, WORKERS, CELLS, MACHINES, cell_s=0.01, dying=0.5

@@ -66,10 +66,10 @@ def epochs_of(run_folder: Path) -> Counter[tuple[str, int]]:
 def test_workers_repeat_only_the_cells_of_killed_workers(
     world, align_overrides, run_command, tmp_path, brainhive
 ):
-    line = ("train-align", *align_overrides, "seeds=1,2", "train.epochs=16")
+    line = ["train-align"] + list(align_overrides) + ["seeds=1,2", "train.epochs=16"]
     first_run_folder = run_command(*line, f"paths.runs={tmp_path / 'alone'}").folder
 
-    shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
+    shared = list(line) + [f"paths.runs={tmp_path / 'shared'}"]
     workers = [brainhive(*shared, wait=False) for _ in range(2)]
     run_folder = tmp_path / "shared/train-align" / first_run_folder.name
     wait_for(lambda: len(epochs_of(run_folder)) > 10, *workers)
@@ -86,19 +86,18 @@ def test_workers_repeat_only_the_cells_of_killed_workers(
         len(cells) <= 1
         and {cell for (cell, _), count in counts.items() if count > 1} <= cells
     )
-    assert len(counts) == 4 * 16 and not [
-        *run_folder.rglob(".*.cell"),
-        *run_folder.rglob(".*part*"),
-    ]
+    assert len(counts) == 4 * 16 and not (
+        list(run_folder.rglob(".*.cell")) + list(run_folder.rglob(".*part*"))
+    )
 
 
 def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
     world, align_overrides, run_command, tmp_path, brainhive
 ):
-    line = ("train-align", *align_overrides, "subjects=1", "train.epochs=40")
+    line = ["train-align"] + list(align_overrides) + ["subjects=1", "train.epochs=40"]
     first_run_folder = run_command(*line, f"paths.runs={tmp_path / 'alone'}").folder
 
-    shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
+    shared = list(line) + [f"paths.runs={tmp_path / 'shared'}"]
     run_folder = tmp_path / "shared/train-align" / first_run_folder.name
     worker = brainhive(*shared, wait=False)
     wait_for(lambda: len(epochs_of(run_folder)) > 3, worker)
@@ -119,12 +118,12 @@ def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
 def test_retrieval_takes_the_cells_that_others_have_measured(
     world, trained_run, run_command, tmp_path
 ):
-    line = (
+    line = [
         "eval-retrieval",
         f"run={trained_run}",
         "sheet_rows=0",
         f"paths.runs={tmp_path}",
-    )
+    ]
     run_folder = run_command(*line).folder
     document = json.loads((run_folder / "metrics.json").read_text())
     parts = {

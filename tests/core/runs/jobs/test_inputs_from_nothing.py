@@ -4,7 +4,7 @@ had, offline.
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +87,12 @@ EXPECTED = {
 }
 
 
-def test_all_that_is_missing_is_named() -> None:
+def test_all_that_is_missing_is_named():
     for (command, paper), expected in EXPECTED.items():
         assert missing(inputs_of(command, f"papers/{paper}")) == expected
 
 
-def test_what_is_present_is_no_longer_missing(
-    empty_home: Path, hub_cache: Callable[..., Path]
-) -> None:
+def test_what_is_present_is_no_longer_missing(empty_home, hub_cache):
     initial_missing = missing(inputs_of("train-align", "papers/neurons-brain"))
     (empty_home / "data/cc2017").mkdir(parents=True)
     torch.save(

@@ -103,11 +103,9 @@ def test_one_cell_is_trained_in_parallel_as_by_one_process(
     world, align_overrides, tmp_path, run_command
 ):
     settings = (
-        *align_overrides,
-        *NOTHING_DRAWN,
-        "subjects=1",
-        "train.batch_size=129",
-        "train.epochs=3",
+        list(align_overrides)
+        + list(NOTHING_DRAWN)
+        + ["subjects=1", "train.batch_size=129", "train.epochs=3"]
     )
     first_result = run_command(
         "train-align", *settings, f"paths.runs={tmp_path / 'one'}"
@@ -171,7 +169,7 @@ def test_the_killed_process_is_reported_as_the_cause(
 def test_reconstruct_draws_each_picture_once_and_the_same(
     prior_align_run, tmp_path, run_command, generator, prior
 ):
-    settings = (
+    settings = [
         f"prior={prior}",
         f"generator={{kind: sdxl, source: {generator}}}",
         f"align_run={prior_align_run}",
@@ -181,7 +179,7 @@ def test_reconstruct_draws_each_picture_once_and_the_same(
         "resolution_px=32",
         "steps=2",
         "metrics=pixcorr,ssim",
-    )
+    ]
     first_result = run_command(
         "reconstruct", *settings, f"paths.runs={tmp_path / 'one'}"
     )

@@ -1,7 +1,5 @@
 """How long work took, and what follows for work of the same kind."""
 
-from pathlib import Path
-
 from brainhive_cli.core.runs.work import Work
 
 WORK = Work("demo, nice", 200, "epochs")
@@ -9,8 +7,8 @@ KEY = WORK.key("train-align", "cpu")
 
 
 def test_time_and_memory_are_estimated_from_earlier_work(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     unknown = WORK.estimate(tmp_path, KEY)
     assert list(unknown) == ["time"] and "200 epochs" in unknown["time"]
     for seconds in (50.0, 100.0):
@@ -28,8 +26,8 @@ def test_time_and_memory_are_estimated_from_earlier_work(
 
 
 def test_a_damaged_file_of_paces_is_rewritten(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     (tmp_path / "pace.json").write_bytes(b"\xff")
     WORK.remember(tmp_path, KEY, 400.0, 1)
     assert WORK.estimate(tmp_path, KEY)["time"].startswith("about 7 min: ")

@@ -44,17 +44,17 @@ def moving(
         )
         return {
             "embed": (align_overrides[0], f"encoders=[{COLOURS!r}]"),
-            "train-align": (*align_overrides, *QUICK, f"prior={home}/models/prior"),
+            "train-align": align_overrides
+            + tuple(QUICK)
+            + (f"prior={home}/models/prior",),
             "eval-retrieval": ("sheet_rows=0",),
-            "reconstruct": (f"prior={home}/models/prior", *drawing),
+            "reconstruct": (f"prior={home}/models/prior",) + tuple(drawing),
         }
 
     return old_home, commands
 
 
-def test_a_moved_home_has_finished_what_it_had_finished(
-    run_command, moving, tmp_path: Path
-):
+def test_a_moved_home_has_finished_what_it_had_finished(run_command, moving, tmp_path):
     old_home, commands = moving
     run_folders_by_name = {
         command: run_command(command, *given_command).folder
@@ -73,6 +73,8 @@ def test_a_moved_home_has_finished_what_it_had_finished(
         )
         if command != "embed":
             assert len(list((new_home / "runs" / command).iterdir())) == 1
-    documents = [*new_home.glob("runs/**/*.yaml"), *new_home.glob("runs/**/*.json")]
+    documents = list(new_home.glob("runs/**/*.yaml")) + list(
+        new_home.glob("runs/**/*.json")
+    )
     stored = [file for file in documents if file.name != "environment.json"]
     assert stored and not [file for file in stored if str(old_home) in file.read_text()]

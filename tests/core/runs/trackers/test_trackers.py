@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
@@ -49,7 +48,7 @@ def test_tensorboard_gets_the_log_a_run_for_each_cell(
 
 @pytest.mark.skipif(not ABSENT, reason="all trackers are installed")
 def test_a_tracker_that_is_not_installed_is_reported_first(
-    run_command, align_overrides, world, tmp_path: Path
+    run_command, align_overrides, world, tmp_path
 ):
     with pytest.raises(MissingExtra) as caught:
         run_command(

@@ -42,8 +42,8 @@ def step_of(checkpoint: Checkpoint) -> int | None:
 
 
 def test_the_newest_is_loaded_and_the_one_before_is_kept(
-    checkpoint: Checkpoint,
-) -> None:
+    checkpoint,
+):
     assert step_of(checkpoint) == 3
     checkpoint.path.unlink()
     assert step_of(checkpoint) == 2
@@ -51,10 +51,10 @@ def test_the_newest_is_loaded_and_the_one_before_is_kept(
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
-    checkpoint: Checkpoint,
-    damage: Callable[[Path], object],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    checkpoint,
+    damage,
+    capsys,
+):
     damage(checkpoint.path)
     assert step_of(checkpoint) == 2
     assert "cell.pt is damaged" in " ".join(capsys.readouterr().err.split())
@@ -64,9 +64,7 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
     assert step_of(checkpoint) is None
 
 
-def test_a_full_disk_leaves_the_checkpoints_as_they_were(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_checkpoints_as_they_were(checkpoint, monkeypatch):
     def full(path: Path, content: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -76,9 +74,7 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(
     assert step_of(checkpoint) == 3
 
 
-def test_a_reader_leaves_the_first_look_to_the_main_process(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_leaves_the_first_look_to_the_main_process(checkpoint, monkeypatch):
     waited = list[int]()
     monkeypatch.setattr(Launch, "barrier", lambda launch: waited.append(launch.rank))
     for rank in (0, 1):
@@ -87,7 +83,7 @@ def test_a_reader_leaves_the_first_look_to_the_main_process(
     assert waited == [0, 1]
 
 
-def test_a_finished_training_keeps_no_checkpoint(checkpoint: Checkpoint) -> None:
+def test_a_finished_training_keeps_no_checkpoint(checkpoint):
     checkpoint.remove()
     checkpoint.remove()
     assert list(checkpoint.path.parent.iterdir()) == [] and step_of(checkpoint) is None

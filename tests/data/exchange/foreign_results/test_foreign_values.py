@@ -1,7 +1,5 @@
 """Roles, claims and scores by epoch in results of other projects."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -44,7 +42,7 @@ from brainhive_cli.data.exchange.foreign_results import (
         ({"top1": -0.1, "pool": 2e9, "other": 3}, {}),
     ],
 )
-def test_claims_are_read_in_percent(values: dict[str, Any], claims: dict[str, float]):
+def test_claims_are_read_in_percent(values, claims):
     claims_in_percent = _read_claims(
         {f"r.json:{name}": np.asarray(value) for name, value in values.items()}
     )

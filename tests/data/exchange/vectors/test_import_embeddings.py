@@ -152,7 +152,7 @@ def test_pictures_without_a_vector_are_refused_or_accepted(
     with pytest.raises(MissingData) as caught:
         import_(tmp_path / "some.pt")
     facts = ("things-eeg/train", "5 of 80", "training_images/concept_0/0")
-    for fact in (*facts, "elsewhere/x"):
+    for fact in tuple(facts) + ("elsewhere/x",):
         assert fact in caught.value.message
     assert "--skip-missing" in caught.value.hint
     assert list_stored_files(things_home) == []
@@ -285,7 +285,7 @@ def test_files_that_are_no_vectors_are_refused(import_, things_home, ids, tmp_pa
 
 def test_a_damaged_file_of_an_encoder_does_not_stop_others(
     import_,
-    run_command: Callable[..., Result],
+    run_command,
     cache,
     things_home,
     capsys,

@@ -77,10 +77,9 @@ def make(
 ) -> InMemory:
     """Simulate responses and noise in sessions that show all pictures."""
     random = np.random.default_rng(seed)
-    names = [
-        *(f"a{row}" for row in range(train)),
-        *(f"z{row}" for row in range(test)),
-    ] * repetitions
+    names = (
+        [f"a{row}" for row in range(train)] + [f"z{row}" for row in range(test)]
+    ) * repetitions
     splits = (["train"] * train + ["test"] * test) * repetitions
     responses = random.normal(size=(train + test, VOXELS))
     held_rows = {}
@@ -297,7 +296,7 @@ def test_missing_pictures_are_not_replaced_by_equal_file_names():
     assert image_ids == ["", "", "tree/oak"]
 
 
-def test_a_matched_path_is_not_shortened_further() -> None:
+def test_a_matched_path_is_not_shortened_further():
     """The end of the path alone would match two pictures."""
     ids = ["a/b/c", "z/b/c", "y/q"]
     stimuli: Any = SimpleNamespace(name="set", are_categories=False)
@@ -308,7 +307,7 @@ def test_a_matched_path_is_not_shortened_further() -> None:
     assert dropped == {"blank trials": 1}
 
 
-def test_measures_of_betas_are_those_recorded(recorded) -> None:
+def test_measures_of_betas_are_those_recorded(recorded):
     random = np.random.default_rng(0)
     counts = np.array([3, 1, 2, 3, 2, 3])
     signal = random.normal(size=(6, 1, 5, 1)) * np.arange(5)[:, None]
@@ -342,8 +341,8 @@ def test_measures_of_betas_are_those_recorded(recorded) -> None:
     ],
 )
 def test_two_trials_or_more_are_needed_to_z_score_by(
-    train: int, test: int, repetitions: int, scale: str, is_refused: bool
-) -> None:
+    train, test, repetitions, scale, is_refused
+):
     betas = make(train=train, test=test, repetitions=repetitions, zscore=scale)
     if is_refused:
         with pytest.raises(BrainhiveError):

@@ -37,7 +37,7 @@ IMAGERY = Path(
 
 def prepare(name: str, *arguments: str, code: int = 0) -> str:
     """Run the command, and return its output as a single line."""
-    ended = CliRunner().invoke(app, ["prepare", "--from", name, *arguments])
+    ended = CliRunner().invoke(app, ["prepare", "--from", name] + list(arguments))
     text = " ".join(f"{ended.stdout} {ended.stderr}".split())
     assert ended.exit_code == code, text
     return text
@@ -67,7 +67,7 @@ def write_table(
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",").writerows(
-            [columns, *rows]
+            [columns] + list(rows)
         )
 
 
@@ -123,8 +123,8 @@ def list_shown_trials(home: Path, subject: str = "sub-01") -> list[tuple[str, st
 @pytest.mark.parametrize("pool", ["shared", "sub-01", "sub-03"])
 @pytest.mark.parametrize("split", ["tau", "cluster_k5_0", "random_0", "ood"])
 def test_laions_split_files_say_which_pictures_are_in_test(
-    golden: Path, tmp_path: Path, pool: str, split: str
-) -> None:
+    golden, tmp_path, pool, split
+):
     """Golden values: files of the publisher, of which the first variant counts."""
     shutil.copytree(golden / "bold/laion_split_example", tmp_path / "splits")
     file = golden / f"bold/laion_split_example/{pool}/{split}.json"
@@ -142,9 +142,7 @@ def test_laions_split_files_say_which_pictures_are_in_test(
     assert path == tmp_path / f"splits/{pool}/{split}.json"
 
 
-def test_laion_betas_match_their_pictures_without_edge_voxels(
-    home, laion, recorded
-) -> None:
+def test_laion_betas_match_their_pictures_without_edge_voxels(home, laion, recorded):
     betas = laion("sub-01")
     values, labels = (
         np.concatenate(list(betas.values())),
@@ -159,7 +157,7 @@ def test_laion_betas_match_their_pictures_without_edge_voxels(
     # whose rows may stand in any order
     for path in (home / "data/laion-fmri").rglob("*_trials.tsv"):
         head, *rows = path.read_text().splitlines()
-        path.write_text("\n".join([head, *reversed(rows)]))
+        path.write_text("\n".join([head] + list(reversed(rows))))
     prepare("laion-fmri", SESSIONS, "preparation.zscore=no")
     sides = json.loads(
         (home / "data/laion-fmri/splits/shared/random_0.json").read_text()
@@ -181,7 +179,7 @@ def test_laion_betas_match_their_pictures_without_edge_voxels(
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_laion_regions_are_found_in_both_layouts(home, laion, recorded) -> None:
+def test_laion_regions_are_found_in_both_layouts(home, laion, recorded):
     import nibabel
 
     laion("sub-01")
@@ -209,7 +207,7 @@ def test_laion_regions_are_found_in_both_layouts(home, laion, recorded) -> None:
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_laions_pictures_are_rows_of_their_table_with_captions(home, laion) -> None:
+def test_laions_pictures_are_rows_of_their_table_with_captions(home, laion):
     laion("sub-01")
     root = home / "data/laion-fmri/stimuli"
     labels = [
@@ -265,7 +263,7 @@ def things_trials(home: Path) -> np.ndarray:
     for level, picture in enumerate(pictures):
         paint(root / f"images/{picture}.jpg", 20 * level)
     paint(root / "images/dog/dog_13s.jpg", 250)  # of THINGS, and never shown
-    trials = [(s, row) for s in (1, 2) for row in [*range(9), 2, 2]]
+    trials = [(s, row) for s in (1, 2) for row in list(range(9)) + [2, 2]]
     rows = []
     for number, (session, row) in enumerate(trials):
         concept, _, name = pictures[row].partition("/")
@@ -295,7 +293,7 @@ def things_trials(home: Path) -> np.ndarray:
         "V1",
         "LO1 (prf)",
     )
-    columns = (*columns, "prf-size")
+    columns = tuple(columns) + ("prf-size",)
     write_table(root / "betas_csv/sub-01_VoxelMetadata.csv", columns, voxels)
     betas = RANDOM.standard_normal((5, len(rows)))
     order = RANDOM.permutation(len(rows))  # of the columns, which their names undo
@@ -303,7 +301,7 @@ def things_trials(home: Path) -> np.ndarray:
         group = file.create_group("ResponseData")
         group["axis1"] = np.arange(5)
         group["axis0"] = np.array(
-            [b"voxel_id", *(str(number).encode() for number in order)]
+            [b"voxel_id"] + [str(number).encode() for number in order]
         )
         group["block0_items"] = np.array([str(number).encode() for number in order])
         group["block0_values"] = betas[:, order]
@@ -314,7 +312,7 @@ def things_trials(home: Path) -> np.ndarray:
     return betas
 
 
-def test_things_responses_match_their_trials(home, things_trials, recorded) -> None:
+def test_things_responses_match_their_trials(home, things_trials, recorded):
     check_output = prepare("things-fmri", "--check")
     assert (
         "session 1–2: 4 training trials of concepts that test pictures show"
@@ -340,9 +338,7 @@ def test_things_responses_match_their_trials(home, things_trials, recorded) -> N
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_things_columns_whose_names_pandas_pickled_are_in_order(
-    home, things_trials
-) -> None:
+def test_things_columns_whose_names_pandas_pickled_are_in_order(home, things_trials):
     with h5py.File(
         home / "data/things-fmri/betas_csv/sub-01_ResponseData.h5", "r+"
     ) as file:
@@ -393,9 +389,11 @@ def bold5000(
         "abbey2.jpg",
     ]
     names += [f"scene{number}.jpg" for number in range(67)]
-    stimuli = [*names, *names[:1] * 3, *names[2:3] * 3, *names[5:7]]
+    stimuli = (
+        list(names) + list(names[:1] * 3) + list(names[2:3] * 3) + list(names[5:7])
+    )
     stimuli = [stimuli[index] for index in RANDOM.permutation(len(stimuli))]
-    volumes = RANDOM.standard_normal((*VOLUME, len(stimuli))).astype(np.float32)
+    volumes = RANDOM.standard_normal(tuple(VOLUME) + (len(stimuli),)).astype(np.float32)
     inside = RANDOM.random(VOLUME) < 0.6
     nsd_files.save(root / "CSI1_brainmask.nii.gz", inside.astype(np.uint8))
     for session, volume_part in enumerate((volumes[..., :40], volumes[..., 40:]), 1):
@@ -420,9 +418,7 @@ def bold5000(
     return stimuli, volumes[inside].T
 
 
-def test_repeated_pictures_of_bold5000_are_the_test_split(
-    home, bold5000, recorded
-) -> None:
+def test_repeated_pictures_of_bold5000_are_the_test_split(home, bold5000, recorded):
     stimuli, volumes = bold5000
     prepare("bold5000", "preparation.zscore=no")
     for split, name, count in (
@@ -451,7 +447,7 @@ def test_repeated_pictures_of_bold5000_are_the_test_split(
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_bold5000_betas_without_an_origin_take_that_of_the_mask(home, bold5000) -> None:
+def test_bold5000_betas_without_an_origin_take_that_of_the_mask(home, bold5000):
     import nibabel
 
     root = home / "data/bold5000"
@@ -466,9 +462,7 @@ def test_bold5000_betas_without_an_origin_take_that_of_the_mask(home, bold5000) 
     np.testing.assert_array_equal(space.grid.affine, moved.affine)
 
 
-def test_bold5000_regions_hold_all_trials_of_their_voxels(
-    home, bold5000, recorded
-) -> None:
+def test_bold5000_regions_hold_all_trials_of_their_voxels(home, bold5000, recorded):
     stimuli, _ = bold5000
     root = home / "data/bold5000"
     folder = root / "BOLD5000_GLMsingle_ROI_betas/py"
@@ -508,10 +502,10 @@ def write_bdata(
     """Write a table as bdpy does, with two regions of its VoxelData columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     widths = [np.atleast_2d(values.T).shape[0] for values in columns.values()]
-    keys = [*columns, "ROI_V1", "ROI_VC", "voxel_x"]
+    keys = list(columns) + ["ROI_V1", "ROI_VC", "voxel_x"]
     value = np.full((len(keys), sum(widths)), np.nan)
     for row, (start, width) in enumerate(
-        zip(np.cumsum([0, *widths]), widths, strict=False)
+        zip(np.cumsum([0] + list(widths)), widths, strict=False)
     ):
         value[row, start : start + width] = 1
     index = list(columns).index("VoxelData")
@@ -535,7 +529,7 @@ def write_bdata(
 ANIMAL, TOOL, LAST = 1443537.022563, 1621127.019020, 2071294.046212
 
 
-def test_god_samples_leave_out_immediate_repetitions(home, recorded) -> None:
+def test_god_samples_leave_out_immediate_repetitions(home, recorded):
     types = np.array([1, 1, 1, 1, 2, 2, 2, 3, 1.0])
     ids = np.array([ANIMAL, TOOL, TOOL, ANIMAL, LAST, LAST, LAST, LAST, np.nan])
     voxels = RANDOM.standard_normal((9, 4))
@@ -570,9 +564,7 @@ def test_god_samples_leave_out_immediate_repetitions(home, recorded) -> None:
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_current_files_of_deeprecon_are_preferred_to_older_files(
-    home, recorded
-) -> None:
+def test_current_files_of_deeprecon_are_preferred_to_older_files(home, recorded):
     values, folder = RANDOM.standard_normal((3, 3)), home / "data/deeprecon"
     for split in ("Training", "Test"):
         columns = {"VoxelData": values, "stimulus_name": np.array([1.0, 2.0, 1.0])}
@@ -612,7 +604,7 @@ def imagery(home: Path) -> tuple[np.ndarray, list[str], list[str]]:
     for block, count in counts.items():
         blocks += [block] * count
         cues += [letters[block[3]][number % 6] for number in RANDOM.permutation(count)]
-    stored = RANDOM.integers(-900, 900, (*VOLUME, len(blocks))).astype(np.int16)
+    stored = RANDOM.integers(-900, 900, tuple(VOLUME) + (len(blocks),)).astype(np.int16)
     x, y, z = np.argwhere(truth.masks["nsdgeneral"] > 0)[1]
     stored[x, y, z] = 7  # a voxel that never varies keeps its place
     folder = home / "data/nsd" / IMAGERY
@@ -626,7 +618,7 @@ def imagery(home: Path) -> tuple[np.ndarray, list[str], list[str]]:
     return stored[truth.masks["nsdgeneral"] > 0].T / 300, blocks, cues
 
 
-def test_imagery_has_the_voxels_of_nsd_z_scored_by_run(home, imagery, recorded) -> None:
+def test_imagery_has_the_voxels_of_nsd_z_scored_by_run(home, imagery, recorded):
     betas, blocks, cues = imagery
     assert "8 trials of the attention task" in prepare("nsd-imagery", "--check")
     prepare("nsd-imagery")
@@ -689,12 +681,12 @@ def write_imagery_tables(root: Path) -> list[tuple[str, str, str]]:
             )
     with h5py.File(folder / "betas_nsdimagery.hdf5", "w") as file:
         file["betas"] = RANDOM.integers(
-            -900, 900, (len(stimuli), *VOLUME[::-1])
+            -900, 900, (len(stimuli),) + tuple(VOLUME[::-1])
         ).astype(np.int16)
     return stimuli
 
 
-def test_imagery_is_read_by_public_tables_in_the_order_of_runs(home, recorded) -> None:
+def test_imagery_is_read_by_public_tables_in_the_order_of_runs(home, recorded):
     truth, root = nsd_files.write(home / "data/nsd", sessions=1), home / "data/nsd"
     imagery_tables = write_imagery_tables(root)
     path = next(root.rglob("betas_nsdimagery.hdf5"))
@@ -730,7 +722,7 @@ def test_imagery_is_read_by_public_tables_in_the_order_of_runs(home, recorded) -
 @pytest.mark.nightly
 def test_an_nsd_model_is_tested_on_seen_and_imagined_pictures(
     home, imagery, run_command, code_allowed
-) -> None:
+):
     root = home / "data/nsd"
     with h5py.File(root / "nsd_stimuli.hdf5", "w") as file:
         file["imgBrick"] = RANDOM.integers(0, 255, (73000, 1, 1, 3), np.uint8)
@@ -756,14 +748,16 @@ def test_an_nsd_model_is_tested_on_seen_and_imagined_pictures(
     encoder = "encoders=['python:brainhive_cli.models.encoders.python:example']"
     run_command("embed", nsd, encoder)
     run_command("embed", "dataset=nsd-imagery", encoder)
-    settings = (
+    run_command(
+        "train-align",
+        nsd,
+        encoder,
         "backbone.kind=voxel-ridge",
         "train.epochs=1",
         "seeds=0",
         "subjects=1",
         "signal.normalise=null",
     )
-    run_command("train-align", nsd, encoder, *settings)
     (run_folder,) = (home / "runs/train-align").glob("nsd-1-*")
     for split in ("test", "imagery"):
         result = run_command(
@@ -788,7 +782,7 @@ def test_an_nsd_model_is_tested_on_seen_and_imagined_pictures(
         assert "zero-shot" not in result.tables[0].title
 
 
-def test_pictures_that_are_not_here_are_listed_by_split(home: Path) -> None:
+def test_pictures_that_are_not_here_are_listed_by_split(home):
     dataset = parts.resolve("datasets", "bold5000").build(Paths())
     for split in dataset.splits:
         (absent,) = dataset.files(split, ())

@@ -34,9 +34,7 @@ def refuse(path: Path, old_bytes: bytes, new_bytes: bytes, reason: str) -> None:
         open_image(path, "copy it again")
 
 
-def test_values_in_another_file_are_refused_before_it_is_opened(
-    surface: Path, tmp_path: Path
-) -> None:
+def test_values_in_another_file_are_refused_before_it_is_opened(surface, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     surface.write_bytes(
         surface.read_bytes().replace(
@@ -64,9 +62,7 @@ def test_values_in_another_file_are_refused_before_it_is_opened(
         ([0.5, 1.5], None),
     ],
 )
-def test_values_say_from_which_on_a_voxel_is_inside(
-    tmp_path: Path, values: list[float], expected: tuple[float, str] | None
-) -> None:
+def test_values_say_from_which_on_a_voxel_is_inside(tmp_path, values, expected):
     array, path = np.array(values, np.float64), tmp_path / "V1.nii"
     if expected is None:
         with pytest.raises(BrainhiveError):
@@ -77,7 +73,7 @@ def test_values_say_from_which_on_a_voxel_is_inside(
     assert find_threshold(array, path, "V1", 3.5)[0] == 3.5
 
 
-def test_voxels_are_inside_from_the_threshold_on() -> None:
+def test_voxels_are_inside_from_the_threshold_on():
     values = np.array([np.nan, -1, 0, 0.5, 1, np.inf])
     assert find_inside(values, 0.5).tolist() == [0, 0, 0, 1, 1, 0]
     assert find_inside(values, -1).tolist() == [0, 1, 0, 1, 1, 0]

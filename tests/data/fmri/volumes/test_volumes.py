@@ -37,15 +37,13 @@ def mask(tmp_path: Path, inside: np.ndarray) -> Mask:
     return Mask.open(save(tmp_path / "mask.nii.gz", inside.astype(np.uint8)), WAY)
 
 
-def test_a_series_is_read_in_c_order_for_any_byte_order(
-    tmp_path: Path, mask: Mask, inside: np.ndarray
-) -> None:
+def test_a_series_is_read_in_c_order_for_any_byte_order(tmp_path, mask, inside):
     for name, dtype in (
         ("series.nii", ">f4"),
         ("series.nii.gz", "<i2"),
         ("other.nii.gz", ">i2"),
     ):
-        values = np.random.default_rng(1).integers(0, 200, (*SHAPE, VOLUMES))
+        values = np.random.default_rng(1).integers(0, 200, tuple(SHAPE) + (VOLUMES,))
         values = values.astype(np.dtype(dtype).newbyteorder("="))
         path = save(tmp_path / name, values, dtype=dtype)
         expected = np.stack([values[..., volume][inside] for volume in range(VOLUMES)])
@@ -60,20 +58,20 @@ def test_a_series_is_read_in_c_order_for_any_byte_order(
     np.testing.assert_array_equal(mask.grid.affine, AFFINE)
 
 
-def test_scaled_values_of_a_file_equal_nibabel(
-    tmp_path: Path, mask: Mask, inside: np.ndarray
-) -> None:
-    values = np.random.default_rng(1).normal(100, 30, (*SHAPE, VOLUMES))
+def test_scaled_values_of_a_file_equal_nibabel(tmp_path, mask, inside):
+    values = np.random.default_rng(1).normal(100, 30, tuple(SHAPE) + (VOLUMES,))
     path = save(tmp_path / "scaled.nii", values, dtype="<i2")
     expected = np.asarray(nibabel.load(path).dataobj)[inside].T
     assert nibabel.load(path).dataobj.slope != 1
     np.testing.assert_allclose(mask.read_series(path), expected, rtol=1e-6)
 
 
-def test_a_truncated_or_complex_file_is_named(tmp_path: Path, mask: Mask) -> None:
+def test_a_truncated_or_complex_file_is_named(tmp_path, mask):
     for name in ("series.nii", "series.nii.gz"):
         values = (
-            np.random.default_rng(0).normal(size=(*SHAPE, VOLUMES)).astype(np.float32)
+            np.random.default_rng(0)
+            .normal(size=tuple(SHAPE) + (VOLUMES,))
+            .astype(np.float32)
         )
         path = save(tmp_path / name, values)
         path.write_bytes(path.read_bytes()[:-99])
@@ -85,9 +83,7 @@ def test_a_truncated_or_complex_file_is_named(tmp_path: Path, mask: Mask) -> Non
         )
 
 
-def test_images_of_another_shape_or_in_another_space_are_refused(
-    tmp_path: Path, mask: Mask
-) -> None:
+def test_images_of_another_shape_or_in_another_space_are_refused(tmp_path, mask):
     moved = AFFINE.copy()
     moved[0, 3] = 1.0
     other_save = save(tmp_path / "moved.nii", np.zeros(SHAPE, np.float32), moved)

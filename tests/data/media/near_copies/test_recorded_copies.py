@@ -13,7 +13,6 @@ from brainhive_cli.data.media import (
 )
 from brainhive_cli.data.media.near_copies import count_details, hash_picture
 from brainhive_cli.data.media.picture_digests import digest_pixels
-from tests.tools.recorded_numbers import Recorded
 
 VERDICTS = ("", "copy", "cropped", "mirrored")
 Pixels = np.ndarray
@@ -28,7 +27,7 @@ def texture(seed: int, height: int = 120, width: int = 160) -> Pixels:
         np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width) * width
     )
     amplitude = 1 / np.maximum(frequency, 2)
-    shape = (3, *amplitude.shape)
+    shape = (3,) + tuple(amplitude.shape)
     spectrum = amplitude * (
         random.standard_normal(shape) + 1j * random.standard_normal(shape)
     )
@@ -64,7 +63,7 @@ def bits(hashes: Pixels) -> Pixels:
     return np.unpackbits(np.ascontiguousarray(hashes).view(np.uint8))
 
 
-def test_hashes_and_views_of_pictures(recorded: Recorded) -> None:
+def test_hashes_and_views_of_pictures(recorded):
     facts = {}
     for name, pixels in PICTURES.items():
         picture = Image.fromarray(pixels)
@@ -83,7 +82,7 @@ def test_hashes_and_views_of_pictures(recorded: Recorded) -> None:
     recorded(4, **facts, digests=[digest_pixels(pictures[0]), digest_pixels(clip)])
 
 
-def test_details_of_windows_and_their_correlations(recorded: Recorded) -> None:
+def test_details_of_windows_and_their_correlations(recorded):
     squares = np.stack([texture(seed, 64, 64)[..., 0] for seed in range(3)])
     squares = squares.astype(np.float32)
     windows = np.array([[0.031, 0.107, 0.2, 0.013], [0, 0, 0, 0]])
@@ -108,7 +107,7 @@ def test_details_of_windows_and_their_correlations(recorded: Recorded) -> None:
     )
 
 
-def test_candidates_of_hashes(recorded: Recorded) -> None:
+def test_candidates_of_hashes(recorded):
     random = np.random.default_rng(0)
     learned = random.integers(0, 2**63, (9, 24), np.uint64)
     learned[:, 1::2] &= ~near_copies._HAS_FEW_DETAILS
@@ -175,7 +174,7 @@ def edits() -> dict[str, list[Pixels]]:
 
 
 @pytest.mark.parametrize("name", list(edits()))
-def test_verdicts_of_edited_pictures(recorded: Recorded, name: str) -> None:
+def test_verdicts_of_edited_pictures(recorded, name):
     original, verdicts = Image.fromarray(texture(0)), []
     for edited in edits()[name]:
         picture = Image.fromarray(edited)

@@ -14,7 +14,6 @@ from brainhive_cli.data.media.near_copies import (
     find_candidates,
     hash_picture,
 )
-from tests.tools.recorded_numbers import Recorded
 
 Picture = Image.Image
 
@@ -68,7 +67,7 @@ def bits_of(picture: Picture) -> np.ndarray:
     return np.unpackbits(hash_picture(picture).view(np.uint8)).astype(np.float64)
 
 
-def test_hashes(recorded: Recorded, pictures: dict[str, Picture]) -> None:
+def test_hashes(recorded, pictures):
     greys = {
         name: picture.convert("L").resize((64, 64))
         for name, picture in pictures.items()
@@ -84,7 +83,7 @@ def test_hashes(recorded: Recorded, pictures: dict[str, Picture]) -> None:
     )
 
 
-def test_candidates(recorded: Recorded, pictures: dict[str, Picture]) -> None:
+def test_candidates(recorded, pictures):
     hashes = np.stack([hash_picture(picture) for picture in pictures.values()])
     candidates = find_candidates(hashes, hashes[1:])
     recorded(
@@ -93,7 +92,7 @@ def test_candidates(recorded: Recorded, pictures: dict[str, Picture]) -> None:
     )
 
 
-def test_likenesses(recorded: Recorded, pictures: dict[str, Picture]) -> None:
+def test_likenesses(recorded, pictures):
     names = ("copy", "mirrored", "cropped", "")
     likenesses = {}
     for name, other_picture in pictures.items():
@@ -103,7 +102,7 @@ def test_likenesses(recorded: Recorded, pictures: dict[str, Picture]) -> None:
     recorded(likenesses=likenesses, copies=[names.index(verdict) for verdict in COPIES])
 
 
-def test_details(recorded: Recorded, pictures: dict[str, Picture]) -> None:
+def test_details(recorded, pictures):
     prepared: dict[str, Any] = {}
     for name in ("itself", "part", "other colours", "framed", "mostly another"):
         picture = pictures[name]

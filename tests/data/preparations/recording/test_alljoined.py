@@ -39,7 +39,9 @@ def write(path, signal, rate_hz, kind):
 
 def channels_table(rate_hz):
     rows = [f"{name}\tEEG\tuV\t{rate_hz:.1f}\tgood" for name in CHANNELS]
-    return "\n".join(["name\ttype\tunits\tsampling_frequency\tstatus", *rows]) + "\n"
+    return (
+        "\n".join(["name\ttype\tunits\tsampling_frequency\tstatus"] + list(rows)) + "\n"
+    )
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def million(home):
         ]
         header = "onset\tduration\ttrial_type\tvalue\tsample\tstim_file"
         (folder / f"{stem}_events.tsv").write_text(
-            "\ufeff" + "\n".join([header, *rows]) + "\n", "utf-8"
+            "\ufeff" + "\n".join([header] + list(rows)) + "\n", "utf-8"
         )
         (folder / f"{stem}_channels.tsv").write_text(channels_table(256))
         (folder / f"{stem}_eeg.json").write_text(
@@ -159,14 +161,14 @@ def test_alljoined_1_is_read_with_the_tables_at_its_root(home, recorded):
     ]
     header = "onset\tduration\ttrial_type\tvalue\tsample\tstim_file"
     stem.with_name(f"{stem.name}_events.tsv").write_text(
-        "\n".join([header, *rows]) + "\n"
+        "\n".join([header] + list(rows)) + "\n"
     )
 
     preparation = build(
         "papers/alljoined", "preparation.whiten=no", "preparation.band_hz=[null,null]"
     )
     session = preparation.session(2, 1)
-    assert sorted({*session["train"].image_ids, *session["test"].image_ids}) == [
+    assert sorted(set(session["train"].image_ids) | set(session["test"].image_ids)) == [
         str(number) for number in numbers
     ]
     assert len(session["train"].image_ids) == 16 and len(session["test"].image_ids) == 4

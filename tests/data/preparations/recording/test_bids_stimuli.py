@@ -79,14 +79,14 @@ def record(path: Path, levels, kind="bdf") -> list[float]:
     (path.parent / f"{stem}_eeg.json").write_text(
         json.dumps({"SamplingFrequency": RATE_HZ, "TaskName": "x"})
     )
-    table = ["name\ttype\tunits", *(f"{name}\tEEG\tuV" for name in CHANNELS)]
+    table = ["name\ttype\tunits"] + [f"{name}\tEEG\tuV" for name in CHANNELS]
     (path.parent / f"{stem}_channels.tsv").write_text("\n".join(table) + "\n")
     return onsets_s
 
 
 def write_table(path: Path, columns, rows) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ["\t".join(map(str, row)) for row in (columns, *rows)]
+    lines = ["\t".join(map(str, row)) for row in (columns,) + tuple(rows)]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -111,7 +111,7 @@ def nemar(home):
         if task == "train" and number > 1:
             file = file.replace(name, f"{stimulus_id}_image.jpg")
         about = ("image", "n/a", "THINGS", described, "https://osf.io/jum2f")
-        rows.append((stimulus_id, *about, file, "true"))
+        rows.append((stimulus_id,) + tuple(about) + (file, "true"))
     columns = "stimulus_id type license copyright description URL filename present"
     write_table(stimuli / "stimuli.tsv", columns.split(), rows)
     for name in ("training_images.zip", "test_images.zip", "image_metadata.npy"):
@@ -134,16 +134,22 @@ def nemar(home):
             code = row if task == "train" else number
             cells = (1, 1, row, "n/a" if row == 1 else 0.1999)
             rows.append(
-                (*start, code, "image", number, int(concept[:5]), concept, *cells)
+                (
+                    tuple(start)
+                    + (code, "image", number, int(concept[:5]), concept)
+                    + tuple(cells)
+                )
                 if number
-                else (*start, 255, "target", *["n/a"] * 3, *cells)
+                else (
+                    tuple(start) + (255, "target") + tuple(["n/a"] * 3) + tuple(cells)
+                )
             )
         write_table(folder / f"{stem}-{task}{run_suffix}_events.tsv", COLUMNS, rows)
     record(folder / f"{stem}-rest_run-01_eeg.bdf", [0.0])
     write_table(
         folder / f"{stem}-rest_run-01_events.tsv",
         COLUMNS,
-        [(0.5, 0, 250, 1, "rest", *["n/a"] * 7)],
+        [(0.5, 0, 250, 1, "rest") + tuple(["n/a"] * 7)],
     )
     for other_name in ("sourcedata", "derivatives/cleaned"):
         path = root / other_name / f"sub-01/ses-01/eeg/{stem}-train_run-01_eeg.vhdr"
@@ -153,7 +159,7 @@ def nemar(home):
 
 
 def prepare(*arguments: str):
-    return CliRunner().invoke(app, ["prepare", *arguments, *STEPS])
+    return CliRunner().invoke(app, ["prepare"] + list(arguments) + list(STEPS))
 
 
 def test_nm000232_is_prepared_with_the_picture_of_each_trial(nemar, home, recorded):
@@ -243,8 +249,11 @@ def write_own(root: Path, columns, rows) -> None:
     onsets_s = record(path, [10.0] * len(rows), "edf")
     write_table(
         path.with_name("sub-01_task-look_events.tsv"),
-        ("onset", "duration", *columns),
-        [(onsets_, 0.1, *row) for onsets_, row in zip(onsets_s, rows, strict=True)],
+        ("onset", "duration") + tuple(columns),
+        [
+            ((onsets_, 0.1) + tuple(row))
+            for onsets_, row in zip(onsets_s, rows, strict=True)
+        ],
     )
 
 

@@ -94,7 +94,7 @@ def test_the_rule_that_explains_codes_is_named(folder):
     # codes from 256 on lose their ninth bit
     save_codes(folder / "sub-01.fif", presentation, (codes + 252) % 256)
     rows = [f"{code + 252},{name}.png" for code, name in enumerate(PICTURE_NAMES, 1)]
-    (folder / "events.csv").write_text("\n".join(["event,picture", *rows]) + "\n")
+    (folder / "events.csv").write_text("\n".join(["event,picture"] + list(rows)) + "\n")
     (dispute,) = take_account().disputes
     assert dispute.kind == "unnamed-codes" and "with 256" in dispute.problem
 
@@ -103,7 +103,7 @@ def test_the_rule_that_explains_codes_is_named(folder):
     rows = []
     for row, name in enumerate(PICTURE_NAMES):
         rows.append(f"{row + 1 if row < 4 else row + 253},{name}.png")
-    (folder / "events.csv").write_text("\n".join(["event,picture", *rows]) + "\n")
+    (folder / "events.csv").write_text("\n".join(["event,picture"] + list(rows)) + "\n")
     (dispute,) = take_account().disputes
     assert dispute.kind == "unrecorded-codes" and "bit 256" in dispute.problem
 
@@ -131,7 +131,7 @@ def test_a_table_of_a_person_is_read_for_this_person(folder):
         )
     write_table(folder / "events.csv")
     rows = [f"{code},{name}.png" for code, name in enumerate(PICTURE_NAMES[::-1], 1)]
-    own_table = "\n".join(["event,picture", *rows]) + "\n"
+    own_table = "\n".join(["event,picture"] + list(rows)) + "\n"
     (folder / "sub-02_events.csv").write_text(own_table)
     preparation = Config(whiten="no").build(Paths())
     first_session, second = (
@@ -168,7 +168,7 @@ def test_codes_that_a_file_holds_as_one_are_disputed(folder):
     codes = 2**24 + np.array(list_event_codes(presentation))
     save_codes(folder / "sub-01_raw.fif", presentation, codes)
     rows = [f"{2**24 + code},{name}.png" for code, name in enumerate(PICTURE_NAMES, 1)]
-    (folder / "events.csv").write_text("\n".join(["event,picture", *rows]) + "\n")
+    (folder / "events.csv").write_text("\n".join(["event,picture"] + list(rows)) + "\n")
     (dispute,) = take_account().disputes
     assert dispute.kind == "unnamed-codes" and "never came 4" in dispute.problem
 

@@ -83,8 +83,8 @@ def build(**keys: Any) -> OwnRecordings:
 
 
 def test_channels_that_are_no_eeg_are_named_with_an_override(
-    folder: Path,
-) -> None:
+    folder,
+):
     extra_channels = {
         "VEOG": 30,
         "ECG1": 10,
@@ -110,7 +110,7 @@ def test_channels_that_are_no_eeg_are_named_with_an_override(
     assert final_over.tables[0].rows[0][3:6] == (6, "–", "10-05, by name")
 
 
-def test_the_types_bads_and_positions_of_channels_are_shown(folder: Path) -> None:
+def test_the_types_bads_and_positions_of_channels_are_shown(folder):
     for subject in (1, 2, 4):
         record(folder, subject)
         record(folder, subject, 2, bads=("Pz",))
@@ -124,8 +124,8 @@ def test_the_types_bads_and_positions_of_channels_are_shown(folder: Path) -> Non
 
 
 def test_an_override_makes_the_channels_of_subjects_equal(
-    folder: Path, run_command: Any, home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    folder, run_command, home, capsys
+):
     record(folder, 1, bads=("Pz",))
     record(folder, 2, bads=("O1",))
     record(folder, 3, bads=("O1",))
@@ -142,8 +142,8 @@ def test_an_override_makes_the_channels_of_subjects_equal(
 
 
 def test_a_montage_names_the_inputs_of_an_amplifier(
-    folder: Path,
-) -> None:
+    folder,
+):
     record(folder, names=("A1", "A2", "A3", "A4", "B1", "B2"))
     plain_over = build().look_over((1,))
     assert "preparation.montage=biosemi64" in plain_over.warnings[0]
@@ -199,7 +199,7 @@ def test_a_folder_of_epochs_is_named_with_the_way_out(tmp_path):
     assert "brainhive prepare --from epochs" in caught.value.hint
 
 
-def test_rates_and_references_are_listed_with_the_subjects(folder: Path) -> None:
+def test_rates_and_references_are_listed_with_the_subjects(folder):
     for subject, rate_hz in ((1, 500), (2, 200)):
         raw = record(folder, subject)
         raw.resample(rate_hz, verbose="ERROR")
@@ -219,7 +219,7 @@ def test_rates_and_references_are_listed_with_the_subjects(folder: Path) -> None
     )
 
 
-def test_references_are_read_from_the_sidecars(folder: Path) -> None:
+def test_references_are_read_from_the_sidecars(folder):
     (folder / "dataset_description.json").write_text('{"Name": "x"}')
     for session, name in ((1, "Cz"), (2, "average")):
         record(folder, session=session)
@@ -235,7 +235,7 @@ def test_references_are_read_from_the_sidecars(folder: Path) -> None:
     assert preparation.session(1, 2)["train"].provenance["reference"] == ["average"]
 
 
-def test_old_names_of_electrodes_become_new_names(folder: Path) -> None:
+def test_old_names_of_electrodes_become_new_names(folder):
     record(folder, 1, names=("EEG T3-REF", "T4", "t5", "Pz", "O1", "T6"))
     record(folder, 2, names=("T7", "T8", "P7", "Pz", "O1", "P8"))
     record(folder, 3, names=("T3", "T7", "P7", "Pz", "O1", "P8"))
@@ -247,7 +247,7 @@ def test_old_names_of_electrodes_become_new_names(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("whiten", ["no", "epochs"])
-def test_only_channels_without_a_unit_are_named(folder: Path, whiten: str) -> None:
+def test_only_channels_without_a_unit_are_named(folder, whiten):
     raw = record(folder)
     raw._data[[1, 3]] *= 1e6
     raw.save(folder / "sub-01_ses-01.fif", overwrite=True, verbose="ERROR")
@@ -261,16 +261,14 @@ def test_only_channels_without_a_unit_are_named(folder: Path, whiten: str) -> No
 
 
 @pytest.mark.parametrize("unit", ["V", "µV"])
-def test_arrays_in_a_wrong_unit_cause_a_warning(
-    unit: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_arrays_in_a_wrong_unit_cause_a_warning(unit, capsys):
     signal = np.random.default_rng(0).normal(size=(5, 6, 50)) * 10
     trials = as_trials(signal, None, unit=unit, channels=CHANNELS, times_s=TIMES_S)
     warn_of_size(trials, "sub-01")
     assert ("sub-01: eeg" in capsys.readouterr().err) == (unit == "V")
 
 
-def test_names_without_a_channel_are_listed(folder: Path) -> None:
+def test_names_without_a_channel_are_listed(folder):
     record(folder)
     keys = {"rename": {"Fp1": "AF3", "T99": "T7"}, "exclude": ["Fpz"]}
     lines = build(**keys, types=["eeg", "mag"]).look_over((1,)).warnings
@@ -279,7 +277,7 @@ def test_names_without_a_channel_are_listed(folder: Path) -> None:
         assert re.search(rf"\b{name}\b", line)
 
 
-def test_pictures_are_counted_by_subject_and_session() -> None:
+def test_pictures_are_counted_by_subject_and_session():
     array = np.array([2, 0, 1, 4, 1])
     splits = {"train": np.array([0, 1, 2]), "test": np.array([3, 4]), "none": array[:0]}
     second_array = np.array([1, 1, 1, 0, 0])

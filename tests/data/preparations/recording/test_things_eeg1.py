@@ -61,7 +61,7 @@ def table(home, signal):
     ]
     path.write_text(
         "\n".join(
-            ["onset\tduration\teventnumber\tstim", *(f"{row}.jpg" for row in rows)]
+            ["onset\tduration\teventnumber\tstim"] + [f"{row}.jpg" for row in rows]
         )
         + "\n"
     )

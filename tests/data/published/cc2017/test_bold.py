@@ -34,7 +34,7 @@ def test_all_subjects_become_stores_of_voxels_without_regions(
             arranged = arrange(resulting_store)
             expected = draw_signal(subject, split, count)
             assert (
-                arranged.signal.shape == (*expected.shape, 1)
+                arranged.signal.shape == tuple(expected.shape) + (1,)
                 and resulting_store.signal.shape[1] == width
             )
             assert np.array_equal(arranged.signal[..., 0], expected)

@@ -1,7 +1,6 @@
 """The choice of a clip's key object."""
 
 import json
-from pathlib import Path
 
 from safetensors import safe_open
 
@@ -13,7 +12,7 @@ from brainhive_cli.data.published.cc2017 import (
 )
 
 
-def test_key_objects_are_those_that_the_reference_chooses(golden: Path) -> None:
+def test_key_objects_are_those_that_the_reference_chooses(golden):
     with safe_open(golden / "neurons/key_objects.safetensors", "np") as file:
         cases = json.loads(file.metadata()["config"])["cases"]
         for name, case in cases.items():
@@ -24,7 +23,7 @@ def test_key_objects_are_those_that_the_reference_chooses(golden: Path) -> None:
             assert key_object == next(iter(case["expected"]), None), name
 
 
-def test_words_are_those_of_the_reference(golden: Path) -> None:
+def test_words_are_those_of_the_reference(golden):
     document = json.loads((golden / "neurons/words.json").read_text())
     ours = {"background": BACKGROUND, "priority": PRIORITY, "concepts": LABEL_NAMES}
     for name, expected_words in ours.items():

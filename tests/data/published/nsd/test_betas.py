@@ -22,9 +22,7 @@ def make_preparation(root: Path, **keys):
     return NsdBetas(root=str(root), **settings).build(Paths())
 
 
-def test_voxels_of_the_mask_are_read_in_c_order_as_percent(
-    tmp_path: Path, recorded
-) -> None:
+def test_voxels_of_the_mask_are_read_in_c_order_as_percent(tmp_path, recorded):
     truth = nsd_files.write(tmp_path)
     preparation = make_preparation(tmp_path, zscore=False)
     assert preparation.subjects == (1,) and preparation.dataset == "nsd"
@@ -50,8 +48,8 @@ def test_voxels_of_the_mask_are_read_in_c_order_as_percent(
 
 
 def test_masks_become_regions_and_the_noise_ceiling_is_kept(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     truth = nsd_files.write(tmp_path)
     space = make_preparation(tmp_path).session(1, 1)["train"].space
     is_kept = truth.masks["nsdgeneral"] > 0
@@ -93,7 +91,7 @@ def write_own_mask(
     return path
 
 
-def test_own_masks_become_regions_of_the_kept_voxels(home: Path, recorded) -> None:
+def test_own_masks_become_regions_of_the_kept_voxels(home, recorded):
     truth = nsd_files.write(home / "nsd")
     random_map = np.random.default_rng(0).random(truth.masks["nsdgeneral"].shape) < 0.5
     path = write_own_mask(home, random_map.astype(np.float32))
@@ -119,8 +117,8 @@ def test_own_masks_become_regions_of_the_kept_voxels(home: Path, recorded) -> No
 
 
 def test_sessions_by_default_and_with_982_test_pictures(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     nsd_files.write(tmp_path)
     assert len(make_preparation(tmp_path, sessions=None).sessions(1)) == 40
     assert (
@@ -154,7 +152,7 @@ def mini_nsd(golden: Path, tmp_path_factory: pytest.TempPathFactory):
     return root, truth
 
 
-def test_sessions_equal_those_of_mindeye2(mini_nsd, tmp_path: Path) -> None:
+def test_sessions_equal_those_of_mindeye2(mini_nsd, tmp_path):
     root, truth = mini_nsd
     betas = Path("nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR")
     with h5py.File(root / "mindeye2/betas_all_subj01_fp32_renorm.hdf5") as file:
@@ -177,7 +175,7 @@ def test_sessions_equal_those_of_mindeye2(mini_nsd, tmp_path: Path) -> None:
                 ]
 
 
-def test_betas_of_another_subject_or_space_are_refused(tmp_path: Path) -> None:
+def test_betas_of_another_subject_or_space_are_refused(tmp_path):
     nsd_files.write(tmp_path, sessions=1, ending=".nii.gz")
     folder = (
         tmp_path / "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
@@ -193,7 +191,7 @@ def test_betas_of_another_subject_or_space_are_refused(tmp_path: Path) -> None:
             read_betas(1, 1)
 
 
-def test_a_design_that_is_damaged_or_not_nsds_is_refused(tmp_path: Path) -> None:
+def test_a_design_that_is_damaged_or_not_nsds_is_refused(tmp_path):
     nsd_files.write(tmp_path, sessions=1)
     path = tmp_path / "nsddata/experiments/nsd/nsd_expdesign.mat"
     # too few pictures

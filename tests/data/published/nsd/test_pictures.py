@@ -43,7 +43,9 @@ def write_info(root: Path, count: int, shared: set[int]) -> Path:
     with path.open("w", newline="") as file:
         table = csv.writer(file)
         columns = [f"subject{subject}_rep0" for subject in range(1, 9)]
-        table.writerow(["", "cocoId", "cocoSplit", "nsdId", "shared1000", *columns])
+        table.writerow(
+            ["", "cocoId", "cocoSplit", "nsdId", "shared1000"] + list(columns)
+        )
         for row in range(count):
             # a picture that is not shared is shown to one subject
             is_shared = row in shared
@@ -51,7 +53,7 @@ def write_info(root: Path, count: int, shared: set[int]) -> Path:
             for subject in range(8):
                 if is_shared or row % 8 == subject:
                     trials[subject] = 100 * row + 1
-            table.writerow([row, 900 + row, "val2017", row, is_shared, *trials])
+            table.writerow([row, 900 + row, "val2017", row, is_shared] + list(trials))
     return path
 
 
@@ -65,7 +67,7 @@ def make_dataset(**keys: Any) -> Dataset:
     return NsdPictures(**keys).build(Paths())
 
 
-def test_pictures_that_all_subjects_saw_are_the_test_split(root: Path) -> None:
+def test_pictures_that_all_subjects_saw_are_the_test_split(root):
     train, test = (make_dataset().images(split) for split in ("train", "test"))
     assert make_dataset().splits == ("train", "test")
     assert test.image_ids == test.concepts == ("nsd00003", "nsd00006", "nsd00009")
@@ -75,9 +77,7 @@ def test_pictures_that_all_subjects_saw_are_the_test_split(root: Path) -> None:
     )
 
 
-def test_the_thousand_shared_pictures_have_nsds_own_names(
-    home: Path, shared: Path
-) -> None:
+def test_the_thousand_shared_pictures_have_nsds_own_names(home, shared):
     with (shared / "data/nsd/shared1000_ids.tsv").open() as file:
         entries = list(csv.DictReader(file, delimiter="\t"))
     rows = [int(entry["nsd_id_0based"]) for entry in entries]
@@ -92,8 +92,8 @@ def test_the_thousand_shared_pictures_have_nsds_own_names(
 
 
 def test_pictures_of_some_subjects_have_their_own_name(
-    root: Path,
-) -> None:
+    root,
+):
     dataset = make_dataset(subjects="2,1")
 
     assert (dataset.name, dataset.recorded_as) == ("nsd-1-2", "nsd")
@@ -109,7 +109,7 @@ def test_pictures_of_some_subjects_have_their_own_name(
         make_dataset(subjects=[9])
 
 
-def test_missing_files_are_named_with_the_command_to_get_them(home: Path) -> None:
+def test_missing_files_are_named_with_the_command_to_get_them(home):
     with pytest.raises(MissingData, match=r"data/nsd/\*\*/nsd_stimuli\.hdf5") as caught:
         make_dataset().images("train")
     assert caught.value.hint == "brainhive fetch nsd"
@@ -118,7 +118,7 @@ def test_missing_files_are_named_with_the_command_to_get_them(home: Path) -> Non
         make_dataset().images("train")
 
 
-def test_captions_are_read_by_row_without_empty_ones(root: Path) -> None:
+def test_captions_are_read_by_row_without_empty_ones(root):
     assert make_dataset().images("test").captions is None
     write_captions(root, [[f"{n} a", "", f"{n} b"] for n in range(10)], object)
 
@@ -129,8 +129,8 @@ def test_captions_are_read_by_row_without_empty_ones(root: Path) -> None:
 
 
 def test_damaged_stimuli_and_tables_are_refused(
-    root: Path,
-) -> None:
+    root,
+):
     images = make_dataset().images("test")
     stimuli = next(root.rglob(STIMULI))
     stimuli.write_bytes(stimuli.read_bytes()[:2000])

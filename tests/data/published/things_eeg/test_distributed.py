@@ -72,7 +72,7 @@ def make_eeg(**keys: Any) -> Dataset:
     return things_eeg.Distributed(**keys).build(Paths())
 
 
-def test_signals_and_pictures_meet_by_image_id(root: Path) -> None:
+def test_signals_and_pictures_meet_by_image_id(root):
     for split in ("train", "test"):
         images = make_eeg().images(split)
         recording = make_eeg().recording(1, split)
@@ -90,8 +90,8 @@ def test_signals_and_pictures_meet_by_image_id(root: Path) -> None:
 
 
 def test_a_caption_names_the_concept_as_its_folder_does(
-    root: Path,
-) -> None:
+    root,
+):
     (root / "Image_set/test_images/ice_9_cream").mkdir()
     Image.new("RGB", (4, 4)).save(root / "Image_set/test_images/ice_9_cream/one.jpg")
     captions = {}
@@ -111,8 +111,8 @@ def test_a_caption_names_the_concept_as_its_folder_does(
 
 
 def test_published_files_give_signals_times_and_pictures(
-    golden: Path,
-) -> None:
+    golden,
+):
     root = golden / "prepare/formats/whitened_pt"
     expected = {
         split: np.load(golden / f"prepare/eeg250_{split}.npz")["data"]
@@ -139,9 +139,7 @@ def test_published_files_give_signals_times_and_pictures(
         )
 
 
-def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(
-    golden: Path, home: Path
-) -> None:
+def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(golden, home):
     formats = golden / "prepare/formats"
     root = home / "data/things-eeg"
     index = np.load(formats / "image_metadata.npy", allow_pickle=True).item()
@@ -175,7 +173,7 @@ def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(
         make_eeg().recording(1, "train")
 
 
-def test_two_preparations_must_be_told_apart(root: Path) -> None:
+def test_two_preparations_must_be_told_apart(root):
     things_files.save(
         make_content("train"), root / "Preprocessed_data_100Hz/sub-01/train.pt"
     )
@@ -195,7 +193,7 @@ def make_meg(**keys: Any) -> Dataset:
     return parts.load("datasets", "things-meg").Config(**keys).build(Paths())
 
 
-def test_meg_is_read_as_it_is_published(home: Path) -> None:
+def test_meg_is_read_as_it_is_published(home):
     things_files.save_meg(
         home / "elsewhere",
         4,
@@ -219,7 +217,7 @@ def test_meg_is_read_as_it_is_published(home: Path) -> None:
     ]
 
 
-def test_lists_that_do_not_fit_the_signal_are_refused(root: Path) -> None:
+def test_lists_that_do_not_fit_the_signal_are_refused(root):
     times_s = np.arange(-20, 41) / 250
     paths = np.array([["a.jpg"] * 3, ["a.jpg", "b.jpg", "a.jpg"]])
     for changes, facts in (
@@ -236,9 +234,7 @@ def test_lists_that_do_not_fit_the_signal_are_refused(root: Path) -> None:
         make_eeg().recording(1, "train")
 
 
-def test_missing_files_are_named_with_the_command_to_get_them(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_files_are_named_with_the_command_to_get_them(home, monkeypatch):
     (home / "elsewhere").mkdir()
     monkeypatch.chdir(home / "elsewhere")
     monkeypatch.setenv("BRAINHIVE_HOME", "..")

@@ -72,8 +72,8 @@ def save(path: Path, array: np.ndarray) -> Path:
     ),
 )
 def test_published_forms_hold_what_was_recorded(
-    golden, golden_eeg, form: str, channels: int, rate_hz: int, tmp_path, recorded
-) -> None:
+    golden, golden_eeg, form, channels, rate_hz, tmp_path, recorded
+):
     formats = golden / "prepare/formats"
     shutil.copytree(formats / form, tmp_path / "prepared")
     shutil.copy(formats / "image_metadata.npy", tmp_path)
@@ -123,8 +123,8 @@ def test_published_forms_hold_what_was_recorded(
 
 
 def test_neurobridge_arrays_by_concept_are_in_the_order_of_paths(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     for is_dict in (False, True):
         check_arrays(tmp_path / str(is_dict), is_dict)
 
@@ -184,9 +184,7 @@ def write_neurobridge(root: Path, **changes: Any) -> Path:
     return root
 
 
-def test_info_of_neurobridge_gives_unit_rate_and_channels(
-    tmp_path: Path, recorded
-) -> None:
+def test_info_of_neurobridge_gives_unit_rate_and_channels(tmp_path, recorded):
     times = (np.arange(250) / 200 - 0.05).round(3).tolist()
     for root, changes, expected in (
         (tmp_path / "old", {}, ("z-score", 250.0, 0.0)),
@@ -209,7 +207,7 @@ def test_info_of_neurobridge_gives_unit_rate_and_channels(
     recorded(digits=5, **numbers_of_trials(recording))
 
 
-def test_atm_pickles_of_meg_are_read(tmp_path: Path, recorded) -> None:
+def test_atm_pickles_of_meg_are_read(tmp_path, recorded):
     montage = [f"M{n}" for n in range(5)]
     for folder, concepts in (("training_images", CONCEPTS), ("test_images", TESTS)):
         for concept in range(concepts):
@@ -243,9 +241,7 @@ def test_atm_pickles_of_meg_are_read(tmp_path: Path, recorded) -> None:
     recorded(digits=5, **numbers_of_trials(recording))
 
 
-def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(
-    tmp_path: Path, recorded
-) -> None:
+def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(tmp_path, recorded):
     train, test = make_signal(3, 271, 201), make_signal(5, 271, 201)
     picture_names = [
         "training_images/a/a_01b.jpg",
@@ -289,7 +285,7 @@ def write_ubp(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_swapped_files_are_refused(tmp_path: Path) -> None:
+def test_swapped_files_are_refused(tmp_path):
     train, test = make_preparation(write_ubp(tmp_path)).files(1)
     renamed_train = train.rename(train.with_name("renamed"))
     test.rename(train)
@@ -298,7 +294,7 @@ def test_swapped_files_are_refused(tmp_path: Path) -> None:
         make_preparation(tmp_path).recording(1, "train")
 
 
-def test_missing_repeated_and_damaged_files_are_named(tmp_path: Path) -> None:
+def test_missing_repeated_and_damaged_files_are_named(tmp_path):
     write_ubp(tmp_path)
     path = make_preparation(tmp_path).files(1)[0]
     content = path.read_bytes()

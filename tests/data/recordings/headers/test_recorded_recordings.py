@@ -54,7 +54,6 @@ from brainhive_cli.data.stores.signal_store import (
     describe_difference,
     list_store_subjects,
 )
-from tests.tools.recorded_numbers import Recorded
 from tests.tools.trial_numbers import numbers_of_trials
 
 NAMES = ("Fp1", "FC5.", "Oz", "HEOG", "X7", "TRIG", "M1")
@@ -86,7 +85,7 @@ def header(**changes: Any) -> Header:
 PATHS = [Path(f"sub-{number:02d}.fif") for number in range(1, 5)]
 
 
-def test_channels(recorded: Recorded) -> None:
+def test_channels(recorded):
     first_header = header()
     second = header(bads=("Fp1",), rate_hz=512.0, reference="average")
     located = np.arange(21.0).reshape(7, 3)
@@ -140,16 +139,15 @@ def test_channels(recorded: Recorded) -> None:
         digits=5,
         rows=rows,
         compared=[
-            [len(lines), *lines, difference] for lines, difference in resulting_subjects
+            ([len(lines)] + list(lines) + [difference])
+            for lines, difference in resulting_subjects
         ],
         ways=[
             difference.count(",") - difference.count("channels=")
             for _, difference in resulting_subjects
         ],
-        facts=[
-            *compare_rates_and_references(subjects, None),
-            *compare_rates_and_references(subjects, 250),
-        ],
+        facts=list(compare_rates_and_references(subjects, None))
+        + list(compare_rates_and_references(subjects, 250)),
         sizes=[
             describe_size(kind, spread)
             for kind, spread in (
@@ -171,13 +169,13 @@ def test_channels(recorded: Recorded) -> None:
     "changes",
     [
         {"rate_hz": 500.01},
-        {"ch_names": (*NAMES[:2], "O9", *NAMES[3:])},
+        {"ch_names": tuple(NAMES[:2]) + ("O9",) + tuple(NAMES[3:])},
         {"compensation_grade": 1},
     ],
 )
 def test_recordings_that_differ_from_the_first_are_refused(
-    changes: dict[str, Any],
-) -> None:
+    changes,
+):
     alike = header(
         rate_hz=500.004,
         variances=header().variances * 9e3,
@@ -190,7 +188,7 @@ def test_recordings_that_differ_from_the_first_are_refused(
         channels.require_consistent(PATHS[2])
 
 
-def test_spans_of_headers() -> None:
+def test_spans_of_headers():
     resulting_header = header()
     spans = [
         resulting_header.find_bad_span(onset, (-100, 200))
@@ -200,8 +198,8 @@ def test_spans_of_headers() -> None:
     assert resulting_header.breaks == [(4000, 4000)]
 
 
-def test_trials_are_chosen(recorded: Recorded) -> None:
-    events = [*header().events, (911, "b"), (4577, "unknown"), (5188, "unknown")]
+def test_trials_are_chosen(recorded):
+    events = list(header().events) + [(911, "b"), (4577, "unknown"), (5188, "unknown")]
     events += [(8990, "c"), (50, "a"), (300, "a")]
     headers = {
         PATHS[0]: header(events=tuple(sorted(events))),
@@ -225,7 +223,7 @@ def codes_of(*spans: tuple[int, int]) -> np.ndarray:
     return np.repeat(*np.transpose(spans))
 
 
-def test_codes(recorded: Recorded) -> None:
+def test_codes(recorded):
     pulses = codes_of(
         (0, 90),
         (5, 20),
@@ -282,7 +280,7 @@ def test_codes(recorded: Recorded) -> None:
         _round_codes(np.array([0, 0, 0, 1.3, 2.4, 8.0]), "STI")
 
 
-def test_rows_of_tables(recorded: Recorded) -> None:
+def test_rows_of_tables(recorded):
     texts = ("1.5", "n/a", "2.004", "-0.2", "7")
     rows = [{"onset": text, "name": f"p{n}"} for n, text in enumerate(texts)]
     rows[4]["name"] = "n/a"
@@ -321,7 +319,7 @@ def test_rows_of_tables(recorded: Recorded) -> None:
         _check_order(path, repeated_values)
 
 
-def test_labels_of_subjects_and_sessions() -> None:
+def test_labels_of_subjects_and_sessions():
     root = Path("/data/sub-99")
     labels = [
         read_label(root / name, root)
@@ -366,7 +364,7 @@ def test_labels_of_subjects_and_sessions() -> None:
     assert sorted(["a10", "a9", "a"], key=natural_key) == ["a", "a9", "a10"]
 
 
-def test_still_pieces_and_filters(recorded: Recorded) -> None:
+def test_still_pieces_and_filters(recorded):
     random = np.random.default_rng(0)
     samples = random.normal(size=(4, 2030))
     samples[:3, 400:700] = 5
@@ -410,7 +408,7 @@ def session(number: int, dtype: str = "float32") -> Trials:
     )
 
 
-def test_sessions_are_joined(recorded: Recorded, tmp_path: Path) -> None:
+def test_sessions_are_joined(recorded, tmp_path):
     sessions = []
     for number in (1, 2, 3):
         path = tmp_path / f"sub-{number:02d}_ses-01.h5"
@@ -471,7 +469,7 @@ def test_sessions_are_joined(recorded: Recorded, tmp_path: Path) -> None:
     ("maximum", "is_cast"),
     [(65_504.0, True), (65_505.0, False), (6.2e-5, True), (6e-5, False), (0, True)],
 )
-def test_signals_are_cast_where_they_fit(maximum: float, is_cast: bool) -> None:
+def test_signals_are_cast_where_they_fit(maximum, is_cast):
     values = np.full((2, 1, 1, 1), -maximum, np.float32)
     cast = cast_signal(values, np.dtype("float16"))
     if is_cast:
@@ -484,7 +482,7 @@ def test_signals_are_cast_where_they_fit(maximum: float, is_cast: bool) -> None:
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
-def test_a_value_that_is_not_finite_hides_no_overflow(value: float) -> None:
+def test_a_value_that_is_not_finite_hides_no_overflow(value):
     values = np.array([value, 1e6]).reshape(2, 1, 1, 1)
     with pytest.raises(BrainhiveError) as caught:
         cast_signal(values, np.dtype("float16"))[0:2]

@@ -27,13 +27,13 @@ def make(path, stims=(), annotated=(), scale=1e-6):
     samples = int(ONSETS[-1] + RATE_HZ)
     noise = np.random.default_rng(0).normal(size=(2, samples)) * 1e-5
     stims = dict(stims)
-    types = ["eeg", "eeg", *("eeg" if name == "TRIG" else "stim" for name in stims)]
-    info = mne.create_info(["Cz", "Pz", *stims], RATE_HZ, types)
+    types = ["eeg", "eeg"] + ["eeg" if name == "TRIG" else "stim" for name in stims]
+    info = mne.create_info(["Cz", "Pz"] + list(stims), RATE_HZ, types)
     codes = [
         np.array(values) * (scale if name == "TRIG" else 1)
         for name, values in stims.items()
     ]
-    raw = mne.io.RawArray(np.vstack([noise, *codes]), info, verbose="ERROR")
+    raw = mne.io.RawArray(np.vstack([noise] + list(codes)), info, verbose="ERROR")
     if annotated:
         onsets, texts = zip(*annotated, strict=True)
         raw.set_annotations(mne.Annotations(np.array(onsets) / RATE_HZ, 0.0, texts))
@@ -58,7 +58,7 @@ def write_rows(path, onsets, extra_columns=None):
     }
     rows = zip(*columns.values(), strict=True)
     path.write_text(
-        "\n".join("\t".join(map(str, row)) for row in (columns, *rows)) + "\n"
+        "\n".join("\t".join(map(str, row)) for row in (columns,) + tuple(rows)) + "\n"
     )
 
 
@@ -156,7 +156,11 @@ def test_onsets_of_a_table_are_compared_with_markers(tmp_path):
     for onsets, delay_s, facts in (
         (TIMES_S, 0, ()),
         (TIMES_S + 0.3, 0, ("0.3 s later throughout", "delay_ms=-300")),
-        ([0.01, *TIMES_S + 0.5], 0, ("rows without a marker: 1 of 21", "0.5 s later")),
+        (
+            [0.01] + list(TIMES_S + 0.5),
+            0,
+            ("rows without a marker: 1 of 21", "0.5 s later"),
+        ),
         (np.rint(TIMES_S), 0, ("whole seconds, up to 0.",)),
     ):
         text = compare_onsets(np.array(onsets), markers, RATE_HZ, delay_s)
@@ -168,7 +172,7 @@ def test_onsets_of_a_table_are_compared_with_markers(tmp_path):
         assert bool(read_header(path, RecordingKeys()).warnings) == bool(shift_s)
 
     # by more than from one event to the next, each would lie at another picture
-    write_rows(tmp_path / "x_raw_events.tsv", [0.01, *TIMES_S + 7.3])
+    write_rows(tmp_path / "x_raw_events.tsv", [0.01] + list(TIMES_S + 7.3))
     with pytest.raises(BrainhiveError, match=r"1 of 21.* 7\.3 s") as caught:
         read_header(path, RecordingKeys())
     assert "x_raw.fif" in caught.value.message
@@ -246,10 +250,10 @@ def test_restarting_clocks_are_refused_and_disorder_described(tmp_path):
     path = make(tmp_path / "sub-01_raw.fif")
     table = tmp_path / "sub-01_raw_events.tsv"
     half_times = np.arange(10) * 0.7 + 1
-    write_rows(table, [*half_times, *(half_times + 0.02)])
+    write_rows(table, list(half_times) + list(half_times + 0.02))
     with pytest.raises(BrainhiveError, match=r"events\.tsv.*10"):
         read_header(path, RecordingKeys())
-    write_rows(table, [*TIMES_S[::2], *TIMES_S[1::2]])
+    write_rows(table, list(TIMES_S[::2]) + list(TIMES_S[1::2]))
     warnings = read_header(path, RecordingKeys()).warnings
     assert any("1 times" in warning for warning in warnings)
 

@@ -1,7 +1,5 @@
 """Weights and draws of repetitions."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -31,7 +29,7 @@ def repeated() -> tuple[Tensor, Tensor]:
 
 
 def test_a_mixture_lies_between_the_repetitions_that_are_there(
-    repeated: tuple[Tensor, Tensor],
+    repeated,
 ):
     signal, count = repeated
 
@@ -74,7 +72,7 @@ def test_weights_are_random_equal_or_of_a_single_repetition():
     ).tolist() == [True, True, False]
 
 
-def test_weights_count_by_their_share_as_in_the_reference(golden: Path):
+def test_weights_count_by_their_share_as_in_the_reference(golden):
     """Golden values: MindEye1's random convex mixture of three repetitions."""
     havir = load_file(golden / "havir" / "losses.safetensors")
 

@@ -67,7 +67,6 @@ from brainhive_cli.data.signals.normalisations import (
 )
 from brainhive_cli.data.signals.selection import find_stream_masks
 from brainhive_cli.data.signals.spaces import find_channel_region, find_sample_range
-from tests.tools.recorded_numbers import Recorded
 from tests.worlds.array_trials import make_trials
 
 CAP = ("Fp1", "Fz", "C3", "Cz", "P7", "Oz")
@@ -99,7 +98,7 @@ CUTTINGS = {
 
 
 @pytest.mark.parametrize("name", CUTTINGS)
-def test_cutting(recorded: Recorded, name: str) -> None:
+def test_cutting(recorded, name):
     keys, rate_hz = CUTTINGS[name]
     created_cutting = Cutting(Steps(**keys), rate_hz)
     samples = draw(3, 4 * rate_hz) + np.array([[1000], [0], [-20]])
@@ -131,9 +130,7 @@ def test_cutting(recorded: Recorded, name: str) -> None:
     ("samples", "rate_hz", "to_hz"),
     [(301, 300, 100), (64, 128, 96), (7, 100, 99), (900, 1000, 30), (5, 10, 1)],
 )
-def test_resampling(
-    recorded: Recorded, samples: int, rate_hz: float, to_hz: float
-) -> None:
+def test_resampling(recorded, samples, rate_hz, to_hz):
     resampling = Resampling(samples, rate_hz, to_hz)
     epochs = draw(3, samples)
     recorded(
@@ -144,7 +141,7 @@ def test_resampling(
     )
 
 
-def test_filters(recorded: Recorded) -> None:
+def test_filters(recorded):
     samples = draw(2, 300).T + 50
     bands = ((1.0, None), (None, 30.0), (0.5, 40.0))
     filters = [CausalFilter(band, 100) for band in bands]
@@ -164,7 +161,7 @@ def test_filters(recorded: Recorded) -> None:
     )
 
 
-def test_whitening(recorded: Recorded) -> None:
+def test_whitening(recorded):
     random = np.random.default_rng(0)
     mixing = np.eye(5) + 0.4 * random.normal(size=(5, 5))
     epochs = {
@@ -172,7 +169,9 @@ def test_whitening(recorded: Recorded) -> None:
         for split, count in (("train", 23), ("test", 8))
     }
     stimuli = {
-        "train": random.permutation([*[0] * 9, *[1] * 5, *[2] * 5, *[3] * 3, 4]),
+        "train": random.permutation(
+            list([0] * 9) + list([1] * 5) + list([2] * 5) + list([3] * 3) + [4]
+        ),
         "test": np.array([7, 7, 7, 8, 8, 9, 9, 9]),
     }
     rows = {}
@@ -200,7 +199,7 @@ def test_whitening(recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize("ratio", [1e-4, 5e-10, 1e-12, 1e-17])
-def test_flat_channels(recorded: Recorded, ratio: float) -> None:
+def test_flat_channels(recorded, ratio):
     variances = np.array([1.0, 0.3, ratio])
     try:
         cutting.refuse_flat_channels(variances, CAP[:3])
@@ -223,9 +222,7 @@ NORMALISATIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", NORMALISATIONS)
-def test_normalisations(
-    recorded: Recorded, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_normalisations(recorded, name, monkeypatch):
     config = NORMALISATIONS[name]
     # of five channels, room for 12 products
     monkeypatch.setattr(normalisations, "MAX_BYTES", 12 * 8 * 25)
@@ -248,7 +245,7 @@ def test_normalisations(
     )
 
 
-def test_means_of_products(recorded: Recorded) -> None:
+def test_means_of_products(recorded):
     signal = draw(9, 4, 6)
     signal[3] *= 30
     signal[5] = 0
@@ -265,7 +262,7 @@ def test_means_of_products(recorded: Recorded) -> None:
     )
 
 
-def test_augmentations(recorded: Recorded) -> None:
+def test_augmentations(recorded):
     random = torch.Generator().manual_seed(0)
     signal = torch.randn(40, 4, 3, 8, generator=random)
     count = torch.arange(40) % 4 + 1
@@ -304,7 +301,7 @@ def test_augmentations(recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize("kind", ["spline", "common"])
-def test_channel_mappings(recorded: Recorded, kind: Any) -> None:
+def test_channel_mappings(recorded, kind):
     names = ("C3", "C4", "oz", "O1", "Fz", "FCz")
     positions = look_up_positions(CAP)
     zeroed = positions.copy()
@@ -336,7 +333,7 @@ def test_channel_mappings(recorded: Recorded, kind: Any) -> None:
     )
 
 
-def test_windows_of_a_stream(recorded: Recorded) -> None:
+def test_windows_of_a_stream(recorded):
     steps = Steps(epoch_ms=(-100, 300), keep_ms=(-50, 250), rate_hz=50, whiten="no")
     samples = draw(2, 3000).T + 20
     times_s = 7 + np.arange(3000) / 100.5
@@ -359,7 +356,7 @@ def test_windows_of_a_stream(recorded: Recorded) -> None:
             for name, time_s in events[number * 3 : number * 3 + 3]:
                 windows.add_event(name, time_s)
             if number % 4 < 3:
-                found.append([gaps, *[row for _, row in windows.locate_events()]])
+                found.append([gaps] + [row for _, row in windows.locate_events()])
                 windows_cut += windows.cut_windows()
         windows.add_event("late", times_s[-1] + 0.004)
         windows.add_event("too old", 8.0)
@@ -386,7 +383,7 @@ def region_space() -> Voxels:
 
 
 @pytest.mark.parametrize("control", ["none", "swapped", "random", "all"])
-def test_region_splits(recorded: Recorded, control: Any) -> None:
+def test_region_splits(recorded, control):
     sets = {"early": "V1 - V1-ventral", "v2": "V2", "rest": "all - (early | V2)"}
     sets["both"] = "V1 & V2 | V1-ventral"
     stream_masks = find_stream_masks(sets, region_space(), control)
@@ -397,7 +394,7 @@ def test_region_splits(recorded: Recorded, control: Any) -> None:
     )
 
 
-def test_selection(recorded: Recorded) -> None:
+def test_selection(recorded):
     names = ("Fp1", "AF3", "FC5", "Cz", "T7", "TP9", "P3", "POz", "O2", "Iz", "HEOG")
     signal = draw(5, 3, 11, 20) + 2
     counts = np.array([3, 1, 2, 3, 2])
@@ -447,7 +444,7 @@ def test_selection(recorded: Recorded) -> None:
     )
 
 
-def test_names_and_positions_of_electrodes(recorded: Recorded) -> None:
+def test_names_and_positions_of_electrodes(recorded):
     names = ("EEG Fp1-REF", "fc5.", "T3", "T5", "Oz", "A1", "Iz", "X9")
     written_standardise_names = [standardise_name(name) for name in names]
     inputs = look_up_positions(("A1", "A2", "C3"))
@@ -500,7 +497,7 @@ def bold_runs(has_extra: bool) -> tuple[list[TrialRun], list[np.ndarray]]:
 
 @pytest.mark.parametrize("has_extra", [False, True])
 @pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf", "denoised"])
-def test_single_trials(recorded: Recorded, estimator: Any, has_extra: bool) -> None:
+def test_single_trials(recorded, estimator, has_extra):
     runs, bold = bold_runs(has_extra)
     trials = estimate_trials(
         runs,
@@ -528,7 +525,7 @@ def test_single_trials(recorded: Recorded, estimator: Any, has_extra: bool) -> N
     )
 
 
-def test_steps_of_single_trials(recorded: Recorded) -> None:
+def test_steps_of_single_trials(recorded):
     runs, bold = bold_runs(True)
     designs = [build_design(finished_run, 0.5, "library") for finished_run in runs]
     session = BoldSession(
@@ -567,7 +564,7 @@ def test_steps_of_single_trials(recorded: Recorded) -> None:
             for betas in (("spm", 2.0), ("glover", 1.1, 0.7))
         ],
         means=[
-            [voxels.start, voxels.stop, *chain(means.sum(1), powers.sum(1))]
+            ([voxels.start, voxels.stop] + list(chain(means.sum(1), powers.sum(1))))
             for voxels, means, powers, _ in session.read_blocks()
         ],
     )

@@ -1,7 +1,5 @@
 """Euclidean and Riemannian alignment, compared with published values and pyriemann."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -37,10 +35,8 @@ def reference(normalisation: parts.Config, signal: np.ndarray) -> np.ndarray:
     return normalisation.measure(np.array_split(signal, 4))["reference"]
 
 
-@pytest.mark.parametrize("name", [*PARTS, "shrunk"])
-def test_references_and_aligned_signals_are_the_published_ones(
-    name: str, golden: Path
-) -> None:
+@pytest.mark.parametrize("name", list(PARTS) + ["shrunk"])
+def test_references_and_aligned_signals_are_the_published_ones(name, golden):
     tensors = load_file(golden / "calibrate" / "alignment.safetensors")
     normalisation = PARTS.get(name) or Euclidean(shrinkage=float(tensors["share"]))
 
@@ -68,7 +64,7 @@ def test_references_and_aligned_signals_are_the_published_ones(
     )
 
 
-def test_an_aligned_subject_has_the_published_reference_shrunk(golden: Path) -> None:
+def test_an_aligned_subject_has_the_published_reference_shrunk(golden):
     """Golden value: the reference after shrinkage. Alignment makes it the identity."""
     tensors = load_file(golden / "calibrate" / "alignment.safetensors")
     euclidean = Euclidean(shrinkage=float(tensors["share"]))
@@ -79,7 +75,7 @@ def test_an_aligned_subject_has_the_published_reference_shrunk(golden: Path) -> 
     np.testing.assert_allclose(aligned, np.eye(len(matrix)), atol=PUBLISHED)
 
 
-def test_a_reference_may_be_measured_trial_by_trial(golden: Path) -> None:
+def test_a_reference_may_be_measured_trial_by_trial(golden):
     """Golden value: the running reference after as many trials as its name says."""
     tensors = load_file(golden / "calibrate" / "alignment.safetensors")
     (name,) = [name for name in tensors if name.startswith("expected.running_")]
@@ -92,7 +88,7 @@ def test_a_reference_may_be_measured_trial_by_trial(golden: Path) -> None:
     )
 
 
-def test_whitening_has_the_published_inverse_root(golden: Path) -> None:
+def test_whitening_has_the_published_inverse_root(golden):
     """Golden value: inverse root of the covariance of all centred samples."""
     tensors = load_file(golden / "calibrate" / "alignment.safetensors")
 
@@ -102,7 +98,7 @@ def test_whitening_has_the_published_inverse_root(golden: Path) -> None:
     np.testing.assert_allclose(normaliser.matrix, expected, atol=PUBLISHED)
 
 
-def test_means_are_those_of_pyriemann(signal: np.ndarray) -> None:
+def test_means_are_those_of_pyriemann(signal):
     oracle = pytest.importorskip("pyriemann.geometry.mean")
     for name, expected in (
         ("riemannian", oracle.mean_riemann(products(signal), tol=1e-10, maxiter=200)),
@@ -114,8 +110,8 @@ def test_means_are_those_of_pyriemann(signal: np.ndarray) -> None:
 
 
 def test_an_artefact_barely_moves_the_riemannian_reference(
-    signal: np.ndarray,
-) -> None:
+    signal,
+):
     with_artefact = signal.copy()
     with_artefact[7, 0] *= 1e5
 
@@ -129,7 +125,7 @@ def test_an_artefact_barely_moves_the_riemannian_reference(
     assert changes["euclidean"].max() > 1e6
 
 
-def test_too_many_channels_for_a_riemannian_mean_are_refused() -> None:
+def test_too_many_channels_for_a_riemannian_mean_are_refused():
     with pytest.raises(BrainhiveError, match=r"363 channels.* 362") as caught:
         normalisations.TINY["riemannian"].measure([np.ones((1, 363, 2), np.float32)])
     assert "euclidean" in caught.value.hint

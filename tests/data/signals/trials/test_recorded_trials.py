@@ -33,7 +33,6 @@ from brainhive_cli.data.targets.model_input import (
     model_input,
     spec_of,
 )
-from tests.tools.recorded_numbers import Recorded
 from tests.tools.trial_numbers import numbers_of_trials
 from tests.worlds.array_trials import arrange, make_trials
 
@@ -103,13 +102,11 @@ HOLDOUTS: dict[str, dict[str, Any]] = {
 
 def arrange_shape(trials: Trials) -> tuple[int, ...]:
     """Return the shape [N, R, C, T] of trials that are arranged by picture."""
-    return (len(trials.counts), trials.max_repetitions, *trials.signal.shape[1:])
+    return (len(trials.counts), trials.max_repetitions) + tuple(trials.signal.shape[1:])
 
 
 @pytest.mark.parametrize("name", HOLDOUTS)
-def test_holdouts(
-    recorded: Recorded, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_holdouts(recorded, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_split(tmp_path / "split.json")
     holdout = Holdout(**HOLDOUTS[name]) if HOLDOUTS[name] else SEPARATE_TEST
@@ -155,7 +152,7 @@ def test_holdouts(
     )
 
 
-def test_trials(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials(recorded, monkeypatch):
     trials = record()
     chosen_trials = trials.choose(
         (4 * trials.picture_of_trial + trials.repetition) % 3 > 0
@@ -210,7 +207,7 @@ def test_trials(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_input_of_models(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_input_of_models(recorded, monkeypatch):
     trials = replace(record(), subject=3, stimulus=np.arange(PICTURES))
     signal = Signal(channels=["Oz", "Cz"], window_ms=(0, 50), scale=2.0)
     spec = spec_of([signal.select(trials, None, "it")], signal.model_dump())
@@ -246,7 +243,7 @@ def test_input_of_models(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_windows_that_overlap(recorded: Recorded) -> None:
+def test_windows_that_overlap(recorded):
     onset_s = np.cumsum(np.random.default_rng(0).uniform(0.3, 0.6, (2, 40)), 1)
     rows = []
     for length_s in (0.2, 0.5, 1.0):
@@ -293,7 +290,7 @@ ONSETS: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("name", ONSETS)
-def test_onsets_beside_markers(recorded: Recorded, name: str) -> None:
+def test_onsets_beside_markers(recorded, name):
     onsets_s, rate_hz, delay_s, *others_s = ONSETS[name]
     times_s = others_s[0] if others_s else TIMES_S
     markers = [(round(times_ * rate_hz), "S  1") for times_ in times_s]
@@ -305,7 +302,7 @@ def test_onsets_beside_markers(recorded: Recorded, name: str) -> None:
     recorded(is_doubted=bool(doubt), doubt=doubt, hint=hint)
 
 
-def test_names_of_events(recorded: Recorded, tmp_path: Path) -> None:
+def test_names_of_events(recorded, tmp_path):
     table = tmp_path / "events.tsv"
     ids = ["train/ant", "train/007", "test/car", "test/bee 01"]
     rows = ["001\tant.png", "S  2\t007.png", "Comment/3\tcar", "0\tzebra.png", "\tx"]
@@ -341,7 +338,7 @@ def test_names_of_events(recorded: Recorded, tmp_path: Path) -> None:
     )
 
 
-def test_ledgers(recorded: Recorded) -> None:
+def test_ledgers(recorded):
     account = Account()
     for number, source in enumerate("abcde"):
         account.set_aside("files", "too short", f"{source}.fif", number)
@@ -351,7 +348,7 @@ def test_ledgers(recorded: Recorded) -> None:
     assert [line.endswith("…") for line in account.describe()] == [True, False]
 
 
-def test_voxels_are_read_by_region(recorded: Recorded) -> None:
+def test_voxels_are_read_by_region(recorded):
     random = np.random.default_rng(0)
     signal = random.normal(size=(5, 2, 12, 1)).astype(np.float32)
     trials = make_trials(

@@ -35,7 +35,7 @@ from tests.worlds.array_trials import make_trials
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 
-def test_trials_of_a_stimulus_keep_their_order_in_time() -> None:
+def test_trials_of_a_stimulus_keep_their_order_in_time():
     order, counts = group_trials(np.array([7, 2, 7, 9, 7, 2]))
     assert order.tolist() == [1, 5, 0, 2, 4, 3] and counts.tolist() == [2, 3, 1]
 
@@ -58,7 +58,7 @@ def record(**changes: object) -> Trials:
     )
 
 
-def test_each_repetition_is_averaged_at_most_once() -> None:
+def test_each_repetition_is_averaged_at_most_once():
     trials = record()
     ravels = {
         tuple(
@@ -77,7 +77,7 @@ def test_each_repetition_is_averaged_at_most_once() -> None:
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
-def test_training_and_test_trials_of_a_fold_are_disjoint(tmp_path, is_stored) -> None:
+def test_training_and_test_trials_of_a_fold_are_disjoint(tmp_path, is_stored):
     holdout, trials = Holdout(by="runs", folds=2), record()
     if is_stored:
         trials = replace(trials, signal=np.nan_to_num(trials.signal))
@@ -100,16 +100,16 @@ def test_training_and_test_trials_of_a_fold_are_disjoint(tmp_path, is_stored) ->
         1,
         1,
     ] and learned.averages.ravel().tolist() == [2, 8, 2]
-    assert sorted([*learned.index.tolist(), *tested_trials.index.tolist()]) == list(
-        range(7)
-    )
+    assert sorted(
+        list(learned.index.tolist()) + list(tested_trials.index.tolist())
+    ) == list(range(7))
     (opposite_trials,) = holdout.list_opposite_trials(
         {"train": trials}, "test", 1, "here"
     )
     assert opposite_trials.index.tolist() == learned.index.tolist()
 
 
-def test_without_held_out_trials_the_split_test_is_tested() -> None:
+def test_without_held_out_trials_the_split_test_is_tested():
     trials = record()
 
     assert SEPARATE_TEST.choose_trials(trials, "train", 1, "here") is trials
@@ -177,9 +177,7 @@ def apply_randomly(trials: Trials, seed: int, reads: bool) -> Trials:
 
 @settings(PROPERTY, max_examples=12)
 @given(st.integers(0, 10**6), st.booleans())
-def test_signals_are_the_same_whatever_was_read_before(
-    seed: int, is_mapped: bool
-) -> None:
+def test_signals_are_the_same_whatever_was_read_before(seed, is_mapped):
     fresh = apply_randomly(draw_trials(seed, is_mapped), seed, reads=False)
     randomly = apply_randomly(draw_trials(seed, is_mapped), seed, reads=True)
     recorded = draw_trials(seed)
@@ -211,7 +209,7 @@ def test_signals_are_the_same_whatever_was_read_before(
         assert (np.diff(numbers)[is_same_picture] > 0).all()
 
 
-def test_choosing_trials_forgets_averages_over_others() -> None:
+def test_choosing_trials_forgets_averages_over_others():
     trials = record()
     assert trials.averages.ravel().tolist() == [3.75, 1.5, 1]
 
@@ -225,7 +223,7 @@ def test_choosing_trials_forgets_averages_over_others() -> None:
     assert all_trials.averages.tolist() == trials.averages.tolist()
 
 
-def test_signals_in_memory_are_not_read_again() -> None:
+def test_signals_in_memory_are_not_read_again():
     reads = list[Any]()
     signal = draw_trials(0).signal
 
@@ -252,7 +250,7 @@ def test_signals_in_memory_are_not_read_again() -> None:
 
 
 @pytest.mark.parametrize("is_read", [True, False])
-def test_the_last_normalisation_replaces_those_before(is_read: bool) -> None:
+def test_the_last_normalisation_replaces_those_before(is_read):
     random = np.random.default_rng(0)
     first_normaliser, second = draw_normaliser(random), draw_normaliser(random)
     trials = draw_trials(0)
@@ -274,7 +272,7 @@ def test_the_last_normalisation_replaces_those_before(is_read: bool) -> None:
     np.testing.assert_allclose(plain_trials.averages, trials.averages, atol=1e-6)
 
 
-def test_channels_are_mapped_before_they_are_normalised() -> None:
+def test_channels_are_mapped_before_they_are_normalised():
     normaliser = Normaliser(np.float32([[1], [2]]), np.float32([[3], [5]]))
     matrix = np.float32([[0, 1, 0], [0, 0, 0]])
     mapping = ChannelMapping("common", ("Oz", "X"), CHANNELS, matrix, 1)
@@ -295,8 +293,8 @@ def test_channels_are_mapped_before_they_are_normalised() -> None:
 
 
 def test_many_stimuli_are_read_in_blocks_as_few_are(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     whole_trials, digests = draw_trials(0), draw_trials(0).digests
     averages, singles = whole_trials.averages, whole_trials.singles
     for block in (1, 3, 6, 7):
@@ -308,7 +306,7 @@ def test_many_stimuli_are_read_in_blocks_as_few_are(
             assert np.array_equal(trials.digests, digests)
 
 
-def test_values_of_float16_are_averaged_in_float32() -> None:
+def test_values_of_float16_are_averaged_in_float32():
     signal = np.full((1, 4, 1, 1), 40_000, np.float16)
     trials = Trials.from_repetitions(
         signal, ["a"], Sensors(["Oz"]), np.zeros(1), None, "µV"
@@ -318,8 +316,8 @@ def test_values_of_float16_are_averaged_in_float32() -> None:
 
 @pytest.mark.parametrize("as_singles", [True, False])
 def test_infinite_signals_are_named_by_picture_and_channel(
-    as_singles: bool,
-) -> None:
+    as_singles,
+):
     trials = draw_trials(0)
     trials.signal[trials.first_trials[4], 2, 1] = np.inf
     read_trials = trials.read_trials if as_singles else trials.read
@@ -333,7 +331,7 @@ def test_infinite_signals_are_named_by_picture_and_channel(
         anonymous.read_trials([row, 5])
 
 
-def test_a_voxel_that_is_not_finite_is_named_by_its_recorded_row() -> None:
+def test_a_voxel_that_is_not_finite_is_named_by_its_recorded_row():
     signal = np.zeros((2, 1, 4, 1), np.float32)
     signal[1, 0, 3] = np.nan
     regions = {"V1": np.array([False, True, False, True])}
@@ -345,7 +343,7 @@ def test_a_voxel_that_is_not_finite_is_named_by_its_recorded_row() -> None:
             read_trials.averages  # noqa: B018 (read)
 
 
-def test_selected_channels_come_in_the_order_of_their_names() -> None:
+def test_selected_channels_come_in_the_order_of_their_names():
     trials = draw_trials(0)
 
     resulting_trials = trials.select(["Pz", "Fz"], (10, 30), scale=2.0)
@@ -372,7 +370,7 @@ def test_selected_channels_come_in_the_order_of_their_names() -> None:
     assert trials.select().averages.shape == (7, 3, 5)
 
 
-def test_voxels_of_regions_and_of_a_models_sets_are_their_union() -> None:
+def test_voxels_of_regions_and_of_a_models_sets_are_their_union():
     signal = np.arange(12, dtype=np.float32).reshape(2, 1, 6, 1)
     masks = {
         name: np.isin(np.arange(6), rows)
@@ -399,7 +397,7 @@ def test_voxels_of_regions_and_of_a_models_sets_are_their_union() -> None:
         trials.select(["none"])
 
 
-def test_each_repetition_is_divided_by_its_norm_before_centring() -> None:
+def test_each_repetition_is_divided_by_its_norm_before_centring():
     trials = draw_trials(0)
     trials.signal[2, 0, 1] = 0
 
@@ -421,7 +419,7 @@ def test_each_repetition_is_divided_by_its_norm_before_centring() -> None:
     assert two.signal.shape[2] == 2
 
 
-def test_positions_are_known_only_of_channels_that_were_recorded() -> None:
+def test_positions_are_known_only_of_channels_that_were_recorded():
     positions = np.arange(9.0).reshape(3, 3)
     trials = draw_trials(0).change(space=Sensors(CHANNELS, positions))
     assert trials.positions == ((0, 1, 2), (3, 4, 5), (6, 7, 8))
@@ -434,7 +432,7 @@ def test_positions_are_known_only_of_channels_that_were_recorded() -> None:
     assert trials.change(mapping=mapping).positions is None
 
 
-def test_sides_of_a_fold_know_the_digests_of_their_trials() -> None:
+def test_sides_of_a_fold_know_the_digests_of_their_trials():
     trials = draw_trials(0).select(["Oz"])
     is_tested = trials.repetition % 2 == 0
 
@@ -453,7 +451,7 @@ def test_sides_of_a_fold_know_the_digests_of_their_trials() -> None:
         assert side_trials.trial_numbers.tolist() == trials.trial_numbers[mask].tolist()
 
 
-def test_copies_of_trials_are_refused_with_their_count_and_place() -> None:
+def test_copies_of_trials_are_refused_with_their_count_and_place():
     trials, other_trials = draw_trials(0), draw_trials(1)
     trials.signal[: trials.counts[0]] = 0
     copied_row = trials.first_trials[3] + 1
@@ -474,7 +472,7 @@ def test_copies_of_trials_are_refused_with_their_count_and_place() -> None:
     )
 
 
-def test_copies_are_refused_if_sessions_are_unknown() -> None:
+def test_copies_are_refused_if_sessions_are_unknown():
     trials = replace(draw_trials(0), sessions=None)
     with pytest.raises(BrainhiveError) as caught:
         trials.refuse_copies(
@@ -484,7 +482,7 @@ def test_copies_are_refused_if_sessions_are_unknown() -> None:
     assert f"1 of {trials.counts.sum()} trials" in str(caught.value)
 
 
-def test_digests_use_float32_and_skip_constant_signals() -> None:
+def test_digests_use_float32_and_skip_constant_signals():
     signal = np.random.default_rng(0).normal(size=(6, 4, 5))
     signal[5] = 3.0
     digests = digest_trials(signal)
@@ -542,7 +540,7 @@ NO_LISTS = {"runs": None, "sessions": None, "trial_numbers": None, "onset_s": No
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_lists_that_do_not_fit_the_signal_are_refused(changes: dict[str, Any]) -> None:
+def test_lists_that_do_not_fit_the_signal_are_refused(changes):
     with pytest.raises(BrainhiveError):
         replace(draw_trials(0), **changes)
 
@@ -562,11 +560,11 @@ def test_lists_that_do_not_fit_the_signal_are_refused(changes: dict[str, Any]) -
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_lists_that_fit_the_signal_are_taken(changes: dict[str, Any]) -> None:
+def test_lists_that_fit_the_signal_are_taken(changes):
     assert replace(draw_trials(0), **changes).averages.shape == (7, 3, 5)
 
 
-def test_trials_are_ordered_by_onset_else_by_number() -> None:
+def test_trials_are_ordered_by_onset_else_by_number():
     trials = draw_trials(0)
     assert trials.times_in_run is trials.onset_s
     assert replace(trials, onset_s=None).times_in_run is trials.trial_numbers
@@ -599,15 +597,13 @@ SESSIONS = {"sessions": [{"preparation": {"kind": "a_b", "whiten": "epochs"}}, {
         ({"sessions": [{}, {"simulated": {"noise": 1}}]}, [SIMULATED]),
     ],
 )
-def test_caveats_say_what_the_provenance_does(
-    provenance: dict[str, Any], caveats: list[str]
-) -> None:
+def test_caveats_say_what_the_provenance_does(provenance, caveats):
     trials = of_origin(**provenance)
     assert trials.caveats == caveats
     assert trials.preparation.get("simulated", False) == (SIMULATED in caveats)
 
 
-def test_steps_of_all_sessions_come_before_those_of_one() -> None:
+def test_steps_of_all_sessions_come_before_those_of_one():
     sessions = [{"preparation": {"tmin": 1, "band": 2, "root": "a"}}]
     trials = of_origin(sessions=sessions, preparation={"tmin": 3, "a": {"b": 4}})
     assert trials.preparation == {"tmin": 3, "band": 2, "a.b": 4}
@@ -627,13 +623,11 @@ def test_steps_of_all_sessions_come_before_those_of_one() -> None:
         ({"sessions": [{}, {"preparation": {"kind": "a"}}]}, ("a", "unknown")),
     ],
 )
-def test_the_kinds_of_preparations_are_those_of_all_sessions(
-    provenance: dict[str, Any], kinds: tuple[str, ...]
-) -> None:
+def test_the_kinds_of_preparations_are_those_of_all_sessions(provenance, kinds):
     assert of_origin(**provenance).made_by == kinds
 
 
-def test_the_stimulus_is_marked_only_if_all_sessions_agree() -> None:
+def test_the_stimulus_is_marked_only_if_all_sessions_agree():
     def find_marks(times_s: Any, **provenance: Any) -> Any:
         trials = replace(draw_trials(0), times_s=times_s, provenance=provenance)
         return trials.stimulus_marks
@@ -650,7 +644,7 @@ def test_the_stimulus_is_marked_only_if_all_sessions_agree() -> None:
     assert of_origin(**modality, modality="EEG").modality == "EEG"
 
 
-def test_trials_are_read_in_file_order() -> None:
+def test_trials_are_read_in_file_order():
     reads = list[int]()
 
     def read_trial(number: int) -> np.ndarray:
@@ -667,13 +661,13 @@ def test_trials_are_read_in_file_order() -> None:
     assert (gathered == gathered[..., :1, :1]).all()
 
 
-def test_no_trials_have_no_stimuli() -> None:
+def test_no_trials_have_no_stimuli():
     order, counts = group_trials(np.empty(0, np.int64))
     assert len(order) == len(counts) == 0
 
 
 @pytest.mark.parametrize("shape", [(4, 1), (4, 2)])
-def test_numbers_of_repetitions_have_one_axis(shape: tuple[int, ...]) -> None:
+def test_numbers_of_repetitions_have_one_axis(shape):
     signal = np.zeros((4, 2, 3, 5), np.float32)
     with pytest.raises(BrainhiveError):
         make_trials(1, signal, range(4), counts=np.full(shape, 2))
@@ -681,9 +675,7 @@ def test_numbers_of_repetitions_have_one_axis(shape: tuple[int, ...]) -> None:
 
 @PROPERTY
 @given(st.integers(0, 10**6), st.booleans(), st.booleans())
-def test_repetitions_become_a_table_and_back(
-    seed: int, is_mapped: bool, is_unknown: bool
-) -> None:
+def test_repetitions_become_a_table_and_back(seed, is_mapped, is_unknown):
     random = np.random.default_rng(seed)
     counts = random.integers(1, 5, 6)
     counts[0] = 4
@@ -692,10 +684,16 @@ def test_repetitions_become_a_table_and_back(
     runs = np.where(is_there, random.integers(0, 9, (6, 4)), -1)
     lazy_rows = LazyRows(signal.shape, signal.dtype, lambda rows: signal[rows])
     ids = () if is_unknown else [f"p{row}" for row in range(6)]
-    axes = Sensors(CHANNELS), np.arange(5) / 100, 100.0, "µV"
 
     trials = Trials.from_repetitions(
-        lazy_rows if is_mapped else signal, ids, *axes, repetitions=counts, runs=runs
+        lazy_rows if is_mapped else signal,
+        ids,
+        Sensors(CHANNELS),
+        np.arange(5) / 100,
+        100.0,
+        "µV",
+        repetitions=counts,
+        runs=runs,
     )
 
     assert trials.signal.shape == (counts.sum(), 3, 5)
@@ -712,7 +710,7 @@ def test_repetitions_become_a_table_and_back(
     np.testing.assert_allclose(trials.averages, means, atol=1e-6)
 
 
-def test_successive_trials_of_an_id_are_a_picture() -> None:
+def test_successive_trials_of_an_id_are_a_picture():
     signal = np.arange(6, dtype=np.float32)[:, None, None]
     axes = Sensors(["Oz"]), np.zeros(1), None, "µV"
     trials = Trials(signal, ["b", "b", "a", "c", "c", "c"], *axes)
@@ -729,7 +727,7 @@ def test_successive_trials_of_an_id_are_a_picture() -> None:
     assert Trials(signal[:0], [], *axes).counts.tolist() == []
 
 
-def test_signals_of_repetitions_are_refused_with_the_way_out() -> None:
+def test_signals_of_repetitions_are_refused_with_the_way_out():
     signal = np.zeros((2, 3, 1, 1), np.float32)
     with pytest.raises(BrainhiveError, match=r"\[2, 3, 1, 1\]") as caught:
         Trials(signal, ["a", "b"], Sensors(["Oz"]), np.zeros(1), None, "µV")
@@ -747,7 +745,7 @@ def test_signals_of_repetitions_are_refused_with_the_way_out() -> None:
 
 
 @pytest.mark.parametrize("counts", [[2, 2, 2], [1, 3, 9], [17, 1, 4]])
-def test_sums_of_pictures_are_added_in_the_order_of_trials(counts: list[int]) -> None:
+def test_sums_of_pictures_are_added_in_the_order_of_trials(counts):
     numbers = np.array(counts)
     signal = np.random.default_rng(0).normal(size=(numbers.sum(), 3, 5))
     signal = signal.astype(np.float32)

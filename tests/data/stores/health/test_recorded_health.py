@@ -22,7 +22,6 @@ from brainhive_cli.data.stores import (
     target_store,
 )
 from brainhive_cli.data.stores.health import measure_health
-from tests.tools.recorded_numbers import Recorded
 
 
 def draw(count: int, width: int) -> np.ndarray:
@@ -39,9 +38,7 @@ def draw(count: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize("block", [2**24, 16 * 6 * 11])
 @pytest.mark.parametrize("count", [1, 9, 40, 700])
-def test_health_of_vectors(
-    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, count: int, block: int
-) -> None:
+def test_health_of_vectors(recorded, monkeypatch, count, block):
     monkeypatch.setattr(health_module, "MAX_VALUES_IN_MEMORY", block)
     monkeypatch.setattr(health_module, "MAX_PAIRED_VECTORS", 300)
     values = draw(count, 6)
@@ -73,15 +70,13 @@ SOUND = Health(16, 20, 1.0, [1.0] * 5, 2, 0, 0.5, 0.25)
         ({"near_duplicates": 0.26, "dead_dimensions": 9, "non_finite": 2}, 3),
     ],
 )
-def test_limits_of_health_are_those_of_the_encoder(
-    changes: dict[str, Any], count: int
-) -> None:
+def test_limits_of_health_are_those_of_the_encoder(changes, count):
     health = Health(**{**vars(SOUND), **changes})
     problems = health.list_problems((0.1, 0.5), 0.25, 0.1)
     assert len(problems) == count
 
 
-def test_figures_of_health_are_rounded_for_a_table() -> None:
+def test_figures_of_health_are_rounded_for_a_table():
     health = Health(
         9, 5, 1.23456, [0.1, 0.2, 0.34567, 4.0, 5.0], 6, 7, 0.12345, 0.98765
     )
@@ -102,9 +97,7 @@ def test_figures_of_health_are_rounded_for_a_table() -> None:
 
 
 @pytest.mark.parametrize("numbers", [2**24, 200])
-def test_equal_embeddings_are_equal_in_every_store(
-    monkeypatch: pytest.MonkeyPatch, numbers: int
-) -> None:
+def test_equal_embeddings_are_equal_in_every_store(monkeypatch, numbers):
     monkeypatch.setattr(target_store, "VALUES_PER_BLOCK", numbers)
     random = np.random.default_rng(0)
     vectors = random.normal(size=(12, 40))
@@ -125,7 +118,7 @@ def test_equal_embeddings_are_equal_in_every_store(
 
 
 @pytest.mark.parametrize(("distance", "is_equal"), [(2.0e-4, True), (4.5e-4, False)])
-def test_equal_embeddings_differ_by_rounding(distance: float, is_equal: bool) -> None:
+def test_equal_embeddings_differ_by_rounding(distance, is_equal):
     random = np.random.default_rng(1)
     comparisons = []
     for _ in range(8):
@@ -160,7 +153,7 @@ def write_store(
     return TargetStore.open(path)
 
 
-def test_rows_without_a_finite_target_are_not_found(tmp_path: Path) -> None:
+def test_rows_without_a_finite_target_are_not_found(tmp_path):
     store = write_store(tmp_path / "set/train/vae.h5", has_pixels=True)
     assert store.done.tolist() == [True] * 4 + [False] * 2
     assert store.find_rows(["p3", "p4", "train/p0", "p5"]).tolist() == [3, -1, 0, -1]
@@ -174,7 +167,7 @@ def test_rows_without_a_finite_target_are_not_found(tmp_path: Path) -> None:
     assert not store.has_own_vectors
 
 
-def test_flat_rows_have_the_first_alternative(tmp_path: Path) -> None:
+def test_flat_rows_have_the_first_alternative(tmp_path):
     plain_store = write_store(tmp_path / "set/train/vae.h5")
     several_store = write_store(tmp_path / "set/train/text.h5", alternatives=3)
     rows = np.array([2, 0])
@@ -186,7 +179,7 @@ def test_flat_rows_have_the_first_alternative(tmp_path: Path) -> None:
     assert several_store.read_flat(rows).tolist() == [[12, 13], [0, 1]]
 
 
-def test_a_view_is_read_from_the_store_of_all_views(tmp_path: Path) -> None:
+def test_a_view_is_read_from_the_store_of_all_views(tmp_path):
     store = write_store(tmp_path / "set/train/vae-all.h5", config={"views": "all"})
     view = store.select_view("vae-view-1", 1)
     assert view.shape == (2,) and view.embedding[3].tolist() == [20, 21]
@@ -207,12 +200,12 @@ def test_a_view_is_read_from_the_store_of_all_views(tmp_path: Path) -> None:
     assert [stores[name].shape for name in stores] == [(2,), (3, 2)]
 
 
-def test_a_store_of_other_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_store_of_other_pictures_is_refused(tmp_path):
     store = write_store(tmp_path / "set/train/vae.h5")
     store.require_pictures(IDS, "embed")
     for ids, changes in (
         (IDS[::-1], "the order differs"),
-        ([*IDS[2:], "new"], "1 added, 2 removed"),
+        (list(IDS[2:]) + ["new"], "1 added, 2 removed"),
         (IDS[:5], "0 added, 1 removed"),
     ):
         with pytest.raises(BrainhiveError) as caught:
@@ -220,7 +213,7 @@ def test_a_store_of_other_pictures_is_refused(tmp_path: Path) -> None:
         assert caught.value.message.endswith(changes)
 
 
-def test_pixels_are_taken_from_any_store(tmp_path: Path) -> None:
+def test_pixels_are_taken_from_any_store(tmp_path):
     store = write_store(tmp_path / "set/train/a.h5")
     known_store = write_store(tmp_path / "set/train/b.h5", has_pixels=True)
     first_stimuli, pixels = get_stimuli_and_pixels({"a": store, "b": known_store})
@@ -237,9 +230,7 @@ def test_pixels_are_taken_from_any_store(tmp_path: Path) -> None:
         ({"config": {"pictures": "drawn"}, "has_pixels": True}, True),
     ],
 )
-def test_imported_vectors_may_have_unknown_pictures(
-    tmp_path: Path, attributes: dict[str, Any], is_unknown: bool
-) -> None:
+def test_imported_vectors_may_have_unknown_pictures(tmp_path, attributes, is_unknown):
     usual_store = write_store(tmp_path / "set/train/a.h5")
     store = write_store(tmp_path / "set/train/b.h5", **attributes)
     assert has_unknown_pictures([usual_store, store]) == is_unknown
@@ -254,9 +245,7 @@ def test_imported_vectors_may_have_unknown_pictures(
         ([[1, 70_000], [0, 0]], True),
     ],
 )
-def test_values_that_float16_cannot_hold_are_refused(
-    tmp_path: Path, values: list[list[float]], is_refused: bool
-) -> None:
+def test_values_that_float16_cannot_hold_are_refused(tmp_path, values, is_refused):
     path = tmp_path / "set/train/vae.h5"
     path.parent.mkdir(parents=True)
     StorePlan(path, IDS, IDS, (2,), "float16", {}).create()
@@ -271,7 +260,7 @@ def test_values_that_float16_cannot_hold_are_refused(
     assert TargetWriter(path).pending_rows.tolist() == pending
 
 
-def test_stores_are_listed_once_without_hidden_files(tmp_path: Path) -> None:
+def test_stores_are_listed_once_without_hidden_files(tmp_path):
     store = write_store(tmp_path / "set/train/vae.h5")
     (tmp_path / "set/train/._vae.h5").write_bytes(b"")
     names = [str(tmp_path / "set"), str(store.path), str(tmp_path / "*")]

@@ -94,9 +94,13 @@ def test_copies_of_training_pictures_are_left_out_and_named(
     trained_run = train(run_command, simulated(photos))
     capsys.readouterr()
 
-    retrieval_overrides = ("repetitions=[1,2]", "gallery=train+test", "subsets=3")
     resulting_metrics = run_command(
-        "eval-retrieval", f"run={trained_run}", *retrieval_overrides, *QUICK
+        "eval-retrieval",
+        f"run={trained_run}",
+        "repetitions=[1,2]",
+        "gallery=train+test",
+        "subsets=3",
+        *QUICK,
     ).metrics
 
     assert resulting_metrics.facts.seen_in_training == SeenPictures(
@@ -117,9 +121,11 @@ def test_copies_of_training_pictures_are_left_out_and_named(
     (items,) = resulting_metrics.items.values()
     assert not set(items["image_ids"]) & set(copies)
 
-    quick_overrides = ("analyses=[encoding,similarity]", "draws=20")
     explained = run_command(
-        "explain", f"align_run={trained_run}", *quick_overrides
+        "explain",
+        f"align_run={trained_run}",
+        "analyses=[encoding,similarity]",
+        "draws=20",
     ).metrics
     assert explained.facts.seen_in_training.names == copies
     assert {
@@ -264,7 +270,7 @@ def test_trained_concepts_are_never_reported_as_tested(run_command, home, photos
     run_command("embed", all_pictures, COLOURS)
     run_folder = run_command("train-align", all_pictures, COLOURS, *SMALL).folder
 
-    evaluation = ("eval-retrieval", f"run={run_folder}")
+    evaluation = ["eval-retrieval", f"run={run_folder}"]
     message, _, _ = catch_error(run_command, *evaluation, split, *QUICK)
     assert "no test embeddings" in message
     run_command("embed", split, COLOURS)
@@ -311,7 +317,7 @@ def test_a_run_is_resumed_with_the_same_pictures_only(run_command, home, photos)
     split = simulated(photos)
     run_command("embed", split, COLOURS)
     run_folder = run_command("train-align", split, COLOURS, *SMALL).folder
-    evaluation = ("eval-retrieval", f"run={run_folder}")
+    evaluation = ["eval-retrieval", f"run={run_folder}"]
 
     both_splits = run_command(*evaluation, "gallery=train+test", *QUICK)
     assert both_splits.metrics.overall["top1"].n == N_TEST

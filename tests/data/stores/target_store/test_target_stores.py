@@ -63,7 +63,7 @@ def test_stores_of_different_making_are_refused_with_both_names(
 def test_imported_stores_of_several_files_are_taken_together(
     run_command, align_overrides, own_home, tmp_path
 ):
-    own_paths = f"paths.embeddings={own_home}", f"paths.runs={tmp_path}"
+    own_paths = [f"paths.embeddings={own_home}", f"paths.runs={tmp_path}"]
     for split, digest in (("train", "a"), ("test", "b")):
         change_attributes(
             own_home,
@@ -92,7 +92,7 @@ def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own_home, tmp_path
         begin()
 
 
-def test_suggested_lines_embed_or_import_own_embeddings() -> None:
+def test_suggested_lines_embed_or_import_own_embeddings():
     dataset = parts.resolve("datasets", "demo")
     own_recipe = encoders.resolve({"kind": "imported", "source": "mine"})
     timm = encoders.resolve({"kind": "timm", "architecture": "test_vit"})

@@ -67,15 +67,6 @@ def test_a_subject_of_the_start_is_not_new_under_any_name(
     copied.mkdir()
     for name in (WEIGHTS, ARRAYS_FILE):
         shutil.copy(folder / name, copied / name)
-    inter = (
-        "train-align",
-        *align_overrides,
-        THREE,
-        *home_overrides,
-        "mode=inter",
-        "subjects=1,3",
-        "trained_on=2,3",
-    )
 
     for start in (
         joint.name,
@@ -87,7 +78,16 @@ def test_a_subject_of_the_start_is_not_new_under_any_name(
             BrainhiveError,
             match=r"sub-01_seed-1.* subject 1 of demo",
         ):
-            run_command(*inter, f"train.start_from={start}")
+            run_command(
+                "train-align",
+                *align_overrides,
+                THREE,
+                *home_overrides,
+                "mode=inter",
+                "subjects=1,3",
+                "trained_on=2,3",
+                f"train.start_from={start}",
+            )
 
 
 @pytest.mark.nightly
@@ -102,17 +102,18 @@ def test_a_start_may_know_other_subjects_but_not_the_tested_one(
         "mode=intra",
         "subjects=3",
     ).folder
-    started = (
+
+    inter = run_command(
+        "train-align",
+        *align_overrides,
+        THREE,
+        *home_overrides,
         "mode=inter",
         "subjects=1",
         "trained_on=2",
         f"train.start_from={first_run_folder.name}",
-    )
-
-    inter = run_command(
-        "train-align", *align_overrides, THREE, *home_overrides, *started
     ).folder
-    evaluation = ("eval-retrieval", f"run={inter}", home_overrides[0], *QUICK)
+    evaluation = ("eval-retrieval", f"run={inter}", home_overrides[0]) + tuple(QUICK)
 
     assert run_command(*evaluation).metrics.caveats == [SIMULATED]
     folder = build_model_path(inter, "sub-01_seed-1")
@@ -137,11 +138,10 @@ def test_copied_weights_keep_the_caveat_of_selection_on_test(
     run_command, align_overrides, home_overrides, tmp_path
 ):
     single_training = (
-        "train-align",
-        *align_overrides,
-        *home_overrides,
-        "mode=joint",
-        "subjects=1",
+        ["train-align"]
+        + list(align_overrides)
+        + list(home_overrides)
+        + ["mode=joint", "subjects=1"]
     )
     on_test = run_command(
         *single_training, "train.selection=test", "train.validation=0"
@@ -158,13 +158,9 @@ def test_copied_weights_keep_the_caveat_of_selection_on_test(
     assert UNKNOWN_HISTORY in unknown.caveats
     assert UNKNOWN_HISTORY not in result.metrics.caveats
     assert SELECTED_ON_TEST in result.metrics.caveats
-    evaluation = (
-        "eval-retrieval",
-        f"run={result.folder}",
-        home_overrides[0],
-        "sheet_rows=0",
-    )
-    evaluated = run_command(*evaluation).metrics
+    evaluated = run_command(
+        "eval-retrieval", f"run={result.folder}", home_overrides[0], "sheet_rows=0"
+    ).metrics
     for metric in evaluated.overall.values():
         assert SELECTED_ON_TEST in metric.caveats
     ceiling = evaluated.scopes["ceiling · all"]["top1"]
@@ -176,12 +172,10 @@ def test_other_signals_under_the_same_name_make_another_run(
     run_command, align_overrides, home_overrides, own_signals, tmp_path
 ):
     training = (
-        "train-align",
-        *align_overrides,
-        *home_overrides,
-        own_signals,
-        "mode=intra",
-        "subjects=1",
+        ("train-align",)
+        + align_overrides
+        + tuple(home_overrides)
+        + (own_signals, "mode=intra", "subjects=1")
     )
     first_result = run_command(*training)
     evaluation = (
@@ -189,8 +183,7 @@ def test_other_signals_under_the_same_name_make_another_run(
         f"run={first_result.folder}",
         home_overrides[0],
         own_signals,
-        *QUICK,
-    )
+    ) + tuple(QUICK)
     result = run_command(*evaluation)
     # the same signals, written again
     path = replace_signals(tmp_path / "signals", 1)

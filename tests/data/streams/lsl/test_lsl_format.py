@@ -142,7 +142,7 @@ def listen(code: int, before_s: float) -> LslStream:
         (0, 1.0, [(1.4, "4"), (2.7, "5")]),
     ],
 )
-def test_a_code_after_a_gap_is_no_event(code, before_s, expected: list[Any]):
+def test_a_code_after_a_gap_is_no_event(code, before_s, expected):
     stream = listen(code, before_s)
     times_s = np.array([1.0, 1.1, 1.2, 1.3, 1.4, 2.4, 2.5, 2.6, 2.7])
     codes = np.array([3, 3.2, np.nan, 0, 4.4, 7, 7, 0, 5])

@@ -84,9 +84,7 @@ def test_chunks_of_a_replay(recorded, speed, step_s):
         (-1.0, 0.0, [], True),
     ],
 )
-def test_a_clock_waits_in_seconds_of_the_wall(
-    time_s, most_s, slept_s: list[float], has_come
-):
+def test_a_clock_waits_in_seconds_of_the_wall(time_s, most_s, slept_s, has_come):
     pause = Pause(0.0)
     clock = Clock(2.0, pause.read_time, pause.sleep)
     assert clock.now_s() == 0

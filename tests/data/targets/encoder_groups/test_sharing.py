@@ -15,7 +15,7 @@ class Network(nn.Module):
         return images.flatten(1)
 
 
-def test_convolutions_in_fp32_are_not_rounded_to_tf32_on_a_gpu() -> None:
+def test_convolutions_in_fp32_are_not_rounded_to_tf32_on_a_gpu():
     initial_allow_tf32, network = torch.backends.cudnn.allow_tf32, Network()
 
     encode(network, torch.zeros(1, 3, 4, 4), "fp32", Launch(0, 1, torch.device("cpu")))

@@ -74,7 +74,7 @@ ROWS = np.array([2, 0, 2])
 
 
 @pytest.mark.parametrize("views", ["each", "all", "average", 2])
-def test_frames_are_targets_of_their_own_or_one(code_allowed: None, views: Any) -> None:
+def test_frames_are_targets_of_their_own_or_one(code_allowed, views):
     stimuli, config = clips(), encoder(views)
     stacked = torch.stack([encode_frames(stimuli, row) for row in ROWS])
     expected = {
@@ -97,7 +97,7 @@ def test_frames_are_targets_of_their_own_or_one(code_allowed: None, views: Any) 
         torch.testing.assert_close(target, stacked[range(3), [2, 0, 1]])
 
 
-def test_encoders_that_see_the_same_share_a_pass(code_allowed: None) -> None:
+def test_encoders_that_see_the_same_share_a_pass(code_allowed):
     stimuli = clips()
     configs = [encoder("average"), encoder("each"), encoder(1)]
     groups = group_encoders(configs, "fp32", ALONE)
@@ -111,9 +111,7 @@ def test_encoders_that_see_the_same_share_a_pass(code_allowed: None) -> None:
 
 
 @pytest.mark.parametrize("block", [1, 2, 512])
-def test_many_stimuli_are_encoded_in_blocks(
-    code_allowed: None, monkeypatch: pytest.MonkeyPatch, block: int
-) -> None:
+def test_many_stimuli_are_encoded_in_blocks(code_allowed, monkeypatch, block):
     from brainhive_cli.data.targets import targets
 
     monkeypatch.setattr(targets, "MAX_ONLINE_STIMULI", block)
@@ -126,7 +124,7 @@ def test_many_stimuli_are_encoded_in_blocks(
     torch.testing.assert_close(target, torch.stack(expected))
 
 
-def test_pictures_have_one_view(code_allowed: None) -> None:
+def test_pictures_have_one_view(code_allowed):
     pictures = clips(frames=None)
     assert count_views(encoder(), pictures) is None
     for views in ("all", "average", 0):
@@ -147,9 +145,7 @@ def test_pictures_have_one_view(code_allowed: None) -> None:
         (2, None, None, (12,)),
     ],
 )
-def test_views_of_a_clip_are_counted(
-    views: Any, views_each: int | None, count: int | None, shape: tuple[int, ...]
-) -> None:
+def test_views_of_a_clip_are_counted(views, views_each, count, shape):
     config, stimuli = encoder(views), clips()
     assert count_views(config, stimuli) == views_each
     assert count_alternatives(config, stimuli) == count
@@ -158,7 +154,7 @@ def test_views_of_a_clip_are_counted(
         count_views(encoder(3), stimuli)
 
 
-def test_what_a_data_set_lacks_is_refused() -> None:
+def test_what_a_data_set_lacks_is_refused():
     captioned = clips(frames=None, captions=lambda row: ["a"], captions_each=5)
     texts = encoder(reads="captions")
     assert count_views(texts, captioned) == count_alternatives(texts, captioned) == 5
@@ -170,7 +166,7 @@ def test_what_a_data_set_lacks_is_refused() -> None:
     assert count_views(encoder(reads="masks"), masked) == FRAMES
 
 
-def test_equal_views_count_once_in_an_average() -> None:
+def test_equal_views_count_once_in_an_average():
     views = torch.tensor([[[1.0], [2.0], [1.0]], [[3.0], [4.0], [5.0]]])
     targets = torch.tensor([[[2.0], [8.0], [2.0]], [[3.0], [6.0], [9.0]]])
     assert _combine(targets, views, "average").tolist() == [[5.0], [6.0]]
@@ -182,7 +178,7 @@ def test_equal_views_count_once_in_an_average() -> None:
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
 )
-def test_weights_are_cast_as_autocast_would(precision: str, dtype: torch.dtype) -> None:
+def test_weights_are_cast_as_autocast_would(precision, dtype):
     module = Network([timm.TINY], precision, ALONE).module
     kinds = {
         type(layer): parameter.dtype
@@ -206,7 +202,7 @@ def test_weights_are_cast_as_autocast_would(precision: str, dtype: torch.dtype) 
 @pytest.mark.parametrize(
     "output", ["text", torch.ones(3), torch.ones(2, 4), [torch.ones(3, 2), None]]
 )
-def test_outputs_that_are_not_one_a_picture_are_refused(output: Any) -> None:
+def test_outputs_that_are_not_one_a_picture_are_refused(output):
     class Module(torch.nn.Module):
         def forward(self, pictures: torch.Tensor) -> Any:
             return output
@@ -215,7 +211,7 @@ def test_outputs_that_are_not_one_a_picture_are_refused(output: Any) -> None:
         encode(Module(), torch.ones(3, 3, 4, 4), "fp32", ALONE)
 
 
-def test_outputs_are_copies_and_carry_gradients_if_asked() -> None:
+def test_outputs_are_copies_and_carry_gradients_if_asked():
     pictures = torch.ones(2, 3, 1, 1, requires_grad=True)
     network = torch.nn.Flatten()
     (frozen,) = encode(network, pictures, "fp32", ALONE)
@@ -224,7 +220,7 @@ def test_outputs_are_copies_and_carry_gradients_if_asked() -> None:
     assert frozen.dtype == torch.float32 and frozen.data_ptr() != pictures.data_ptr()
 
 
-def test_other_pictures_are_found_by_the_ends_of_ids(tmp_path: Path) -> None:
+def test_other_pictures_are_found_by_the_ends_of_ids(tmp_path):
     stimuli = clips(2)
     for name, level in (("made/p1.png", 90), ("p0.jpg", 30), ("more.txt", 0)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -251,7 +247,7 @@ def begin(path: Path, count: int, finished_rows: Sequence[int]) -> TargetWriter:
     return TargetWriter(path)
 
 
-def test_only_what_a_store_lacks_is_written(code_allowed: None, tmp_path: Path) -> None:
+def test_only_what_a_store_lacks_is_written(code_allowed, tmp_path):
     """The second encoder needs none of the pictures of the first batch."""
     stimuli = clips(5, frames=None)
     configs = [encoder(), encoder(degrade="noise-1")]

@@ -48,7 +48,7 @@ def make(
     StorePlan(path, ids, ids, shape, "float32", fields).create()
     writer = TargetWriter(path)
     if values is None:
-        values = np.random.default_rng(0).normal(size=(20, *shape))
+        values = np.random.default_rng(0).normal(size=(20,) + tuple(shape))
     writer.write(np.arange(number), values[:number])
     writer.close()
     writer.finish()
@@ -64,9 +64,7 @@ def make(
         (["own:mine"], ["import-embeddings"]),
     ],
 )
-def test_a_line_embeds_what_encoders_make_and_imports_the_rest(
-    names: list[str], commands: list[str]
-) -> None:
+def test_a_line_embeds_what_encoders_make_and_imports_the_rest(names, commands):
     encoders: list[Any] = [
         SimpleNamespace(kind="imported", name=name) if ":" in name else resolve(name)
         for name in names
@@ -77,12 +75,12 @@ def test_a_line_embeds_what_encoders_make_and_imports_the_rest(
     assert ("clip-b32" in lines[0]) == ("clip-b32" in names)
 
 
-def test_stores_of_other_stimuli_differ(tmp_path: Path) -> None:
+def test_stores_of_other_stimuli_differ(tmp_path):
     stores = [
         make(tmp_path / "a.h5"),
         make(tmp_path / "b.h5", number=19),
         make(tmp_path / "c.h5", ids=IDS[::-1]),
-        make(tmp_path / "d.h5", ids=[*IDS[:19], "q"]),
+        make(tmp_path / "d.h5", ids=list(IDS[:19]) + ["q"]),
     ]
     differences = [
         _describe_difference(stores[0], other_store) for other_store in stores
@@ -100,9 +98,7 @@ def test_stores_of_other_stimuli_differ(tmp_path: Path) -> None:
         ({}, {"network": "b"}, True),
     ],
 )
-def test_networks_without_a_digest_are_any(
-    left_network: Any, right_network: Any, is_same: bool
-) -> None:
+def test_networks_without_a_digest_are_any(left_network, right_network, is_same):
     assert (
         is_same_network(left_network, right_network)
         == is_same
@@ -113,7 +109,7 @@ def test_networks_without_a_digest_are_any(
 MADE_BY = {"weights": {"digest": "w", "network": "n"}, "preprocessing": "p"}
 
 
-def test_an_identity_says_what_made_a_store(tmp_path: Path) -> None:
+def test_an_identity_says_what_made_a_store(tmp_path):
     store = make(tmp_path / "a.h5", **MADE_BY)
     identity = identity_of(store)
     assert identity.pop("content") == store.digest and len(store.digest) == 16
@@ -135,9 +131,7 @@ def test_an_identity_says_what_made_a_store(tmp_path: Path) -> None:
         ({"weights": {"digest": "w"}}, False),
     ],
 )
-def test_a_run_goes_on_with_stores_of_the_same_making(
-    tmp_path: Path, fields: dict[str, Any], is_refused: bool
-) -> None:
+def test_a_run_goes_on_with_stores_of_the_same_making(tmp_path, fields, is_refused):
     folder = RunFolder(tmp_path)
     keep_identity(folder, {"a": make(tmp_path / "1/a.h5", **MADE_BY)})
     store = make(tmp_path / "3/a.h5", **{**MADE_BY, **fields})
@@ -153,7 +147,7 @@ def test_a_run_goes_on_with_stores_of_the_same_making(
     require_same_identities(folder, {"b": store})
 
 
-def test_pictures_count_when_a_run_is_resumed_alone(tmp_path: Path) -> None:
+def test_pictures_count_when_a_run_is_resumed_alone(tmp_path):
     folder = RunFolder(tmp_path)
     keep_identity(folder, {"a": make(tmp_path / "1/a.h5", **MADE_BY)})
     other_store = make(tmp_path / "2/a.h5", ids=IDS[::-1], **MADE_BY)
@@ -162,7 +156,7 @@ def test_pictures_count_when_a_run_is_resumed_alone(tmp_path: Path) -> None:
         keep_identity(folder, {"a": other_store})
 
 
-def test_changed_embeddings_are_listed(tmp_path: Path) -> None:
+def test_changed_embeddings_are_listed(tmp_path):
     folder = RunFolder(tmp_path)
     store = make(tmp_path / "1/a.h5")
     assert list_changed(folder, {"a": store}) == []
@@ -182,7 +176,7 @@ def test_changed_embeddings_are_listed(tmp_path: Path) -> None:
     assert list_changed(folder, {"a": changed}) == []
 
 
-def test_a_collapsed_store_is_reported_with_its_line(tmp_path: Path) -> None:
+def test_a_collapsed_store_is_reported_with_its_line(tmp_path):
     collapsed = make(tmp_path / "set/train/vae.h5", values=np.ones((20, 4)))
     assert describe_health_problem(make(tmp_path / "set/train/clip-b32.h5")) == ""
     line = describe_health_problem(collapsed)
@@ -195,7 +189,7 @@ def test_a_collapsed_store_is_reported_with_its_line(tmp_path: Path) -> None:
     assert "imported" in describe_health_problem(imported) and "imported" not in line
 
 
-def test_the_part_that_made_a_store_is_found(tmp_path: Path) -> None:
+def test_the_part_that_made_a_store_is_found(tmp_path):
     text = resolve("clip-b32")
     known_store = make(tmp_path / "a.h5", config=text.model_dump(mode="json"))
     assert find_encoder_config(known_store) is type(text) and not holds_annotations(
@@ -209,7 +203,7 @@ def test_the_part_that_made_a_store_is_found(tmp_path: Path) -> None:
     assert holds_annotations(labels)
 
 
-def test_alternatives_are_of_the_same_stimuli_and_shape(tmp_path: Path) -> None:
+def test_alternatives_are_of_the_same_stimuli_and_shape(tmp_path):
     folder, attributes = tmp_path / "embeddings/set/train", {"dataset": "set"}
     paths = Paths(embeddings=str(tmp_path / "embeddings"))
     stores = {"a": make(folder / "a.h5", split="train", **attributes)}
@@ -223,7 +217,7 @@ def test_alternatives_are_of_the_same_stimuli_and_shape(tmp_path: Path) -> None:
             open_alternatives(names, stores, paths)
 
 
-def test_keys_name_encoders_by_themselves_or_as_upstream_does() -> None:
+def test_keys_name_encoders_by_themselves_or_as_upstream_does():
     keys = ["vae", "CLIP-ViT-H-14-laion2B-s32B-b79K", "nobody's"]
     encoders = find_encoders(keys)
     assert {key: config.name for key, config in encoders.items()} == {

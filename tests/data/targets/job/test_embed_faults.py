@@ -144,15 +144,14 @@ def test_a_full_disk_is_named_and_the_store_can_resume(
     settings = (
         settings[0],
         "encoders=python:tests.worlds.large_encoders:load_until_full",
-        *settings[2:],
-    )
+    ) + tuple(settings[2:])
     store = stores(home)[LARGE].with_name(
         "tests-worlds-large_encoders-load_until_full.h5"
     )
 
     def on_a_disk_that_fills_up() -> None:
         monkeypatch.setenv("FULL_AFTER", "9")
-        ended = CliRunner().invoke(app, ["embed", *settings])
+        ended = CliRunner().invoke(app, ["embed"] + list(settings))
         (home / "told").write_text(f"{ended.exit_code} {ended.stderr}")
 
     assert forked(on_a_disk_that_fills_up) == 0

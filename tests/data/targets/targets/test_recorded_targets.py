@@ -29,7 +29,7 @@ from brainhive_cli.data.targets.picture_splits import (
     hold_out_clusters,
     match_neighbours,
 )
-from tests.tools.recorded_numbers import FLOAT32, Recorded
+from tests.tools.recorded_numbers import FLOAT32
 
 HERE = Launch(0, 1, torch.device("cpu"))
 COUNT = 60
@@ -59,9 +59,7 @@ def store(path: Path, values: np.ndarray, lacks: tuple[int, ...] = ()) -> Target
     return TargetStore.open(path)
 
 
-def test_splits_of_pictures(
-    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_splits_of_pictures(recorded, monkeypatch):
     monkeypatch.setattr(picture_splits, "DRAWS", 30)
     unit = vectors() / np.linalg.norm(vectors(), axis=1, keepdims=True)
     concepts = [f"c{row // 5}" for row in range(COUNT)]
@@ -75,9 +73,7 @@ def test_splits_of_pictures(
     )
 
 
-def test_features_of_pictures(
-    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_of_pictures(recorded, tmp_path, monkeypatch):
     stores = {
         "test": {
             "a": store(tmp_path / "a.h5", vectors(), (4, 31)),
@@ -95,14 +91,12 @@ def test_features_of_pictures(
         rounding=FLOAT32,
         whole=whole_test @ whole_test.T,
         found=test @ test.T,
-        sizes=[*whole_test.shape, *test.shape],
+        sizes=list(whole_test.shape) + list(test.shape),
         spread=test.std(0),
     )
 
 
-def test_features_of_all_splits_have_common_axes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_of_all_splits_have_common_axes(tmp_path, monkeypatch):
     """They come from the encoder with the fewest values."""
     few_vectors, other_vectors, many_vectors = vectors(), vectors(3), vectors(1, 12)
     stores = {
@@ -131,7 +125,7 @@ def test_features_of_all_splits_have_common_axes(
     assert features["test"].any() and not features["train"].any()
 
 
-def test_health(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health(recorded, monkeypatch):
     values = vectors(2, 8)
     values[:, 3] = 0.5
     values[11] = values[12] = values[30]
@@ -155,7 +149,7 @@ def test_health(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_crops(recorded: Recorded) -> None:
+def test_crops(recorded):
     pixels = np.random.default_rng(0).integers(0, 256, (31, 47, 3), np.uint8)
     image = Image.fromarray(pixels)
     crops = [
@@ -172,7 +166,7 @@ def test_crops(recorded: Recorded) -> None:
     )
 
 
-def test_views_are_combined(recorded: Recorded) -> None:
+def test_views_are_combined(recorded):
     random = torch.Generator().manual_seed(0)
     outputs = torch.randn(2, 4, 3, generator=random)
     views = torch.randn(2, 4, 5, generator=random)
@@ -190,7 +184,7 @@ def test_views_are_combined(recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize(("count", "has_several"), [(1, False), (3, True)])
-def test_one_of_several_views_is_chosen(count: int, has_several: bool) -> None:
+def test_one_of_several_views_is_chosen(count, has_several):
     values = torch.arange(12.0).reshape(2, 3, 2)
     online: Any = SimpleNamespace(alternatives=count, combines=True)
     online_targets = OnlineTargets.choose(online, values, torch.tensor([2, 0]))
@@ -201,7 +195,7 @@ def test_one_of_several_views_is_chosen(count: int, has_several: bool) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_weights_that_autocast_would_cast_are_cast_once(precision: str) -> None:
+def test_weights_that_autocast_would_cast_are_cast_once(precision):
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm(4), nn.Linear(4, 4))
     network = Network((), precision, HERE)
     vars(network)["encoder"] = SimpleNamespace(module=module)
@@ -213,7 +207,7 @@ def test_weights_that_autocast_would_cast_are_cast_once(precision: str) -> None:
     assert not any(weight.requires_grad for weight in cast.parameters())
 
 
-def test_each_store_gets_the_rows_that_it_lacks() -> None:
+def test_each_store_gets_the_rows_that_it_lacks():
     """In batches of which one lacks nothing for an encoder."""
     names = Names.of(map(str, range(8)))
     images = StimulusSet(

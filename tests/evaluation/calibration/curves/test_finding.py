@@ -83,7 +83,7 @@ def test_the_finding_states_the_amount_that_suffices():
     assert up_to in state_finding(measure(better=(2, 3)))
 
 
-def test_equal_arms_rarely_differ_and_two_people_say_nothing() -> None:
+def test_equal_arms_rarely_differ_and_two_people_say_nothing():
     """Issue 84, row 6: one of eight amounts was better in .19 to .44 of studies.
 
     Of 60 studies at .025 1.5 are expected. 6 or more have a probability of .004.
@@ -99,7 +99,7 @@ def test_equal_arms_rarely_differ_and_two_people_say_nothing() -> None:
     assert found <= 5
 
 
-def test_gains_reach_up_to_an_amount_and_none_begin_at_another() -> None:
+def test_gains_reach_up_to_an_amount_and_none_begin_at_another():
     random, items = np.random.default_rng(1), Items.from_sizes([100] * 6)
     gains = [
         [random.normal(mean, 0.3, 100) for _ in range(6)]

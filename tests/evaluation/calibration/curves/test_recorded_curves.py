@@ -42,7 +42,7 @@ from brainhive_cli.evaluation.calibration.measure import (
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import Cell, Recipe as Training
-from tests.tools.recorded_numbers import Recorded, metric_rows
+from tests.tools.recorded_numbers import metric_rows
 from tests.worlds.array_trials import make_trials
 
 COUNTS = np.array([3, 1, 2, 4, 2, 1, 3, 2, 4, 1, 2])
@@ -83,13 +83,13 @@ AMOUNTS: Any = {"pictures": [2, 7], "trials": [1, 9, 20], "minutes": [0.2, 0.9]}
 @pytest.mark.parametrize(
     "lacking", [(), ("sessions",), ("runs", "sessions"), ("runs",)], ids=str
 )
-def test_amounts(recorded: Recorded, lacking: tuple[str, ...]) -> None:
+def test_amounts(recorded, lacking):
     trials = trials_of(**dict.fromkeys(lacking))
     trials_by_name = {
         f"{unit} {order} {seed}": select_trials(
             trials,
             unit,
-            [*AMOUNTS[unit], UNLIMITED],
+            list(AMOUNTS[unit]) + [UNLIMITED],
             order,
             np.random.default_rng(seed),
         )
@@ -108,7 +108,7 @@ def test_amounts(recorded: Recorded, lacking: tuple[str, ...]) -> None:
     )
 
 
-def test_amounts_that_everybody_has() -> None:
+def test_amounts_that_everybody_has():
     people = [trials_of(), trials_of(1).take(np.arange(9))]
     zeros = np.zeros(25, bool)
     assert limit_amounts(people, "pictures", [9, 1, 4, 8]) == {
@@ -225,12 +225,12 @@ def parts_of(arms: Any = ARMS) -> dict[Any, Part]:
     ids=["all", "one", "control"],
 )
 def test_conclusions(
-    recorded: Recorded,
-    arms: tuple[str, ...],
-    headline: str,
-) -> None:
+    recorded,
+    arms,
+    headline,
+):
     text = ",".join(arm for arm in arms if arm != "coral")
-    arguments = [f"arms={text}", *(["alignments=coral"] if "coral" in arms else [])]
+    arguments = [f"arms={text}"] + list(["alignments=coral"] if "coral" in arms else [])
     pulls = dict.fromkeys(NAMES, 0.3)
     strength = {"all/seed-1 on 4": Strength(pulls=pulls, chosen_by="recipe")}
 
@@ -262,13 +262,13 @@ FACTS = {"amounts", "people", "lead", "suffices", "better", "trained_on", "seen_
 FACTS |= {"is_above_chance", "pictures_left_out", "epochs"}
 
 
-def test_an_arm_that_was_not_measured_of_everybody_is_left_out() -> None:
+def test_an_arm_that_was_not_measured_of_everybody_is_left_out():
     parts = parts_of()
     first = next(iter(parts))
     parts[first] = Part(
         parts[first].ranks, parts[first].sizes, {"coral": "few"}, ["scratch"]
     )
-    arguments = (f"arms={','.join(ARMS[:4])}", "alignments=coral")
+    arguments = [f"arms={','.join(ARMS[:4])}", "alignments=coral"]
     draws: Measurements = summarise_draws(job_of(*arguments), parts, {})
     arms = list(draws.require_facts(CalibrationFacts).arms)
     assert arms == list(ARMS[:4]) and list(draws.missing) == ["coral"]
@@ -294,11 +294,11 @@ def test_an_arm_that_was_not_measured_of_everybody_is_left_out() -> None:
         (["permuted-transfer"], ""),
     ],
 )
-def test_the_arm_of_the_finding(arms: list[str], headline: str) -> None:
+def test_the_arm_of_the_finding(arms, headline):
     assert choose_headline(arms) == headline
 
 
-def test_gains_and_what_suffices(recorded: Recorded) -> None:
+def test_gains_and_what_suffices(recorded):
     random = np.random.default_rng(3)
     items = Items.from_sizes([20] * 4)
     gains = [
@@ -327,7 +327,7 @@ def test_gains_and_what_suffices(recorded: Recorded) -> None:
     assert name_scope("transfer", "2 pictures") == "transfer · 2 pictures"
 
 
-def test_shares_of_pictures_that_others_saw() -> None:
+def test_shares_of_pictures_that_others_saw():
     # rows 0, 2, … 20: of every fourth and sixth row
     assert measure_seen_share(job_of()) == pytest.approx((6 / 11 + 4 / 11) / 2)
 
@@ -353,7 +353,7 @@ class Base:
         return "tokens", config.kind
 
 
-def test_each_arm_is_fitted_in_its_way() -> None:
+def test_each_arm_is_fitted_in_its_way():
     spec = recipe("alignments=coral,euclidean")
     trials = trials_of()
 
@@ -373,7 +373,7 @@ def test_each_arm_is_fitted_in_its_way() -> None:
     assert fit("euclidean") == ("signals", "euclidean")
 
 
-def test_one_draw(recorded: Recorded) -> None:
+def test_one_draw(recorded):
     tested_trials = trials_of(7, 4)
     rows = 2 * np.arange(11)
     generator = torch.Generator().manual_seed(0)
@@ -422,7 +422,7 @@ def test_one_draw(recorded: Recorded) -> None:
     assert {arm for arm, _ in draws[0].ranks} == {"scratch", "subject-layer"}
 
 
-def test_strengths_that_nobody_chooses() -> None:
+def test_strengths_that_nobody_chooses():
     single_cell = Cell("a", (1,), (4,), 1)
     # people choose one of several strengths
     several_job = job_of("transfer.pulls=1,0.1")
@@ -452,7 +452,7 @@ def test_strengths_that_nobody_chooses() -> None:
     assert job_of("transfer.pulls=1,0.1", epochs=None).count_choosers(CELLS[0]) == 0
 
 
-def test_the_nearest_strength_that_is_not_surely_worse() -> None:
+def test_the_nearest_strength_that_is_not_surely_worse():
     random = np.random.default_rng(0)
     best = random.random(6)
     worse = best - np.array([0.1, 0.12, 0.09, 0.11, 0.1, 0.08])
@@ -463,7 +463,7 @@ def test_the_nearest_strength_that_is_not_surely_worse() -> None:
     assert choose_strength({None: [0.4], 0.1: [0.4]}) is None
 
 
-def test_a_model_of_fewer_people_validates_on_held_out_concepts() -> None:
+def test_a_model_of_fewer_people_validates_on_held_out_concepts():
     job, paths = job_of(), Paths()
     reduced_recipe = make_reduced_recipe(job, [1, 3], 7, paths)
     assert (reduced_recipe.mode, reduced_recipe.subjects, reduced_recipe.seeds) == (
@@ -485,7 +485,7 @@ def test_a_model_of_fewer_people_validates_on_held_out_concepts() -> None:
         assert (selected_train.validation, selected_train.selection) == expected
 
 
-def test_work_is_the_number_of_models() -> None:
+def test_work_is_the_number_of_models():
     plain_work = job_of("pictures=2,7", "draws=2").count_work()
     # six models; transfer and scratch after two amounts in two draws, and everything
     assert (plain_work.count, plain_work.cells) == (6 * 2 * 5, 12)
@@ -499,7 +499,7 @@ def test_work_is_the_number_of_models() -> None:
     assert "order of recording" in ordered and "transductive" in ordered
 
 
-def test_at_most_so_many_pictures_are_read_evenly_spaced() -> None:
+def test_at_most_so_many_pictures_are_read_evenly_spaced():
     splits: list[str] = []
 
     def read(split: str) -> Trials:

@@ -41,7 +41,11 @@ def homes(tmp_path_factory, run_command):
     dataset = simulated(paint_pictures(home / "photos", 16, 3)).replace(
         "subjects: 1", "subjects: 3"
     )
-    train = (dataset, f"encoders=[{COLOURS!r}]", *SMALL, "train.epochs=8", "mode=inter")
+    train = (
+        (dataset, f"encoders=[{COLOURS!r}]")
+        + tuple(SMALL)
+        + ("train.epochs=8", "mode=inter")
+    )
     with use_home(home):
         run_command("embed", dataset, f"encoders=[{COLOURS!r}]")
         run_command("train-align", *train)

@@ -76,7 +76,6 @@ from brainhive_cli.reports.figures.head_maps import (
     place_sensors,
 )
 from brainhive_cli.reports.pages.page import DETAILS, FINDING
-from tests.tools.recorded_numbers import Recorded
 from tests.worlds.brain_maps import read_drawn_values
 
 SENSORS = ("Fz", "Cz", "Pz", "O1", "Oz", "T7")
@@ -135,7 +134,7 @@ def read(seed: int, count: int, fields: dict[str, Any]) -> Trials:
 
 
 @pytest.mark.parametrize("name", READ)
-def test_sensor_space(recorded: Recorded, name: str) -> None:
+def test_sensor_space(recorded, name):
     tested, learned = read(2, 9, READ[name]), read(1, 20, READ[name])
     space = SensorSpace.from_trials(
         tested, learned, tested.averages, learned.averages.mean(0)
@@ -157,9 +156,7 @@ def test_sensor_space(recorded: Recorded, name: str) -> None:
     )
 
 
-def test_many_stimuli_are_read_in_chunks(
-    monkeypatch: pytest.MonkeyPatch, recorded: Recorded
-) -> None:
+def test_many_stimuli_are_read_in_chunks(monkeypatch, recorded):
     whole_joined_array = np.concatenate(
         list(average_repetitions(recording(9, whitened=True)))
     )
@@ -171,7 +168,7 @@ def test_many_stimuli_are_read_in_chunks(
     np.testing.assert_array_equal(np.concatenate(chunks), whole_joined_array)
 
 
-def test_repetitions_far_apart_in_time(recorded: Recorded) -> None:
+def test_repetitions_far_apart_in_time(recorded):
     random = np.random.default_rng(4)
     is_there = np.arange(4) < recording(12).counts[:, None]
     spread = random.permuted(np.arange(48)).reshape(12, 4) * 3.0
@@ -198,7 +195,7 @@ def test_repetitions_far_apart_in_time(recorded: Recorded) -> None:
     recorded(**found)
 
 
-def test_places_of_sensors(recorded: Recorded) -> None:
+def test_places_of_sensors(recorded):
     random = np.random.default_rng(1)
     head = random.normal(size=(7, 3))
     head = 90 * head / np.linalg.norm(head, axis=1, keepdims=True) + [3, 8, 40]
@@ -230,7 +227,7 @@ LEVELS = {"looks": 5, "meaning": 3, "words": 7}
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_encoding_model(recorded: Recorded, count: int) -> None:
+def test_encoding_model(recorded, count):
     random = np.random.default_rng(count)
     widths = dict(list(LEVELS.items())[:count])
     train, test = (
@@ -291,9 +288,7 @@ def test_encoding_model(recorded: Recorded, count: int) -> None:
 
 @pytest.mark.parametrize("subjects", [1, 3])
 @pytest.mark.parametrize("count", [1, 3])
-def test_similarity(
-    monkeypatch: pytest.MonkeyPatch, recorded: Recorded, subjects: int, count: int
-) -> None:
+def test_similarity(monkeypatch, recorded, subjects, count):
     random = np.random.default_rng(subjects)
     features = {
         name: random.normal(size=(9, 2, width))
@@ -332,20 +327,20 @@ def test_similarity(
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (5, 1)])
-def test_few_pictures_have_no_distances(shape: tuple[int, int]) -> None:
+def test_few_pictures_have_no_distances(shape):
     patterns = np.random.default_rng(0).normal(size=(6, 6))
     assert compute_distances(patterns[:4, :2]).shape == (6,)
     with pytest.raises(BrainhiveError):
         compute_distances(patterns[: shape[0], : shape[1]])
 
 
-def test_a_model_without_differences_is_named() -> None:
+def test_a_model_without_differences_is_named():
     features = {"a": np.eye(5), "b": np.random.default_rng(0).normal(size=(5, 3))}
     with pytest.raises(BrainhiveError, match="a has"):
         rank_models(features)
 
 
-def test_labels_and_corrections(recorded: Recorded) -> None:
+def test_labels_and_corrections(recorded):
     random = np.random.default_rng(5)
     names = list("fbhacgdelkjipomn")
     concepts = dict(zip(sorted(names), "xxyyyzzwvvuustrr", strict=True))
@@ -370,7 +365,7 @@ def test_labels_and_corrections(recorded: Recorded) -> None:
         one=Profile.from_ranks(axis, ranks * 0 + 1, labels, 1),
         taken=Profile.from_matrices("margin", axis, ranks, labels).take(["b"]),
         standardised=[test[0] for test in tests],
-        together=correct_p_values([*tests, constant]),
+        together=correct_p_values(list(tests) + [constant]),
         alone=[compute_p_values(test, test[1:]) for test in tests],
     )
     # labels of another seed are others, the wrong ones too
@@ -391,8 +386,12 @@ def profile(axis: Axis, effect: Any, metric: str = "margin", **options: Any) -> 
 def short(metrics: Any) -> Any:
     """Return the numbers of metrics, or of a line, as an array."""
     if hasattr(metrics, "low") and hasattr(metrics, "chance"):
-        ends = [*metrics.low, *metrics.high] if metrics.low is not None else []
-        return np.array([*metrics.values, *ends, metrics.chance], np.float64)
+        ends = (
+            (list(metrics.low) + list(metrics.high)) if metrics.low is not None else []
+        )
+        return np.array(
+            list(metrics.values) + list(ends) + [metrics.chance], np.float64
+        )
     rows = [
         (
             single_metric.value,
@@ -454,12 +453,12 @@ def read_values(figure: Any, folder: Path) -> Any:
 @pytest.mark.parametrize("modality", PLACES)
 @pytest.mark.parametrize("inflation", [1, 1.4])
 def test_conclusions(
-    monkeypatch: pytest.MonkeyPatch,
-    recorded: Recorded,
-    tmp_path: Path,
-    modality: str,
-    inflation: float,
-) -> None:
+    monkeypatch,
+    recorded,
+    tmp_path,
+    modality,
+    inflation,
+):
     # a course has more times than are listed
     monkeypatch.setattr(conclusion, "MAX_LISTED_TIMES", 5)
 
@@ -555,7 +554,7 @@ FILTERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", FILTERS)
-def test_reach_of_filters(recorded: Recorded, name: str) -> None:
+def test_reach_of_filters(recorded, name):
     source, steps = FILTERS[name]
     times_ms = np.arange(-104, 604, 16.0)
     span_ms = {"epoch_ms": [-120, 632], "keep_ms": [-104, 616]}

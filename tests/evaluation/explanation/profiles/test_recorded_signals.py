@@ -40,7 +40,6 @@ from brainhive_cli.measurement import Items, LabelDesign
 from brainhive_cli.reports.pages import signal_page
 from brainhive_cli.reports.pages.signal_page import write_signal_page
 from brainhive_cli.training.alignment.cells import Cell
-from tests.tools.recorded_numbers import Recorded
 from tests.worlds.array_trials import make_trials
 from tests.worlds.brain_maps import read_drawn_values
 from tests.worlds.memory_test_set import (
@@ -164,7 +163,7 @@ def values_of(subject_profiles: SubjectProfiles) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_encoding(recorded: Recorded, kind: str) -> None:
+def test_encoding(recorded, kind):
     signals = explain_signals(reader_of(2, kind), LEVELS, SPEC)
     (maps,) = collect_maps([reader_of(2, kind)], {(None, 2): signals}) or [(0, {}, 0)]
 
@@ -174,7 +173,7 @@ def test_encoding(recorded: Recorded, kind: str) -> None:
     )
 
 
-def test_pictures_that_were_shown_once_have_no_ceiling() -> None:
+def test_pictures_that_were_shown_once_have_no_ceiling():
     reader = reader_of(2, "plain")
     reader.trials = reader.trials.choose(reader.trials.repetition < 1)
     signals = explain_signals(reader, LEVELS, SPEC)
@@ -186,7 +185,7 @@ def test_pictures_that_were_shown_once_have_no_ceiling() -> None:
 
 @pytest.mark.parametrize("people", [1, 3])
 @pytest.mark.parametrize("kind", ["plain", "voxels"])
-def test_similarity(recorded: Recorded, kind: str, people: int) -> None:
+def test_similarity(recorded, kind, people):
     readers = [reader_of(subject, kind) for subject in range(1, people + 1)]
     measured, bounds = explain_similarity(readers, LEVELS["test"], SPEC)
 
@@ -204,13 +203,13 @@ def test_similarity(recorded: Recorded, kind: str, people: int) -> None:
         assert places == {("V1", "V4")}
 
 
-def test_regions_need_two_voxels_of_everybody() -> None:
+def test_regions_need_two_voxels_of_everybody():
     reader = reader_of(1, "voxels", channels=["one"])
     with pytest.raises(BrainhiveError):
         explain_similarity([reader], LEVELS["test"], SPEC)
 
 
-def test_failed_analyses_are_listed_but_recipe_errors_raised() -> None:
+def test_failed_analyses_are_listed_but_recipe_errors_raised():
     subject_profiles = SubjectProfiles()
     profile = Profile("a", Axis("b", [1]), np.zeros((1, 2)))
 
@@ -228,9 +227,7 @@ def test_failed_analyses_are_listed_but_recipe_errors_raised() -> None:
 
 
 @pytest.mark.parametrize("p", [1.0, 0.005])
-def test_pictures_that_all_were_shown(
-    monkeypatch: pytest.MonkeyPatch, p: float
-) -> None:
+def test_pictures_that_all_were_shown(monkeypatch, p):
     module = "brainhive_cli.evaluation.explanation.job"
     shown = [[0, 2, 3, 5, 8, 9], [9, 3, 2, 1, 5]]
     # the store of the second subject lists pictures in another order
@@ -294,9 +291,7 @@ def test_pictures_that_all_were_shown(
         find_units()
 
 
-def test_accuracy_of_held_out_trials(
-    monkeypatch: pytest.MonkeyPatch, recorded: Recorded
-) -> None:
+def test_accuracy_of_held_out_trials(monkeypatch, recorded):
     random = np.random.default_rng(0)
     integers = random.integers(0, 3, 13)
     predicted = random.integers(0, 3, (4, 13))
@@ -324,9 +319,7 @@ def test_accuracy_of_held_out_trials(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pages_of_signals(
-    monkeypatch: pytest.MonkeyPatch, recorded: Recorded, tmp_path: Any, kind: str
-) -> None:
+def test_pages_of_signals(monkeypatch, recorded, tmp_path, kind):
     monkeypatch.setattr(repetitions, "MAX_MEASURED_STIMULI", 9)
     reliability = measure_reliability(trials_of("test", 1, kind), "test")
     drawn: list[Any] = []
@@ -379,7 +372,7 @@ def test_pages_of_signals(
     )
 
 
-def test_two_repeated_pictures_are_too_few() -> None:
+def test_two_repeated_pictures_are_too_few():
     trials = trials_of("test", 1, "plain")
     is_first = trials.repetition < 1
     three = trials.choose(is_first | (trials.picture_of_trial < 3))
@@ -397,9 +390,7 @@ def test_two_repeated_pictures_are_too_few() -> None:
         (list("abcde"), "band", False),
     ],
 )
-def test_head_maps_need_places_of_sensors(
-    tmp_path: Any, names: Any, axis: str, is_missing: bool
-) -> None:
+def test_head_maps_need_places_of_sensors(tmp_path, names, axis, is_missing):
     items = Items.independent([[f"p{row}" for row in range(9)]], "pictures")
     values = np.random.default_rng(0).normal(size=(5, 9))
     profile = Profile("margin_lost", Axis(axis, names), values)

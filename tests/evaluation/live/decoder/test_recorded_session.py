@@ -30,7 +30,6 @@ from brainhive_cli.evaluation.live.decoder import (
 from brainhive_cli.evaluation.live.job import OpenSession, choose_columns
 from brainhive_cli.evaluation.live.loop import Loop
 from brainhive_cli.models.signal_spec import SignalSpec
-from tests.tools.recorded_numbers import Recorded
 
 CHANNELS = ("Fz", "Cz", "Pz", "Oz")
 PICTURES = [f"a/p{row}" for row in range(7)]
@@ -101,7 +100,7 @@ def windows_of(names: str, seed: int = 0) -> list[CutWindow]:
 SHOWN = ("p1 p4 p1 q0", "p1 x0 p2 p4", "p6 p1")
 
 
-def test_results_of_windows(recorded: Recorded) -> None:
+def test_results_of_windows(recorded):
     decoder = decoder_of()
     decoder.warm_up()
     results = []
@@ -124,7 +123,7 @@ def test_results_of_windows(recorded: Recorded) -> None:
     assert decoder.decode([]) == [] and len(results) == 10
 
 
-def test_lists_of_the_template_are_not_those_of_windows() -> None:
+def test_lists_of_the_template_are_not_those_of_windows():
     plain_decoder, numbered = decoder_of(), decoder_of()
     lists = {"trial_numbers": np.zeros(1, np.int64), "known_digests": ONE}
     numbered.template = replace(numbered.template, **lists)
@@ -135,7 +134,7 @@ def test_lists_of_the_template_are_not_those_of_windows() -> None:
     assert first == second and len(first) == 3
 
 
-def test_of_one_picture_there_is_no_margin() -> None:
+def test_of_one_picture_there_is_no_margin():
     (result,) = decoder_of(1).decode(windows_of("p0"))
     assert result.event["margin"] is None and result.event["rank"] == 1
     assert len(result.event["best"]) == 1
@@ -144,9 +143,7 @@ def test_of_one_picture_there_is_no_margin() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(12, 12), (5, 7, 12), (20, 4), (3, 17, 4)])
-def test_first_trials_are_kept_for_the_whitener(
-    recorded: Recorded, sizes: tuple[int, ...]
-) -> None:
+def test_first_trials_are_kept_for_the_whitener(recorded, sizes):
     steps = Steps(epoch_ms=(0, 60), keep_ms=(0, 60), baseline=False, rate_hz=100)
     preparation = LivePreparation(steps, CHANNELS, "µV", whiten_trials=15)
     decoder = decoder_of(preparation=preparation)
@@ -184,7 +181,7 @@ def whitener_of(windows: list[CutWindow]) -> np.ndarray:
     return decoder.whitener
 
 
-def test_a_whitener_of_the_training_is_used_at_once() -> None:
+def test_a_whitener_of_the_training_is_used_at_once():
     matrix = np.diag([2.0, 0.5, 1.0, 3.0]).astype(np.float32)
     steps = Steps(epoch_ms=(0, 60), keep_ms=(0, 60), baseline=False, rate_hz=100)
     preparation = LivePreparation(steps, CHANNELS, "µV", whitener=matrix)
@@ -196,14 +193,14 @@ def test_a_whitener_of_the_training_is_used_at_once() -> None:
     np.testing.assert_allclose(result.signal, expected[[1, 3, 0]], rtol=1e-6)
 
 
-def test_trials_of_the_training_are_known_again() -> None:
+def test_trials_of_the_training_are_known_again():
     windows = windows_of("p0 p1 p3 p4", 2)
     signals = torch.stack(
         [torch.from_numpy(single_window.signal[[1, 3, 0]]) for single_window in windows]
     )
     nearly = signals[2] + 0.25 * draw(3, 6, seed=9)
     learned = compute_trial_vectors(
-        torch.stack([2 * signals[0] + 3, nearly, *draw(9, 3, 6)])
+        torch.stack([2 * signals[0] + 3, nearly] + list(draw(9, 3, 6)))
     )
 
     found = decoder_of(learned_trials=learned).decode(windows)
@@ -213,7 +210,7 @@ def test_trials_of_the_training_are_known_again() -> None:
     assert not of_one[0].is_learned
 
 
-def test_trials_are_described_by_some_of_their_numbers(recorded: Recorded) -> None:
+def test_trials_are_described_by_some_of_their_numbers(recorded):
     trial_vectors = compute_trial_vectors(draw(3, 5, 700) + 4)
     assert trial_vectors.shape == (3, 1167) and torch.allclose(
         trial_vectors.norm(dim=1), torch.ones(3)
@@ -221,7 +218,7 @@ def test_trials_are_described_by_some_of_their_numbers(recorded: Recorded) -> No
     recorded(digits=4, few=compute_trial_vectors(draw(3, 2, 5)), many=trial_vectors)
 
 
-def test_learned_trials_come_from_unchanged_stores() -> None:
+def test_learned_trials_come_from_unchanged_stores():
     trials = {subject: draw(4, 2, 3, seed=subject).numpy() for subject in (1, 2, 3)}
     source = SimpleNamespace(
         collect_identities=lambda subjects: {"s1": "a", "s2": "changed"},
@@ -263,7 +260,7 @@ def plan(spec: SignalSpec, whiten_trials: int | None = None, **learned: Any) -> 
     return plan_preparation(person_of(spec, **learned), recipe)
 
 
-def test_preparations_are_planned_by_the_model() -> None:
+def test_preparations_are_planned_by_the_model():
     plain = plan(spec_of(preparation={**STEPS, "band_hz": (1, 40), "phase": "forward"}))
     assert plain.channels == ("Cz", "Oz", "Fz") and plain.unit == "µV"
     assert (
@@ -309,14 +306,12 @@ def test_preparations_are_planned_by_the_model() -> None:
     ],
     ids=["voxels", "unknown step", "unknown steps", "not whitened", "no whitener"],
 )
-def test_what_no_stream_can_have_is_refused(
-    spec: SignalSpec, trials: int | None, error: type[Exception]
-) -> None:
+def test_what_no_stream_can_have_is_refused(spec, trials, error):
     with pytest.raises(error):
         plan(spec, trials)
 
 
-def test_the_template_says_of_windows_what_stores_say() -> None:
+def test_the_template_says_of_windows_what_stores_say():
     steps = Steps(epoch_ms=(-50, 60), keep_ms=(0, 60), rate_hz=100, whiten="no")
     cutting = Cutting(steps, 500.0)
     places = tuple((0.01 * row, 0.02, 0.03) for row in range(3))
@@ -354,7 +349,7 @@ class Replay:
 
 def session_of(speed: float = 1.0, **options: Any) -> tuple[Any, Replay]:
     chunks = [windows_of(names, number) for number, names in enumerate(SHOWN)]
-    replay = Replay([*chunks, []])
+    replay = Replay(list(chunks) + [[]])
     session = SimpleNamespace(
         decoder=decoder_of(**options),
         stream=replay,
@@ -370,9 +365,7 @@ def session_of(speed: float = 1.0, **options: Any) -> tuple[Any, Replay]:
 
 
 @pytest.mark.parametrize("most", [None, 5])
-def test_a_session(
-    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, most: int | None
-) -> None:
+def test_a_session(recorded, monkeypatch, most):
     monkeypatch.setattr(loops, "SHEET_ROWS", 3)
     session, replay = session_of()
     events: list[Any] = []
@@ -395,7 +388,7 @@ def test_a_session(
     assert loop.first_results == events[:3]
 
 
-def test_a_session_ends_after_so_many_windows_or_with_its_stream() -> None:
+def test_a_session_ends_after_so_many_windows_or_with_its_stream():
     for most, ending in ((5, "after 5 windows"), (None, "the stream ended")):
         session, replay = session_of()
         events: list[Any] = []
@@ -405,7 +398,7 @@ def test_a_session_ends_after_so_many_windows_or_with_its_stream() -> None:
         assert loop._should_stop.is_set()
 
 
-def test_a_replay_at_another_speed_has_no_latencies() -> None:
+def test_a_replay_at_another_speed_has_no_latencies():
     session, _ = session_of(speed=20.0)
     loop = Loop(session, lambda event: None)
     loop.run()
@@ -415,7 +408,7 @@ def test_a_replay_at_another_speed_has_no_latencies() -> None:
     assert len(timed.latencies_ms) == 10
 
 
-def test_trials_of_the_training_are_said_once() -> None:
+def test_trials_of_the_training_are_said_once():
     signals = [
         torch.from_numpy(window.signal[[1, 3, 0]])
         for number, names in enumerate(SHOWN)
@@ -429,8 +422,8 @@ def test_trials_of_the_training_are_said_once() -> None:
 
 
 def test_windows_are_dropped_where_decoding_is_too_slow(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     monkeypatch.setattr(loops, "MAX_WAITING_CHUNKS", 1)
     session, _ = session_of()
     loop = Loop(session, lambda event: None)
@@ -440,7 +433,7 @@ def test_windows_are_dropped_where_decoding_is_too_slow(
     assert loop.counts.windows == 10
 
 
-def test_an_error_of_the_stream_is_raised_by_the_decoding_thread() -> None:
+def test_an_error_of_the_stream_is_raised_by_the_decoding_thread():
     session, replay = session_of()
 
     def fail(wait_s: float) -> None:
@@ -462,7 +455,7 @@ def stream_of(channels: str, units: str = "µV", kinds: str = "eeg") -> Any:
     )
 
 
-def test_columns_are_those_of_the_model() -> None:
+def test_columns_are_those_of_the_model():
     steps = Steps(epoch_ms=(-50, 60), keep_ms=(0, 60), rate_hz=100, whiten="no")
     preparation = LivePreparation(steps, ("Cz", "Oz"), "µV")
     source: Any = type("Source", (), {"model_fields": {"unit": None}})()
@@ -483,7 +476,7 @@ def test_columns_are_those_of_the_model() -> None:
         choose_columns(white, stream_of("Oz Fz x"), "spline", source)
 
 
-def test_caveats_of_a_session() -> None:
+def test_caveats_of_a_session():
     holdout = SimpleNamespace(caveats=lambda template: [TWINS])
     pictures = SimpleNamespace(caveats=[SEEN_PICTURES])
     learned = SimpleNamespace(list_caveats={"eeg": [CALIBRATED]}.get)
@@ -502,7 +495,7 @@ def test_caveats_of_a_session() -> None:
 
     always = {SIMULATED, TWINS, SEEN_PICTURES, CALIBRATED}
     assert caveats(True) == always and caveats(True, 5, 100) == always
-    assert caveats(False) == {*always, UNKNOWN_TRIALS}
+    assert caveats(False) == set(always) | {UNKNOWN_TRIALS}
     # the stronger caveat replaces the weaker one
     for knows in (False, True):
-        assert caveats(knows, 6, 100) == {*always, TRAINED_TRIALS}
+        assert caveats(knows, 6, 100) == set(always) | {TRAINED_TRIALS}

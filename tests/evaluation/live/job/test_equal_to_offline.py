@@ -95,8 +95,7 @@ def open_session(run, *overrides, session=2):
         "source.kind=recording",
         file,
         "source.speed=10000",
-        *overrides,
-    )
+    ) + tuple(overrides)
     job = Job.resolve(Recipe.resolve("live", None, {}, arguments))
     return job, job.open(HERE)
 
@@ -178,7 +177,7 @@ def test_averages_of_repetitions_rank_as_in_eval_retrieval(models, base, run_com
         "preparation.kind=recording",
         "name=plain",
         "paths.signals=only-second",
-        *(*PREPARATIONS["plain"], "preparation.files='*ses-02*'"),
+        *tuple(PREPARATIONS["plain"]) + ("preparation.files='*ses-02*'",),
     )
     _, loop, _ = replay(finished_plain)
 

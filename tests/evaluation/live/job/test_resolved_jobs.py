@@ -16,7 +16,7 @@ from brainhive_cli.training.alignment.cells import Cell
 
 
 def recipe(*arguments: str) -> Recipe:
-    return Recipe.resolve("live", None, {}, ("source.kind=mock", *arguments))
+    return Recipe.resolve("live", None, {}, ("source.kind=mock",) + tuple(arguments))
 
 
 def cells_of(*people: tuple[int, ...]) -> list[Cell]:
@@ -54,13 +54,13 @@ def change(thing: Any, **changes: Any) -> Any:
     return replace(thing, **changes)
 
 
-def test_the_only_person_is_decoded_by_the_first_model(opened: dict[str, Any]) -> None:
+def test_the_only_person_is_decoded_by_the_first_model(opened):
     job = Job.resolve(recipe())
     assert (job.subject, job.cell.name, job.cell.tested_on) == (1, "cell 0", (1,))
     assert job.align.cells == [job.cell] and opened["subjects"] is None
 
 
-def test_of_several_people_one_is_named(opened: dict[str, Any]) -> None:
+def test_of_several_people_one_is_named(opened):
     opened["cells"] = cells_of((1, 2), (2, 3), (3,))
     with pytest.raises(RecipeError) as caught:
         Job.resolve(recipe())
@@ -106,7 +106,7 @@ def session(
     return job
 
 
-def test_events_are_called_by_their_pictures_or_a_table(tmp_path: Path) -> None:
+def test_events_are_called_by_their_pictures_or_a_table(tmp_path):
     gallery = ["a/p0", "a/p1"]
     names, further = session(tmp_path).read_event_names(PERSON, gallery)
     assert names.table is None and names.image_ids == gallery
@@ -145,15 +145,15 @@ def test_events_are_called_by_their_pictures_or_a_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [("page=false", "port=80"), ("page=false", "host=a")]
 )
-def test_keys_of_the_page_need_a_page(arguments: tuple[str, ...]) -> None:
+def test_keys_of_the_page_need_a_page(arguments):
     with pytest.raises(RecipeError):
         recipe(*arguments)
 
 
 @pytest.mark.parametrize("arguments", [("events=a.csv",), ("whiten_trials=30",)])
 def test_prepared_windows_have_no_events_or_whitening(
-    arguments: tuple[str, ...],
-) -> None:
+    arguments,
+):
     assert recipe(*arguments)
     with pytest.raises(RecipeError):
-        Recipe.resolve("live", None, {}, ("source.kind=signals", *arguments))
+        Recipe.resolve("live", None, {}, ("source.kind=signals",) + tuple(arguments))

@@ -33,7 +33,7 @@ def truth(home: Path) -> Path:
 
 
 def scored(path: Path, truth: Path | str, *arguments: str) -> tuple[str, ...]:
-    return (f"score={path}", f"truth={truth}", "sheet_rows=0", *arguments)
+    return (f"score={path}", f"truth={truth}", "sheet_rows=0") + tuple(arguments)
 
 
 @pytest.mark.nightly

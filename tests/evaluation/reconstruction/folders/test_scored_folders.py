@@ -43,7 +43,7 @@ def save(path: Path, random: np.random.Generator) -> None:
 
 
 def asked(folders: tuple[Path, Path], *arguments: str) -> tuple[str, ...]:
-    return (f"score={folders[0]}", f"truth={folders[1]}", *arguments)
+    return (f"score={folders[0]}", f"truth={folders[1]}") + tuple(arguments)
 
 
 def test_folders_are_scored_by_name_and_unmatched_files_listed(
@@ -143,7 +143,7 @@ def test_metrics_with_new_weights_are_added_by_the_same_command(
 def test_one_picture_has_its_own_metrics_and_no_identification(
     run_command, folders, home, image_networks_absent, capsys
 ):
-    alone = (f"score={folders[0] / 'cat'}", f"truth={home / 'one'}")
+    alone = [f"score={folders[0] / 'cat'}", f"truth={home / 'one'}"]
     save(home / "one" / "0.png", np.random.default_rng(1))
     encoder = "metric_encoders=['python:brainhive_cli.models.encoders.python:example']"
 

@@ -42,7 +42,6 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.training.alignment.cells import Cell
-from tests.tools.recorded_numbers import Recorded
 from tests.worlds.reconstructions import draw_media
 
 CPU = torch.device("cpu")
@@ -51,7 +50,7 @@ IDS = [f"p{row}" for row in range(7)]
 FRAMES = 3
 
 
-def test_one_column_of_a_clip_is_cut(tmp_path: Path) -> None:
+def test_one_column_of_a_clip_is_cut(tmp_path):
     truth, media = draw_media(1, 12, 2), draw_media(2, 12, 2)
     grid = np.zeros((2, 16, 30, 3), np.uint8)
     grid[:, 2:14, 2:14], grid[:, 2:14, 16:28] = truth, media
@@ -66,7 +65,7 @@ def test_one_column_of_a_clip_is_cut(tmp_path: Path) -> None:
         open_column(tmp_path / "other.png", 0)
 
 
-def test_folders_of_clips_are_matched(tmp_path: Path) -> None:
+def test_folders_of_clips_are_matched(tmp_path):
     names = ("truth/b 2", "truth/b 10", "made/b 2", "made/b 10_1")
     for number, name in enumerate(names):
         frames = draw_media(number, 12, 2)
@@ -96,7 +95,7 @@ def test_folders_of_clips_are_matched(tmp_path: Path) -> None:
         list_media(where[0], "clip")
 
 
-def test_shuffled_folders_have_other_items(tmp_path: Path) -> None:
+def test_shuffled_folders_have_other_items(tmp_path):
     files = {image_id: [Path(image_id)] for image_id in IDS}
     shuffled = shuffle_items(
         GeneratedSet("scored", "made", (), files, description="two")
@@ -107,7 +106,7 @@ def test_shuffled_folders_have_other_items(tmp_path: Path) -> None:
     assert shuffled.description.endswith("two")
 
 
-def test_stills_repeat_the_first_frame(tmp_path: Path) -> None:
+def test_stills_repeat_the_first_frame(tmp_path):
     files = {name: [tmp_path / f"{name}-{n}.png" for n in (0, 1)] for name in IDS[:3]}
     for number, (clip, _) in enumerate(files.values()):
         for file in (clip, clip.with_name(clip.name.replace("-0", "-1"))):
@@ -129,7 +128,7 @@ def test_stills_repeat_the_first_frame(tmp_path: Path) -> None:
         make_stills([replace(clips, files={"a": [picture]})], run_folder)
 
 
-def test_noise_of_items(recorded: Recorded) -> None:
+def test_noise_of_items(recorded):
     recorded(
         seeds=[
             derive_noise_seed(3, "a", 0),
@@ -247,7 +246,7 @@ def brain_sets(width: int = 7) -> list[DecodedSet]:
 SOURCES: Any = ("images", "brain", "shuffled", "zeroed", "mean_embedding")
 
 
-def test_heads_of_sources(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
+def test_heads_of_sources(monkeypatch, recorded):
     monkeypatch.setattr(generation, "Targets", Sized)
     heads = heads_of(made_run())
     whole_heads = heads.average_heads("train")
@@ -266,13 +265,15 @@ def test_heads_of_sources(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -
         ],
         ids=[generated_set.image_ids for generated_set in sets],
         blocks=[[len(block) for block in some] for some in (blocks, keyed)],
-        widths=[block.tensors["token"].shape[1] for block in (*blocks, *keyed)],
+        widths=[
+            block.tensors["token"].shape[1] for block in tuple(blocks) + tuple(keyed)
+        ],
     )
     torch.testing.assert_close(
         whole_heads.tensors, heads.average_heads("train").tensors
     )
     twice = ["brain", "brain", "shuffled", "shuffled"]
-    order = ["images", *twice, "zeroed", "mean_embedding"]
+    order = ["images"] + list(twice) + ["zeroed", "mean_embedding"]
     assert [generated_set.source for generated_set in sets] == order
     assert [generated_set.name for generated_set in sets[:4]] == [
         "images",
@@ -286,9 +287,7 @@ def test_heads_of_sources(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -
 
 
 @pytest.mark.parametrize("folds", [False, True])
-def test_baselines(
-    monkeypatch: pytest.MonkeyPatch, recorded: Recorded, tmp_path: Path, folds: bool
-) -> None:
+def test_baselines(monkeypatch, recorded, tmp_path, folds):
     monkeypatch.setattr(generation, "Targets", Sized)
     monkeypatch.setattr(generation, "MAX_VALUES_PER_BLOCK", 5 * 7)
     monkeypatch.setattr(baselines, "MAX_AVERAGED_PICTURES", 11)
@@ -308,7 +307,7 @@ def test_baselines(
         for one in made
     }
     recorded(pixels=pixels, described=[one.description for one in made])
-    assert [one.source for one in made] == [*["nearest"] * 2, *["mean"] * 2]
+    assert [one.source for one in made] == list(["nearest"] * 2) + list(["mean"] * 2)
     assert list(missing) == ["still"]
     # files that are there are kept
     times = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.png")}
@@ -352,9 +351,7 @@ class Drawn:
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("batch_size", [2, 7])
-def test_generated_files(
-    recorded: Recorded, tmp_path: Path, count: int, batch_size: int
-) -> None:
+def test_generated_files(recorded, tmp_path, count, batch_size):
     sampler: Any = Drawn(batch_size)
     run_folder = RunFolder(tmp_path)
     brain = brain_sets()[0]
@@ -393,7 +390,7 @@ def test_generated_files(
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_the_sampler_gives_each_row_its_conditions(guidance: float) -> None:
+def test_the_sampler_gives_each_row_its_conditions(guidance):
     asked: dict[str, Any] = {}
 
     def draw_zeros(
@@ -420,7 +417,7 @@ def test_the_sampler_gives_each_row_its_conditions(guidance: float) -> None:
     assert asked["tokens"].shape == (3, 1, 2) and asked["tokens"].sum() == 0
 
 
-def test_words_of_a_recipe() -> None:
+def test_words_of_a_recipe():
     plain_recipe = Recipe(repeats=1)
     assert plain_recipe.describe_generation(True) == "1 repeat"
     keys: Any = {"best_of": 2, "strength": 0.5, "adapter": "skip"}

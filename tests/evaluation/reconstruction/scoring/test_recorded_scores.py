@@ -58,7 +58,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 from brainhive_cli.measurement import StimulusGrouping, compare_runs
 from brainhive_cli.models import Decoded, encoders
 from brainhive_cli.training.alignment.facts import TrainingFacts
-from tests.tools.recorded_numbers import Recorded, metric_rows
+from tests.tools.recorded_numbers import metric_rows
 from tests.worlds.command_fixtures import COLOURS
 from tests.worlds.reconstructions import draw_media
 
@@ -110,7 +110,7 @@ def make_sets(folder: Path, frames: int = 0) -> list[GeneratedSet]:
 
 @pytest.mark.parametrize("frames", [0, FRAMES])
 @pytest.mark.parametrize("protocol", ["brainhive", "mindeye2"])
-def test_scores(recorded: Recorded, tmp_path: Path, frames: int, protocol: str) -> None:
+def test_scores(recorded, tmp_path, frames, protocol):
     sets, seen_stimuli = make_sets(tmp_path, frames), stimuli(frames)
     names = ["frame_ssim", "frame_pixcorr", "frame_psnr"]
     chosen = names if frames else ["pixcorr", "ssim"]
@@ -147,8 +147,8 @@ def test_scores(recorded: Recorded, tmp_path: Path, frames: int, protocol: str) 
 
 
 def test_clips_of_another_length_are_refused_and_pictures_repeat(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     parts, _ = load_metrics_and_encoders(["frame_pixcorr"], [], HERE)
     media = draw_media(0, 40, 3)
     scorer = Scorer(parts, "brainhive", 4, CPU, [lambda: Clip(media, 8)], 3)
@@ -184,9 +184,9 @@ def measured(folder: Path, frames: int, shift: int = 0) -> RunFolder:
     files = dict(zip(IDS, reversed(sets[0].files.values()), strict=True))
     name = f"nearest/{sets[0].name}"
     nearest = replace(sets[0], source="nearest", name=name, files=files)
-    tasks = [scores_of_tasks(order) for order in (range(7), [1, 0, *range(2, 7)])]
+    tasks = [scores_of_tasks(order) for order in (range(7), [1, 0] + list(range(2, 7)))]
     brain = [replace(sets[row], task_scores=tasks[row]) for row in range(2)]
-    people = [*brain, nearest]
+    people = list(brain) + [nearest]
     run_folder = RunFolder(folder)
     metric = "frame_ssim" if frames else "ssim"
     recipe = Recipe(metrics=[metric], sheet_rows=3)
@@ -247,7 +247,7 @@ def scores_of_tasks(order: Any) -> TaskScores:
     return TaskScores.from_decoded(decoded_as(order), labelled(), IDS)
 
 
-def test_scores_of_words_and_masks(recorded: Recorded) -> None:
+def test_scores_of_words_and_masks(recorded):
     first_scores, second = (
         scores_of_tasks(range(7)),
         scores_of_tasks([3, 4, 5, 6, 0, 1, 2]),
@@ -265,9 +265,12 @@ def test_scores_of_words_and_masks(recorded: Recorded) -> None:
         digits=5,
         scores=[vars(one) for one in (first_scores, second)],
         joined=vars(TaskScores.join([first_scores, fewer])),
-        masks=[one.masks for one in (*decoded.values(), *stimulus_annotations)],
+        masks=[
+            one.masks for one in tuple(decoded.values()) + tuple(stimulus_annotations)
+        ],
         concepts=[
-            len(one.concepts) for one in (*decoded.values(), *stimulus_annotations)
+            len(one.concepts)
+            for one in tuple(decoded.values()) + tuple(stimulus_annotations)
         ],
     )
     captions = ["", "a thing 1", "a thing 2", "", "a thing 4", "a thing 5", ""]
@@ -290,7 +293,7 @@ def test_scores_of_words_and_masks(recorded: Recorded) -> None:
     assert TaskScores.from_decoded(decoded_as(range(7)), bare, IDS).values == {}
 
 
-def test_the_likeliest_concepts_are_named_at_most_four() -> None:
+def test_the_likeliest_concepts_are_named_at_most_four():
     likely = torch.tensor([[0.6, 0.9, 0.7, 0.55, 0.8, 0.1], [0.2, 0.1, 0.5, 0, 0, 0]])
     decoded_annotations = collect_decoded_annotations(
         Decoded({"concepts": likely}), ["a", "b"], list("uvwxyz")
@@ -304,13 +307,15 @@ def test_the_likeliest_concepts_are_named_at_most_four() -> None:
 
 
 @pytest.mark.parametrize("frames", [0, FRAMES])
-def test_a_run(recorded: Recorded, tmp_path: Path, frames: int) -> None:
+def test_a_run(recorded, tmp_path, frames):
     run = measured(tmp_path, frames)
 
     measurements = run.measurements()
     facts = measurements.require_facts(ReconstructionFacts)
     drawn = artifacts.read(run)
-    laid_out = [*make_tables(measurements), *make_comparison_tables(measurements)]
+    laid_out = list(make_tables(measurements)) + list(
+        make_comparison_tables(measurements)
+    )
     recorded(
         digits=4,
         scopes={
@@ -338,7 +343,7 @@ def test_a_run(recorded: Recorded, tmp_path: Path, frames: int) -> None:
     assert facts.medium == ("clip" if frames else "picture")
 
 
-def test_runs_are_compared_item_by_item(recorded: Recorded, tmp_path: Path) -> None:
+def test_runs_are_compared_item_by_item(recorded, tmp_path):
     runs = [measured(tmp_path / "one", 0), measured(tmp_path / "two", 0, shift=3)]
 
     write_comparisons(*runs[:1], runs[1:])
@@ -359,9 +364,7 @@ def test_runs_are_compared_item_by_item(recorded: Recorded, tmp_path: Path) -> N
     assert errors == {}
 
 
-def test_a_run_is_outdated_if_a_missing_metric_is_available(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_run_is_outdated_if_a_missing_metric_is_available(monkeypatch, tmp_path):
     finished = OpenRun(measured(tmp_path, 0), HERE)
     job = ScoredRun()
     job.recipe = Recipe()
@@ -374,7 +377,7 @@ def test_a_run_is_outdated_if_a_missing_metric_is_available(
         assert job.is_outdated(finished) is is_outdated
 
 
-def test_a_run_is_compared_wherever_it_lies_if_it_reconstructs(tmp_path: Path) -> None:
+def test_a_run_is_compared_wherever_it_lies_if_it_reconstructs(tmp_path):
     run = measured(tmp_path / "moved", 0)
     run.write_text("recipe.yaml", "{}")
     assert find_runs_to_compare(Paths(), [str(run.path)]) == [run]
@@ -386,7 +389,7 @@ def test_a_run_is_compared_wherever_it_lies_if_it_reconstructs(tmp_path: Path) -
         find_runs_to_compare(Paths(), [str(other_run_folder.path)])
 
 
-def test_an_item_without_a_value_in_one_training_has_none() -> None:
+def test_an_item_without_a_value_in_one_training_has_none():
     files = {image_id: [] for image_id in IDS[:4]}
     values = [[0.5, 0.25, np.nan, 1.0], [0.75, np.nan, np.nan, 0.0]]
     sets = [
@@ -404,7 +407,7 @@ def test_an_item_without_a_value_in_one_training_has_none() -> None:
     assert (metric.n, metric.value) == (2, (0.625 + 0.5) / 2)
 
 
-def test_sheets_show_each_file_once(tmp_path: Path) -> None:
+def test_sheets_show_each_file_once(tmp_path):
     sets = make_sets(tmp_path / "elsewhere")
     run_folder = RunFolder(tmp_path / "run")
     values = {"ssim": np.linspace(0, 1, len(sets[0].media))}
@@ -423,7 +426,7 @@ def test_sheets_show_each_file_once(tmp_path: Path) -> None:
     assert value == values["ssim"][-1]
 
 
-def test_sets_of_folds_are_pooled() -> None:
+def test_sets_of_folds_are_pooled():
     files = [{"a": [Path("a")]}, {"b": [Path("b")]}, {"c": [Path("c")]}]
     tasks = TaskScores({"mask_dice": np.array([0.5])})
     sets = []
@@ -441,7 +444,7 @@ def test_sets_of_folds_are_pooled() -> None:
     assert "fold" not in pooled[0].name
 
 
-def test_originals_and_pictures_of_one_colour_are_known(tmp_path: Path) -> None:
+def test_originals_and_pictures_of_one_colour_are_known(tmp_path):
     seen_stimuli = stimuli()
     ramp = np.repeat(np.arange(20, dtype=np.uint8), 60).reshape(20, 20, 3)
     made = {
@@ -477,7 +480,7 @@ def test_originals_and_pictures_of_one_colour_are_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [None, ["ssim"], ["seed_score"]])
-def test_metrics_are_chosen_by_medium(names: Any) -> None:
+def test_metrics_are_chosen_by_medium(names):
     metrics = choose_metrics("picture", names)
     if names is None:
         assert {"pixcorr", "ssim", "clip"} <= set(metrics)
@@ -486,13 +489,13 @@ def test_metrics_are_chosen_by_medium(names: Any) -> None:
     elif names == ["ssim"]:
         assert metrics == names
     else:
-        assert set(metrics) == {*names, *metric_parts.SEED_PARTS}
+        assert set(metrics) == set(names) | set(metric_parts.SEED_PARTS)
     for wrong_name in ("frame_ssim", "nothing"):
         with pytest.raises(RecipeError):
             choose_metrics("picture", [wrong_name])
 
 
-def test_facts_of_metrics() -> None:
+def test_facts_of_metrics():
     encoder = encoders.resolve(COLOURS)
     assert find_metric("ssim") is metric_parts.PARTS["ssim"]
     assert find_metric("nothing") is None
@@ -514,8 +517,8 @@ def test_facts_of_metrics() -> None:
 
 @pytest.mark.parametrize(("levels", "is_original"), [(0, True), (1, False)])
 def test_a_faint_picture_differs_from_a_copy_by_a_single_level(
-    tmp_path: Path, levels: int, is_original: bool
-) -> None:
+    tmp_path, levels, is_original
+):
     faint = 120 + draw_media(0, 64).astype(np.uint8) // 20  # a deviation of 3 levels
     stand_in: Any = SimpleNamespace(open=lambda image_id: Image.fromarray(faint))
     Image.fromarray(faint + levels).save(tmp_path / "a.png")

@@ -109,11 +109,17 @@ def measured(tmp_path):
     ]
     make_set = GeneratedSet
     drawn = ("drawn", ["simulated"])
-    generated = [
-        make_set("brain", "all/sub-01", (1,), files, 1, *drawn, task_scores=tasks[0]),
-        make_set("brain", "all/sub-02", (1,), files, 2, *drawn, task_scores=tasks[1]),
-        *(make_set("nearest", f"nearest/all/sub-0{n}", (1,), files, n) for n in (1, 2)),
-        *(
+    generated = (
+        [
+            make_set(
+                "brain", "all/sub-01", (1,), files, 1, *drawn, task_scores=tasks[0]
+            ),
+            make_set(
+                "brain", "all/sub-02", (1,), files, 2, *drawn, task_scores=tasks[1]
+            ),
+        ]
+        + [make_set("nearest", f"nearest/all/sub-0{n}", (1,), files, n) for n in (1, 2)]
+        + [
             make_set(
                 "shuffled",
                 f"shuffled/all/sub-0{n}",
@@ -123,8 +129,8 @@ def measured(tmp_path):
                 task_scores=tasks[2],
             )
             for n in (1, 2)
-        ),
-    ]
+        ]
+    )
     run_folder, stimuli = (
         RunFolder(tmp_path),
         Stimuli(lambda i: Clip(pixels[i], 8), str),

@@ -149,7 +149,7 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(
     aligner = aligners.Aligner(replace(model.layout, heads=heads), model.learned).eval()
     (run / SHA256SUMS).unlink(missing_ok=True)
     aligner.save(folder)
-    asked = (f"run={run}", "subjects=1", "sheet_rows=0", "ceiling_splits=0")
+    asked = [f"run={run}", "subjects=1", "sheet_rows=0", "ceiling_splits=0"]
 
     found, token = (
         run_command("eval-retrieval", *asked, *head).metrics
@@ -189,7 +189,7 @@ def digests(folder: Path) -> dict[str, str]:
 @pytest.mark.nightly
 def test_an_evaluation_changes_no_model_store_or_result(run_command, own, trained_run):
     trained_run = own / "runs" / "train-align" / trained_run.name
-    everything = ("repetitions=[1]", "gallery=train+test", "subjects=1")
+    everything = ["repetitions=[1]", "gallery=train+test", "subjects=1"]
     initial_digests = digests(own)
 
     first_metrics = run_command(
@@ -249,8 +249,8 @@ def test_selection_on_test_is_a_caveat_and_published_are_shown(
 
 @pytest.mark.parametrize("noise", [0, 1e-6])
 def test_duplicate_candidates_are_a_caveat_with_both_scores(
-    own: Path, run_command, trained_run: Path, noise: float
-) -> None:
+    own, run_command, trained_run, noise
+):
     """Issue 84, row E: 20 of 60 pictures had a duplicate, without a warning."""
     (path,) = (own / "embeddings" / DATASET / "test").glob("*.h5")
     with resealed(path) as file:

@@ -60,9 +60,18 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return made
 
 
-def test_runs_to_compare_with_are_measured_in_the_same_way(runs: Any) -> None:
-    arguments = ("run=one", "against=two", "subsets=4", "repetitions=all", "seed=3")
-    job = Job.resolve(recipe(*arguments, "corrections=csls", "baseline=ridge"))
+def test_runs_to_compare_with_are_measured_in_the_same_way(runs):
+    job = Job.resolve(
+        recipe(
+            "run=one",
+            "against=two",
+            "subsets=4",
+            "repetitions=all",
+            "seed=3",
+            "corrections=csls",
+            "baseline=ridge",
+        )
+    )
 
     (other,) = job.against
     assert job.recipe.align_run == ["ref one"] and job.recipe.against == ["ref two"]
@@ -83,18 +92,16 @@ def test_runs_to_compare_with_are_measured_in_the_same_way(runs: Any) -> None:
         ("run=one", "gallery=train+more"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused(
-    runs: Any, arguments: tuple[str, ...]
-) -> None:
+def test_what_cannot_be_evaluated_is_refused(runs, arguments):
     with pytest.raises(BrainhiveError):
         Job.resolve(recipe(*arguments))
 
 
-def test_several_runs_are_found_by_their_names(runs: Any) -> None:
+def test_several_runs_are_found_by_their_names(runs):
     assert find_runs(recipe("run=one,two")) == [runs["one"], runs["two"]]
 
 
-def test_cells_are_matched_by_the_people_they_are_tested_on() -> None:
+def test_cells_are_matched_by_the_people_they_are_tested_on():
     single_run, other_run, fewer = (
         Run("one"),
         Run("two", people="21"),
@@ -108,7 +115,7 @@ def test_cells_are_matched_by_the_people_they_are_tested_on() -> None:
         group_cells([single_run, fewer])  # type: ignore[list-item]
 
 
-def test_work_counts_subjects_of_cells(runs: Any) -> None:
+def test_work_counts_subjects_of_cells(runs):
     kinds = []
     for arguments in ((), ("repetitions=all",)):
         work = Job.resolve(recipe("run=one", *arguments)).count_work()
@@ -118,7 +125,7 @@ def test_work_counts_subjects_of_cells(runs: Any) -> None:
     assert kinds[0] != kinds[1] and all("made, test" in kind for kind in kinds)
 
 
-def test_whitening_comes_first_and_a_control_leaves_no_ridge() -> None:
+def test_whitening_comes_first_and_a_control_leaves_no_ridge():
     assert len(recipe("corrections=whitening,csls").corrections) == 2
     for arguments in (
         ("corrections=csls,whitening",),
@@ -133,7 +140,7 @@ def test_whitening_comes_first_and_a_control_leaves_no_ridge() -> None:
 def job_of(*arguments: str, training: Any = (), **facts: Any) -> Any:
     """Make a job of a run on the demo, which compares one of two encoders."""
     finished_run = Run("one", **facts)
-    keys = ["dataset=demo", "encoders=[lite0,pixels]", "seeds=3,4", *training]
+    keys = ["dataset=demo", "encoders=[lite0,pixels]", "seeds=3,4"] + list(training)
     finished_run.recipe = AlignRecipe.resolve("train-align", None, {}, keys)
     names = [config.name for config in finished_run.recipe.encoders]
     spec = SignalSpec(("a", "b"), 10, (1,), (2,), 100.0)
@@ -159,7 +166,7 @@ def job_of(*arguments: str, training: Any = (), **facts: Any) -> Any:
     )
 
 
-def test_a_ridge_has_the_signals_and_targets_of_the_run(tmp_path: Any) -> None:
+def test_a_ridge_has_the_signals_and_targets_of_the_run(tmp_path):
     job = job_of(training=("signal.repetitions=random", "signal.window_ms=[0, 400]"))
     ridge = write_ridge(job, tmp_path)
     trained = job.runs[0].recipe
@@ -172,7 +179,7 @@ def test_a_ridge_has_the_signals_and_targets_of_the_run(tmp_path: Any) -> None:
     assert "ridge" in file.read_text()
 
 
-def test_seconds_of_a_ridge_are_its_multiplications() -> None:
+def test_seconds_of_a_ridge_are_its_multiplications():
     spec = SignalSpec(("a", "b"), 10, (1,), (2,), 100.0)
     # 5,000 signals of 20 numbers, 300 targets; four cells of two seeds
     one = 2 * 5000 * 20 * (20 + 300) + 10 * 20**3
@@ -189,9 +196,7 @@ def test_seconds_of_a_ridge_are_its_multiplications() -> None:
     assert ridge_s == pytest.approx(trials)
 
 
-def test_a_ridge_longer_than_the_training_must_be_requested(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_a_ridge_longer_than_the_training_must_be_requested(monkeypatch, tmp_path):
     for seconds, took, is_written in ((59, 1, True), (61, 1, False), (99, 100, True)):
         monkeypatch.setattr(
             baseline, "_estimate_ridge_s", lambda *_, seconds=seconds: seconds
@@ -214,9 +219,7 @@ def test_a_ridge_longer_than_the_training_must_be_requested(
         ((), {"origin": "another data set"}),
     ],
 )
-def test_a_ridge_is_no_baseline_of_other_trainings(
-    tmp_path: Any, training: tuple[str, ...], facts: dict[str, Any]
-) -> None:
+def test_a_ridge_is_no_baseline_of_other_trainings(tmp_path, training, facts):
     with pytest.raises(BrainhiveError):
         write_ridge(job_of(training=training, **facts), tmp_path)
     several_job = job_of()

@@ -195,7 +195,7 @@ def noise_that_drifts(design: str) -> Trials:
 
 
 @pytest.mark.parametrize("design", ["in a row", "in each session"])
-def test_noise_that_drifts_has_no_ceiling(design: str) -> None:
+def test_noise_that_drifts_has_no_ceiling(design):
     """Issue 60, row 3: successive repetitions gave noise a ceiling of 0.62.
 
     Chance was 0.01, and the reliability 0.75.
@@ -250,8 +250,14 @@ def test_seeds_share_the_trials_and_the_ceiling_of_a_person(
     monkeypatch.setattr(TestedPerson, "read", record_read)
     monkeypatch.setattr(measure, "measure_signal_ceiling", record_ceiling)
 
-    quick = ("sheet_rows=0", "baseline=none", "ceiling_splits=2")
-    result = run_command("eval-retrieval", f"run={run_folder}", *quick, runs)
+    result = run_command(
+        "eval-retrieval",
+        f"run={run_folder}",
+        "sheet_rows=0",
+        "baseline=none",
+        "ceiling_splits=2",
+        runs,
+    )
 
     assert len(result.metrics.facts.cells) == 2
     assert reads.count("test") == 1 and ceilings == [1]

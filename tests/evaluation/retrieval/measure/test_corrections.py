@@ -36,7 +36,9 @@ def test_corrections_are_rows_that_leave_the_result_unchanged(
     table = next(
         table for table in result.printed_tables if TRANSDUCTIVE in table.title
     )
-    assert [row[0] for row in table.rows[: len(CHAINS) + 1]] == ["this run", *CHAINS]
+    assert [row[0] for row in table.rows[: len(CHAINS) + 1]] == ["this run"] + list(
+        CHAINS
+    )
     assert table.rows[0][1].value == plain_metrics.overall["top1"].value
     assigned = resulting_metrics.scopes[f"corrections · {CHAINS[-1]}"]["top1"]
     assert assigned.value > plain_metrics.overall["top1"].value and (

@@ -1,7 +1,5 @@
 """Tests of models whose token of a trial depends on the other test trials."""
 
-from pathlib import Path
-
 import pytest
 
 from brainhive_cli.core.results.measurements import CAVEATS, TRIALS_TOGETHER
@@ -41,10 +39,10 @@ class Net(nn.Module):
 @pytest.mark.nightly
 def test_metrics_that_need_other_test_trials_have_a_caveat(
     run_command,
-    world: Path,
+    world,
     align_overrides,
-    runs: str,
-    tmp_path: Path,
+    runs,
+    tmp_path,
     monkeypatch,
     capsys,
     code_allowed,
@@ -52,7 +50,6 @@ def test_metrics_that_need_other_test_trials_have_a_caveat(
     (tmp_path / "own_parts").mkdir()
     (tmp_path / "own_parts/centred.py").write_text(BACKBONE)
     monkeypatch.syspath_prepend(tmp_path)
-    asked = ("sheet_rows=0", "repetitions=[1]", runs)
     trained = run_command(
         "train-align",
         *align_overrides,
@@ -61,7 +58,9 @@ def test_metrics_that_need_other_test_trials_have_a_caveat(
         "backbone.kind=own_parts.centred",
     ).folder
 
-    result = run_command("eval-retrieval", f"run={trained}", *asked)
+    result = run_command(
+        "eval-retrieval", f"run={trained}", "sheet_rows=0", "repetitions=[1]", runs
+    )
 
     measured_metrics = result.metrics
     of_models = {

@@ -32,7 +32,7 @@ def find(run: api.Run, scope: str, name: str) -> Metric:
 
 
 @pytest.mark.parametrize("is_blocked", [True, False])
-def test_concepts_in_blocks_are_found_by_design(home, monkeypatch, is_blocked) -> None:
+def test_concepts_in_blocks_are_found_by_design(home, monkeypatch, is_blocked):
     """Noise tells the concept as well as the design does, but no picture of it."""
     monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "1")
     root = home / "pictures"
@@ -84,7 +84,7 @@ def test_concepts_in_blocks_are_found_by_design(home, monkeypatch, is_blocked) -
 
 
 @pytest.mark.parametrize(("by", "block_size"), [("trials", 12), ("runs", 6)])
-def test_categories_are_compared_with_the_design(home, by, block_size) -> None:
+def test_categories_are_compared_with_the_design(home, by, block_size):
     """Categories in blocks, in the same order again and again, are known by time."""
     block = np.repeat(["face", "house", "tool"], block_size)
     labels = np.resize(block, 72).tolist()
@@ -102,7 +102,7 @@ def test_categories_are_compared_with_the_design(home, by, block_size) -> None:
     assert f"{100 * by_design.value:.3g} %" in state_finding(evaluated.measurements)
 
 
-def test_short_blocks_are_told_up_to_their_borders(home) -> None:
+def test_short_blocks_are_told_up_to_their_borders(home):
     """In blocks of six, only the borders leave a choice, and noise tells no label."""
     labels = np.tile(np.repeat(["face", "house", "tool"], 6), 4).tolist()
 
@@ -115,7 +115,7 @@ def test_short_blocks_are_told_up_to_their_borders(home) -> None:
     assert f"{100 * by_design.value:.3g} %" in state_finding(evaluated.measurements)
 
 
-def test_a_published_number_stands_beside_the_design() -> None:
+def test_a_published_number_stands_beside_the_design():
     published = {"concept_top1": 0.5, "top1": 0.1, "source": "a paper", "differs": []}
     metric = measure("top1", [[1, 1, 0]], protocol="", split="test")
 

@@ -42,16 +42,21 @@ def shared(
             "train.epochs=3",
             "train.validation=0.2",
         )
-        asked = (
-            f"run={trained.folder}",
-            "corrections=csls,assignment",
-            "sheet_rows=0",
-            "ceiling_splits=0",
+        return (
+            runs,
+            trained,
+            run_command(
+                "eval-retrieval",
+                here,
+                f"run={trained.folder}",
+                "corrections=csls,assignment",
+                "sheet_rows=0",
+                "ceiling_splits=0",
+            ),
         )
-        return runs, trained, run_command("eval-retrieval", here, *asked)
 
 
-def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None:
+def test_what_the_test_set_chose_is_no_headline_and_no_best(shared):
     runs, trained, evaluated = shared
     scopes = {
         name: scope["top1"].value

@@ -15,7 +15,7 @@ import pytest
 from brainhive_cli import api
 from brainhive_cli.core.results.measurements import Measurements
 from brainhive_cli.evaluation.explanation import encoding_model
-from tests.tools.recorded_numbers import FLOAT32, Recorded
+from tests.tools.recorded_numbers import FLOAT32
 from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
 
 WORLD = "dataset={kind: demo, noise: 0.6, subjects: 2, concepts: 30}"
@@ -86,9 +86,7 @@ RETRIEVALS = {
 
 
 @pytest.mark.parametrize("name", RETRIEVALS)
-def test_retrieval(
-    recorded: Recorded, ridge: Path, run_command: RunCommand, name: str
-) -> None:
+def test_retrieval(recorded, ridge, run_command, name):
     result = run_command(
         "eval-retrieval", f"run={ridge}", "sheet_rows=0", *RETRIEVALS[name]
     )
@@ -96,11 +94,15 @@ def test_retrieval(
     recorded(digits=4, **summary(result.metrics))
 
 
-def test_two_runs_compared(
-    recorded: Recorded, ridge: Path, run_command: RunCommand
-) -> None:
-    other = ("backbone={kind: ridge, alpha: 100}", "signal.window_ms=[100, 600]")
-    second = run_command("train-align", WORLD, ENCODERS, *other, "seeds=1,2").folder
+def test_two_runs_compared(recorded, ridge, run_command):
+    second = run_command(
+        "train-align",
+        WORLD,
+        ENCODERS,
+        "backbone={kind: ridge, alpha: 100}",
+        "signal.window_ms=[100, 600]",
+        "seeds=1,2",
+    ).folder
 
     chosen = (f"run={ridge}", f"against={second}", "ceiling_splits=0")
     result = run_command("eval-retrieval", *chosen, "sheet_rows=0")
@@ -117,9 +119,7 @@ def test_two_runs_compared(
 
 
 @pytest.mark.parametrize("design", ["two in runs", "three in trials"])
-def test_categories(
-    recorded: Recorded, home: Path, run_command: RunCommand, design: str
-) -> None:
+def test_categories(recorded, home, run_command, design):
     random = np.random.default_rng(0)
     names = ["face", "house", "shoe"][: 2 if "two" in design else 3]
     joined_array = np.concatenate([random.permutation(names * 8) for _ in range(4)])
@@ -138,26 +138,35 @@ def test_categories(
         onset_s="in order",
     )
     # windows of two samples
-    quick = ("draws=40", "window={width_ms: 20, step_ms: 10}")
-    explained = run_command("explain", f"align_run={trained.path}", *quick)
+    explained = run_command(
+        "explain",
+        f"align_run={trained.path}",
+        "draws=40",
+        "window={width_ms: 20, step_ms: 10}",
+    )
 
     resulting_summary = summary(explained.metrics)
     recorded(digits=4, **summary(evaluated.measurements), explained=resulting_summary)
 
 
 def test_shares_of_regions(
-    recorded: Recorded,
-    home: Path,
-    run_command: RunCommand,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    recorded,
+    home,
+    run_command,
+    monkeypatch,
+):
     monkeypatch.setattr(encoding_model, "MAX_COMPONENTS", 12)
     chosen = (VOXELS, ENCODERS, "signal.normalise=channel")
     run_command("embed", *chosen[:2])
     trained = run_command("train-align", *chosen, "backbone=ridge", "seeds=1").folder
 
-    asked = ("region_shares=true", "ceiling_splits=0", "sheet_rows=0")
-    result = run_command("eval-retrieval", f"run={trained}", *asked)
+    result = run_command(
+        "eval-retrieval",
+        f"run={trained}",
+        "region_shares=true",
+        "ceiling_splits=0",
+        "sheet_rows=0",
+    )
     explained = run_command("explain", f"align_run={trained}", "draws=40")
 
     resulting_summary = summary(explained.metrics)
@@ -165,21 +174,25 @@ def test_shares_of_regions(
 
 
 def test_explanation(
-    recorded: Recorded,
-    ridge: Path,
-    run_command: RunCommand,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    recorded,
+    ridge,
+    run_command,
+    monkeypatch,
+):
     monkeypatch.setattr(encoding_model, "MAX_COMPONENTS", 12)
-    quick = ("draws=40", "window={width_ms: 200, step_ms: 200}")
 
-    result = run_command("explain", f"align_run={ridge}", *quick)
+    result = run_command(
+        "explain",
+        f"align_run={ridge}",
+        "draws=40",
+        "window={width_ms: 200, step_ms: 200}",
+    )
 
     # correlations of shuffled labels are sums near 0
     recorded(digits=4, rounding=FLOAT32, **summary(result.metrics))
 
 
-def test_calibration(recorded: Recorded, ridge: Path, run_command: RunCommand) -> None:
+def test_calibration(recorded, ridge, run_command):
     result = run_command("calibrate", f"align_run={ridge}", "subjects=2", "draws=1")
 
     recorded(digits=4, **summary(result.metrics))

@@ -147,7 +147,9 @@ def test_runs_on_other_subjects_or_galleries_are_not_compared(
     first_run_folder = run_command(
         "train-align", *align_overrides, "subjects=2", "train.epochs=1"
     ).folder
-    noisier = ("dataset={kind: demo, noise: 0.6, subjects: 2, concepts: 8}",)
+    noisier = [
+        "dataset={kind: demo, noise: 0.6, subjects: 2, concepts: 8}",
+    ]
     run_command(
         "embed",
         *noisier,

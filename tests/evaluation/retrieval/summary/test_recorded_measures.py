@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,7 +59,7 @@ from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.evaluation.retrieval.verification import compare_metrics
 from brainhive_cli.measurement import Gallery, LabelDesign, Scores, StimulusGrouping
 from brainhive_cli.training.alignment.cells import Cell
-from tests.tools.recorded_numbers import Recorded, metric_rows
+from tests.tools.recorded_numbers import metric_rows
 from tests.worlds.memory_test_set import (
     DATASET,
     MemoryTestSet,
@@ -189,7 +188,7 @@ CELLS: dict[str, tuple[int, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cell(monkeypatch: pytest.MonkeyPatch, recorded: Recorded, name: str) -> None:
+def test_a_cell(monkeypatch, recorded, name):
     # sessions of so few pictures are centred
     monkeypatch.setattr(measure, "MIN_UNITS_FOR_POPULATION", 4)
     count, arguments = CELLS[name]
@@ -228,22 +227,22 @@ def describe(scores: Scores) -> dict[str, Any]:
     return described
 
 
-def test_more_repetitions_than_there_are_are_refused() -> None:
+def test_more_repetitions_than_there_are_are_refused():
     models: Any = [Model()]
     with pytest.raises(RecipeError, match="5"):
         measure_cell(models, open_tests(*models), recipe("repetitions=1,5"))
 
 
-def test_a_gallery_is_of_all_pictures_unless_asked_otherwise() -> None:
+def test_a_gallery_is_of_all_pictures_unless_asked_otherwise():
     models: Any = [Model(), Model(1)]
     tests = open_tests(*models)
     gallery = open_gallery(models, tests, ["train", "test"])
     shown_gallery = open_gallery(models, tests, ["train", "test"], only_shown=True)
 
     # 3 and 4 have no embedding; nobody was shown 1
-    assert gallery.test_rows.tolist() == [0, 1, 2, *range(5, 15)]
-    assert gallery.rows["train"].tolist() == [0, 1, 2, *range(5, 34)]
-    seen = {*TRIALS[1]["test"].stimulus, *TRIALS[2]["test"].stimulus}
+    assert gallery.test_rows.tolist() == [0, 1, 2] + list(range(5, 15))
+    assert gallery.rows["train"].tolist() == [0, 1, 2] + list(range(5, 34))
+    seen = set(TRIALS[1]["test"].stimulus) | set(TRIALS[2]["test"].stimulus)
     assert len(shown_gallery.test_rows) < len(gallery.test_rows)
     assert shown_gallery.test_rows.tolist() == sorted(
         set(gallery.test_rows.tolist()) & seen
@@ -251,7 +250,7 @@ def test_a_gallery_is_of_all_pictures_unless_asked_otherwise() -> None:
     assert shown_gallery.rows["train"].tolist() == gallery.rows["train"].tolist()
 
 
-def test_shares_of_regions(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
+def test_shares_of_regions(monkeypatch, recorded):
     model: Any = Model()
     voxels = {split: draw_trials(2, split, has_voxels=True) for split in COUNTS}
     person = open_tests(model, trials={2: voxels}).open_person(model, 2)
@@ -376,7 +375,7 @@ def tables() -> tuple[CellScores, dict[Cell, Any]]:
     ), measured
 
 
-def test_metrics_of_cells(recorded: Recorded) -> None:
+def test_metrics_of_cells(recorded):
     tested, measured = tables()
     units = {"sub-01": list("abcdefghijklmn"), "sub-02": list("abcdefghijk")}
     scopes, cells, values = measure_cells(tested, measured, units)
@@ -430,7 +429,7 @@ def test_metrics_of_cells(recorded: Recorded) -> None:
     assert list(select_scopes(Measurements(scopes), "corrections")) == ["csls"]
 
 
-def test_many_concepts_have_no_table_of_confusions() -> None:
+def test_many_concepts_have_no_table_of_confusions():
     names = [f"{row}" for row in range(51)]
     assert count_confusions([Scores(concepts=names, nearest_concepts=names)]) is None
     few_confusions = count_confusions(
@@ -439,7 +438,7 @@ def test_many_concepts_have_no_table_of_confusions() -> None:
     assert few_confusions is not None and np.trace(few_confusions.counts) == 50
 
 
-def test_pictures_with_a_twin_are_told_from_others() -> None:
+def test_pictures_with_a_twin_are_told_from_others():
     twins = np.isin(np.arange(14), [2, 5])
     compared = SimpleNamespace(image_ids=np.array(NAMES), has_equal_embedding=twins)
     job: Any = SimpleNamespace(tests=SimpleNamespace(list_seen=lambda: [compared]))
@@ -459,7 +458,7 @@ def test_pictures_with_a_twin_are_told_from_others() -> None:
     assert describe_duplicates(job, [alone]) == []
 
 
-def test_folds(recorded: Recorded) -> None:
+def test_folds(recorded):
     gallery = Gallery({"test": np.arange(14)}, NAMES, [f"c{n % 5}" for n in range(14)])
     other = replace(gallery, image_ids=[f"q{row}" for row in range(14)])
     measured = {}
@@ -495,7 +494,7 @@ def test_folds(recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize("kinds", [2, 3])
-def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
+def test_categories_of_trials(recorded, kinds):
     random = np.random.default_rng(kinds)
     groups = []
     for subject, count in ((1, 24), (2, 17)):
@@ -552,9 +551,7 @@ def job(*models: Any, **options: Any) -> Any:
     )
 
 
-def test_signals_and_targets_of_a_ridge(
-    monkeypatch: pytest.MonkeyPatch, recorded: Recorded
-) -> None:
+def test_signals_and_targets_of_a_ridge(monkeypatch, recorded):
     models: Any = [Model()]
     tests = open_tests(*models)
     new_model: Any = Model()
@@ -570,11 +567,9 @@ def test_signals_and_targets_of_a_ridge(
 
     # signs of components are not defined
     def describe_signals(subject_signals: Any) -> Any:
-        return [
-            subject_signals[0].abs(),
-            subject_signals[1].abs(),
-            *subject_signals[2:],
-        ]
+        return [subject_signals[0].abs(), subject_signals[1].abs()] + list(
+            subject_signals[2:]
+        )
 
     recorded(
         digits=3,
@@ -618,9 +613,7 @@ def category_job(*models: Model, n_categories: int) -> Any:
     return category_job
 
 
-def test_ranks_of_classifiers(
-    monkeypatch: pytest.MonkeyPatch, recorded: Recorded
-) -> None:
+def test_ranks_of_classifiers(monkeypatch, recorded):
     models = Model(0), Model(0, fold=2), Model(1)
     found = {}
     for n_categories in (2, 4):
@@ -639,7 +632,7 @@ def test_ranks_of_classifiers(
     assert rank_by_classifiers(one_fold, CPU) == {}
 
 
-def test_orders_of_pictures(recorded: Recorded) -> None:
+def test_orders_of_pictures(recorded):
     random = np.random.default_rng(2)
     rows = np.array([1, 4, 6, 7, 11, 12, 15, 20, 22])
     row = rows[random.permutation(9)[:7]]
@@ -660,11 +653,11 @@ def test_orders_of_pictures(recorded: Recorded) -> None:
     )
     assert len({arguments for _, arguments in tried}) == len(tried) == 7
     assert (choose_order(sure).order, choose_order(sure).order_p) == ("b", 0.0008)
-    assert choose_order([(0.00026, "a"), *sure[2:], (1.0, "e")]).order == ""
+    assert choose_order([(0.00026, "a")] + list(sure[2:]) + [(1.0, "e")]).order == ""
     assert choose_order([]).orders == 0
 
 
-def test_an_order_is_found_by_a_quick_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_order_is_found_by_a_quick_ridge(monkeypatch):
     monkeypatch.setattr(baseline, "MAX_MISFILED_P", 0.05)
     misfiled = {}
     for subject, trials in TRIALS.items():
@@ -702,7 +695,7 @@ def measured_run() -> Measurements:
     return Measurements(scopes | plain, {"ceiling · sub-03": "few"}, facts, values)
 
 
-def test_tables_and_figures(recorded: Recorded) -> None:
+def test_tables_and_figures(recorded):
     measured = measured_run()
     stand_in: Any = SimpleNamespace()
     laid_out = lay_out(measured, None)
@@ -724,7 +717,7 @@ def test_tables_and_figures(recorded: Recorded) -> None:
     ]
 
 
-def test_sheets_of_queries(recorded: Recorded, tmp_path: Path) -> None:
+def test_sheets_of_queries(recorded, tmp_path):
     model: Any = Model()
     stored = {
         split: [f"{split} {row:02d}" for row in range(count)]
@@ -741,7 +734,7 @@ def test_sheets_of_queries(recorded: Recorded, tmp_path: Path) -> None:
 
     tests = open_tests(model, dataset=replace(DATASET, images=images))
     run_folder = RunFolder(tmp_path)
-    arguments = ("gallery=train+test", "sheet_rows=4", "seed=2")
+    arguments = ["gallery=train+test", "sheet_rows=4", "seed=2"]
 
     artifacts = draw_artifacts(
         run_folder, measured_run(), [model], tests, recipe(*arguments)
@@ -766,7 +759,7 @@ def test_sheets_of_queries(recorded: Recorded, tmp_path: Path) -> None:
     assert not any(isinstance(one, Sheet) for one in artifacts)
 
 
-def test_a_report_differs_where_a_number_does() -> None:
+def test_a_report_differs_where_a_number_does():
     resulting_measured_run = measured_run()
     assert list(compare_metrics(resulting_measured_run, resulting_measured_run)) == []
     name = next(iter(resulting_measured_run.scopes))

@@ -16,7 +16,6 @@ from brainhive_cli.measurement.metrics.semantics import (
     seed_score,
 )
 from brainhive_cli.measurement.neuralbench import score
-from tests.tools.recorded_numbers import Recorded
 
 ROWS = torch.tensor([2, 0, 1, 1])
 """Row of the stimulus of each reconstruction."""
@@ -34,7 +33,7 @@ def scene(*shape: int, seed: int = 0) -> torch.Tensor:
     return (0.8 * fine + 0.2 * draw(*fine.shape, seed=seed + 1)).clamp(0, 1)
 
 
-def test_metrics_of_pictures(recorded: Recorded) -> None:
+def test_metrics_of_pictures(recorded):
     stimuli = scene(3)
     reconstructions = 0.5 * stimuli[ROWS] + 0.5 * scene(4, seed=5)
     reconstructions[3] = 0.5  # one colour
@@ -58,7 +57,7 @@ def test_metrics_of_pictures(recorded: Recorded) -> None:
     )
 
 
-def test_metrics_of_clips(recorded: Recorded) -> None:
+def test_metrics_of_clips(recorded):
     pytest.importorskip("cv2")
     pictures = scene(3)
     stimuli = torch.stack([pictures.roll(step, -1) for step in range(4)], 1)
@@ -74,8 +73,6 @@ def test_metrics_of_clips(recorded: Recorded) -> None:
         for name, metric in video.PARTS.items()
     }
     unit = [networks.normalise(draw(n, 4, 6, seed=n)) for n in (3, 4)]
-    logits = draw(3, 9), draw(4, 9, seed=1)
-    of_frames = draw(3, 4, 9), draw(4, 4, 9, seed=1)
     recorded(
         digits=4,
         **values,
@@ -89,15 +86,19 @@ def test_metrics_of_clips(recorded: Recorded) -> None:
         one_frame=video.consistency(unit[0][:, :1], unit[1][:, :1], ROWS),
         similarity=video.frame_similarity(*unit, ROWS),
         n_way=[
-            video.n_way(*logits, ROWS, n_ways=n_ways, n_labels=labels)
+            video.n_way(
+                draw(3, 9), draw(4, 9, seed=1), ROWS, n_ways=n_ways, n_labels=labels
+            )
             for n_ways, labels in ((2, 1), (2, 3), (5, 3))
         ],
-        n_way_of_frames=video.n_way_of_frames(*of_frames, ROWS, n_ways=3, n_labels=2),
+        n_way_of_frames=video.n_way_of_frames(
+            draw(3, 4, 9), draw(4, 4, 9, seed=1), ROWS, n_ways=3, n_labels=2
+        ),
         chance=[video.n_way_chance(2, 3), video.n_way_chance(50, 1)],
     )
 
 
-def test_seed_and_distances(recorded: Recorded) -> None:
+def test_seed_and_distances(recorded):
     scores = draw(3, CATEGORY_COUNT) ** 4, draw(4, CATEGORY_COUNT, seed=1) ** 4
     scores[1][3] = 0  # nothing is shown
     embeddings = [networks.normalise(draw(n, 10, seed=n)) for n in (3, 4)]
@@ -113,7 +114,7 @@ def test_seed_and_distances(recorded: Recorded) -> None:
     )
 
 
-def test_task_scores(recorded: Recorded) -> None:
+def test_task_scores(recorded):
     random = np.random.default_rng(0)
     true_masks = draw(4, 2, 6, 6, seed=2) > 0.6
     true_masks[1] = False
@@ -121,7 +122,8 @@ def test_task_scores(recorded: Recorded) -> None:
     captions_of_words = [" ".join(random.choice(list("abc"), 9)) for _ in range(12)]
     captions = tasks.score_captions(
         captions_of_words[:4],
-        [captions_of_words[4:6], captions_of_words[6:8], *[captions_of_words[8:]] * 2],
+        [captions_of_words[4:6], captions_of_words[6:8]]
+        + list([captions_of_words[8:]] * 2),
     )
     recorded(
         digits=5,
@@ -140,7 +142,7 @@ def test_task_scores(recorded: Recorded) -> None:
     )
 
 
-def test_scales_and_networks(recorded: Recorded) -> None:
+def test_scales_and_networks(recorded):
     parts = dict(image.PARTS) | dict(video.PARTS)
     for name, (_, _, metric) in FEATURE_METRICS.items():
         parts[name] = metric

@@ -111,7 +111,7 @@ def test_clip_pcc_equals_the_reference_and_is_highest_for_stills(golden):
 
 
 @pytest.mark.parametrize("name", ["video_40way", "frame_40way"])
-def test_forty_ways_equal_the_trials_that_eeg2video_draws(name: str) -> None:
+def test_forty_ways_equal_the_trials_that_eeg2video_draws(name):
     """The three likeliest classes of a stimulus are right, any of which may win."""
     random = np.random.default_rng(0)
     shape = (3, 400) if name == "video_40way" else (3, 6, 400)
@@ -141,7 +141,7 @@ def test_forty_ways_equal_the_trials_that_eeg2video_draws(name: str) -> None:
 
 
 @pytest.mark.parametrize("n_ways", [2, 3, 100, 398])
-def test_any_number_of_ways_has_a_chance_of_its_own(n_ways: int) -> None:
+def test_any_number_of_ways_has_a_chance_of_its_own(n_ways):
     for ending, n_labels in (("", 3), ("_strict", 1)):
         metric = find_metric(f"video_{n_ways}way{ending}")
         assert metric is not None

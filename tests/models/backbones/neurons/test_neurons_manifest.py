@@ -64,7 +64,7 @@ def spec_of(manifest: dict[str, Any], checkpoint: str) -> SignalSpec:
 
 
 def test_the_brain_model_has_the_weights_of_its_checkpoint(
-    manifest: dict[str, Any],
+    manifest,
 ):
     published = manifest["state_dicts"]["brain_model.pth"]
     heads = {name: HEADS[name] for name in ("image", "text")}
@@ -77,7 +77,7 @@ def test_the_brain_model_has_the_weights_of_its_checkpoint(
 
 
 def test_the_whole_model_has_the_weights_of_its_checkpoint(
-    manifest: dict[str, Any],
+    manifest,
 ):
     published = manifest["state_dicts"]["brain_model_prior.pth"]
     embedding = published["text_dec.decoder.transformer.wte.weight"]

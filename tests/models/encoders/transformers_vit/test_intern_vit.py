@@ -122,9 +122,7 @@ def differs(ours: Tensor, golden: Tensor) -> float:
 
 
 @torch.no_grad()
-def test_every_block_gives_what_the_published_network_gives(
-    repository, reference: dict[str, Tensor]
-):
+def test_every_block_gives_what_the_published_network_gives(repository, reference):
     blocks = range(int(reference["settings"][3]))
     outputs = [f"block-{block}{form}" for block in blocks for form in ("", ".mean")]
     config = encoders.resolve(
@@ -147,9 +145,7 @@ def test_every_block_gives_what_the_published_network_gives(
 
 
 @torch.no_grad()
-def test_positions_are_resized_to_pictures_of_another_size(
-    repository, reference: dict[str, Tensor]
-):
+def test_positions_are_resized_to_pictures_of_another_size(repository, reference):
     network = encoders.resolve("intern-vit:tokens").build().module
     assert (
         differs(
@@ -163,9 +159,7 @@ def test_positions_are_resized_to_pictures_of_another_size(
 
 
 @torch.no_grad()
-def test_a_hub_reference_is_read_without_running_its_code(
-    repository, reference: dict[str, Tensor]
-):
+def test_a_hub_reference_is_read_without_running_its_code(repository, reference):
     import builtins
 
     encoder_by_name, by_reference = (

@@ -57,9 +57,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("red", "blue")
     )
     Image.new("RGB", (600, 300), "white").save(folder / "drawing.png")
-    tiles = [
-        SheetTile(red, ["a_very_long_name_of_a_concept"]),
-        *(SheetTile(blue, ["a dog"]) for _ in range(5)),
+    tiles = [SheetTile(red, ["a_very_long_name_of_a_concept"])] + [
+        SheetTile(blue, ["a dog"]) for _ in range(5)
     ]
     shown: list[Artifact] = [
         Curve(
@@ -89,7 +88,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [f"column {n}" for n in range(20)],
         [list(range(20)), list(range(20))],
     )
-    groups = [("", [narrow, wide]), *group_artifacts([("", shown, folder)])]
+    groups = [("", [narrow, wide])] + list(group_artifacts([("", shown, folder)]))
     section = PageSection(
         "A run", groups, texts=[("Recipe", "epochs: 3\n" + "word " * 100)]
     )

@@ -29,7 +29,7 @@ from tests.worlds.command_fixtures import (
 )
 from tests.worlds.swept_recipes import list_run_recipes
 
-SHORT_TRAINING = (*ALIGN_OVERRIDES, "train.epochs=2", "subjects=1")
+SHORT_TRAINING = tuple(ALIGN_OVERRIDES) + ("train.epochs=2", "subjects=1")
 CITATIONS = re.compile(r" \((?:[^()]+ \d{4}(?:; )?)+\)")
 NUMBER = re.compile(r"(?<![\w.-])\d+(?:[.,]\d+)*(?:e-?\d+)?(?![\w])")
 """A number that stands alone, unlike those in names such as top-1, PO7 or clip-b32."""

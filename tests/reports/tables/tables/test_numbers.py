@@ -34,7 +34,7 @@ def test_a_number_has_as_many_digits_as_can_be_read():
 
 
 def test_names_for_people_agree_with_the_parts_that_measure():
-    names = {*PARTS, *tasks.SCALES, *measurements.METRIC_NAMES}
+    names = set(PARTS) | set(tasks.SCALES) | set(measurements.METRIC_NAMES)
     for name in names:
         has_title = name in measurements.METRIC_NAMES
         assert has_title or measurements.N_WAY.fullmatch(name), (

@@ -166,9 +166,7 @@ def mindeye2(
     )
 
 
-def test_the_names_are_those_of_the_manifest(
-    written_aligner: Aligner, golden: Path
-) -> None:
+def test_the_names_are_those_of_the_manifest(written_aligner, golden):
     manifest = json.loads((golden / "neurons/state_dict_manifest.json").read_text())[
         "state_dicts"
     ]
@@ -185,9 +183,7 @@ def test_the_names_are_those_of_the_manifest(
     )
 
 
-def test_neurons_checkpoint_is_the_model_that_wrote_it(
-    written_aligner: Aligner, neurons: Path
-) -> None:
+def test_neurons_checkpoint_is_the_model_that_wrote_it(written_aligner, neurons):
     loaded_model, signal, subject = (
         aligner.load(neurons),
         torch.randn(3, VOXELS, 1),
@@ -226,9 +222,7 @@ def test_neurons_checkpoint_is_the_model_that_wrote_it(
     assert SELECTED_ON_TEST in loaded_model.learned.caveats
 
 
-def test_mindeye2s_prior_and_blurry_branch_get_their_inputs(
-    written_aligner: Aligner, mindeye2: Path
-) -> None:
+def test_mindeye2s_prior_and_blurry_branch_get_their_inputs(written_aligner, mindeye2):
     loaded_model, signal = aligner.load(mindeye2), torch.randn(3, VOXELS, 1)
     subject, branch = torch.zeros(3, dtype=torch.long), blurry_branch()
     brain, prior = written_aligner.backbone.brain, written_aligner.backbone.prior
@@ -255,8 +249,8 @@ def test_mindeye2s_prior_and_blurry_branch_get_their_inputs(
 
 @pytest.mark.nightly
 def test_a_model_starts_in_parts_from_several_checkpoints(
-    written_aligner: Aligner, neurons: Path, mindeye2: Path, tmp_path: Path
-) -> None:
+    written_aligner, neurons, mindeye2, tmp_path
+):
     """As in NEURONS, backbone and prior start from MindEye2, and the ridge is new."""
     plain_fields = {**NEURONS, "mode": "right"}
     new_aligner = Aligner(
@@ -290,8 +284,8 @@ def test_a_model_starts_in_parts_from_several_checkpoints(
 
 
 def test_gpt2_starts_from_files_with_and_without_a_last_layer(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     module_name = "backbone.text_dec.decoder.transformer"
     for prefix, ending in (("", ".safetensors"), ("decoder.transformer.", ".pth")):
         new_aligner = Aligner(Layout(SPEC, HEADS, NEURONS, retrieval_heads=("image",)))
@@ -315,8 +309,8 @@ def test_gpt2_starts_from_files_with_and_without_a_last_layer(
 
 
 def test_a_checkpoint_without_a_part_or_with_others_is_one_line(
-    written_aligner: Aligner, tmp_path: Path
-) -> None:
+    written_aligner, tmp_path
+):
     for absent_prefix, added, pattern in (
         (
             "diffusion_prior.net.",
@@ -434,9 +428,7 @@ def high_file(high: Golden, tmp_path: Path) -> Path:
     )
 
 
-def test_the_low_level_gives_the_latents_of_the_reference(
-    low: Golden, low_file: Path
-) -> None:
+def test_the_low_level_gives_the_latents_of_the_reference(low, low_file):
     model = aligner.load(low_file)
 
     with torch.no_grad():
@@ -450,9 +442,7 @@ def test_the_low_level_gives_the_latents_of_the_reference(
     )
 
 
-def test_the_high_level_gives_the_tokens_of_the_reference(
-    high: Golden, high_file: Path
-) -> None:
+def test_the_high_level_gives_the_tokens_of_the_reference(high, high_file):
     model, voxels = aligner.load(high_file), high["in.voxels"][..., None]
 
     with torch.no_grad():
@@ -528,9 +518,7 @@ def write(
 
 
 @pytest.mark.parametrize("kind", UPSTREAM_BACKBONES)
-def test_an_upstream_folder_gives_the_references_output(
-    reference: Reference, tmp_path: Path, kind: str
-) -> None:
+def test_an_upstream_folder_gives_the_references_output(reference, tmp_path, kind):
     """Golden values: the BrainHiVE repository's encoders; without a name the kind is
     known by its weights.
     """

@@ -1,7 +1,5 @@
 """Names of training runs say how the runs differ."""
 
-from typing import Any
-
 import pytest
 
 from brainhive_cli.core.recipes.recipe import Paths
@@ -21,8 +19,6 @@ FIELDS = {"dataset": "demo", "encoders": ["lite0", "vae"], "backbone": "nice"}
         ),
     ],
 )
-def test_the_name_of_a_run_says_what_differs(
-    changes: dict[str, Any], name: str
-) -> None:
+def test_the_name_of_a_run_says_what_differs(changes, name):
     recipe = Recipe.model_validate({**FIELDS, **changes})
     assert recipe.name_run(Paths()) == name

@@ -28,7 +28,7 @@ def test_a_sweep_is_one_queue_and_goes_on_where_it_stopped(
     result = run_command("train-align", *align_overrides, runs_override, *SWEEP)
 
     first_cells = ["sub-01_seed-1", "sub-02_seed-1"]
-    assert trained == [*first_cells, "sub-01_seed-1", *first_cells]
+    assert trained == list(first_cells) + ["sub-01_seed-1"] + list(first_cells)
     step_runs = result.metrics.facts.step_runs
     assert list(step_runs) == ["train-align · lr=1e-3", "train-align · lr=2e-3"]
     for step_run in step_runs.values():
@@ -71,7 +71,7 @@ def test_a_sweep_of_inputs_trains_with_its_own_inputs(
     runs_override = f"paths.runs={tmp_path / 'swept'}"
     plain_runs_override = f"paths.runs={tmp_path / 'plain'}"
     window = "signal.window_ms=[0, 400]"
-    keys = ("subjects=1", "train.epochs=1")
+    keys = ["subjects=1", "train.epochs=1"]
 
     swept = run_command(
         "train-align",

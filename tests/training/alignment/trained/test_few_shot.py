@@ -26,7 +26,6 @@ from brainhive_cli.training.alignment.trained import (
     few_shot,
 )
 from brainhive_cli.training.alignment.training import CellData, fit
-from tests.tools.recorded_numbers import Recorded
 from tests.worlds.alignment_cells import make_targets
 from tests.worlds.array_trials import make_trials
 from tests.worlds.model_layouts import make_signal_spec, make_token_layout
@@ -127,7 +126,7 @@ def fit_arm(
 ) -> PersonModel:
     if arm in SIGNAL_PARTS:
         return base.align_signals(load_part(arm), responses)
-    if arm in (*FREE, *PAIRED):
+    if arm in tuple(FREE) + tuple(PAIRED):
         return base.align_tokens(load_part(arm), responses)
     return base.train_arm(arm, responses, seed, 0.1, load_part("euclidean"))
 
@@ -180,7 +179,7 @@ def test_aligned_signals_have_the_statistics_of_other_people(base):
 
 def test_labels_have_a_part_in_alignments_by_pairs_only(base):
     relabelled = replace(LEARNED, stimulus=np.roll(LEARNED.stimulus, 7))
-    for kind in (*SIGNAL_PARTS, *FREE, *PAIRED):
+    for kind in tuple(SIGNAL_PARTS) + tuple(FREE) + tuple(PAIRED):
         tokens, other_tokens = (
             decode(fit_arm(base, kind, labels)) for labels in (LEARNED, relabelled)
         )
@@ -194,7 +193,9 @@ def test_a_test_trial_is_decoded_without_the_others(base):
         replace(base, train=TRAIN.model_copy(update={"epochs": 2})),
         torch.from_numpy(TESTED.averages),
     )
-    for kind in (*SIGNAL_PARTS, *FREE, *PAIRED, TRANSFER, SUBJECT_LAYER):
+    for kind in (
+        tuple(SIGNAL_PARTS) + tuple(FREE) + tuple(PAIRED) + (TRANSFER, SUBJECT_LAYER)
+    ):
         decoder = fit_arm(short_signal, kind)
 
         assert not depends_on_other_trials(decoder.encode, tensor), kind
@@ -264,17 +265,16 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     return calls
 
 
-def test_arms_decode_the_recorded_tokens(base, recorded: Recorded) -> None:
+def test_arms_decode_the_recorded_tokens(base, recorded):
     short_training = replace(base, train=TRAIN.model_copy(update={"epochs": 1}))
     tokens = {
-        arm: decode(short_training.train_arm(arm, LEARNED, 3, 0.1)) for arm in TRAINED_ARMS
+        arm: decode(short_training.train_arm(arm, LEARNED, 3, 0.1))
+        for arm in TRAINED_ARMS
     }
     recorded(3, **tokens)
 
 
-def test_alignments_decode_the_recorded_tokens(
-    base, whitened, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_alignments_decode_the_recorded_tokens(base, whitened, recorded, monkeypatch):
     # counts of the people differ, and few tokens are references
     monkeypatch.setattr(few_shot, "MAX_REFERENCE_TOKENS", 50)
     people = [repeated(subject) for subject in (1, 2, 3)]
@@ -282,7 +282,7 @@ def test_alignments_decode_the_recorded_tokens(
 
     tokens = {
         kind: decode(fit_arm(source, kind, person))
-        for kind in (*SIGNAL_PARTS, *FREE, *PAIRED)
+        for kind in tuple(SIGNAL_PARTS) + tuple(FREE) + tuple(PAIRED)
     }
     tokens["own"] = decode(whitened.align_signals(load_part("whiten"), person))
     tokens |= {f"whitened {k}": decode(fit_arm(whitened, k, person)) for k in FREE}
@@ -291,7 +291,7 @@ def test_alignments_decode_the_recorded_tokens(
     recorded(3, references=source._reference_tokens, **tokens)
 
 
-def test_each_arm_changes_its_part_of_the_training(base, fits) -> None:
+def test_each_arm_changes_its_part_of_the_training(base, fits):
     drop = replace(base, train=TRAIN.model_copy(update={"last_batch": "drop"}))
     for model, last_batch in ((base, TRAIN.last_batch), (drop, "even")):
         for arm in TRAINED_ARMS:
@@ -314,7 +314,7 @@ def test_each_arm_changes_its_part_of_the_training(base, fits) -> None:
             assert is_moved == (arm in (PERMUTED_TRANSFER, PERMUTED_SCRATCH))
 
 
-def test_a_subject_layer_starts_as_the_model_itself(base, fits) -> None:
+def test_a_subject_layer_starts_as_the_model_itself(base, fits):
     base.train_arm(SUBJECT_LAYER, LEARNED, 0)
     start = fits[0][3].eval()
     signal = torch.from_numpy(TESTED.averages)
@@ -328,7 +328,7 @@ def test_a_subject_layer_starts_as_the_model_itself(base, fits) -> None:
     assert start.losses == base.model.losses
 
 
-def test_a_person_gets_a_number_that_nobody_has(base, whitened, fits) -> None:
+def test_a_person_gets_a_number_that_nobody_has(base, whitened, fits):
     for subject, number in ((NEW, NEW), (2, 4)):
         person = replace(LEARNED, subject=subject)
         for model in (base, whitened):
@@ -339,7 +339,7 @@ def test_a_person_gets_a_number_that_nobody_has(base, whitened, fits) -> None:
             assert list(data.history.normalisers) == known_subjects
 
 
-def test_seeds_of_a_person_differ(base, fits) -> None:
+def test_seeds_of_a_person_differ(base, fits):
     for seed in (1, 1, 2):
         base.train_arm(PERMUTED_SCRATCH, LEARNED, seed)
     first_fit, repeated_fit, other_fit = fits
@@ -348,10 +348,12 @@ def test_seeds_of_a_person_differ(base, fits) -> None:
     assert orders[0] == orders[1] != orders[2]
 
 
-def test_signals_are_aligned_before_transfer_alone(base, whitened, fits) -> None:
+def test_signals_are_aligned_before_transfer_alone(base, whitened, fits):
     aligned = base.align_signals(load_part("euclidean"), LEARNED).normaliser
     for arm in TRAINED_ARMS:
-        normaliser = base.train_arm(arm, LEARNED, 0, 0.5, load_part("euclidean")).normaliser
+        normaliser = base.train_arm(
+            arm, LEARNED, 0, 0.5, load_part("euclidean")
+        ).normaliser
         if arm in (TRANSFER, PERMUTED_TRANSFER):
             np.testing.assert_array_equal(normaliser.matrix, aligned.matrix)
         else:
@@ -363,24 +365,22 @@ def test_signals_are_aligned_before_transfer_alone(base, whitened, fits) -> None
         np.testing.assert_array_equal(own_normaliser.matrix, expected.matrix)
 
 
-def test_tokens_of_blocks_are_the_tokens_of_all(
-    base, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_of_blocks_are_the_tokens_of_all(base, monkeypatch):
     expected = decode(base.zero_shot)
     monkeypatch.setattr(few_shot, "SIGNALS_PER_BLOCK", 7)
     torch.testing.assert_close(decode(base.zero_shot), expected)
 
 
-def test_other_channels_are_not_read_by_zero_shot(whitened) -> None:
+def test_other_channels_are_not_read_by_zero_shot(whitened):
     zeros = np.zeros((2, 5, SAMPLES), np.float32)
     with pytest.raises(BrainhiveError):
         whitened.zero_shot.encode(zeros)
-    trials = make_trials(NEW, zeros, [0, 1], (*CHANNELS, "O1"), 100.0)
+    trials = make_trials(NEW, zeros, [0, 1], tuple(CHANNELS) + ("O1",), 100.0)
     assert not whitened.can_decode_new_people(trials)
     assert whitened.can_decode_new_people(TESTED)
 
 
-def test_people_of_several_widths_have_no_mean_normaliser(whitened) -> None:
+def test_people_of_several_widths_have_no_mean_normaliser(whitened):
     eye = np.eye(5, dtype=np.float32)
     wider = {**whitened.model.learned.normalisers, 3: Normaliser(eye[:, :1], eye)}
     model = copy.deepcopy(whitened.model)
@@ -389,14 +389,14 @@ def test_people_of_several_widths_have_no_mean_normaliser(whitened) -> None:
         _ = replace(whitened, model=model).zero_shot
 
 
-def test_signals_are_aligned_as_the_model_was_trained(base, whitened) -> None:
+def test_signals_are_aligned_as_the_model_was_trained(base, whitened):
     with pytest.raises(BrainhiveError):
         whitened.align_signals(load_part("euclidean"), LEARNED)
     with pytest.raises(BrainhiveError):
         base.align_signals(load_part("channel"), repeated(NEW, voxels=True))
 
 
-def test_models_in_closed_form_have_arms_of_their_own(base, fits) -> None:
+def test_models_in_closed_form_have_arms_of_their_own(base, fits):
     layout = make_token_layout(
         base.model.layout.spec, 8, {"e": 8}, backbone={"kind": "ridge"}
     )
@@ -411,7 +411,7 @@ def test_models_in_closed_form_have_arms_of_their_own(base, fits) -> None:
     assert len(fits) == 1
 
 
-def test_models_of_voxels_have_no_subject_layer(base, fits) -> None:
+def test_models_of_voxels_have_no_subject_layer(base, fits):
     person = repeated(NEW, voxels=True)
     with pytest.raises(BrainhiveError):
         base.train_arm(SUBJECT_LAYER, person, 0)
@@ -419,7 +419,7 @@ def test_models_of_voxels_have_no_subject_layer(base, fits) -> None:
     assert fits[0][0].spec.names == ()
 
 
-def test_transfer_is_weaker_the_more_pictures_there_are() -> None:
+def test_transfer_is_weaker_the_more_pictures_there_are():
     counts = (5, 50, 51, 200, 201, 600, 601)
     expected = [0.3, 0.3, 0.1, 0.1, 0.03, 0.03, 0]
     assert [choose_pull(count) for count in counts] == expected

@@ -38,14 +38,12 @@ def make_model(tests_new_subjects: bool = False) -> TrainedModel:
 
 
 @pytest.mark.parametrize(("is_new", "expected"), [(True, None), (False, [0, 0, 0])])
-def test_people_of_another_data_set_are_new_to_a_model(
-    is_new: bool, expected: list[int] | None
-) -> None:
+def test_people_of_another_data_set_are_new_to_a_model(is_new, expected):
     index = make_model(is_new).make_subject_index(2, 3)
     assert (None if index is None else index.tolist()) == expected
 
 
-def test_a_normaliser_is_the_persons_or_the_mean() -> None:
+def test_a_normaliser_is_the_persons_or_the_mean():
     history = TrainingHistory(normaliser=MEAN, normalisers={2: OWN})
     for is_new, normaliser in ((True, MEAN), (False, OWN)):
         model = make_model(is_new)
@@ -57,8 +55,8 @@ def test_a_normaliser_is_the_persons_or_the_mean() -> None:
 
 
 def test_signals_of_any_number_are_encoded_in_blocks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     model = make_model()
     signals = np.random.default_rng(0).normal(size=(8, 2, 4)).astype(np.float32)
     trials = make_trials(2, signals, np.arange(8), ("P7", "Oz"))
@@ -80,8 +78,8 @@ def test_signals_of_any_number_are_encoded_in_blocks(
 
 
 def test_pictures_of_any_number_are_encoded_in_blocks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     model = make_model()
     embedding = torch.randn(9, 5, generator=torch.Generator().manual_seed(1))
     targets = make_targets({"e": embedding})
@@ -98,8 +96,8 @@ def test_pictures_of_any_number_are_encoded_in_blocks(
 
 
 def test_samples_of_a_signal_depend_on_its_picture_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     monkeypatch.setattr(trained_model, "SIGNALS_PER_BLOCK", 3)
     model = make_model()
     signals = np.random.default_rng(0).normal(size=(5, 2, 4)).astype(np.float32)
@@ -121,7 +119,7 @@ def test_samples_of_a_signal_depend_on_its_picture_alone(
         torch.testing.assert_close(values, heads[name])
 
 
-def test_a_head_that_a_model_lacks_is_refused(trained_run: Path) -> None:
+def test_a_head_that_a_model_lacks_is_refused(trained_run):
     finished_trained_run = TrainedRun.read(RunFolder(trained_run))
     with pytest.raises(RecipeError):
         _ = finished_trained_run.open(

@@ -1,13 +1,11 @@
 """Trained models of a run."""
 
-from pathlib import Path
-
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.trained.run import TrainedRun
 
 
-def test_models_know_their_cell_and_their_run(home: Path) -> None:
+def test_models_know_their_cell_and_their_run(home):
     recipe = Recipe.resolve("train-align", None, {}, ("dataset=demo",))
     folder = RunFolder(home / "runs/train-align/made")
     folder.write_text("recipe.yaml", recipe.to_yaml())

@@ -13,7 +13,6 @@ from brainhive_cli.data.signals import Trials, Voxels
 from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.trained.new_trials import prepare_as, read_new
-from tests.tools.recorded_numbers import Recorded
 from tests.worlds.array_trials import make_trials
 from tests.worlds.model_layouts import make_signal_spec
 
@@ -67,7 +66,7 @@ CASES: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_steps_of_the_preparation_are_taken(case: str, recorded: Recorded) -> None:
+def test_steps_of_the_preparation_are_taken(case, recorded):
     spec, trials = CASES[case]
     prepared, left_out = prepare_as(person_of(spec), trials, "here")
     recorded(
@@ -84,7 +83,7 @@ def test_steps_of_the_preparation_are_taken(case: str, recorded: Recorded) -> No
     assert prepared.signal.dtype == np.float32 or case == "whitened before"
 
 
-def test_the_noise_of_the_last_session_whitens() -> None:
+def test_the_noise_of_the_last_session_whitens():
     trials = epochs("µV")
     spec = sensors({}, unit="whitened")
     prepared, _ = prepare_as(person_of(spec), trials, "here")
@@ -96,7 +95,7 @@ def test_the_noise_of_the_last_session_whitens() -> None:
     assert prepared.unit == "whitened" and prepared.channels == RECORDED
 
 
-def test_what_cannot_be_prepared_is_refused() -> None:
+def test_what_cannot_be_prepared_is_refused():
     whitened = sensors({}, unit="whitened")
     with pytest.raises(MissingData):
         prepare_as(person_of(whitened, subject=2), epochs("µV"), "here")
@@ -108,7 +107,7 @@ def test_what_cannot_be_prepared_is_refused() -> None:
         prepare_as(person_of(sensors(STEPS)), epochs(start_s=0.0), "here")
 
 
-def test_voxels_are_in_the_order_of_the_store() -> None:
+def test_voxels_are_in_the_order_of_the_store():
     stored = make_trials(1, np.zeros((2, 3, 1)), [0, 1], regions={"V1": [0, 2]})
     other_trials = make_trials(1, np.zeros((2, 5, 1)), [0, 1], regions={"V2": [1]})
     spec = SignalSpec((), 1, (1,), (3,), unit="z")
@@ -125,7 +124,7 @@ def test_voxels_are_in_the_order_of_the_store() -> None:
         assert not trials.regions and trials.unit == unit
 
 
-def test_an_array_of_the_models_size_has_its_axes() -> None:
+def test_an_array_of_the_models_size_has_its_axes():
     times_s = tuple(np.arange(4) / 50)
     spec = sensors({}, times_s=times_s)
     signal = np.random.default_rng(0).normal(size=(3, 2, 4))
@@ -140,9 +139,7 @@ def test_an_array_of_the_models_size_has_its_axes() -> None:
     ("delay_ms", "shift_s", "number"),
     [(None, 0.12, 1), (0, 0, 0), (31.0, 0.04, 0), (49, 0.04, 0)],
 )
-def test_time_0_is_moved_to_the_picture_by_whole_samples(
-    delay_ms: float | None, shift_s: float, number: int
-) -> None:
+def test_time_0_is_moved_to_the_picture_by_whole_samples(delay_ms, shift_s, number):
     times_s = np.arange(6) / 50
     axes = {"channels": ("Oz", "Pz"), "times_s": times_s, "unit": "µV"}
     stated = {} if delay_ms is None else {"delay_ms": delay_ms}

@@ -1,6 +1,5 @@
 """Brain models as torch modules: their linear steps and their limits."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from brainhive_cli.training.alignment.trained.portable import (
     PortableModel,
     save_program,
 )
-from tests.tools.recorded_numbers import Recorded
 from tests.worlds.model_layouts import make_token_layout
 
 NAMES, SAMPLES, RATE_HZ = ("Pz", "Oz"), 10, 100.0
@@ -78,7 +76,8 @@ def normaliser(rows: int, columns: int) -> Normaliser:
 def linear_steps(module: PortableModel) -> dict[str, Any]:
     """Return all numbers of a portable model, and its tokens of fixed signals."""
     signal = torch.randn(
-        (4, *module.example.shape[1:]), generator=torch.Generator().manual_seed(2)
+        (4,) + tuple(module.example.shape[1:]),
+        generator=torch.Generator().manual_seed(2),
     )
     return {
         "channels": module.channels,
@@ -123,7 +122,7 @@ CASES: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_linear_steps_are_those_of_our_own_way(case: str, recorded: Recorded) -> None:
+def test_linear_steps_are_those_of_our_own_way(case, recorded):
     make, *arguments = CASES[case]
     torch.manual_seed(1)
     module = PortableModel(make(), *arguments)
@@ -137,14 +136,14 @@ def test_linear_steps_are_those_of_our_own_way(case: str, recorded: Recorded) ->
         recorded(4, **linear_steps(module))
 
 
-def test_a_portable_model_learns_and_drops_nothing() -> None:
+def test_a_portable_model_learns_and_drops_nothing():
     model = sensors_model().train().requires_grad_(True)
     module = PortableModel(model, 1)
     assert not any(partial_module.training for partial_module in module.modules())
     assert not any(weight.requires_grad for weight in module.parameters())
 
 
-def test_parts_of_other_people_and_of_targets_are_removed() -> None:
+def test_parts_of_other_people_and_of_targets_are_removed():
     names = set(PortableModel(voxels_model(), 7).state_dict())
     assert any("linears.7." in name for name in names)
     assert not any("linears.4." in name for name in names)
@@ -153,24 +152,24 @@ def test_parts_of_other_people_and_of_targets_are_removed() -> None:
     assert PortableModel(model, 1).aligner.fuser is None
 
 
-def test_signals_of_any_dtype_are_encoded() -> None:
+def test_signals_of_any_dtype_are_encoded():
     module = PortableModel(sensors_model(), 1)
     signal = torch.randn(3, 2, SAMPLES)
     torch.testing.assert_close(module(signal.double()), module(signal))
 
 
-def test_voxels_have_neither_channels_nor_times() -> None:
+def test_voxels_have_neither_channels_nor_times():
     for arguments in ((("Oz",),), (None, 100.0), (None, None, (0.0, 100.0))):
         with pytest.raises(RecipeError):
             PortableModel(voxels_model(), 4, None, *arguments)
 
 
-def test_trials_that_are_normalised_alone_are_refused() -> None:
+def test_trials_that_are_normalised_alone_are_refused():
     with pytest.raises(BrainhiveError):
         PortableModel(sensors_model(normalise_trials=True), 1)
 
 
-def test_absent_channels_are_mapped_or_refused() -> None:
+def test_absent_channels_are_mapped_or_refused():
     pytest.importorskip("mne")
     channels = ("Cz", "O1", "P3", "P4")
     with pytest.raises(BrainhiveError):
@@ -198,12 +197,12 @@ class Program:
     [(0.9, 0, True), (1, 9e-6, True), (1, 1.2e-5, False), (-1.1, 0, False)],
 )
 def test_a_file_has_the_tokens_of_its_model(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    share: float,
-    added: float,
-    is_equal: bool,
-) -> None:
+    tmp_path,
+    monkeypatch,
+    share,
+    added,
+    is_equal,
+):
     module = PortableModel(sensors_model(), 1)
     with torch.no_grad():
         tokens = module.encode(module.model_input)
@@ -235,9 +234,7 @@ def test_a_file_has_the_tokens_of_its_model(
             save_program(module, file)
 
 
-def test_tokens_that_are_no_numbers_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_that_are_no_numbers_are_refused(tmp_path, monkeypatch):
     module = PortableModel(sensors_model(), 1)
     program = Program(module, float("nan"))
     monkeypatch.setattr(torch.export, "export", lambda *arguments, **k: program)
@@ -247,9 +244,7 @@ def test_tokens_that_are_no_numbers_are_refused(
         save_program(module, tmp_path / "model.pt2")
 
 
-def test_a_backbone_that_cannot_be_exported_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_backbone_that_cannot_be_exported_is_named(tmp_path, monkeypatch):
     def fail(*arguments: Any, **options: Any) -> None:
         raise raised
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,27 +52,29 @@ def learned_from(
     ],
 )
 def test_the_licence_follows_from_all_data(
-    stimuli: tuple[str, ...],
-    recordings: tuple[str, ...],
-    is_prior: bool,
-    licence: str,
-    reasons: int,
-) -> None:
-    loaded_terms, unknown, terms = find_terms(learned_from(stimuli, recordings), is_prior)
+    stimuli,
+    recordings,
+    is_prior,
+    licence,
+    reasons,
+):
+    loaded_terms, unknown, terms = find_terms(
+        learned_from(stimuli, recordings), is_prior
+    )
     assert loaded_terms == licence
     assert len(list(filter(None, unknown.split(" and ")))) == reasons
     public = {"demo", "demo-films", "things-eeg", "things-meg", "nsd"}
     assert terms.keys() == public & set(stimuli) and all(terms.values())
 
 
-def test_priors_and_unlisted_subjects_leave_terms_unknown() -> None:
+def test_priors_and_unlisted_subjects_leave_terms_unknown():
     learned = learned_from(("demo",), ("simulated",))
     assert find_terms(learned, False, ["hub:me/a", "b"])[0] == ""
     assert "hub:me/a, b" in find_terms(learned, False, ["hub:me/a", "b"])[1]
     assert find_terms(replace(learned, has_all_subjects=False), False)[0] == ""
 
 
-def test_own_recordings_are_told_from_other_ones() -> None:
+def test_own_recordings_are_told_from_other_ones():
     reasons = {
         kinds: find_terms(learned_from(("demo",), kinds), False)[1]
         for kinds in (("nsd",), ("bold",), ("nsd", "recording"))
@@ -84,8 +85,8 @@ def test_own_recordings_are_told_from_other_ones() -> None:
 
 
 def test_shared_metrics_have_no_items_and_no_machine_facts(
-    home: Path,
-) -> None:
+    home,
+):
     top1 = Metric("top1", 0.5, 10, 10, 0.1, 0.3, 0.7, [1], "", "test", "bootstrap")
     facts = Facts(
         command="train-align",
@@ -118,7 +119,7 @@ def test_shared_metrics_have_no_items_and_no_machine_facts(
     assert facts.cells["a"].took == {"minutes": 3}
 
 
-def test_paths_are_cut_to_their_last_part(home: Path) -> None:
+def test_paths_are_cut_to_their_last_part(home):
     inside = str(home / "data/own recordings/x.fif")
     for text, expected in (
         (inside, "data/own recordings/x.fif"),
@@ -136,8 +137,8 @@ def test_paths_are_cut_to_their_last_part(home: Path) -> None:
 
 
 def test_only_finite_weights_and_texts_without_paths_are_shared(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     file = tmp_path / "model.safetensors"
     weight = torch.ones(4)
     save_file({"weight": weight, "count": torch.tensor([3])}, file)
@@ -159,7 +160,7 @@ def test_only_finite_weights_and_texts_without_paths_are_shared(
                     _refuse_unfit("config.json", content_form)
 
 
-def test_a_shared_run_holds_its_models_and_no_places(trained_run: Path) -> None:
+def test_a_shared_run_holds_its_models_and_no_places(trained_run):
     shared = SharedRun.from_run(RunFolder(trained_run))
     cells = ["sub-01_seed-1", "sub-02_seed-1"]
     assert shared.cells == cells
@@ -194,7 +195,7 @@ def test_a_shared_run_holds_its_models_and_no_places(trained_run: Path) -> None:
         assert hashlib.sha256(content).hexdigest() == digest
 
 
-def test_runs_of_other_commands_are_not_shared(tmp_path: Path) -> None:
+def test_runs_of_other_commands_are_not_shared(tmp_path):
     run_folder = RunFolder(tmp_path / "runs/eval-retrieval/demo-1")
     run_folder.write_json("metrics.json", Measurements().as_dict())
     with pytest.raises(RecipeError):

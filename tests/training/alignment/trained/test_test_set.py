@@ -1,7 +1,6 @@
 """Test sets of trained models: their checks, people, seen pictures and study."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,9 +70,7 @@ def check(folder: Path, **options: Any) -> dict[tuple[str, int], Trials]:
 
 
 @pytest.mark.parametrize("spoil", [drop_cell, drop_weights, cut_weights])
-def test_a_run_that_lost_a_file_is_refused_by_its_check(
-    trained_run: Path, tmp_path: Path, spoil: Callable[[Path], str]
-) -> None:
+def test_a_run_that_lost_a_file_is_refused_by_its_check(trained_run, tmp_path, spoil):
     own_copy_run = copy_run(trained_run, tmp_path)
     assert len(check(own_copy_run)) == 2
     name = spoil(own_copy_run)
@@ -82,9 +79,7 @@ def test_a_run_that_lost_a_file_is_refused_by_its_check(
     assert name in caught.value.message
 
 
-def test_a_check_reads_neither_weights_nor_signals(
-    trained_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_check_reads_neither_weights_nor_signals(trained_run, monkeypatch):
     def refuse(*arguments: Any, **keys: Any) -> None:
         raise AssertionError
 
@@ -94,8 +89,8 @@ def test_a_check_reads_neither_weights_nor_signals(
 
 
 def test_trials_whose_store_is_absent_are_checked_later(
-    trained_run: Path, tmp_path: Path, first_person_only: Paths
-) -> None:
+    trained_run, tmp_path, first_person_only
+):
     own_copy_run = copy_run(trained_run, tmp_path)
     assert check(own_copy_run, paths=first_person_only) == {}
     # of those that are here everything else is checked
@@ -108,7 +103,7 @@ def test_trials_whose_store_is_absent_are_checked_later(
 # people
 
 
-def test_models_of_several_seeds_share_the_trials_of_a_person(run: TrainedRun) -> None:
+def test_models_of_several_seeds_share_the_trials_of_a_person(run):
     cell = run.cells[0]
     seeds = replace(run, cells=[cell, replace(cell, seed=2)])
     tests = open_test_set(seeds, "test")
@@ -149,9 +144,7 @@ def store_a_normaliser(model: TrainedModel) -> TrainedModel:
         store_a_normaliser,
     ],
 )
-def test_models_with_another_input_share_no_trials(
-    run: TrainedRun, change: Callable[[TrainedModel], TrainedModel]
-) -> None:
+def test_models_with_another_input_share_no_trials(run, change):
     tests = open_test_set(run, "test")
     model = run.open_first()
     assert tests.open_person(change(model), 1) is not tests.open_person(model, 1)
@@ -161,8 +154,8 @@ def test_models_with_another_input_share_no_trials(
 
 
 def test_too_many_seen_pictures_name_the_run(
-    run: TrainedRun,
-) -> None:
+    run,
+):
     tests = open_test_set(run, "train")
     person = tests.open_person(run.open_first(), 1)
     with pytest.raises(BrainhiveError) as caught:
@@ -171,9 +164,7 @@ def test_too_many_seen_pictures_name_the_run(
     assert caught.value.message.startswith(start)
 
 
-def test_seen_pictures_are_warned_of_once(
-    run: TrainedRun, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_seen_pictures_are_warned_of_once(run, capsys):
     tests = open_test_set(run, "train")
     capsys.readouterr()
     for model in tests.models[0]:
@@ -184,9 +175,11 @@ def test_seen_pictures_are_warned_of_once(
     assert text.count("were seen in training") == 1
 
 
-def test_models_of_a_fold_are_compared_with_its_pictures(run: TrainedRun) -> None:
+def test_models_of_a_fold_are_compared_with_its_pictures(run):
     first_cell, second = run.cells
-    tests = open_test_set(replace(run, cells=[first_cell, replace(second, fold=2)]), "test")
+    tests = open_test_set(
+        replace(run, cells=[first_cell, replace(second, fold=2)]), "test"
+    )
     seen_by_subjects = [
         list(pictures.seen_by_subject) for pictures in tests.list_seen()
     ]
@@ -194,7 +187,7 @@ def test_models_of_a_fold_are_compared_with_its_pictures(run: TrainedRun) -> Non
     assert tests.compare_pictures(2) is tests.list_seen()[1]
 
 
-def test_learned_trials_of_new_people_are_refused(run: TrainedRun) -> None:
+def test_learned_trials_of_new_people_are_refused(run):
     tests = open_test_set(replace(run, origin="another data set"), "test")
     with pytest.raises(BrainhiveError) as caught:
         tests.compare_pictures()
@@ -204,9 +197,7 @@ def test_learned_trials_of_new_people_are_refused(run: TrainedRun) -> None:
 # embeddings and candidates
 
 
-def test_runs_with_other_pictures_are_not_tested_together(
-    run: TrainedRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_with_other_pictures_are_not_tested_together(run, monkeypatch):
     stores = open_test_set(run, "test").open_stores("test")
     ((name, store),) = stores.items()
     reversed_store = replace(store, image_ids=store.image_ids[::-1])
@@ -227,7 +218,7 @@ def described(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
     def describe(*arguments: Any, is_film: bool) -> int:
-        calls.append((*arguments, is_film))
+        calls.append(tuple(arguments) + (is_film,))
         return len(calls)
 
     monkeypatch.setattr(test_sets, "describe_study", describe)
@@ -241,53 +232,48 @@ def find_studies(*runs: TrainedModels, split: str = "test") -> list[Any]:
         open_test_set(finished_run, split, like=first_test_set)
         for finished_run in runs[1:]
     ]
-    return [tests.study for tests in (first_test_set, first_test_set, *other_test_sets)]
+    return [
+        tests.study
+        for tests in (first_test_set, first_test_set) + tuple(other_test_sets)
+    ]
 
 
-def test_a_study_is_described_once_for_equal_data(
-    run: TrainedRun, described: list[tuple[Any, ...]]
-) -> None:
+def test_a_study_is_described_once_for_equal_data(run, described):
     second = replace(run, cells=[replace(cell, seed=2) for cell in run.cells])
     assert find_studies(run, second) == [1, 1, 1] and len(described) == 1
     # without `like`, nothing is shared
     assert open_test_set(second, "test").study == 2
 
 
-def test_a_study_of_another_split_is_another(
-    run: TrainedRun, described: list[tuple[Any, ...]]
-) -> None:
+def test_a_study_of_another_split_is_another(run, described):
     assert find_studies(run, run, split="train") == [1, 1, 2]
     assert [arguments[3] for arguments in described] == ["test", "train"]
 
 
-def test_fewer_people_have_another_study(
-    run: TrainedRun, described: list[tuple[Any, ...]]
-) -> None:
+def test_fewer_people_have_another_study(run, described):
     assert find_studies(run, replace(run, cells=run.cells[:1])) == [1, 1, 2]
     assert [list(arguments[1]) for arguments in described] == [[1, 2], [1]]
 
 
-def test_another_config_of_the_data_set_has_another_study(
-    run: TrainedRun, described: list[tuple[Any, ...]]
-) -> None:
+def test_another_config_of_the_data_set_has_another_study(run, described):
     fields = {"kind": "demo", "noise": 0.3, "subjects": 3, "concepts": 40}
     other_run = replace(run, dataset_config=parts.resolve("datasets", fields))
     assert find_studies(run, other_run) == [1, 1, 2]
 
 
 def test_another_folder_of_embeddings_has_another_study(
-    run: TrainedRun, described: list[tuple[Any, ...]], world: Path, tmp_path: Path
-) -> None:
+    run, described, world, tmp_path
+):
     folder = shutil.copytree(world / "embeddings", tmp_path / "embeddings")
     other_run = replace(run, paths=Paths(embeddings=str(folder)))
     assert find_studies(run, other_run) == [1, 1, 2]
 
 
 def test_another_encoder_has_another_study(
-    run: TrainedRun,
-    described: list[tuple[Any, ...]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    run,
+    described,
+    monkeypatch,
+):
     stores = open_test_set(run, "test").open_stores("test")
     monkeypatch.setattr(TestSet, "open_stores", lambda self, split: stores)
     encoder = parts.resolve("encoders", {"kind": "timm", "source": "random"})
@@ -296,11 +282,11 @@ def test_another_encoder_has_another_study(
 
 
 def test_a_study_has_the_trials_of_all_tested_people(
-    run: TrainedRun,
-    described: list[tuple[Any, ...]],
-    first_person_only: Paths,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    run,
+    described,
+    first_person_only,
+    monkeypatch,
+):
     """People without signals are left out, and splits without pictures."""
     tests = open_test_set(run, "test")
     _ = tests.study
@@ -331,9 +317,7 @@ def test_a_study_has_the_trials_of_all_tested_people(
     }
 
 
-def test_new_clips_and_missing_signals_have_no_study(
-    run: TrainedRun, described: list[tuple[Any, ...]], tmp_path: Path
-) -> None:
+def test_new_clips_and_missing_signals_have_no_study(run, described, tmp_path):
     """Held-out trials of clips have one, in which the order tells nothing."""
     nowhere = replace(run, paths=Paths(signals=str(tmp_path / "nowhere")))
     assert open_test_set(nowhere, "test").study is None
@@ -352,7 +336,7 @@ def test_new_clips_and_missing_signals_have_no_study(
 # descriptions
 
 
-def test_facts_of_a_test_set_name_its_run_and_data(run: TrainedRun) -> None:
+def test_facts_of_a_test_set_name_its_run_and_data(run):
     tests = open_test_set(run, "test")
     facts = tests.describe()
     assert facts["runs"] == [run.name] and facts["dataset"] == run.dataset.name
@@ -360,7 +344,7 @@ def test_facts_of_a_test_set_name_its_run_and_data(run: TrainedRun) -> None:
     assert tests.subjects == [1, 2] and tests.signal_warnings == []
 
 
-def test_stores_that_changed_since_the_training_are_named(run: TrainedRun) -> None:
+def test_stores_that_changed_since_the_training_are_named(run):
     tests = open_test_set(run, "test")
     (model, _) = tests.models[0]
     (name,) = model.history.signals

@@ -32,7 +32,9 @@ class ProvenanceOnly:
     def open_store(self, subject: int) -> Any:
         splits = enumerate(self.facts[subject])
         return SimpleNamespace(
-            splits={n: SimpleNamespace(provenance=provenance) for n, provenance in splits}
+            splits={
+                n: SimpleNamespace(provenance=provenance) for n, provenance in splits
+            }
         )
 
 
@@ -64,9 +66,7 @@ class ProvenanceOnly:
         ),
     ],
 )
-def test_a_delay_and_a_unit_are_those_of_the_stores(
-    facts: dict[int, list[dict[str, Any]]], delay_s: float, unit: str
-) -> None:
+def test_a_delay_and_a_unit_are_those_of_the_stores(facts, delay_s, unit):
     recordings: Any = ProvenanceOnly(facts)
     model = TrainedModel(Path("a model"), Cell("a", (2, 3), (1,), 1), [], Signal())
     nothing_stated: Any = None
@@ -79,14 +79,19 @@ def test_a_delay_and_a_unit_are_those_of_the_stores(
 @pytest.fixture
 def normalised_run(run_command: Any, align_overrides: Any, runs: str) -> TrainedRun:
     """Run of person 1, whose signals are normalised for each channel."""
-    keys = ("backbone=ridge", "signal.normalise=channel", "subjects=1", runs)
-    training = run_command("train-align", *align_overrides[:2], "seeds=1", *keys)
+    training = run_command(
+        "train-align",
+        *align_overrides[:2],
+        "seeds=1",
+        "backbone=ridge",
+        "signal.normalise=channel",
+        "subjects=1",
+        runs,
+    )
     return TrainedRun.read(RunFolder(training.folder))
 
 
-def test_trials_are_normalised_as_in_the_training(
-    world: Path, normalised_run: TrainedRun
-) -> None:
+def test_trials_are_normalised_as_in_the_training(world, normalised_run):
     tests = open_test_set(normalised_run, "test")
     person = tests.open_person(normalised_run.open_first(), 1)
     assert person.has_normaliser
@@ -107,9 +112,7 @@ def test_trials_are_normalised_as_in_the_training(
     np.testing.assert_allclose(person.mean_signal, trained.mean(0), atol=1e-6)
 
 
-def test_new_people_are_normalised_by_their_own_recordings(
-    world: Path, normalised_run: TrainedRun
-) -> None:
+def test_new_people_are_normalised_by_their_own_recordings(world, normalised_run):
     other_run = replace(normalised_run, origin="another data set")
     person = open_test_set(other_run, "test").open_person(other_run.open_first(), 2)
     assert not person.has_normaliser
@@ -118,9 +121,7 @@ def test_new_people_are_normalised_by_their_own_recordings(
     assert person.normaliser is not None
 
 
-def test_a_recording_in_memory_is_read_as_the_store_is(
-    world: Path, normalised_run: TrainedRun
-) -> None:
+def test_a_recording_in_memory_is_read_as_the_store_is(world, normalised_run):
     tests = open_test_set(normalised_run, "test")
     person = tests.open_person(normalised_run.open_first(), 1)
     recording = person.recordings.open_recording(1, "test")
@@ -137,7 +138,7 @@ def test_a_recording_in_memory_is_read_as_the_store_is(
     assert "the recording of subject 1" in caught.value.message
 
 
-def test_seen_pictures_are_left_out_of_tested_trials_alone(trained_run: Path) -> None:
+def test_seen_pictures_are_left_out_of_tested_trials_alone(trained_run):
     finished_trained_run = TrainedRun.read(RunFolder(trained_run))
     tests = open_test_set(finished_trained_run, "test")
     person = tests.open_person(finished_trained_run.open_first(), 1)

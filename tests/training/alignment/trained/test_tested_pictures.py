@@ -82,7 +82,7 @@ def list_rows(mask: np.ndarray) -> list[int]:
     return np.flatnonzero(mask).tolist()
 
 
-def test_each_subject_leaves_out_the_pictures_of_its_models() -> None:
+def test_each_subject_leaves_out_the_pictures_of_its_models():
     by_name, by_pixels = (
         make_model_history(["t3"]),
         make_model_history(["x"], make_pixels(105)),
@@ -103,7 +103,7 @@ def test_each_subject_leaves_out_the_pictures_of_its_models() -> None:
     assert list_rows(pictures.seen_by_source["prior"]) == [9]
     assert list_rows(pictures.is_seen) == [3, 5, 7, 9] and pictures.caveats == []
     assert not any(rows.any() for rows in pictures.masks_by_warning.values())
-    array = np.array([5, 5, 0, 9, 3, *range(10, 20)])
+    array = np.array([5, 5, 0, 9, 3] + list(range(10, 20)))
     assert list_rows(pictures.find_seen_signals(1, array, "it")) == [0, 1, 3, 4]
     assert list_rows(pictures.find_seen_signals(3, array, "it")) == [3]
 
@@ -115,7 +115,7 @@ def test_each_subject_leaves_out_the_pictures_of_its_models() -> None:
     assert list_rows(fewer.is_seen) == [5, 9] and list_rows(~fewer.is_tested) == [3, 7]
 
 
-def test_copies_that_are_allowed_are_tested_with_a_caveat() -> None:
+def test_copies_that_are_allowed_are_tested_with_a_caveat():
     models = {1: [make_model_history(["t3", "x"], make_pixels(103, 105))]}
 
     pictures = compare_pictures(models, allows_copies=True)
@@ -128,8 +128,8 @@ def test_copies_that_are_allowed_are_tested_with_a_caveat() -> None:
     assert not compare_pictures(models).masks_by_warning[COPY_WARNING].any()
 
 
-@pytest.mark.parametrize("likeness", [*ALTERED_WARNINGS, "copy", ""])
-def test_altered_pictures_are_tested_with_a_warning(likeness: Any) -> None:
+@pytest.mark.parametrize("likeness", list(ALTERED_WARNINGS) + ["copy", ""])
+def test_altered_pictures_are_tested_with_a_warning(likeness):
     models = {1: [make_model_history(["n"], edit_pixels(make_pixels(107), 3))]}
 
     pictures = compare_pictures(models, lambda row, name: likeness)
@@ -145,7 +145,7 @@ def test_altered_pictures_are_tested_with_a_warning(likeness: Any) -> None:
     assert pictures.caveats == []
 
 
-def test_only_concepts_of_earlier_trainings_are_named() -> None:
+def test_only_concepts_of_earlier_trainings_are_named():
     own_model_history = make_model_history(["a"], concepts=["c1"], recordings="eeg")
     other_model_history = make_model_history(["b"], concepts=["c2"], recordings="meg")
     started = make_model_history(["c"], concepts=["c3"], recordings="eeg").inherit(
@@ -170,7 +170,7 @@ def test_only_concepts_of_earlier_trainings_are_named() -> None:
     assert concepts(other_model_history, stores=stores) == []
 
 
-def test_held_out_trials_of_seen_pictures_are_all_tested() -> None:
+def test_held_out_trials_of_seen_pictures_are_all_tested():
     models = {1: [make_model_history(["t3"])]}
     holdout = Holdout(by="runs", folds=2)
 
@@ -192,7 +192,7 @@ def test_held_out_trials_of_seen_pictures_are_all_tested() -> None:
     assert list_rows(by_picture.is_tested) == list_rows(by_picture.is_seen) == [3]
 
 
-def test_unknown_facts_of_stores_are_caveats() -> None:
+def test_unknown_facts_of_stores_are_caveats():
     models = {1: [make_model_history(["t3"])]}
     pixels = make_pixels(*range(100, 120))
     for stores, caveats in (
@@ -208,7 +208,7 @@ def test_unknown_facts_of_stores_are_caveats() -> None:
     assert compare_pictures({}).masks_by_warning == {}
 
 
-def test_pictures_with_equal_embeddings_are_named() -> None:
+def test_pictures_with_equal_embeddings_are_named():
     embedding = np.random.default_rng(0).normal(size=(20, 6))
     embedding[[4, 9]] = 2 * embedding[0]
     stores = make_stores(make_pixels(*range(100, 120)), embedding, np.arange(20) != 9)
@@ -221,9 +221,7 @@ def test_pictures_with_equal_embeddings_are_named() -> None:
 
 
 @pytest.mark.parametrize(("count", "is_refused"), [(4, False), (5, True)])
-def test_more_than_a_fifth_of_seen_pictures_is_refused(
-    count: int, is_refused: bool
-) -> None:
+def test_more_than_a_fifth_of_seen_pictures_is_refused(count, is_refused):
     models = {1: [make_model_history(IMAGES[:count])], 2: [make_model_history(["z"])]}
     pictures = compare_pictures(models)
     # a picture that was shown often counts once
@@ -243,13 +241,15 @@ def test_more_than_a_fifth_of_seen_pictures_is_refused(
     assert ("…" in line) == (count > 5) and f"{count} of the 20" in line
 
 
-def test_pictures_that_any_run_leaves_out_are_summarised() -> None:
+def test_pictures_that_any_run_leaves_out_are_summarised():
     first_pictures = compare_pictures({1: [make_model_history(["t3", "t5"])]})
-    second = compare_pictures({1: [make_model_history(["t5", *IMAGES[10:15]])]})
+    second = compare_pictures({1: [make_model_history(["t5"] + list(IMAGES[10:15]))]})
 
     runs = [first_pictures, second, first_pictures]
-    summary, lines = summarise_tested_pictures(runs, ["warning", *first_pictures.warnings])
+    summary, lines = summarise_tested_pictures(
+        runs, ["warning"] + list(first_pictures.warnings)
+    )
 
     names = ["t3", "t5", "t10", "t11", "t12"]
     assert (summary.count, summary.of, summary.names) == (7, 20, names)
-    assert lines == ["warning", *first_pictures.warnings, *second.warnings]
+    assert lines == ["warning"] + list(first_pictures.warnings) + list(second.warnings)

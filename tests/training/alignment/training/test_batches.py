@@ -1,7 +1,6 @@
 """Training batches, epochs, held-out pictures and ranks."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,7 +63,7 @@ def data_of(repetitions: int = 1) -> CellData:
     return CellData(trials, targets, np.zeros(PICTURES, bool), None)
 
 
-def test_targets_follow_the_order_of_the_subjects_micro_batches() -> None:
+def test_targets_follow_the_order_of_the_subjects_micro_batches():
     batches = make_batches(data_of(2), batch_size=60)
     parts, targets, _ = batches.draw(np.arange(0, 3 * PICTURES, 4), 1)
 
@@ -80,7 +79,7 @@ def test_targets_follow_the_order_of_the_subjects_micro_batches() -> None:
     assert targets["e"][:, 0].tolist() == [3, 0, 30]
 
 
-def test_all_processes_mix_signals_alike_and_within_a_subject() -> None:
+def test_all_processes_mix_signals_alike_and_within_a_subject():
     rows = np.random.default_rng(0).permutation(3 * PICTURES)[:41]
     drawn_by_process = [
         make_batches(data_of(), replace(CPU_LAUNCH, rank=rank, processes=2)).draw(
@@ -95,18 +94,22 @@ def test_all_processes_mix_signals_alike_and_within_a_subject() -> None:
         and other_mixing is not None
         and torch.equal(first_mixing.partner, other_mixing.partner)
     )
-    subjects = torch.cat([subject for parts, _, _ in drawn_by_process for _, subject in parts])
+    subjects = torch.cat(
+        [subject for parts, _, _ in drawn_by_process for _, subject in parts]
+    )
     assert torch.equal(subjects[first_mixing.partner], subjects)
     clean = torch.cat([100.0 * torch.tensor(list(WIDTHS))[subjects]]) + torch.cat(
         [targets["e"][:, 0] for _, targets, _ in drawn_by_process]
     )
-    mixed = torch.cat([signal[:, 0, 0] for parts, _, _ in drawn_by_process for signal, _ in parts])
-    assert torch.allclose(first_mixing.mix(clean), mixed, atol=1e-3) and not torch.allclose(
-        clean, mixed
+    mixed = torch.cat(
+        [signal[:, 0, 0] for parts, _, _ in drawn_by_process for signal, _ in parts]
     )
+    assert torch.allclose(
+        first_mixing.mix(clean), mixed, atol=1e-3
+    ) and not torch.allclose(clean, mixed)
 
 
-def test_subjects_with_different_signals_do_not_train_together() -> None:
+def test_subjects_with_different_signals_do_not_train_together():
     regions = {"V1": (0, 1), "FFA": (2, 3, 4)}
     for other_spec, difference in (
         ({"channels": tuple("abcde")}, "sensors"),
@@ -143,7 +146,7 @@ def of_subjects(count: int, repetitions: int = 3) -> CellData:
     )
 
 
-def test_an_epoch_has_mindeye2s_steps_with_balanced_subjects() -> None:
+def test_an_epoch_has_mindeye2s_steps_with_balanced_subjects():
     """Source: Train.py of MindEye2, (750 * 40) // 42 steps for seven subjects, (750 *
     num_sessions) // 24 for a single subject.
     """
@@ -191,7 +194,7 @@ def data_with(alternatives: int) -> CellData:
     return cells.make_cell_data(first_person, alternatives=other_people)
 
 
-def test_the_next_blur_of_each_sample_is_that_of_ubp(golden: Path) -> None:
+def test_the_next_blur_of_each_sample_is_that_of_ubp(golden):
     tensors = load_file(golden / "methods/ubp_strength.safetensors")
     feedback = Feedback(len(tensors["expected.similarity.0"]), {"picture": 3}, CPU)
     step = 0
@@ -203,7 +206,7 @@ def test_the_next_blur_of_each_sample_is_that_of_ubp(golden: Path) -> None:
     assert step
 
 
-def test_a_batch_has_the_targets_that_feedback_chose() -> None:
+def test_a_batch_has_the_targets_that_feedback_chose():
     data = data_with(3)
     batches = make_batches(data, alternatives="uncertainty")
     rows = batches.split_epoch(0, 0)[0]
@@ -219,7 +222,7 @@ def test_a_batch_has_the_targets_that_feedback_chose() -> None:
     assert torch.equal(targets["e"], expected)
 
 
-def test_the_gallery_is_the_level_that_the_recipe_names() -> None:
+def test_the_gallery_is_the_level_that_the_recipe_names():
     data = data_with(3)
     rows = make_batches(data, alternatives="uncertainty").split_epoch(0, 0)[0]
     source = data.targets.sources["e"]
@@ -253,8 +256,8 @@ def ragged(subject: int, seed: int, width: int) -> Trials:
     st.booleans(),
 )
 def test_rows_of_a_bank_are_the_signals_of_their_subject(
-    seed: int, rows: Any, is_mapped: bool, is_wide: bool
-) -> None:
+    seed, rows, is_mapped, is_wide
+):
     random = np.random.default_rng(seed)
     trials = [ragged(n + 1, seed + n, 3 + n * is_wide) for n in range(3)]
 
@@ -269,7 +272,7 @@ def test_rows_of_a_bank_are_the_signals_of_their_subject(
             values: Any = {
                 "averages": [single.mean(0)],
                 "singles": list(single),
-                "stimuli": [np.stack([*single, *absent])],
+                "stimuli": [np.stack(list(single) + list(absent))],
             }[rows]
             expected += values
             stimuli += [int(recording.stimulus[row])] * len(values)
@@ -285,7 +288,9 @@ def test_rows_of_a_bank_are_the_signals_of_their_subject(
     elif is_wide:
         assert len(parts) == len(shapes)
     single_bank = open_bank(trials[:1], CPU_LAUNCH.device, is_mapped, rows)
-    assert single_bank.gather(chosen_rows[:0]).shape == (0, *np.shape(expected[0]))
+    assert single_bank.gather(chosen_rows[:0]).shape == (0,) + tuple(
+        np.shape(expected[0])
+    )
     for partial_part in parts:
         gathered = bank.gather(partial_part)
         for row, signal in zip(partial_part, gathered, strict=True):
@@ -315,7 +320,7 @@ CONCEPTS = [f"c{row // 3}" for row in range(12)]
 
 
 @pytest.mark.parametrize("unit", ["concepts", "pictures"])
-def test_copies_of_held_out_pictures_are_held_out_too(unit: Any) -> None:
+def test_copies_of_held_out_pictures_are_held_out_too(unit):
     held_out = choose_held_out(CONCEPTS, 0.25, by=unit)
     original, (first_copy, second, third) = (
         np.flatnonzero(held_out)[0],
@@ -347,9 +352,7 @@ def test_copies_of_held_out_pictures_are_held_out_too(unit: Any) -> None:
 
 
 @pytest.mark.parametrize(("share", "count"), [(0, 0), (0.25, 1), (0.5, 2), (0.9, 4)])
-def test_a_share_of_whole_concepts_or_pictures_is_held_out(
-    share: float, count: int
-) -> None:
+def test_a_share_of_whole_concepts_or_pictures_is_held_out(share, count):
     held_out = choose_held_out(CONCEPTS, share).reshape(4, 3)
     assert held_out.all(1).sum() == held_out.any(1).sum() == count
     by_picture = choose_held_out(CONCEPTS, share, by="pictures")
@@ -360,7 +363,7 @@ def test_a_share_of_whole_concepts_or_pictures_is_held_out(
     assert np.array_equal(shuffled, held_out.ravel()[order])
 
 
-def test_signals_lie_in_memory_unless_they_are_mapped() -> None:
+def test_signals_lie_in_memory_unless_they_are_mapped():
     trials = [ragged(1, 0, 3), ragged(2, 1, 3)]
     for rows in ("averages", "singles", "stimuli"):
         for is_mapped, kind in ((False, torch.Tensor), (True, LazyRows)):
@@ -368,7 +371,7 @@ def test_signals_lie_in_memory_unless_they_are_mapped() -> None:
             assert {type(signal) for signal in bank.signals} == {kind}
 
 
-def test_the_held_out_of_a_share_are_the_same_in_every_version() -> None:
+def test_the_held_out_of_a_share_are_the_same_in_every_version():
     """Runs of different versions must have the same validation pictures."""
     by_concept = choose_held_out([f"c{row % 7}" for row in range(21)], 0.3)
     by_picture = choose_held_out(["same"] * 21, 0.3, by="pictures")
@@ -377,7 +380,7 @@ def test_the_held_out_of_a_share_are_the_same_in_every_version() -> None:
     assert np.flatnonzero(by_picture).tolist() == [2, 5, 7, 10, 12, 18]
 
 
-def test_a_person_whom_a_model_does_not_know_has_no_index() -> None:
+def test_a_person_whom_a_model_does_not_know_has_no_index():
     data = replace(
         data_of(), test_trials=[voxels(7), voxels(1), replace(voxels(4), subject=9)]
     )
@@ -409,8 +412,8 @@ SMOOTH = {"kind": "smooth", "p": 0.5}
     ids=["smoothed", "mixed repetitions", "both"],
 )
 def test_each_process_and_step_draws_augmentations_of_its_own(
-    augment: dict[str, Any],
-) -> None:
+    augment,
+):
     # both processes have the same signals
     embedding = np.ones((PICTURES, 8), np.float32)
     first_trials = cells.simulate_trials(1, embedding)
@@ -433,7 +436,7 @@ def test_each_process_and_step_draws_augmentations_of_its_own(
     assert not torch.equal(draw(0, 1), draw(1, 1))
 
 
-def test_mixtures_differ_between_processes_and_steps() -> None:
+def test_mixtures_differ_between_processes_and_steps():
     def draw(rank: int, seed: int) -> Any:
         launch = replace(CPU_LAUNCH, rank=rank, processes=2)
         _, _, context = make_batches(data_of(), launch).draw(
@@ -452,10 +455,12 @@ def test_mixtures_differ_between_processes_and_steps() -> None:
         assert torch.equal(kind[first_draw.partner], kind)
     assert sorted(first_draw.partner.tolist()) == list(range(80))
     no_mixing = make_batches(data_of()).draw(np.arange(80), 1)[2]
-    assert no_mixing.mixing is None and no_mixing.stimuli.tolist() == [*range(60), *range(20)]
+    assert no_mixing.mixing is None and no_mixing.stimuli.tolist() == list(
+        range(60)
+    ) + list(range(20))
 
 
-def test_what_is_drawn_once_depends_on_seed_and_subject_alone() -> None:
+def test_what_is_drawn_once_depends_on_seed_and_subject_alone():
     embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
 
     def bank(seed: int, subjects: list[int], position: int = 0) -> list[torch.Tensor]:
@@ -481,7 +486,7 @@ def test_what_is_drawn_once_depends_on_seed_and_subject_alone() -> None:
     ).fixed_draws
 
 
-def test_what_was_drawn_once_belongs_to_its_sample_in_every_step() -> None:
+def test_what_was_drawn_once_belongs_to_its_sample_in_every_step():
     embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
     batches = make_batches(
         cells.make_cell_data(embedding, 2), augment={"parts": [SMOOTH]}
@@ -489,7 +494,9 @@ def test_what_was_drawn_once_belongs_to_its_sample_in_every_step() -> None:
     plain_batches = make_batches(cells.make_cell_data(embedding, 2))
     rows = np.arange(5, 2 * PICTURES, 7)
 
-    first_signals, other_signals = (signals_of(batches, seed, rows[::-1]) for seed in (0, 1))
+    first_signals, other_signals = (
+        signals_of(batches, seed, rows[::-1]) for seed in (0, 1)
+    )
 
     assert torch.equal(first_signals, other_signals)
     joined = torch.cat(list(batches.fixed_draws[0].signals))[rows]  # type: ignore[arg-type]
@@ -500,8 +507,8 @@ def test_what_was_drawn_once_belongs_to_its_sample_in_every_step() -> None:
 
 @pytest.mark.parametrize("repetitions", ["average", "random", "single"])
 def test_samples_are_averages_single_trials_or_drawn_averages(
-    repetitions: Any,
-) -> None:
+    repetitions,
+):
     # values name picture and trial; the last picture has one trial
     values = np.arange(PICTURES)[:, None] * 10.0 + [1, 2, 4]
     signal = np.tile(values[..., None, None], (1, 1, 2, 12)).astype(np.float32)
@@ -538,7 +545,7 @@ def test_samples_are_averages_single_trials_or_drawn_averages(
     assert batches.averages.signals[0].shape == (PICTURES, 2, 12)
 
 
-def test_an_alternative_target_is_drawn_for_each_trial_and_step() -> None:
+def test_an_alternative_target_is_drawn_for_each_trial_and_step():
     batches = make_batches(data_with(3))
     rows = batches.split_epoch(0, 0)[0]
     source = batches.targets.sources["e"]
@@ -563,7 +570,7 @@ def test_an_alternative_target_is_drawn_for_each_trial_and_step() -> None:
     )
 
 
-def test_epochs_of_another_seed_or_number_are_in_another_order() -> None:
+def test_epochs_of_another_seed_or_number_are_in_another_order():
     batches = make_batches(data_of())
     orders = [
         np.concatenate(batches.split_epoch(seed, epoch)).tolist()
@@ -583,15 +590,13 @@ def test_epochs_of_another_seed_or_number_are_in_another_order() -> None:
     ],
     ids=["all held out", "no trial a subject", "no step", "fewer than processes"],
 )
-def test_an_epoch_without_steps_or_trials_is_refused(
-    changes: dict[str, Any], knobs: dict[str, Any]
-) -> None:
+def test_an_epoch_without_steps_or_trials_is_refused(changes, knobs):
     data, launch = replace(data_of(), **changes), replace(CPU_LAUNCH, processes=2)
     with pytest.raises(RecipeError):
         make_batches(data, launch, **knobs)
 
 
-def test_the_smallest_epochs_that_can_be_are_taken() -> None:
+def test_the_smallest_epochs_that_can_be_are_taken():
     two = replace(CPU_LAUNCH, processes=2)
     assert make_batches(data_of(), two, batch_size=178, last_batch="keep").steps == 2
     assert make_batches(data_of(), two, batch_size=179, last_batch="drop").steps == 1
@@ -614,7 +619,7 @@ def test_the_smallest_epochs_that_can_be_are_taken() -> None:
         make_batches(replace(partly, epoch_trials=18))
 
 
-def test_feedback_needs_three_alternatives_of_every_target() -> None:
+def test_feedback_needs_three_alternatives_of_every_target():
     for alternatives in ({"a": 2}, {"a": 3, "b": 2}, {"a": 4}, {}):
         with pytest.raises(RecipeError):
             Feedback(4, alternatives, CPU)
@@ -656,10 +661,10 @@ def rank_slowly(
 
 @pytest.mark.parametrize("block", [1, 7, 1024])
 def test_pictures_are_ranked_among_those_that_the_rows_show(
-    model_and_data: tuple[Aligner, CellData],
-    monkeypatch: pytest.MonkeyPatch,
-    block: int,
-) -> None:
+    model_and_data,
+    monkeypatch,
+    block,
+):
     monkeypatch.setattr(module, "SIGNALS_PER_BATCH", block)
     model, data = model_and_data
     trial = data.trials[1].take(np.array([3, 9, 3, 20, 30, 9, 59]))
@@ -680,15 +685,13 @@ def test_pictures_are_ranked_among_those_that_the_rows_show(
     assert len(rank_queries(model, [], data.targets, "fp32", CPU_LAUNCH)) == 0
 
 
-def test_held_out_pictures_are_measured_by_subject(
-    model_and_data: tuple[Aligner, CellData], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_held_out_pictures_are_measured_by_subject(model_and_data, monkeypatch):
     data = model_and_data[1]
     second = data.trials[1].take(np.arange(PICTURES - 1, 9, -1))
     data = replace(data, trials=[data.trials[0], second])
     bank = open_bank(data.trials, CPU_LAUNCH.device, False)
     ((_, rows),) = queries = list_validation_queries(data, bank)
-    assert rows.tolist() == [*range(15), *range(105, 110)]
+    assert rows.tolist() == list(range(15)) + list(range(105, 110))
     calls = list[Any]()
     monkeypatch.setattr(
         module, "summarise_ranks", lambda *arguments, **k: calls.append((arguments, k))
@@ -710,7 +713,7 @@ def test_held_out_pictures_are_measured_by_subject(
     assert list_validation_queries(without_held_out, bank) == []
 
 
-def test_the_share_of_first_places_is_unknown_without_signals() -> None:
+def test_the_share_of_first_places_is_unknown_without_signals():
     assert (
         compute_top1(torch.tensor([1, 2, 1, 4])) == 0.5
         and compute_top1(torch.empty(0)) is None

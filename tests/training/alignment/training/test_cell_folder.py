@@ -1,6 +1,5 @@
 """Files that the training of a cell writes."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,12 @@ from tests.worlds.alignment_cells import (
     [(30, False, False), (61, False, True), (0, True, True)],
 )
 def test_a_checkpoint_is_written_each_minute_and_before_a_stop(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    passed_s: float,
-    is_stopped: bool,
-    is_saved: bool,
-) -> None:
+    tmp_path,
+    monkeypatch,
+    passed_s,
+    is_stopped,
+    is_saved,
+):
     clock_s, stopped = [100.0], list[int]()
     monkeypatch.setattr(cell_folder.time, "monotonic", lambda: clock_s[0])
     monkeypatch.setattr(cell_folder, "is_asked_to_stop", lambda: is_stopped)
@@ -65,11 +64,11 @@ def test_a_checkpoint_is_written_each_minute_and_before_a_stop(
     [("brain_mlp", [True, False]), ("ridge", [True])],
 )
 def test_one_process_writes_and_a_closed_form_needs_no_other(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
-    with_callbacks: list[bool],
-) -> None:
+    tmp_path,
+    monkeypatch,
+    kind,
+    with_callbacks,
+):
     data = make_cell_data(np.zeros((PICTURES, 8), np.float32))
     layout = make_layout(data, kind)
     calls = list[dict[str, Any]]()

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,6 @@ from brainhive_cli.training.alignment.training.initialisation import (
     read_history,
     refuse_other_voxels,
 )
-from tests.tools.recorded_numbers import Recorded
 from tests.worlds.alignment_cells import PICTURES, make_cell_data, make_layout
 from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
@@ -40,16 +38,21 @@ def data() -> CellData:
 
 
 @pytest.mark.parametrize("init", ["torch", "reference"])
-def test_only_the_seed_decides_the_initial_weights(data: CellData, init: str) -> None:
+def test_only_the_seed_decides_the_initial_weights(data, init):
     weights = []
     for seed in (1, 1, 2):
         torch.rand(7)
         model = make_aligner(seed, make_layout(data), data, init)  # type: ignore[arg-type]
         weights.append(model.state_dict())
     first_weights, repeated_weights, other_weights = weights
-    assert all(torch.equal(value, repeated_weights[name]) for name, value in first_weights.items())
+    assert all(
+        torch.equal(value, repeated_weights[name])
+        for name, value in first_weights.items()
+    )
     names = [name for name, value in first_weights.items() if value.ndim > 1]
-    assert names and not any(torch.equal(first_weights[name], other_weights[name]) for name in names)
+    assert names and not any(
+        torch.equal(first_weights[name], other_weights[name]) for name in names
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,14 +65,12 @@ def test_only_the_seed_decides_the_initial_weights(data: CellData, init: str) ->
         ({"kind": "with-prior", "backbone": "biot"}, ["biot"]),
     ],
 )
-def test_published_weights_of_a_backbone_are_named(
-    backbone: object, weights: list[str]
-) -> None:
+def test_published_weights_of_a_backbone_are_named(backbone, weights):
     config = parts.resolve("backbones", backbone)
     assert list_pretrained_weights(config) == weights
 
 
-def test_the_fuser_of_a_prior_is_taken_over_and_frozen(data: CellData) -> None:
+def test_the_fuser_of_a_prior_is_taken_over_and_frozen(data):
     fuser = FusionEncoder({"e": 8}, 16, 16)
     for parameter in fuser.parameters():
         torch.nn.init.normal_(parameter)
@@ -85,9 +86,7 @@ def test_the_fuser_of_a_prior_is_taken_over_and_frozen(data: CellData) -> None:
 
 
 @pytest.mark.parametrize("init", ["torch", "reference"])
-def test_initial_weights_are_those_that_were_recorded(
-    data: CellData, init: Any, recorded: Recorded
-) -> None:
+def test_initial_weights_are_those_that_were_recorded(data, init, recorded):
     model = make_aligner(3, make_layout(data), data, init)
     recorded(4, **model.state_dict())
 
@@ -115,7 +114,7 @@ def voxels_model(
     return Aligner(Layout(spec, heads, backbone, retrieval_heads=("image",)))
 
 
-def test_a_new_person_gets_the_mean_of_known_matrices() -> None:
+def test_a_new_person_gets_the_mean_of_known_matrices():
     start, model = sensors_model((1, 2, 3), 1), sensors_model((9, 3), 2)
     (name,) = {
         name
@@ -135,7 +134,7 @@ def test_a_new_person_gets_the_mean_of_known_matrices() -> None:
     assert model.losses == start.losses
 
 
-def test_a_model_of_nobody_is_a_start_like_any_other() -> None:
+def test_a_model_of_nobody_is_a_start_like_any_other():
     start, model = sensors_model((), 1), sensors_model((), 2)
     copy_weights(model, start)
     weights = start.state_dict()
@@ -145,7 +144,7 @@ def test_a_model_of_nobody_is_a_start_like_any_other() -> None:
     )
 
 
-def test_ridges_of_known_people_are_taken_over_and_others_stay() -> None:
+def test_ridges_of_known_people_are_taken_over_and_others_stay():
     start, model = voxels_model((4, 7), (5, 6), 1), voxels_model((7, 9), (6, 3), 2)
     own_names = {name: f"backbone.ridge.linears.{name}.weight" for name in (4, 7, 9)}
     assert own_names[9] in list_subject_weights(model)
@@ -158,7 +157,7 @@ def test_ridges_of_known_people_are_taken_over_and_others_stay() -> None:
         assert ".9." in name or torch.equal(value, weights[name]), name
 
 
-def test_modules_of_people_are_named_by_their_numbers() -> None:
+def test_modules_of_people_are_named_by_their_numbers():
     model = voxels_model((4, 7), (5, 6))
     expected = {
         name for name in model.state_dict() if ".linears.4." in name or ".7." in name
@@ -167,7 +166,7 @@ def test_modules_of_people_are_named_by_their_numbers() -> None:
     assert list_subject_weights(sensors_model((1, 2))) == set()
 
 
-def test_a_person_has_the_same_voxels_in_a_start() -> None:
+def test_a_person_has_the_same_voxels_in_a_start():
     start, regions = voxels_model((4, 7), (5, 6)), {"V1": ((0, 1), (2,))}
     refuse_other_voxels(start, voxels_model((7, 9), (6, 5)))
     with pytest.raises(BrainhiveError):
@@ -184,8 +183,8 @@ def test_a_person_has_the_same_voxels_in_a_start() -> None:
 
 
 def test_a_start_of_another_size_or_unit_is_refused_or_named(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    capsys,
+):
     with pytest.raises(BrainhiveError):
         copy_weights(voxels_model((1,), (5,)), sensors_model((1,)))
     copy_weights(sensors_model((1,), unit="µV"), sensors_model((1,), unit="µV"))
@@ -194,7 +193,7 @@ def test_a_start_of_another_size_or_unit_is_refused_or_named(
     assert "µV" in capsys.readouterr().err
 
 
-def test_a_part_is_found_below_any_prefix_of_its_file(tmp_path: Path) -> None:
+def test_a_part_is_found_below_any_prefix_of_its_file(tmp_path):
     module_name = "backbone.backbone"
     weights = {
         name: torch.randn_like(value)
@@ -228,16 +227,14 @@ def test_a_part_is_found_below_any_prefix_of_its_file(tmp_path: Path) -> None:
         )
 
 
-def test_a_file_without_the_part_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_the_part_is_refused(tmp_path):
     file = tmp_path / "other.safetensors"
     save_file({"text.weight": torch.ones(2)}, file)
     with pytest.raises(BrainhiveError):
         load_start(voxels_model((1,), (5,)), file, "backbone.backbone")
 
 
-def test_a_part_of_a_model_keeps_ridges_of_new_people(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_part_of_a_model_keeps_ridges_of_new_people(tmp_path, capsys):
     start, model = voxels_model((4, 7), (5, 6), 1), voxels_model((7, 9), (6, 3), 2)
     start.save(tmp_path / "model")
     initial = {name: value.clone() for name, value in model.state_dict().items()}
@@ -255,11 +252,11 @@ def test_a_part_of_a_model_keeps_ridges_of_new_people(
 SELECTIONS = {"best": "last epoch", "last": "last epoch", "test": "test"}
 
 
-@pytest.mark.parametrize("selection", [*SELECTIONS, "recordings"])
-def test_the_record_says_what_selected_the_epoch(
-    data: CellData, selection: Any
-) -> None:
-    extra_fields = {"validation_recordings": {1: [0]}} if selection == "recordings" else {}
+@pytest.mark.parametrize("selection", list(SELECTIONS) + ["recordings"])
+def test_the_record_says_what_selected_the_epoch(data, selection):
+    extra_fields = (
+        {"validation_recordings": {1: [0]}} if selection == "recordings" else {}
+    )
     train = Train(selection=selection, **extra_fields)
     without_held_out = replace(data, held_out=np.zeros(PICTURES, np.bool_))
     expected = SELECTIONS.get(selection, "validation")
@@ -273,9 +270,7 @@ def test_the_record_says_what_selected_the_epoch(
     assert make_history(data, train).selection == held_out
 
 
-def test_the_record_of_a_training_has_those_of_its_starts(
-    data: CellData, tmp_path: Path
-) -> None:
+def test_the_record_of_a_training_has_those_of_its_starts(data, tmp_path):
     start = sensors_model((1,))
     start.learned = TrainingHistory("test", "demo", "demo", {"demo": (3,)}, True)
     start.save(tmp_path / "model")
@@ -289,7 +284,7 @@ def test_the_record_of_a_training_has_those_of_its_starts(
     assert history.people == {"demo": (1, 3)} and history.selection == "test"
 
 
-def test_public_networks_alone_need_no_history(tmp_path: Path) -> None:
+def test_public_networks_alone_need_no_history(tmp_path):
     weights = {"h.0.weight": torch.ones(2)}
     own_file, public, fetched = (
         tmp_path / name / "model.safetensors" for name in ("own", "gpt2", "cc2017")
@@ -309,7 +304,7 @@ def test_public_networks_alone_need_no_history(tmp_path: Path) -> None:
     assert read_history(public, "backbone.text") is not None
 
 
-def test_each_stage_starts_from_files_of_its_own(home: Path) -> None:
+def test_each_stage_starts_from_files_of_its_own(home):
     cell = Cell("all_seed-1", (1, 2), (1, 2), 1)
     model = home / "folder"
     sensors_model((1,)).save(model)
@@ -326,7 +321,7 @@ def test_each_stage_starts_from_files_of_its_own(home: Path) -> None:
     assert len(list_start_inputs(references, cell, Paths(), None, {})) == 2
 
 
-def test_a_prior_of_other_widths_is_refused_by_name(data: CellData) -> None:
+def test_a_prior_of_other_widths_is_refused_by_name(data):
     layout = replace(make_layout(data), prior="runs/train-prior/other")
     other_data = replace(data, fuser=FusionEncoder({"e": 7}, 16, 16))
     with pytest.raises(BrainhiveError, match=r"runs/train-prior/other: .*7.*8"):

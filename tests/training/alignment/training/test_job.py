@@ -30,7 +30,7 @@ def test_reading_a_recipe_or_naming_its_run_loads_no_weights(
     for name in ("safetensors.torch.load_file", "torch.load"):
         monkeypatch.setattr(name, refused)
     recipe = Recipe.resolve(
-        "train-align", None, {}, (*align_overrides, f"prior={prior}")
+        "train-align", None, {}, align_overrides + (f"prior={prior}",)
     )
     assert Job.resolve(recipe).describe_prior() is not None
 
@@ -42,7 +42,8 @@ def test_reading_a_recipe_or_naming_its_run_loads_no_weights(
 
 
 @pytest.mark.parametrize(
-    "other_fields", [{"channels": ("A", "B", "D")}, {"rate_hz": 50.0, "times_s": TIMES_S * 2}]
+    "other_fields",
+    [{"channels": ("A", "B", "D")}, {"rate_hz": 50.0, "times_s": TIMES_S * 2}],
 )
 def test_a_check_compares_the_signals_of_all_who_train_together(home, other_fields):
     picture_names = ["cat", "dog"] * 10
@@ -51,7 +52,9 @@ def test_a_check_compares_the_signals_of_all_who_train_together(home, other_fiel
     for subject, extra_fields in ((1, {}), (2, other_fields)):
         signal = np.random.default_rng(subject).normal(size=(20, 3, 20))
         runs = np.arange(20) // 5
-        api.store_trials(signal, picture_names, dataset, subject, run=runs, **axes | extra_fields)
+        api.store_trials(
+            signal, picture_names, dataset, subject, run=runs, **axes | extra_fields
+        )
     dataset["holdout"] = {"by": "runs", "folds": 4}
     fields = {"dataset": dataset, "mode": "joint"}
     job = Job.resolve(Recipe.resolve("train-align", None, fields, []))
@@ -73,13 +76,21 @@ def test_a_fold_goes_on_without_a_subject_who_has_no_run_for_it(
         api.store_trials(signal, picture_names, dataset, subject, run=runs, **axes)
     dataset["holdout"] = {"by": "runs", "folds": 4}
     ridge = {"kind": "ridge", "alpha": "auto", "standardise": False}
-    fields_of_recipe = {"dataset": dataset, "mode": mode, "seeds": [0], "backbone": ridge}
+    fields_of_recipe = {
+        "dataset": dataset,
+        "mode": mode,
+        "seeds": [0],
+        "backbone": ridge,
+    }
     api.run("embed", dataset=dataset)
     trained = api.open_run(api.run("train-align", **fields_of_recipe).folder)
     warnings = " ".join(capsys.readouterr().err.split())
     assert "subject 2 has no trials in fold 4" in warnings
     tested_cells = [(cell.tested_on, cell.fold) for cell in trained.cells]
-    assert ((2,), 4) not in tested_cells and len(tested_cells) == {"intra": 7, "joint": 4}[mode]
+    assert ((2,), 4) not in tested_cells and len(tested_cells) == {
+        "intra": 7,
+        "joint": 4,
+    }[mode]
     assert mode == "intra" or tested_cells[-1] == ((1,), 4)
     evaluated = api.open_run(api.run("eval-retrieval", run=str(trained.path)).folder)
     assert evaluated.metrics()[0]["n"] > 0
@@ -96,7 +107,13 @@ def store(subject: int, sessions: int | None = None, runs: int = 2) -> None:
     columns = {} if sessions is None else {"session": np.arange(12) * sessions // 12}
     run_numbers = np.arange(12) * runs // 12
     api.store_trials(
-        signal, ["cat", "dog"] * 6, dict(ANIMALS), subject, run=run_numbers, **columns, **AXES
+        signal,
+        ["cat", "dog"] * 6,
+        dict(ANIMALS),
+        subject,
+        run=run_numbers,
+        **columns,
+        **AXES,
     )
 
 
@@ -107,7 +124,7 @@ def job_of(**fields: Any) -> Job:
     return Job.resolve(recipe)
 
 
-def test_people_of_training_and_test_must_be_here(home) -> None:
+def test_people_of_training_and_test_must_be_here(home):
     for subject in (1, 2):
         store(subject)
 
@@ -126,7 +143,7 @@ def test_people_of_training_and_test_must_be_here(home) -> None:
 
 
 @pytest.mark.parametrize("n_kept", [None, 1, 3])
-def test_a_person_has_as_many_sessions_as_are_learned_from(home, n_kept) -> None:
+def test_a_person_has_as_many_sessions_as_are_learned_from(home, n_kept):
     store(1, n_kept)
     recipe = Recipe.resolve(
         "train-align",
@@ -143,7 +160,7 @@ def test_a_person_has_as_many_sessions_as_are_learned_from(home, n_kept) -> None
             job._check_sessions(cells)
 
 
-def test_work_is_counted_in_epochs_of_each_person(home) -> None:
+def test_work_is_counted_in_epochs_of_each_person(home):
     for subject in (1, 2):
         store(subject)
     job = job_of(
@@ -157,7 +174,7 @@ def test_work_is_counted_in_epochs_of_each_person(home) -> None:
     assert job.count_work(job.cells[:1]).count == 2 * 3
 
 
-def test_a_ridge_is_counted_in_fits_because_it_has_no_epochs(home) -> None:
+def test_a_ridge_is_counted_in_fits_because_it_has_no_epochs(home):
     for subject in (1, 2):
         store(subject)
 
@@ -172,7 +189,7 @@ def base_of(home: Any, *cells: Cell, **fields: Any) -> BaseRun:
     return BaseRun(RunFolder(home / "run"), "run", recipe, dataset, list(cells))
 
 
-def test_the_model_that_is_tuned_never_saw_the_person(home) -> None:
+def test_the_model_that_is_tuned_never_saw_the_person(home):
     other_cells = [Cell(f"other-{seed}", (1, 2), (3,), seed) for seed in (7, 8)]
     cell = Cell("known", (1, 3), (2,), 9)
     base = base_of(home, *other_cells, cell)
@@ -189,7 +206,7 @@ def test_the_model_that_is_tuned_never_saw_the_person(home) -> None:
         )
 
 
-def test_a_tuned_model_keeps_the_keys_of_its_run(home, capsys) -> None:
+def test_a_tuned_model_keeps_the_keys_of_its_run(home, capsys):
     for subject in (1, 2, 3):
         store(subject)
     base = base_of(home, Cell("a", (1, 2), (1, 2), 1))
@@ -202,7 +219,9 @@ def test_a_tuned_model_keeps_the_keys_of_its_run(home, capsys) -> None:
 
     tuned_recipe = tune(backbone="nice", train={"epochs": 3})
     assert tuned_recipe.subjects == [3] and tuned_recipe.finetune.run == "run"
-    assert tuned_recipe.backbone == base.recipe.backbone and tuned_recipe.train.epochs == 3
+    assert (
+        tuned_recipe.backbone == base.recipe.backbone and tuned_recipe.train.epochs == 3
+    )
     assert "backbone" in capsys.readouterr().err
     assert tune(subjects=[3]).subjects == [3]
     assert capsys.readouterr().err == ""
@@ -219,7 +238,7 @@ def test_a_tuned_model_keeps_the_keys_of_its_run(home, capsys) -> None:
         tune(finetune={"sessions": 1})
 
 
-def test_a_single_model_is_no_run_to_be_tuned(home, trained_run) -> None:
+def test_a_single_model_is_no_run_to_be_tuned(home, trained_run):
     model = next(trained_run.glob("cells/*/model"))
     fields = {"mode": "finetune", "finetune": {"run": str(model)}}
     with pytest.raises(RecipeError):

@@ -89,7 +89,7 @@ def train(
             CPU_LAUNCH,
             events.append,
         )
-        return *read_results(run_folder.path), events
+        return tuple(read_results(run_folder.path)) + (events,)
 
     return run_cell
 
@@ -272,7 +272,9 @@ def test_nothing_random_touches_validation(train, embedding):
     # so that both end with the weights they began with
     frozen_training = {"lr": 1e-30, "weight_decay": 0, "epochs": 1}
 
-    plain_weights, metrics, (plain_event,) = train(make_cell_data(embedding), "plain", **frozen_training)
+    plain_weights, metrics, (plain_event,) = train(
+        make_cell_data(embedding), "plain", **frozen_training
+    )
     same_weights, same_metrics, (noisy,) = train(
         make_cell_data(embedding, repetitions="random", alternatives=[-embedding]),
         "noisy",
@@ -281,7 +283,10 @@ def test_nothing_random_touches_validation(train, embedding):
     )
 
     assert (
-        all(torch.allclose(plain_weights[key], same_weights[key], atol=1e-20) for key in plain_weights)
+        all(
+            torch.allclose(plain_weights[key], same_weights[key], atol=1e-20)
+            for key in plain_weights
+        )
         and same_metrics == metrics
     )
     assert noisy["loss"] != plain_event["loss"]  # but it does touch training
@@ -405,7 +410,7 @@ def list_learning_rates(stage: Stage, steps: int) -> list[float]:
 
 
 @pytest.mark.nightly
-def test_one_cycle_equals_neurons_learning_rates(golden: Path):
+def test_one_cycle_equals_neurons_learning_rates(golden):
     """The golden file has the epochs of the second training. The first has 30, with a
     warm-up of two, a first rate of peak / 25, and a last of peak / 25,000.
     """
@@ -511,7 +516,7 @@ def test_one_key_scales_all_stages_and_courses_of_a_training():
             )
 
 
-def test_stages_replace_the_learning_rate_of_their_recipe(tmp_path: Path):
+def test_stages_replace_the_learning_rate_of_their_recipe(tmp_path):
     stages = "[{epochs: 20, lr: 3e-4, schedule: constant}]"
     extending = tmp_path / "train-align.yaml"
     extending.write_text(f"extends: papers/nice\ntrain: {{stages: {stages}}}\n")
@@ -548,9 +553,7 @@ def test_one_cycle_moves_the_first_beta_as_torch_does():
     assert {beta for _, beta in betas} == {0.995}
 
 
-def test_keys_of_stages_that_act_on_nothing_are_refused(
-    data: CellData, tmp_path: Path
-) -> None:
+def test_keys_of_stages_that_act_on_nothing_are_refused(data, tmp_path):
     for settings, message in (
         (
             {"stages": [{"epochs": 3}], "lr": 1e-3},
@@ -615,10 +618,13 @@ def test_a_pull_moves_weights_by_its_share_of_the_learning_rate(data):
             loop.fit(make_layout(data), data, TERMS[:1], train, start, seed=1)
 
     for name, value in start.state_dict().items():
-        expected = first_weights[0.0][name] + 0.5 * 0.4 * (value - first_weights[0.0][name])
+        expected = first_weights[0.0][name] + 0.5 * 0.4 * (
+            value - first_weights[0.0][name]
+        )
         torch.testing.assert_close(first_weights[0.4][name], expected)
     assert any(
-        not torch.equal(first_weights[0.4][name], first_weights[0.0][name]) for name in first_weights[0.0]
+        not torch.equal(first_weights[0.4][name], first_weights[0.0][name])
+        for name in first_weights[0.0]
     )
 
 
@@ -798,11 +804,14 @@ def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch
         average = {
             key: decay * average[key] + (1 - decay) * weights[key] for key in weights
         }
-    assert all(torch.allclose(kept_weights[key], average[key], atol=1e-6) for key in kept_weights)
+    assert all(
+        torch.allclose(kept_weights[key], average[key], atol=1e-6)
+        for key in kept_weights
+    )
     assert not is_same(kept_weights, averages[-1])
 
 
-def test_a_batch_has_the_order_of_its_micro_batches(embedding: np.ndarray) -> None:
+def test_a_batch_has_the_order_of_its_micro_batches(embedding):
     data = make_cell_data(embedding, 2)
     batches = make_batches(data)
     model = Aligner(make_layout(data)).eval()
@@ -879,9 +888,7 @@ class Calls:
         self.calls.append(("end", aligner.training, epoch, "top1" in names))
 
 
-def test_any_object_can_be_the_callbacks_of_a_training(
-    embedding: np.ndarray, tmp_path: Path
-) -> None:
+def test_any_object_can_be_the_callbacks_of_a_training(embedding, tmp_path):
     data = make_cell_data(embedding)
     layout, terms = make_layout(data), [Term(prediction=TOKEN_HEAD, loss="clip")]
     train = Train(epochs=2, batch_size=16, precision="fp32", selection="last")
@@ -896,16 +903,11 @@ def test_any_object_can_be_the_callbacks_of_a_training(
 
     end = ("end", False, 2, True)
     epochs = [("epoch", 0, 2), ("epoch", 1, 2)]
-    assert whole_calls.calls == [
-        ("start", 2 * steps),
-        *[*["step"] * steps, epochs[0]],
-        *[*["step"] * steps, epochs[1]],
-        end,
-    ]
+    assert whole_calls.calls == [("start", 2 * steps)] + list(
+        list(["step"] * steps) + [epochs[0]]
+    ) + list(list(["step"] * steps) + [epochs[1]]) + [end]
     remaining = steps - 1
-    assert resumed.calls == [
-        ("start", remaining),
-        *["step"] * remaining,
+    assert resumed.calls == [("start", remaining)] + list(["step"] * remaining) + [
         epochs[1],
         end,
     ]
@@ -914,7 +916,7 @@ def test_any_object_can_be_the_callbacks_of_a_training(
     assert [path.name for path in tmp_path.iterdir()] == ["mine.pt"]
 
 
-def test_a_closed_form_begins_with_no_weights(embedding: np.ndarray) -> None:
+def test_a_closed_form_begins_with_no_weights(embedding):
     data = make_cell_data(embedding)
     layout = make_layout(data, "ridge")
     other_aligner = Aligner(make_layout(data))

@@ -22,7 +22,7 @@ def term(**fields: Any) -> Term:
     return Term.model_validate({"prediction": "a", **fields})
 
 
-def test_a_term_may_have_the_target_of_another_name() -> None:
+def test_a_term_may_have_the_target_of_another_name():
     value = Objective([term(target="c", loss="mse")])(PREDICTED, TARGETS, CONTEXT)
     expected = (PREDICTED["a"] - TARGETS["c"]).square().mean()
     torch.testing.assert_close(value, expected)
@@ -34,28 +34,32 @@ def test_a_term_may_have_the_target_of_another_name() -> None:
     Objective([idle, term()])(PREDICTED, TARGETS, CONTEXT)
 
 
-def test_terms_of_one_loss_learn_one_scale() -> None:
+def test_terms_of_one_loss_learn_one_scale():
     shared = Objective([term(), term(prediction="b", loss_of=0), term()])
     names = [name for name, _ in shared.named_parameters()]
     assert names == ["0.logit_scale", "2.logit_scale"] and shared[1] is shared[0]
 
 
-def test_only_contrastive_losses_compare_centred_vectors() -> None:
+def test_only_contrastive_losses_compare_centred_vectors():
     def centre(values: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value - value.mean(1, True) for name, value in values.items()}
 
     for loss, is_contrastive in (("clip", True), ("mse", False)):
-        plain_objective, centred = (Objective([term(loss=loss)], flag) for flag in (False, True))
+        plain_objective, centred = (
+            Objective([term(loss=loss)], flag) for flag in (False, True)
+        )
         arguments = (PREDICTED, TARGETS)
         of_centred = plain_objective(*map(centre, arguments), CONTEXT)
-        expected = of_centred if is_contrastive else plain_objective(*arguments, CONTEXT)
+        expected = (
+            of_centred if is_contrastive else plain_objective(*arguments, CONTEXT)
+        )
         torch.testing.assert_close(centred(*arguments, CONTEXT), expected)
 
 
 WAVE = {"base": 0.0, "peak": 2.0, "epochs": [0, 4]}
 
 
-def test_the_moment_counts_steps_of_the_epoch() -> None:
+def test_the_moment_counts_steps_of_the_epoch():
     objective = Objective([term(loss="mse", weight=WAVE)])
     whole_square = (PREDICTED["a"] - TARGETS["a"]).square().mean().item()
     for epoch, step in ((2, 8), (2, 10), (3, 15)):
@@ -64,7 +68,7 @@ def test_the_moment_counts_steps_of_the_epoch() -> None:
         assert value == pytest.approx(2 * whole_square * math.sin(math.pi * step / 16))
 
 
-def test_a_step_in_which_no_term_counts_learns_nothing() -> None:
+def test_a_step_in_which_no_term_counts_learns_nothing():
     objective = Objective([term(loss="mse", weight=WAVE)])
     predicted = {name: value.clone() for name, value in PREDICTED.items()}
     for value in predicted.values():
@@ -88,7 +92,7 @@ class Odd(nn.Module):
 
 
 @pytest.mark.parametrize("value", [torch.zeros(1), torch.zeros(2, 3), 0.5, None])
-def test_a_loss_gives_one_number(value: Any) -> None:
+def test_a_loss_gives_one_number(value):
     objective = Objective([term()])
     objective[0] = Odd(value)
     with pytest.raises(RecipeError):
@@ -97,7 +101,7 @@ def test_a_loss_gives_one_number(value: Any) -> None:
     assert objective(PREDICTED, TARGETS, CONTEXT) == 0.25
 
 
-def test_the_first_active_contrastive_term_compares_pairs() -> None:
+def test_the_first_active_contrastive_term_compares_pairs():
     fixed = {"kind": "clip", "learn_scale": False, "initial_logit_scale": 0.0}
     terms = [
         term(loss="mse"),
@@ -114,7 +118,7 @@ def test_the_first_active_contrastive_term_compares_pairs() -> None:
         Objective(terms[:1]).compare_pairs(PREDICTED, TARGETS, CONTEXT)
 
 
-def test_learned_scales_go_on_and_fixed_ones_stay() -> None:
+def test_learned_scales_go_on_and_fixed_ones_stay():
     fixed = {"kind": "clip", "learn_scale": False}
     objective = Objective([term(), term(loss=fixed), term()])
     initial_copies = [value.clone() for value in objective.parameters()]

@@ -1,7 +1,6 @@
 """Schedules, moving averages, parameter groups and selection of an epoch."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,9 +31,7 @@ def list_learning_rates(optimizer: Any, schedule: Any, steps: int) -> list[float
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 7), (3, 5), (6, 1)])
-def test_the_cosine_ends_with_the_last_step_of_its_stage(
-    epochs: int, steps: int
-) -> None:
+def test_the_cosine_ends_with_the_last_step_of_its_stage(epochs, steps):
     ours, torchs = make_optimizer(), make_optimizer()
     stage = Stage(epochs=epochs, lr=0.5)
 
@@ -49,9 +46,7 @@ def test_the_cosine_ends_with_the_last_step_of_its_stage(
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 @pytest.mark.parametrize("warmup", [0.5, 2, 4])
-def test_a_warmup_rises_by_equal_steps_to_the_peak(
-    warmup: float, schedule: Any
-) -> None:
+def test_a_warmup_rises_by_equal_steps_to_the_peak(warmup, schedule):
     optimizer, count = make_optimizer(), round(6 * warmup)
     stage = Stage(epochs=4, lr=0.5, warmup_epochs=warmup, schedule=schedule)
 
@@ -69,7 +64,7 @@ def test_a_warmup_rises_by_equal_steps_to_the_peak(
     assert learning_rates == pytest.approx(rise + fall, abs=1e-9)
 
 
-def test_one_cycle_is_torchs_whose_rise_takes_three_tenths() -> None:
+def test_one_cycle_is_torchs_whose_rise_takes_three_tenths():
     for fields, share in (({}, 0.3), ({"warmup_epochs": 1}, 0.25)):
         ours, torchs = make_optimizer(), make_optimizer()
         stage = Stage(epochs=4, lr=0.5, schedule="one_cycle", final_div=50.0, **fields)
@@ -88,7 +83,7 @@ def make_learner(model: torch.nn.Module, steps: int = 1, **knobs: Any) -> Learne
     return learner
 
 
-def test_the_moving_average_forgets_its_start_and_ends_its_ramp() -> None:
+def test_the_moving_average_forgets_its_start_and_ends_its_ramp():
     """Source: TensorFlow ExponentialMovingAverage: min(decay, (1 + n) / (10 + n))."""
     model = torch.nn.Linear(1, 1, bias=False)
     learner = make_learner(model, 40, ema=0.6, epochs=1)
@@ -112,7 +107,7 @@ def test_the_moving_average_forgets_its_start_and_ends_its_ramp() -> None:
     assert decays[20] == pytest.approx(0.6, abs=1e-2)
 
 
-def test_the_best_epoch_is_kept_and_of_equal_ones_the_last() -> None:
+def test_the_best_epoch_is_kept_and_of_equal_ones_the_last():
     model = torch.nn.Linear(1, 1, bias=False)
     learner = make_learner(model, epochs=9)
     kept_epochs = []
@@ -120,10 +115,18 @@ def test_the_best_epoch_is_kept_and_of_equal_ones_the_last() -> None:
         model.weight.data.fill_(number)
         learner.steps_done, learner.loss_sum = 3, 7.0
         learner.finish_epoch(torch.full((2,), number), score, score)
-        kept_epochs.append((learner.selected_epoch, learner.score, learner.ranks[0].item()))
+        kept_epochs.append(
+            (learner.selected_epoch, learner.score, learner.ranks[0].item())
+        )
         assert learner.epoch == number + 1
         assert (learner.steps_done, learner.loss_sum) == (0, 0.0)
-    assert kept_epochs == [(1, 0.2, 0), (2, 0.5, 1), (3, 0.5, 2), (3, 0.5, 2), (3, 0.5, 2)]
+    assert kept_epochs == [
+        (1, 0.2, 0),
+        (2, 0.5, 1),
+        (3, 0.5, 2),
+        (3, 0.5, 2),
+        (3, 0.5, 2),
+    ]
     assert (learner.best_epoch, learner.best_top1) == (3, 0.5)
 
     # without scores the last stays; the weights of the kept epoch do not move with it
@@ -134,7 +137,7 @@ def test_the_best_epoch_is_kept_and_of_equal_ones_the_last() -> None:
     assert model.weight.item() == 4 and not model.training
 
 
-def test_rates_and_decay_of_parts_are_groups_of_their_own() -> None:
+def test_rates_and_decay_of_parts_are_groups_of_their_own():
     model = torch.nn.Sequential(
         torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.LayerNorm(2))
     )
@@ -156,7 +159,7 @@ def test_rates_and_decay_of_parts_are_groups_of_their_own() -> None:
             assert groups[id(parameter)][1] == pytest.approx(0.1 * factor)
 
 
-def test_a_part_is_itself_or_below_one_that_is_named() -> None:
+def test_a_part_is_itself_or_below_one_that_is_named():
     names = ["backbone", "fuser.share"]
     for name, is_named in (
         ("backbone", True),
@@ -170,7 +173,7 @@ def test_a_part_is_itself_or_below_one_that_is_named() -> None:
     assert not is_below("backbone", [])
 
 
-def test_stages_follow_the_epochs_and_freeze_their_modules() -> None:
+def test_stages_follow_the_epochs_and_freeze_their_modules():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     model[0].bias.requires_grad_(False)  # which never learns
     stages = [
@@ -189,7 +192,11 @@ def test_stages_follow_the_epochs_and_freeze_their_modules() -> None:
         learner.epoch = epoch
         learner.enter_stage()
         assert learner.stage_end == stop and learner.peak_lr == lr
-        names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        names = {
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
         assert names == learned and len(learner.parameters) == len(learned)
         learner.train()
         assert [module.training for module in model] == [epoch >= 2, epoch not in (2,)]
@@ -208,13 +215,13 @@ def test_stages_follow_the_epochs_and_freeze_their_modules() -> None:
     ],
     ids=str,
 )
-def test_what_a_stage_cannot_do_is_refused(knobs: dict[str, Any]) -> None:
+def test_what_a_stage_cannot_do_is_refused(knobs):
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     with pytest.raises(RecipeError):
         make_learner(model, **knobs)
 
 
-def test_gradients_are_clipped_and_forgotten() -> None:
+def test_gradients_are_clipped_and_forgotten():
     model = torch.nn.Linear(1, 1, bias=False)
     steps = {}
     for norm in (0.5, None):
@@ -228,7 +235,7 @@ def test_gradients_are_clipped_and_forgotten() -> None:
     assert steps == pytest.approx({0.5: 0.5, None: 3.0}, rel=1e-4)
 
 
-def test_a_continued_training_has_all_that_it_had(tmp_path: Path) -> None:
+def test_a_continued_training_has_all_that_it_had(tmp_path):
     def begin() -> Learner:
         torch.manual_seed(0)
         return make_learner(torch.nn.Linear(2, 1), 3, ema=0.9, epochs=2)

@@ -26,9 +26,9 @@ PLAIN = (
     "train.epochs=2",
     "train.batch_size=8",
 )
-ONE = (*PLAIN, f"encoders=[{COLOURS!r}]")
-TWO = (*PLAIN, f"encoders=[{COLOURS!r}, gabor]")
-HEADS = (*PLAIN, f"heads={{a: {COLOURS!r}, b: gabor}}")
+ONE = tuple(PLAIN) + (f"encoders=[{COLOURS!r}]",)
+TWO = tuple(PLAIN) + (f"encoders=[{COLOURS!r}, gabor]",)
+HEADS = tuple(PLAIN) + (f"heads={{a: {COLOURS!r}, b: gabor}}",)
 INTER = ("mode=inter", "subjects=1", "train.selection=test", "signal.name=other")
 
 
@@ -88,68 +88,81 @@ def list_files() -> list[Path]:
     ("overrides", "error", "facts"),
     [
         # people
-        ((*ONE, *INTER), BrainhiveError, ["subject 1 test", "O1"]),
-        ((*ONE, "signal.name=copied"), BrainhiveError, ["subject 1", "subject 2"]),
-        ((*ONE, "signal.name=untrained", "subjects=1"), MissingData, ["train"]),
-        # amounts
-        ((*ONE, "train.validation=0.99"), RecipeError, ["no trial", "0.99"]),
+        (tuple(ONE) + tuple(INTER), BrainhiveError, ["subject 1 test", "O1"]),
         (
-            (*ONE, "train.last_batch=drop", "train.batch_size=4096"),
+            tuple(ONE) + ("signal.name=copied",),
+            BrainhiveError,
+            ["subject 1", "subject 2"],
+        ),
+        (tuple(ONE) + ("signal.name=untrained", "subjects=1"), MissingData, ["train"]),
+        # amounts
+        (tuple(ONE) + ("train.validation=0.99",), RecipeError, ["no trial", "0.99"]),
+        (
+            tuple(ONE) + ("train.last_batch=drop", "train.batch_size=4096"),
             RecipeError,
             ["last_batch=drop"],
         ),
         (
-            (*ONE, "mode=joint", "train.epoch_trials=2"),
+            tuple(ONE) + ("mode=joint", "train.epoch_trials=2"),
             RecipeError,
             ["train.epoch_trials=2", "2 subjects"],
         ),
-        ((*ONE, "train.warmup_steps=1000"), RecipeError, ["warmup_steps"]),
+        (tuple(ONE) + ("train.warmup_steps=1000",), RecipeError, ["warmup_steps"]),
         (
-            (
-                *ONE,
-                "train.selection=recordings",
-                "train.validation_recordings.1=[7]",
-            ),
+            tuple(ONE)
+            + ("train.selection=recordings", "train.validation_recordings.1=[7]"),
             RecipeError,
             ["[7]", "subject 1"],
         ),
         # parts of the model
         (
-            (*ONE, "train.stages=[{epochs: 2, freeze: [nothing]}]"),
+            tuple(ONE) + ("train.stages=[{epochs: 2, freeze: [nothing]}]",),
             RecipeError,
             ["stages[0]", "'nothing'"],
         ),
         (
-            (*ONE, "train.stages=[{epochs: 2, freeze: [backbone, fuser]}]"),
+            tuple(ONE) + ("train.stages=[{epochs: 2, freeze: [backbone, fuser]}]",),
             RecipeError,
             ["stages[0]"],
         ),
-        ((*ONE, "train.lr_of={nothing: 0.1}"), RecipeError, ["lr_of", "'nothing'"]),
-        ((*ONE, "fuser=heads", "dim=64"), RecipeError, ["dim is 64", "no head"]),
-        ((*ONE, "fuser=concatenation", "dim=65"), RecipeError, ["65", "12"]),
-        ((*TWO, "fuser=mean"), RecipeError, [NAME]),
+        (
+            tuple(ONE) + ("train.lr_of={nothing: 0.1}",),
+            RecipeError,
+            ["lr_of", "'nothing'"],
+        ),
+        (tuple(ONE) + ("fuser=heads", "dim=64"), RecipeError, ["dim is 64", "no head"]),
+        (tuple(ONE) + ("fuser=concatenation", "dim=65"), RecipeError, ["65", "12"]),
+        (tuple(TWO) + ("fuser=mean",), RecipeError, [NAME]),
         (HEADS, RecipeError, ["heads (a, b)"]),
-        ((*ONE, "backbone=havir"), BrainhiveError, ["havir"]),
-        ((*ONE, "backbone={kind: segments, segments: 1000}"), RecipeError, ["1000"]),
+        (tuple(ONE) + ("backbone=havir",), BrainhiveError, ["havir"]),
+        (
+            tuple(ONE) + ("backbone={kind: segments, segments: 1000}",),
+            RecipeError,
+            ["1000"],
+        ),
         (
             (f"encoders=[{COLOURS!r}]", "backbone=lda", "train.validation=0"),
             RecipeError,
             ["lda", NAME],
         ),
         # losses, whose words have the size of the batch
-        ((*ONE, "loss=sobel"), BrainhiveError, ["[6, "]),
+        (tuple(ONE) + ("loss=sobel",), BrainhiveError, ["[6, "]),
         (
-            (
-                *ONE,
+            tuple(ONE)
+            + (
                 "targets={more: gabor}",
                 "terms=[{prediction: token, target: more, loss: mse}]",
             ),
             BrainhiveError,
             ["[6, "],
         ),
-        ((*ONE, "train.alternatives=uncertainty"), RecipeError, ["uncertainty"]),
         (
-            (*ONE, "signal.repetitions=single", "train.augment.repetitions=1"),
+            tuple(ONE) + ("train.alternatives=uncertainty",),
+            RecipeError,
+            ["uncertainty"],
+        ),
+        (
+            tuple(ONE) + ("signal.repetitions=single", "train.augment.repetitions=1"),
             RecipeError,
             ["single"],
         ),
@@ -171,14 +184,15 @@ LOSSES = "bce clip l1 mixco mmd mse soft_clip soft_cont"
 
 @pytest.mark.parametrize(
     "overrides",
-    [
-        *((*ONE, f"backbone={kind}") for kind in BACKBONES.split()),
-        *((*ONE, f"fuser={kind}") for kind in FUSERS.split()),
-        *((*ONE, f"loss={kind}") for kind in LOSSES.split()),
-        (*HEADS, "train.validation=0"),
-        (*ONE, "mode=joint", "signal.name=copied", "subjects=1"),
-        (*ONE, "mode=inter", "subjects=1", "signal.name=other"),
-        (*ONE, "signal.normalise=whiten", "signal.normalise_by=training_subjects"),
+    [(tuple(ONE) + (f"backbone={kind}",)) for kind in BACKBONES.split()]
+    + [(tuple(ONE) + (f"fuser={kind}",)) for kind in FUSERS.split()]
+    + [(tuple(ONE) + (f"loss={kind}",)) for kind in LOSSES.split()]
+    + [
+        tuple(HEADS) + ("train.validation=0",),
+        tuple(ONE) + ("mode=joint", "signal.name=copied", "subjects=1"),
+        tuple(ONE) + ("mode=inter", "subjects=1", "signal.name=other"),
+        tuple(ONE)
+        + ("signal.normalise=whiten", "signal.normalise_by=training_subjects"),
         (f"encoders=[{COLOURS!r}]", "backbone=ridge", "seeds=1", "train.validation=0"),
     ],
 )
@@ -193,8 +207,9 @@ def test_a_rehearsal_reads_no_signal(people, monkeypatch):
         raise AssertionError("signals were read")
 
     monkeypatch.setattr(Trials, "read", refused)
-    normalised = ("signal.normalise=whiten", "mode=joint", "train.selection=test")
-    job_of(people, *ONE, *normalised).check()
+    job_of(
+        people, *ONE, "signal.normalise=whiten", "mode=joint", "train.selection=test"
+    ).check()
 
 
 def test_cells_of_equal_shapes_are_rehearsed_once(people, monkeypatch):

@@ -1,12 +1,10 @@
-from pathlib import Path
-
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.training.alignment.training.results import learning_curves
 
 
 def test_each_cell_has_a_curve_with_the_newest_value_of_an_epoch(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     run_folder = RunFolder(tmp_path)
     assert learning_curves(run_folder, ["a"]) == []
     for epoch, loss in ((0, 3.0), (1, 2.0), (1, 1.5)):

@@ -53,7 +53,7 @@ def test_accumulated_passes_have_the_gradient_of_one_large_batch(
     prior_overrides, begin_training, tmp_path
 ):
     """The 10 pictures are divided into 4 + 3 + 3."""
-    prior_overrides = (*prior_overrides, "train.steps=1")
+    prior_overrides = list(prior_overrides) + ["train.steps=1"]
     trained_losses = trained(
         begin_training(*prior_overrides, "train.batch_size=10"),
         RunFolder(tmp_path / "one"),
@@ -99,7 +99,8 @@ def test_gradient_checkpointing_gives_the_same_gradient(
 
     assert fewer_bytes < plain_bytes / 2
     assert all(
-        torch.allclose(a, b, atol=ROUNDING) for a, b in zip(plain_gradient, same_gradient, strict=True)
+        torch.allclose(a, b, atol=ROUNDING)
+        for a, b in zip(plain_gradient, same_gradient, strict=True)
     )
 
 
@@ -171,7 +172,9 @@ def test_a_bilinear_view_is_the_references():
         [resize, transforms.CenterCrop(32), transforms.PILToTensor()]
     )
     for size in ((75, 50), (51, 93), (40, 40), (16, 23)):
-        noise = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=random)
+        noise = torch.randint(
+            0, 256, (3,) + tuple(size), dtype=torch.uint8, generator=random
+        )
         picture = transforms.functional.to_pil_image(noise)
 
         pixels, _ = crop_centre(picture, 32, "bilinear")
@@ -228,7 +231,7 @@ def test_each_key_changes_the_loss_and_the_right_ones_validation(
 def test_posterior_samples_depend_on_step_and_position_only(
     prior_overrides, begin_training
 ):
-    prior_overrides = (*prior_overrides, "posterior=sample")
+    prior_overrides = list(prior_overrides) + ["posterior=sample"]
 
     def drawn(rank: int, processes: int, passes: int = 1) -> torch.Tensor:
         launch = Launch(rank, processes, torch.device("cpu"))
@@ -263,12 +266,11 @@ def test_weights_in_bf16_lose_most_steps_of_the_optimiser(
     prior_overrides, begin_training, tmp_path
 ):
     """As in BrainHiVE, there is no float32 copy, so small steps are rounded away."""
-    prior_overrides = (
-        *prior_overrides,
+    prior_overrides = list(prior_overrides) + [
         "train.precision=bf16",
         "train.lr=1e-4",
         "train.steps=3",
-    )
+    ]
     moved = {}
     for weights in ("fp32", "bf16"):
         training = begin_training(*prior_overrides, f"train.weights={weights}")

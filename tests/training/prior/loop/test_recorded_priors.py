@@ -1,6 +1,5 @@
 """Losses, latents and weights of small priors, compared with recorded values."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from brainhive_cli.core.runs import Launch, RunFolder
 from brainhive_cli.training.prior.examples import load_examples
 from brainhive_cli.training.prior.loop import LAST, PriorLearner, train
 from brainhive_cli.training.prior.samples import draw_loss_curve, save_samples
-from tests.tools.recorded_numbers import Recorded
 
 DESIGNS: dict[str, tuple[str, ...]] = {
     "as it is": (),
@@ -38,14 +36,13 @@ DESIGNS: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_four_steps(
-    recorded: Recorded,
-    prior_overrides: Any,
-    begin_training: Any,
-    tmp_path: Path,
-    design: str,
-) -> None:
-    chosen = (*prior_overrides, "train.steps=4", *DESIGNS[design])
-    training = begin_training(*chosen)
+    recorded,
+    prior_overrides,
+    begin_training,
+    tmp_path,
+    design,
+):
+    training = begin_training(*prior_overrides, "train.steps=4", *DESIGNS[design])
     folder = RunFolder(tmp_path / "run")
     learner = PriorLearner(
         training.prior, training.recipe.freeze, training.recipe.train
@@ -70,7 +67,8 @@ def test_four_steps(
         rates=[group["lr"] for group in learner.optimizer.param_groups],
         curve=draw_loss_curve(folder),
         rows=[
-            [batch.step, *batch.positions, *batch.rows.tolist()] for batch in examples
+            ([batch.step] + list(batch.positions) + list(batch.rows.tolist()))
+            for batch in examples
         ],
         sizes=[training.get_size_ids(batch) for batch in examples],
         latents=[training.get_latents(batch) for batch in examples],

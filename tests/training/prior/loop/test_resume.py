@@ -25,13 +25,12 @@ def test_an_interruption_leaves_no_trace_in_log_and_samples(
     prior_overrides, run_command, home, monkeypatch
 ):
     """It stops between two checkpoints, after further steps were logged and drawn."""
-    prior_overrides = (
-        *prior_overrides,
+    prior_overrides = prior_overrides + (
         "train.steps=11",
         "train.checkpoint_steps=3",
         "train.accumulate=2",
     )
-    prior_overrides = (*prior_overrides, "sample_items=2", "sample_every=4")
+    prior_overrides = prior_overrides + ("sample_items=2", "sample_every=4")
     save = PriorLearner.save
 
     def interrupted(

@@ -145,12 +145,12 @@ def cohort(golden: Path) -> Cohort:
 
 @pytest.mark.nightly
 @pytest.mark.golden
-def test_closed_form_arms_reproduce_the_table_of_the_cohort(cohort: Cohort) -> None:
+def test_closed_form_arms_reproduce_the_table_of_the_cohort(cohort):
     for index in range(PEOPLE):
         for column, size in enumerate(cohort.expected["sizes"]):
             if not size:
                 continue
-            for arm in ("aligned", *TRAINED_ARMS):
+            for arm in ("aligned",) + tuple(TRAINED_ARMS):
                 draws = range(cohort.settings["DRAWS"])
                 values = [cohort.score(arm, index, size, draw) for draw in draws]
                 # which pictures are exchanged is drawn in another way here, so chance
@@ -163,8 +163,8 @@ def test_closed_form_arms_reproduce_the_table_of_the_cohort(cohort: Cohort) -> N
 
 @pytest.mark.golden
 def test_all_people_reach_the_golden_accuracy_without_labels(
-    cohort: Cohort,
-) -> None:
+    cohort,
+):
     expected = cohort.table["zero"]
 
     top1s = [cohort.top1(cohort.raw.zero_shot, index) for index in range(len(expected))]
@@ -175,9 +175,7 @@ def test_all_people_reach_the_golden_accuracy_without_labels(
 
 @pytest.mark.golden
 @pytest.mark.parametrize("arm", ["aligned", "scratch", "transfer"])
-def test_all_people_reach_the_golden_accuracy_with_labels(
-    cohort: Cohort, arm: str
-) -> None:
+def test_all_people_reach_the_golden_accuracy_with_labels(cohort, arm):
     """All draws are the same trials here, in another order."""
     size, rows = max(cohort.expected["sizes"]), cohort.table[arm]
     assert size == cohort.settings["POOL"]

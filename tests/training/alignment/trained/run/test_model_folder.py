@@ -29,7 +29,7 @@ def run(trained_run: Path) -> TrainedRun:
     return TrainedRun.read(RunFolder(trained_run))
 
 
-def test_a_folder_reads_the_trials_of_its_run(folder: Path, run: TrainedRun) -> None:
+def test_a_folder_reads_the_trials_of_its_run(folder, run):
     model = open_models(RunFolder(folder), dataset=run.dataset_config, subjects=[1])
 
     assert isinstance(model, ModelFolder) and model.origin is None
@@ -45,9 +45,7 @@ def test_a_folder_reads_the_trials_of_its_run(folder: Path, run: TrainedRun) -> 
     assert by_folder.set_up["window_ms"] == by_run.set_up["window_ms"]
 
 
-def test_a_folder_is_known_by_the_digest_of_its_files(
-    folder: Path, run: TrainedRun
-) -> None:
+def test_a_folder_is_known_by_the_digest_of_its_files(folder, run):
     def find_digest() -> str:
         model = ModelFolder.read(
             RunFolder(folder), dataset=run.dataset_config, subjects=[1]
@@ -61,9 +59,7 @@ def test_a_folder_is_known_by_the_digest_of_its_files(
 
 
 @pytest.mark.parametrize("has_dataset", [True, False])
-def test_a_folder_needs_a_data_set_and_subjects(
-    folder: Path, run: TrainedRun, has_dataset: bool
-) -> None:
+def test_a_folder_needs_a_data_set_and_subjects(folder, run, has_dataset):
     options = {"dataset": run.dataset_config} if has_dataset else {"subjects": [1]}
     with pytest.raises(MissingData) as caught:
         ModelFolder.read(RunFolder(folder), **options)
@@ -71,7 +67,7 @@ def test_a_folder_needs_a_data_set_and_subjects(
     assert f"--run {folder}" in caught.value.hint
 
 
-def test_a_folder_does_not_know_its_fold(folder: Path, pictures: Path) -> None:
+def test_a_folder_does_not_know_its_fold(folder, pictures):
     holdout = {"by": "runs", "folds": 2}
     fields = {"kind": "image-folder", "root": str(pictures), "holdout": holdout}
     config = parts.resolve("datasets", fields)
@@ -80,7 +76,7 @@ def test_a_folder_does_not_know_its_fold(folder: Path, pictures: Path) -> None:
     assert "fold" in caught.value.message
 
 
-def test_encoders_that_nothing_names_are_refused(folder: Path, run: TrainedRun) -> None:
+def test_encoders_that_nothing_names_are_refused(folder, run):
     config = json.loads((folder / "config.json").read_text())
     config["encoders"] = {"strange": "strange"}
     config["dims"] = {"strange": 12}

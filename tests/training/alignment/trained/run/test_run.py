@@ -16,7 +16,9 @@ DEMO = {"kind": "demo", "subjects": 2, "concepts": 40}
 def write_run(home: Path, *arguments: str) -> RunFolder:
     """Write the recipe of a run on two people, without its models."""
     dataset = "dataset={kind: demo, subjects: 2, concepts: 40}"
-    recipe = Recipe.resolve("train-align", None, {}, (dataset, "seeds=1,2", *arguments))
+    recipe = Recipe.resolve(
+        "train-align", None, {}, (dataset, "seeds=1,2") + tuple(arguments)
+    )
     folder = RunFolder(home / "runs/train-align/made")
     folder.write_text("recipe.yaml", recipe.to_yaml())
     return folder
@@ -26,7 +28,7 @@ def list_tests(trained_run: TrainedRun) -> list[tuple[int, tuple[int, ...]]]:
     return [(cell.seed, cell.tested_on) for cell in trained_run.cells]
 
 
-def test_each_cell_is_tested_on_its_own_subjects(home: Path) -> None:
+def test_each_cell_is_tested_on_its_own_subjects(home):
     folder = write_run(home)
     everybody = TrainedRun.read(folder)
     assert list_tests(everybody) == [(1, (1,)), (2, (1,)), (1, (2,)), (2, (2,))]
@@ -35,7 +37,7 @@ def test_each_cell_is_tested_on_its_own_subjects(home: Path) -> None:
     assert list_tests(single_trained_run) == [(1, (2,)), (2, (2,))]
 
 
-def test_subjects_that_no_cell_is_tested_on_are_named(home: Path) -> None:
+def test_subjects_that_no_cell_is_tested_on_are_named(home):
     folder = write_run(home, "subjects=1")
     with pytest.raises(MissingData) as caught:
         TrainedRun.read(folder, subjects=[2])
@@ -43,7 +45,7 @@ def test_subjects_that_no_cell_is_tested_on_are_named(home: Path) -> None:
     assert caught.value.hint.endswith("subjects: 1")
 
 
-def test_people_of_another_data_set_are_tested_by_every_cell(home: Path) -> None:
+def test_people_of_another_data_set_are_tested_by_every_cell(home):
     folder = write_run(home)
     other_recipe = parts.resolve("datasets", {**DEMO, "subjects": 3, "noise": 0.5})
     everybody = TrainedRun.read(folder, dataset=other_recipe)
@@ -55,7 +57,7 @@ def test_people_of_another_data_set_are_tested_by_every_cell(home: Path) -> None
     assert {tested_on for _, tested_on in list_tests(trained_run)} == {(3,)}
 
 
-def test_another_holdout_would_test_training_trials(home: Path, pictures: Path) -> None:
+def test_another_holdout_would_test_training_trials(home, pictures):
     folder = write_run(home)
     holdout = {"by": "pictures", "folds": 2}
     fields = {"kind": "image-folder", "root": str(pictures), "holdout": holdout}

@@ -96,7 +96,9 @@ def test_models_decode_subjects_of_another_data_set_above_chance(
     run_command("embed", f"dataset={OTHER}", COLOURS, "splits=test")
 
     result = run_command("eval-retrieval", run_override, f"dataset={OTHER}", *QUICK)
-    fewer = run_command("eval-retrieval", run_override, f"dataset={OTHER}", "subjects=2", *QUICK)
+    fewer = run_command(
+        "eval-retrieval", run_override, f"dataset={OTHER}", "subjects=2", *QUICK
+    )
 
     metrics = result.metrics
     sets = "demo-noise-0.5-8-concepts, zero-shot from demo-noise-0.3-40-concepts"

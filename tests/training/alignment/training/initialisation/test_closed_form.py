@@ -67,7 +67,8 @@ def test_a_shared_map_decodes_new_subjects_and_can_be_fine_tuned(
         for share in (0.01, 1)
     )
     start, single_run, all_pictures = (
-        weights(tuned_run.folder, "sub-01_seed-1") for tuned_run in (inter, near_run, far_run)
+        weights(tuned_run.folder, "sub-01_seed-1")
+        for tuned_run in (inter, near_run, far_run)
     )
     assert 0 < (single_run - start).norm() < 0.5 * (all_pictures - start).norm()
 
@@ -93,12 +94,12 @@ def cell() -> tuple[Layout, CellData]:
     return layout, data
 
 
-def test_a_closed_form_learns_from_no_held_out_picture(
-    cell: tuple[Layout, CellData], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_closed_form_learns_from_no_held_out_picture(cell, monkeypatch):
     calls, solve = dict[int, Any](), Ridge.fit
 
-    def keep(self: Any, subject: int, signal: Any, targets: Any, remaining: Any) -> None:
+    def keep(
+        self: Any, subject: int, signal: Any, targets: Any, remaining: Any
+    ) -> None:
         values = []
 
         def read_rows(rows: slice) -> Any:
@@ -136,9 +137,7 @@ def test_a_closed_form_learns_from_no_held_out_picture(
     torch.testing.assert_close(model.means["e"].data, torch.cat(learned_rows).mean(0))
 
 
-def test_a_closed_form_is_measured_on_what_it_held_out(
-    cell: tuple[Layout, CellData], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_closed_form_is_measured_on_what_it_held_out(cell, monkeypatch):
     calls = list[Any]()
     monkeypatch.setattr(
         loop, "summarise_validation", lambda *arguments: calls.append(arguments) or []
@@ -155,13 +154,13 @@ def test_a_closed_form_is_measured_on_what_it_held_out(
 
     ((ranks, ((_, rows),), _, seed, _),) = calls
     # 15 and the last of the first subject, 8 of the second
-    assert rows.tolist() == [*range(15), 59, *range(60, 68)] and seed == 1
+    assert rows.tolist() == list(range(15)) + [59] + list(range(60, 68)) and seed == 1
     assert len(ranks) == 24 and ended == [(1, [])]
 
 
 def test_a_closed_form_that_cannot_continue_refuses_a_start(
-    cell: tuple[Layout, CellData],
-) -> None:
+    cell,
+):
     layout, data = cell
     first_fit = fit(layout, data, [], Train(), seed=1)
     with pytest.raises(BrainhiveError, match=layout.backbone["kind"]):
@@ -169,9 +168,7 @@ def test_a_closed_form_that_cannot_continue_refuses_a_start(
 
 
 @pytest.mark.parametrize("is_mapped", [False, True])
-def test_a_closed_form_reads_signals_in_blocks(
-    cell: tuple[Layout, CellData], monkeypatch: pytest.MonkeyPatch, is_mapped: bool
-) -> None:
+def test_a_closed_form_reads_signals_in_blocks(cell, monkeypatch, is_mapped):
     monkeypatch.setattr(trials_module, "MAX_STIMULI_PER_READ", 8)
     layout, data = cell
     expected = fit(layout, data, [], Train(validation=0.25), seed=1)

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
@@ -10,7 +9,7 @@ from safetensors.torch import load_file
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.training.alignment.model import Aligner
 from tests.tools.changed_stores import resealed
-from tests.worlds.command_fixtures import RunCommand, use_home
+from tests.worlds.command_fixtures import use_home
 from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 CHANNELS = tuple("ABCDE")
@@ -42,7 +41,7 @@ def aligner_of(fuser: str, backbone: str = "linear") -> Aligner:
     return model
 
 
-def test_a_picture_has_one_token_in_any_batch_and_for_any_signal() -> None:
+def test_a_picture_has_one_token_in_any_batch_and_for_any_signal():
     """Otherwise the batch or the subject would reveal the seen picture."""
     for kind in FUSERS:
         model = aligner_of(fuser=kind)
@@ -73,8 +72,9 @@ ENCODERS = (
     f"encoders=[{json.dumps(VIT)}, {json.dumps({**VIT, 'degrade': 'gaussian-3'})}]"
 )
 CLIP = "{kind: clip, normalise_signal: false, positives: stimulus}"
-TRAINING = (
-    *(*WORLD, ENCODERS, "dim=8", "fuser={kind: router, hidden: 8, signal_dim: 8}"),
+TRAINING = tuple(
+    tuple(WORLD) + (ENCODERS, "dim=8", "fuser={kind: router, hidden: 8, signal_dim: 8}")
+) + (
     "backbone={kind: segments, hidden: 8}",
     "terms=[{prediction: token, stage: 0, loss: mmd}, {prediction: token, stage: 0, "
     f"loss: {CLIP}}}, {{prediction: token, stage: 1, loss: {CLIP}}}]",
@@ -95,9 +95,7 @@ TRAINING = (
 """With a router, MMD, positives, smoothing, a template, segments and two stages."""
 
 
-def test_a_training_does_not_depend_on_tests_or_left_out_people(
-    tmp_path: Path, run_command: RunCommand
-) -> None:
+def test_a_training_does_not_depend_on_tests_or_left_out_people(tmp_path, run_command):
     """Test signals, test targets and recordings of the left-out subject are changed."""
     with use_home(tmp_path) as home:
         run_command("embed", *WORLD, ENCODERS, "splits=train")
@@ -117,4 +115,6 @@ def test_a_training_does_not_depend_on_tests_or_left_out_people(
                             3 * file[f"{split}/signal"][:][::-1] + 20
                         )
     first_weights, second = weights
-    assert all(torch.equal(value, second[name]) for name, value in first_weights.items())
+    assert all(
+        torch.equal(value, second[name]) for name, value in first_weights.items()
+    )

@@ -22,8 +22,7 @@ WORLD = (
     "dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 8}",
     f"encoders=[{ENCODER}]",
 )
-TRAINING = (
-    *WORLD,
+TRAINING = tuple(WORLD) + (
     "fuser=concatenation",
     "seeds=1",
     "signal.scale=0.2",
@@ -57,8 +56,8 @@ def results(
 
 
 def test_a_model_with_an_adapter_keeps_its_start_and_learns(
-    results: dict[str, Any],
-) -> None:
+    results,
+):
     models = {
         name: sorted(results[name].folder.glob("cells/*/model"))
         for name in ("frozen", "lora")
@@ -72,13 +71,13 @@ def test_a_model_with_an_adapter_keeps_its_start_and_learns(
         torch.equal(value, starts[1][key]) for key, value in starts[0].items()
     )
     for folder in models["lora"]:
-        moved = [up_weights.abs().max() for up_weights in aligners.load(folder).adapter.up]  # type: ignore[union-attr]
+        moved = [
+            up_weights.abs().max() for up_weights in aligners.load(folder).adapter.up
+        ]  # type: ignore[union-attr]
         assert moved and min(moved) > 0
 
 
-def test_each_cell_has_its_own_gallery_of_the_stores_pictures(
-    results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_cell_has_its_own_gallery_of_the_stores_pictures(results, monkeypatch):
     monkeypatch.setenv("BRAINHIVE_HOME", str(results["home"]))
     galleries = []
     for name in ("frozen", "lora"):

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from brainhive_cli.models import FUSED_TARGET, TOKEN_HEAD, FusionEncoder, Head
 from brainhive_cli.training.alignment import Layout, Term, Train
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.cell_folder import train_cell
-from tests.tools.recorded_numbers import Recorded
 from tests.worlds.alignment_cells import (
     CHANNELS,
     CPU_LAUNCH,
@@ -147,7 +145,7 @@ DESIGNS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], Any]] =
 
 
 @pytest.mark.parametrize("design", DESIGNS)
-def test_three_epochs(recorded: Recorded, tmp_path: Path, design: str) -> None:
+def test_three_epochs(recorded, tmp_path, design):
     changes, architecture, settings, loss = DESIGNS[design]
     data, layout = cell_of(**changes), layout_of(**architecture)
     direct = make_targets({"direct": torch.from_numpy(EMBEDDING[:, ::-1].copy())})
@@ -196,9 +194,7 @@ def test_three_epochs(recorded: Recorded, tmp_path: Path, design: str) -> None:
 
 @pytest.mark.parametrize("is_mapped", [False, True])
 @pytest.mark.parametrize("repetitions", ["average", "single", "random"])
-def test_batches_of_two_processes(
-    recorded: Recorded, repetitions: Any, is_mapped: bool
-) -> None:
+def test_batches_of_two_processes(recorded, repetitions, is_mapped):
     data = cell_of(repetitions=repetitions, is_mapped=is_mapped)
     drawn_once = {"kind": "smooth", "p": 0.6}
     augment = {"parts": [drawn_once, {**SMOOTH, "drawn": "each_step"}]}

@@ -96,7 +96,9 @@ def load_weights(run_folder: Path, cell: str) -> dict[str, torch.Tensor]:
 def measure_distance(
     weights: dict[str, torch.Tensor], other_weights: dict[str, torch.Tensor]
 ) -> float:
-    return max(float((weights[key] - other_weights[key]).abs().max()) for key in weights)
+    return max(
+        float((weights[key] - other_weights[key]).abs().max()) for key in weights
+    )
 
 
 def test_new_subjects_start_from_the_joint_model_of_their_seed(
@@ -175,7 +177,9 @@ def test_what_cannot_be_fine_tuned_is_said_in_one_line(
 ):
     with pytest.raises(MissingData, match="no finished train-align run"):
         run_command("train-align", *align_overrides, own_runs, "mode=finetune")
-    tuned_arguments = ("train-align", *align_overrides, own_runs, "mode=finetune", "subjects=3")
+    tuned_arguments = (
+        ("train-align",) + align_overrides + (own_runs, "mode=finetune", "subjects=3")
+    )
     intra = run_command(
         "train-align",
         *align_overrides,

@@ -15,9 +15,17 @@ def test_an_epoch_is_selected_on_test_signals_of_left_out_people(
 
     monkeypatch.setattr(training_data, "match_split", note)
     three = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
-    ours = ("mode=inter", "subjects=2", "train.selection=test", "train.epochs=1", runs)
 
-    run_command("train-align", *align_overrides, three, *ours)
+    run_command(
+        "train-align",
+        *align_overrides,
+        three,
+        "mode=inter",
+        "subjects=2",
+        "train.selection=test",
+        "train.epochs=1",
+        runs,
+    )
 
     assert {subject for subject, split in opened_trials if split == "test"} == {2}
     assert {subject for subject, split in opened_trials if split == "train"} <= {1, 3}

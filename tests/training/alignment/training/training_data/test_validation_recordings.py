@@ -10,7 +10,7 @@ from brainhive_cli.training.alignment.training.training_data import hold_out_rec
 from tests.worlds.alignment_cells import PICTURES, make_cell_data
 
 
-def test_trials_of_a_session_are_taken_out_of_training() -> None:
+def test_trials_of_a_session_are_taken_out_of_training():
     first_trial = make_cell_data(
         np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
     ).trials[0]
