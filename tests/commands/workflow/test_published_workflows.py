@@ -202,10 +202,10 @@ def run_workflow(recipe: str, align_overrides: Steps, text: str = "") -> dict[st
         What it says, by the step's name where it is of one.
     """
     steps = workflow.Recipe.resolve("workflow", recipe, {}, []).steps
-    overrides = [
-        f"steps.{name}.overrides={json.dumps(list(steps[name].overrides) + list(extra))}"
-        for name, extra in align_overrides.items()
-    ]
+    overrides = []
+    for name, extra in align_overrides.items():
+        step_overrides = list(steps[name].overrides) + list(extra)
+        overrides.append(f"steps.{name}.overrides={json.dumps(step_overrides)}")
     last_override = [f"until={text}"] if text else []
     ended = CliRunner().invoke(
         app,

@@ -243,12 +243,12 @@ def run_recipe(home: Path, recipe: str) -> dict:
     """Run a small version of a shipped workflow, and return its retrieval metrics."""
     small = {"prepare": [V1], "embed": [ENCODER], "train-align": [ENCODER]}
     steps = workflow.Recipe.resolve("workflow", recipe, {}, []).steps
-    overrides = [
-        f"steps.{name}.overrides={json.dumps(list(steps[name].overrides) + list(options))}"
-        for name, options in small.items()
-    ]
+    overrides = []
+    for name, options in small.items():
+        step_overrides = list(steps[name].overrides) + options
+        overrides.append(f"steps.{name}.overrides={json.dumps(step_overrides)}")
     ended = CliRunner().invoke(
-        app, ["workflow", "--recipe", recipe, "--json"] + list(overrides)
+        app, ["workflow", "--recipe", recipe, "--json"] + overrides
     )
     assert ended.exit_code == 0, ended.stderr
     (path,) = home.glob("runs/eval-retrieval/*/metrics.json")

@@ -66,11 +66,11 @@ def test_each_epoch_is_a_new_order_in_whole_steps(loads):
         expected = np.random.default_rng((4, epoch)).permutation(np.arange(3, 10))
         of_epoch = rows[4 * epoch : 4 * epoch + 4]
         firsts, seconds = of_epoch[::2], of_epoch[1::2]
-        drawn = []
-        for first, second in zip(firsts, seconds, strict=True):
-            assert first[1:3] == (0, 1) and second[1:2] == (2,)
-            drawn += list(first[3:]) + list(second[2:])
-        assert drawn == expected[:6].tolist()
+        orders = []
+        for first_order, second in zip(firsts, seconds, strict=True):
+            assert first_order[1:3] == (0, 1) and second[1:2] == (2,)
+            orders += list(first_order[3:]) + list(second[2:])
+        assert orders == expected[:6].tolist()
 
 
 def test_a_resumed_training_has_the_same_order(loads):
@@ -82,9 +82,9 @@ def test_processes_share_the_pictures_of_a_step(loads):
     whole_rows = rows_of(size=5, passes=1)
     shares = [rows_of(replace(LAUNCH, rank=rank, processes=2), size=5, passes=1)
               for rank in (0, 1)]  # fmt: skip
-    for one, first, second in zip(whole_rows, *shares, strict=True):
-        assert first[1:3] == (0, 1) and second[1:4] == (2, 3, 4)
-        assert one[6:] == tuple(first[3:]) + tuple(second[4:])
+    for whole_row, first_row, second in zip(whole_rows, *shares, strict=True):
+        assert first_row[1:3] == (0, 1) and second[1:4] == (2, 3, 4)
+        assert whole_row[6:] == tuple(first_row[3:]) + tuple(second[4:])
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,9 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(loop, "load_examples", draw)
 
     def make(*overrides: str) -> Small:
-        recipe = Recipe.resolve("train-prior", None, {}, ("train.steps=6", "train.batch_size=2", "train.accumulate=2", "train.checkpoint_steps=4") + tuple(overrides))  # fmt: skip
+        steps = ("train.steps=6", "train.checkpoint_steps=4")
+        batches = ("train.batch_size=2", "train.accumulate=2")
+        recipe = Recipe.resolve("train-prior", None, {}, steps + batches + overrides)
         pictures: Any = SimpleNamespace(count_in_step=lambda size, *_: size)
         return Small(recipe, pictures, None, Prior(), {}, HERE)
 
@@ -70,15 +72,15 @@ def steps_of(run_folder: RunFolder) -> list[tuple[int, float]]:
 
 
 def test_the_mean_loss_is_logged_where_a_checkpoint_is_due(begin, tmp_path):
-    run_folder, after = RunFolder(tmp_path), list[int]()
+    run_folder, steps_seen = RunFolder(tmp_path), list[int]()
     training = begin()
     tracked = list[Any]()
 
     at_start = train(
-        training, run_folder, learner_of(training), after.append, tracked.append
+        training, run_folder, learner_of(training), steps_seen.append, tracked.append
     )
 
-    assert at_start == [0.5, 0.25] and after == [1, 2, 3, 4, 5, 6]
+    assert at_start == [0.5, 0.25] and steps_seen == [1, 2, 3, 4, 5, 6]
     expected = [(4, sum(Small.losses[:4]) / 4), (6, sum(Small.losses) / 6)]
     assert steps_of(run_folder) == expected
     assert [(event["step"], event["loss"]) for event in tracked] == steps_of(run_folder)
@@ -101,10 +103,10 @@ def test_a_training_goes_on_behind_its_checkpoint(begin, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(begin(), run_folder, learner_of(training := begin()), stop)
     run_folder.log(step=5, loss=99.0)
-    resumed, after = begin(), list[int]()
+    resumed, steps_seen = begin(), list[int]()
     resumed_learner = learner_of(resumed)
-    assert train(resumed, run_folder, resumed_learner, after.append) == [0.5, 0.25]
-    assert after == [5, 6] and steps_of(run_folder) == steps_of(whole_run_folder)
+    assert train(resumed, run_folder, resumed_learner, steps_seen.append) == [0.5, 0.25]
+    assert steps_seen == [5, 6] and steps_of(run_folder) == steps_of(whole_run_folder)
     assert resumed_learner.step == 6
     # the size of a step must not change
     with pytest.raises(BrainhiveError):
@@ -112,7 +114,7 @@ def test_a_training_goes_on_behind_its_checkpoint(begin, tmp_path):
             other_training := begin("train.batch_size=3"),
             run_folder,
             learner_of(other_training),
-            after.append,
+            steps_seen.append,
         )
 
 

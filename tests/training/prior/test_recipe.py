@@ -66,17 +66,17 @@ def test_some_known_part_of_a_prior_remains_to_be_trained():
 
 
 def test_a_generator_without_a_training_is_refused():
-    asked = list[Any]()
+    calls = list[Any]()
     stand_in = SimpleNamespace(
-        check_size=asked.append, use_float32_autoencoder=lambda: asked.append("fp32")
+        check_size=calls.append, use_float32_autoencoder=lambda: calls.append("fp32")
     )
     config = SimpleNamespace(
-        build=lambda *arguments: asked.append(arguments) or stand_in
+        build=lambda *arguments: calls.append(arguments) or stand_in
     )
     recipe = resolve("resolution_px=96", "train.precision=fp32")
     with pytest.raises(RecipeError):
         load_generator(config, recipe, "cpu")
     stand_in.prepare_training = None
-    asked.clear()
+    calls.clear()
     assert load_generator(config, recipe, "meta") is stand_in
-    assert asked == [("meta", DTYPES["fp32"]), 96, "fp32"]
+    assert calls == [("meta", DTYPES["fp32"]), 96, "fp32"]

@@ -65,11 +65,14 @@ def test_drawing_does_not_change_what_is_learned(prior_overrides, run_command):
         for steps in (1, 0)
     ]
 
-    for part in CLASSES:
-        drawn, not_drawn = (
-            load_file(finished_run / "model" / part / WEIGHTS) for finished_run in runs
+    for part_name in CLASSES:
+        drawn_weights, not_drawn = (
+            load_file(finished_run / "model" / part_name / WEIGHTS)
+            for finished_run in runs
         )
-        assert all(torch.equal(drawn[name], not_drawn[name]) for name in not_drawn)
+        assert all(
+            torch.equal(drawn_weights[name], not_drawn[name]) for name in not_drawn
+        )
 
 
 def test_missing_metrics_are_reported_before_the_first_step(
@@ -106,20 +109,20 @@ def test_missing_metrics_are_reported_before_the_first_step(
 def test_a_wrong_name_of_a_metric_is_refused_before_training(
     prior_overrides, run_command, home
 ):
-    for override, told in (
+    for override, message in (
         ("fid_features=incepton", "fid_features: no encoder called 'incepton'"),
         (
             "similarity=['python:brainhive_cli.models.encoders.python:exampel']",
             "no attribute 'exampel'",
         ),
     ):
-        with pytest.raises(RecipeError, match=told):
+        with pytest.raises(RecipeError, match=message):
             run_command("train-prior", *prior_overrides, override)
     assert not list(home.rglob("log.jsonl"))
 
 
 @pytest.fixture
-def many(tmp_path):
+def make_examples(tmp_path):
     """Make a hundred pictures, of which twenty may be held out."""
     from tests.worlds.command_fixtures import paint_pictures
 
@@ -134,11 +137,11 @@ def _train(launch: Launch, overrides: tuple[str, ...]) -> None:
 
 
 def test_two_processes_draw_and_measure_as_one(
-    prior_overrides, run_command, many, home, generator
+    prior_overrides, run_command, make_examples, home, generator
 ):
     colours = "python:brainhive_cli.models.encoders.python:example"
-    more = [
-        f"dataset={{kind: image-folder, root: {many}}}",
+    metric_overrides = [
+        f"dataset={{kind: image-folder, root: {make_examples}}}",
         f"sampler={{kind: sdxl, source: {generator}}}",
         f"fid_features={colours}",
         "fid_items=20",
@@ -148,9 +151,11 @@ def test_two_processes_draw_and_measure_as_one(
         "train.steps=2",
     ]
 
-    run_in_processes(_train, prior_overrides + tuple(more) + ("train.batch_size=2",))
+    run_in_processes(
+        _train, prior_overrides + tuple(metric_overrides) + ("train.batch_size=2",)
+    )
     single_overall = run_command(
-        "train-prior", *prior_overrides, *more, "train.batch_size=4"
+        "train-prior", *prior_overrides, *metric_overrides, "train.batch_size=4"
     ).metrics.overall
 
     (two,) = (

@@ -40,7 +40,7 @@ def gradients(learner: PriorLearner) -> list[torch.Tensor]:
     ]
 
 
-def many(count: int) -> PictureBatch:
+def make_batch(count: int) -> PictureBatch:
     """Make a batch with only the positions in the step."""
     empty = torch.empty(0)
     return PictureBatch(
@@ -81,16 +81,16 @@ def test_gradient_checkpointing_gives_the_same_gradient(
     prior_overrides, begin_training
 ):
     def backward(training: Training) -> tuple[int, list[torch.Tensor]]:
-        kept = [0]
+        kept_bytes = [0]
 
         def count(tensor: torch.Tensor) -> torch.Tensor:
-            kept[0] += tensor.nbytes
+            kept_bytes[0] += tensor.nbytes
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             loss = training.compute_loss(load_first_batch(training))
         loss.backward()
-        return kept[0], [p.grad for p in training.prior.parameters()]
+        return kept_bytes[0], [p.grad for p in training.prior.parameters()]
 
     plain_bytes, plain_gradient = backward(begin_training(*prior_overrides))
     fewer_bytes, same_gradient = backward(
@@ -99,8 +99,8 @@ def test_gradient_checkpointing_gives_the_same_gradient(
 
     assert fewer_bytes < plain_bytes / 2
     assert all(
-        torch.allclose(a, b, atol=ROUNDING)
-        for a, b in zip(plain_gradient, same_gradient, strict=True)
+        torch.allclose(value, b, atol=ROUNDING)
+        for value, b in zip(plain_gradient, same_gradient, strict=True)
     )
 
 
@@ -110,15 +110,15 @@ def test_dropped_tokens_are_zero_at_the_rate_of_the_recipe(
     training = begin_training(*prior_overrides, "token_dropout=0.3")
     batch = load_first_batch(training, 10)
 
-    kept, _ = training.draw_dropout(many(2000))
-    drawn, random = training.draw_dropout(batch)
+    is_kept, _ = training.draw_dropout(make_batch(2000))
+    drawn_dropout, random = training.draw_dropout(batch)
     loss = training.compute_loss(batch)
 
     # four standard errors
-    assert float(kept.float().mean()) == pytest.approx(0.7, abs=0.04)
-    assert 0 < drawn.sum() < 10
+    assert float(is_kept.float().mean()) == pytest.approx(0.7, abs=0.04)
+    assert 0 < drawn_dropout.sum() < 10
     token = training.prior.fuser(training.gather_embeddings(batch))
-    token = torch.where(drawn, token, torch.zeros_like(token))
+    token = torch.where(drawn_dropout, token, torch.zeros_like(token))
     conditioning = Conditioning(
         embeddings=training.prior.project(training.prior.adapt(token))
     )
@@ -233,28 +233,34 @@ def test_posterior_samples_depend_on_step_and_position_only(
 ):
     prior_overrides = list(prior_overrides) + ["posterior=sample"]
 
-    def drawn(rank: int, processes: int, passes: int = 1) -> torch.Tensor:
+    def draw_samples(rank: int, processes: int, passes: int = 1) -> torch.Tensor:
         launch = Launch(rank, processes, torch.device("cpu"))
         training = begin_training(*prior_overrides, launch=launch)
         mine = load_examples(training.pictures, range(3, 4), 8, passes, 0, 0, launch)
         return torch.cat([training.get_latents(batch) for batch in mine])
 
-    whole = drawn(0, 1)
+    whole_draw = draw_samples(0, 1)
     assert torch.allclose(
-        torch.cat([drawn(rank, 2, 2) for rank in (0, 1)]), whole, atol=10 * ROUNDING
+        torch.cat([draw_samples(rank, 2, 2) for rank in (0, 1)]),
+        whole_draw,
+        atol=10 * ROUNDING,
     )
     training = begin_training(*prior_overrides)
     batch = load_first_batch(training, 1)
     latents = training.get_latents(replace(batch, step=1))
     assert not torch.allclose(training.get_latents(batch), latents, atol=ROUNDING)
 
-    many = replace(
+    repeated_batch = replace(
         batch, image=batch.image.expand(400, -1, -1, -1), positions=tuple(range(400))
     )
-    resulting_latents, vae = training.get_latents(many), training.generator.vae
+    resulting_latents, vae = (
+        training.get_latents(repeated_batch),
+        training.generator.vae,
+    )
     posterior = vae.encode(batch.image.float() / 127.5 - 1).latent_dist
     mean, spread = (
-        vae.config.scaling_factor * each[0] for each in (posterior.mean, posterior.std)
+        vae.config.scaling_factor * distribution[0]
+        for distribution in (posterior.mean, posterior.std)
     )
     # five standard errors
     assert ((resulting_latents.mean(0) - mean).abs() < 5 * spread / 20).all()
@@ -284,8 +290,8 @@ def test_weights_in_bf16_lose_most_steps_of_the_optimiser(
             torch.float32 if weights == "fp32" else torch.bfloat16
         }
         changed = [
-            (a != b).float().mean()
-            for a, b in zip(final_parameters, initial_copies, strict=True)
+            (value != b).float().mean()
+            for value, b in zip(final_parameters, initial_copies, strict=True)
         ]
         moved[weights] = float(torch.stack(changed).mean())
     assert moved["bf16"] < 0.7 * moved["fp32"]
@@ -294,7 +300,7 @@ def test_weights_in_bf16_lose_most_steps_of_the_optimiser(
     training.prior.save(tmp_path / "prior")
     loaded = priors.load(str(tmp_path / "prior"))
     pairs = zip(training.prior.parameters(), loaded.parameters(), strict=True)
-    assert all(torch.equal(mine.float(), read) for mine, read in pairs)
+    assert all(torch.equal(mine.float(), stored) for mine, stored in pairs)
     with pytest.raises(BrainhiveError, match="weights is bf16, and"):
         begin_training(*prior_overrides, "train.weights=bf16", "train.precision=fp32")
 
@@ -303,7 +309,7 @@ def test_two_processes_may_draw_equal_noise_like_published_code(
     prior_overrides, begin_training
 ):
     for equal in (False, True):
-        drawn = []
+        draws = []
         for rank in range(2):
             training = begin_training(
                 *prior_overrides,
@@ -311,11 +317,13 @@ def test_two_processes_may_draw_equal_noise_like_published_code(
                 launch=Launch(rank, 2, torch.device("cpu"), is_read_only=True),
             )
             positions = tuple(training.launch.shard(range(8)))
-            batch = replace(many(4), positions=positions)
+            batch = replace(make_batch(4), positions=positions)
             is_kept, random = training.draw_dropout(batch)
-            noise = torch.stack([torch.rand(3, generator=each) for each in random])
-            drawn.append((is_kept, noise))
-        (kept, noise), (other_kept, other_noise) = drawn
+            noise = torch.stack(
+                [torch.rand(3, generator=generator) for generator in random]
+            )
+            draws.append((is_kept, noise))
+        (kept, noise), (other_kept, other_noise) = draws
         assert torch.equal(noise, other_noise) is equal
         assert len(noise.unique(dim=0)) == 4
         if equal:

@@ -15,9 +15,11 @@ pytestmark = pytest.mark.nightly
 
 def weights(run_folder: Path) -> dict[str, torch.Tensor]:
     return {
-        f"{part}.{name}": weight
-        for part in CLASSES
-        for name, weight in load_file(run_folder / "model" / part / WEIGHTS).items()
+        f"{part_name}.{name}": weight
+        for part_name in CLASSES
+        for name, weight in load_file(
+            run_folder / "model" / part_name / WEIGHTS
+        ).items()
     }
 
 
@@ -61,8 +63,8 @@ def test_an_interruption_leaves_no_trace_in_log_and_samples(
         11,
     ]
     assert (
-        drawn(resumed.folder) == drawn(straight.folder)
-        and len(drawn(resumed.folder)) > 4
+        read_files(resumed.folder) == read_files(straight.folder)
+        and len(read_files(resumed.folder)) > 4
     )
     assert resumed.metrics == straight.metrics
 
@@ -76,7 +78,7 @@ def events(run_folder: Path) -> list[dict[str, object]]:
     ]
 
 
-def drawn(run_folder: Path) -> dict[str, bytes]:
+def read_files(run_folder: Path) -> dict[str, bytes]:
     """Read the samples, and the data of figures such as the curve."""
     files = [
         path
