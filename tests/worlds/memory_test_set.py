@@ -27,7 +27,7 @@ def make_store(
     embedding: torch.Tensor,
     image_ids: Sequence[str],
     concepts: Sequence[str] | None = None,
-    finished_any: Any = None,
+    has_embedding: Any = None,
 ) -> TargetStore:
     """Make a target store in memory.
 
@@ -42,7 +42,7 @@ def make_store(
         embedding=embedding.numpy(),  # type: ignore[arg-type]
         image_ids=Names.of(image_ids),
         concepts=Names.of(image_ids if concepts is None else concepts),
-        done=np.ones(len(image_ids), bool) if finished_any is None else finished_any,
+        done=np.ones(len(image_ids), bool) if has_embedding is None else has_embedding,
         pixels=None,
         attributes={},
         shape=tuple(embedding.shape[1:]),

@@ -92,7 +92,7 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused):
             "prior=null",
         ),
     ):
-        refused("train-align", override, code=2, what=problem, hint=hint)
+        refused("train-align", override, code=2, text=problem, hint=hint)
     assert not list(home.iterdir())
 
 
@@ -116,7 +116,7 @@ def test_missing_data_are_told_with_their_place_and_source(home, monkeypatch, re
             "hub:owner/name",
         ),
     ):
-        refused(*argv, code=3, what=problem, hint=hint)
+        refused(*argv, code=3, text=problem, hint=hint)
     assert not list(home.rglob("*.h5"))
 
 
@@ -144,7 +144,7 @@ def test_a_recording_that_is_cut_short_leaves_no_signal_store(embedded, refused)
         *ALIGN,
         *QUICK,
         code=3,
-        what="test.pt .*cut short",
+        text="test.pt .*cut short",
         hint="delete it, then: brainhive fetch",
     )
     assert not list((embedded / "signals").rglob("*.h5"))
@@ -157,7 +157,7 @@ def test_a_channel_that_the_data_lack_is_told_with_the_nearest(embedded, refused
         *QUICK,
         "signal.channels=O1,POzz",
         code=2,
-        what="'POzz'",
+        text="'POzz'",
         hint=hint,
     )
 

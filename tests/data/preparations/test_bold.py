@@ -198,7 +198,7 @@ def test_ids_of_a_stimuli_tsv_name_the_same_pictures(data, mini_bids, column, te
     assert table in prepared.files(1) and not trials.unmatched
 
     # a picture that is not distributed, and a template that fits no table
-    write_stimuli(gone=[0])
+    write_stimuli(missing_ids=[0])
     unmatched = build(stimulus=template).list_trials(1, 1).unmatched
     assert unmatched == ["gone/0.jpg (present: false)"]
     with pytest.raises(MissingData, match=r"\bnothing\b") as raised:

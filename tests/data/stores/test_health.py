@@ -93,11 +93,11 @@ def test_dimensions_that_never_change_are_counted(vectors):
 def test_non_finite_values_are_counted_and_left_out(vectors):
     sound = measure_health(vectors, np.arange(10, 400))
     vectors[:10, :2] = [np.nan, np.inf]
-    resulting_health = measure_health(vectors, np.arange(400))
-    assert resulting_health.non_finite == 20 and resulting_health.vectors == 390
-    assert [resulting_health.mean_norm] + list(
-        resulting_health.spread
-    ) == pytest.approx([sound.mean_norm] + list(sound.spread))
+    health = measure_health(vectors, np.arange(400))
+    assert health.non_finite == 20 and health.vectors == 390
+    assert [health.mean_norm] + list(health.spread) == pytest.approx(
+        [sound.mean_norm] + list(sound.spread)
+    )
     (problem,) = list_problems(vectors)
     assert problem.startswith("20 values")
 
@@ -107,6 +107,6 @@ def test_near_duplicates_are_found_wherever_they_lie(vectors):
         count = round(400 * share / 2)
         repeated = vectors.copy()
         repeated[400 - count :] = vectors[:count] * 1.0001
-        resulting_health = measure_health(repeated, np.arange(400))
-        assert resulting_health.near_duplicates == pytest.approx(share, abs=0.06)
+        health = measure_health(repeated, np.arange(400))
+        assert health.near_duplicates == pytest.approx(share, abs=0.06)
         assert bool(list_problems(repeated)) == (share > 0.5)

@@ -40,22 +40,20 @@ def test_both_splits_are_read_back_and_mapped(path):
     train = make_recording(MAX_STIMULI_PER_READ + 3, 2)
     test = make_recording(4, 7, repetitions=np.array([7, 1, 3, 7]))
     SignalStore.write(path, {"train": train, "test": test})
-    resulting_signal_store = SignalStore.open(path)
+    signal_store = SignalStore.open(path)
     for split, written_trials in {"train": train, "test": test}.items():
-        assert is_mapped(resulting_signal_store[split].signal[:])
+        assert is_mapped(signal_store[split].signal[:])
         np.testing.assert_array_equal(
-            resulting_signal_store[split].signal,
+            signal_store[split].signal,
             written_trials.signal.astype(np.float32),
         )
-        np.testing.assert_allclose(
-            resulting_signal_store[split].times_s, written_trials.times_s
-        )
+        np.testing.assert_allclose(signal_store[split].times_s, written_trials.times_s)
         for name in ("image_ids", "rate_hz", "unit", "provenance"):
-            stored_values = np.asarray(getattr(resulting_signal_store[split], name))
+            stored_values = np.asarray(getattr(signal_store[split], name))
             assert np.all(stored_values == np.asarray(getattr(written_trials, name)))
-        assert list(resulting_signal_store[split].space.names) == ["O1", "Oz", "O2"]
-    assert resulting_signal_store["test"].repetitions.tolist() == [7, 1, 3, 7]
-    assert set(resulting_signal_store["train"].repetitions.tolist()) == {2}
+        assert list(signal_store[split].space.names) == ["O1", "Oz", "O2"]
+    assert signal_store["test"].repetitions.tolist() == [7, 1, 3, 7]
+    assert set(signal_store["train"].repetitions.tolist()) == {2}
     assert [path.name for path in path.parent.iterdir()] == ["sub-03.h5"]
 
 

@@ -40,35 +40,29 @@ def write_store(path: Path, values: NDArray[np.float32], **attributes: Any) -> N
 
 def test_a_finished_store_gives_back_what_was_written(path, values):
     write_store(path, values, weights={"digest": "d"})
-    resulting_target_store = TargetStore.open(path)
-    np.testing.assert_array_equal(resulting_target_store.embedding, values)
-    assert is_mapped(resulting_target_store.embedding[:])
+    target_store = TargetStore.open(path)
+    np.testing.assert_array_equal(target_store.embedding, values)
+    assert is_mapped(target_store.embedding[:])
     assert (
-        resulting_target_store.image_ids,
-        resulting_target_store.concepts,
-        resulting_target_store.done.all(),
+        target_store.image_ids,
+        target_store.concepts,
+        target_store.done.all(),
     ) == (IDS, CONCEPTS, True)
-    assert resulting_target_store.attributes["weights"] == {"digest": "d"}
-    assert resulting_target_store.attributes["skipped"] == 0
-    assert resulting_target_store.find_rows(["p003", IDS[5]]).tolist() == [3, 5]
+    assert target_store.attributes["weights"] == {"digest": "d"}
+    assert target_store.attributes["skipped"] == 0
+    assert target_store.find_rows(["p003", IDS[5]]).tolist() == [3, 5]
     with h5py.File(path) as file:
-        np.testing.assert_array_equal(
-            file["embedding"][()], resulting_target_store.embedding
-        )
+        np.testing.assert_array_equal(file["embedding"][()], target_store.embedding)
 
 
 def test_a_store_carries_its_health_as_plain_json(path, values):
     values[3, 2] = np.nan
     write_store(path, values)
-    resulting_target_store = TargetStore.open(path)
+    target_store = TargetStore.open(path)
     health = measure_health(values, np.arange(COUNT))
-    assert (
-        resulting_target_store.health
-        == resulting_target_store.remeasure_health()
-        == health
-    )
+    assert target_store.health == target_store.remeasure_health() == health
     assert health.non_finite == 1
-    assert isinstance(resulting_target_store.attributes["health"]["spread"], list)
+    assert isinstance(target_store.attributes["health"]["spread"], list)
 
 
 def test_a_store_with_fewer_embeddings_than_pictures_is_refused(path, values):

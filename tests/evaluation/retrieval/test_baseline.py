@@ -208,8 +208,8 @@ def test_orders_that_take_long_are_tried_only_on_request(
 def test_an_order_is_suspected_at_a_level_of_a_thousandth(p, is_suspected):
     """Runs of an earlier version contain orders with a larger p."""
     answer = Answer("which picture", 0.4, 0.6, 0.01, 20, 20, "")
-    resulting_baseline = Baseline(orders=15, order="reversed", order_p=p)
-    facts = RetrievalFacts(answers=[answer], baseline=resulting_baseline)
+    baseline = Baseline(orders=15, order="reversed", order_p=p)
+    facts = RetrievalFacts(answers=[answer], baseline=baseline)
 
     text = explain_chance(Measurements({}, facts=facts), Path("ridge.yaml"))
 
@@ -218,9 +218,9 @@ def test_an_order_is_suspected_at_a_level_of_a_thousandth(p, is_suspected):
 
 def test_untried_orders_are_explained_next_to_a_ridge():
     answer = Answer("which picture", 0.4, 0.6, 0.01, 20, 20, "")
-    resulting_baseline = Baseline(answer=answer, reason="it would take 3 h")
+    baseline = Baseline(answer=answer, reason="it would take 3 h")
     ridge = Metric("top1", 0.1, 20, 20, 0.05, 0.0, 0.2, (1,), "cosine", "test", "")
-    facts = RetrievalFacts(answers=[answer], baseline=resulting_baseline)
+    facts = RetrievalFacts(answers=[answer], baseline=baseline)
     measurements = Measurements({"plain · ridge": {"top1": ridge}}, facts=facts)
 
     text = explain_chance(measurements, Path("ridge.yaml"))

@@ -40,7 +40,7 @@ def store(tokens, rows=None):
     """Store tokens [M, D] of pictures, of which only those in `rows` are embedded."""
     numbers = np.arange(len(tokens))
     done = None if rows is None else np.isin(numbers, rows)
-    return make_store(tokens, [f"{row}" for row in numbers], done=done)
+    return make_store(tokens, [f"{row}" for row in numbers], has_embedding=done)
 
 
 def draw(*sizes, seed=0):

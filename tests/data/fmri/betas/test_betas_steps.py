@@ -37,7 +37,7 @@ class InMemory(Betas):
     """Betas [n, V], pictures, splits and runs of each session of a subject."""
 
     root: Path = Path()
-    held_field: dict = field(default_factory=dict)
+    held: dict = field(default_factory=dict)
     subjects = (1,)
 
     def files(self, subject):

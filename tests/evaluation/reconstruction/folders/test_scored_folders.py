@@ -94,12 +94,12 @@ def test_true_pictures_among_the_scored_are_left_out_and_named(
     Image.open(truth / "b/cow.png").save(made / "cow_0.webp", lossless=True)
     capsys.readouterr()
 
-    resulting_metrics = run_command("reconstruct", *asked(folders, PIXELS)).metrics
+    metrics = run_command("reconstruct", *asked(folders, PIXELS)).metrics
 
-    assert resulting_metrics.facts.originals == ["dog_2.png", "cow_0.webp"]
-    assert resulting_metrics.facts.without == ["b/cow"]
+    assert metrics.facts.originals == ["dog_2.png", "cow_0.webp"]
+    assert metrics.facts.without == ["b/cow"]
     assert "dog_2.png, cow_0.webp" in capsys.readouterr().err
-    assert resulting_metrics.overall == plain_overall
+    assert metrics.overall == plain_overall
     with pytest.raises(BrainhiveError, match=r"\b3 .* b/cat\.png"):
         run_command("reconstruct", f"score={truth}", f"truth={truth}", PIXELS)
 
@@ -108,12 +108,10 @@ def test_pictures_of_one_colour_are_counted_beside_every_number(
     run_command, folders, capsys
 ):
     Image.new("RGB", (40, 40)).save(folders[0] / "dog_1.png")
-    resulting_metrics = run_command("reconstruct", *asked(folders, PIXELS)).metrics
-    assert [Path(name).name for name in resulting_metrics.facts.one_colour] == [
-        "dog_1.png"
-    ]
-    assert resulting_metrics.overall["pixcorr"].caveats == (ONE_COLOUR,)
-    assert resulting_metrics.facts.caveats == [ONE_COLOUR]
+    metrics = run_command("reconstruct", *asked(folders, PIXELS)).metrics
+    assert [Path(name).name for name in metrics.facts.one_colour] == ["dog_1.png"]
+    assert metrics.overall["pixcorr"].caveats == (ONE_COLOUR,)
+    assert metrics.facts.caveats == [ONE_COLOUR]
     assert "dog_1.png" in capsys.readouterr().err
 
 

@@ -38,7 +38,7 @@ IMAGES = [f"t{row}" for row in range(20)]
 def make_stores(
     pixels: Any = None,
     embedding: Any = None,
-    finished_any: Any = None,
+    is_finished: Any = None,
     **attributes: Any,
 ) -> dict[str, Any]:
     """Make a target store of 20 pictures of 20 concepts."""
@@ -47,7 +47,7 @@ def make_stores(
     store = SimpleNamespace(
         image_ids=np.array(IMAGES),
         concepts=[f"c{row}" for row in range(20)],
-        done=np.ones(20, bool) if finished_any is None else finished_any,
+        done=np.ones(20, bool) if is_finished is None else is_finished,
         pixels=pixels,
         embedding=random.normal(size=(20, 6)) if embedding is None else embedding,
         attributes=attributes,
@@ -108,9 +108,9 @@ def test_each_subject_leaves_out_the_pictures_of_its_models():
     assert list_rows(pictures.find_seen_signals(3, array, "it")) == [3]
 
     # pictures without targets are not tested
-    finished_ones = np.ones(20, bool)
-    finished_ones[[3, 7]] = False
-    stores = make_stores(make_pixels(*range(100, 120)), finished_any=finished_ones)
+    is_embedded = np.ones(20, bool)
+    is_embedded[[3, 7]] = False
+    stores = make_stores(make_pixels(*range(100, 120)), is_finished=is_embedded)
     fewer = compare_pictures(models, lambda row, name_: "copy", stores, sources=prior)
     assert list_rows(fewer.is_seen) == [5, 9] and list_rows(~fewer.is_tested) == [3, 7]
 
@@ -166,7 +166,7 @@ def test_only_concepts_of_earlier_trainings_are_named():
         and concepts(started) == [4]
     )
     assert concepts(own_model_history, other_model_history, started) == [2, 4]
-    stores = make_stores(make_pixels(*range(100, 120)), finished_any=has_embedding)
+    stores = make_stores(make_pixels(*range(100, 120)), is_finished=has_embedding)
     assert concepts(other_model_history, stores=stores) == []
 
 
