@@ -13,6 +13,7 @@ STEPS = {
     "docs/keys": ["-m", "tools.keys_page"],
     "recipes/schemas": ["-m", "tools.recipe_schemas"],
     "docs/releases.md": ["-m", "tools.pinned_page"],
+    "docs/developing.md": ["-m", "tools.nightly_tests"],
     "recorded settings of parts": [
         *["-m", "pytest", "-q", "-n", "0", "--force-regen"],
         "tests/core/recipes/parts/test_recorded_settings.py",
