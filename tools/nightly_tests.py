@@ -25,7 +25,7 @@ def write_list() -> str:
     for path in sorted((CHECKOUT / "tests").rglob("test_*.py")):
         sentences = list(list_nightly_tests(path))
         if sentences:
-            name = path.relative_to(CHECKOUT / "tests").as_posix()
+            name = path.relative_to(CHECKOUT).with_suffix("").as_posix()
             lines.append(f"- `{name}`: {'; '.join(sentences)}.\n")
     return "".join(lines)
 

@@ -188,7 +188,7 @@ def test_a_fingerprint_depends_only_on_changed_defaults(
 
     # as if a later version had one key more, and one with another default
     class Later(Recipe):
-        added: int = 7
+        later: int = 7
 
     def fingerprint(*overrides: str) -> str:
         return Later.resolve("train-align", None, {}, overrides).fingerprint()

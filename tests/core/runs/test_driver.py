@@ -41,7 +41,7 @@ class Counting(RunJob):
     stores: dict[str, str] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
     error: MissingData | None = None
-    other_jobs: Sequence[RunJob] = ()
+    others: Sequence[RunJob] = ()
     parts: Mapping[str, RunJob] = field(default_factory=dict)
     lacks: list[str] = field(default_factory=list)
     command: str = "embed"

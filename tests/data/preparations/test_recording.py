@@ -216,8 +216,8 @@ def test_trials_are_dropped_by_reason(data, recorded):
 
 
 def test_runs_of_a_session_follow_each_other(data, recorded):
-    first_names, _, _ = record_shown(data, seed=1, run="_run-2")
-    second, _, _ = record_shown(data, seed=2, run="_run-10")
+    first_names, _, _ = record_shown(data, seed=1, run_entity="_run-2")
+    second, _, _ = record_shown(data, seed=2, run_entity="_run-10")
     preparation = build()
     train = preparation.session(1, 1)["train"]
     assert list(train.image_ids) == list_pictures(first_names, "train") + list_pictures(

@@ -123,11 +123,11 @@ def test_p_values_are_adjusted_over_all_tests_of_a_page():
     [
         (
             measurements(cell("brain", 3, IDS, ssim=range(30))),
-            ["other_run", "subject 1", "3"],
+            ["other", "subject 1", "3"],
         ),
         (
             measurements(cell("brain", 1, IDS[1:], ssim=range(29))),
-            ["mine", "other_run", "item 0"],
+            ["mine", "other", "item 0"],
         ),
     ],
 )

@@ -53,7 +53,7 @@ class Reader:
 
     name: str
     write: Callable[[Path], Any]
-    read_file: Callable[[Path], Any]
+    read: Callable[[Path], Any]
     has_digest: bool = False
 
 

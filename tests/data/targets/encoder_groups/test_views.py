@@ -138,7 +138,7 @@ def test_pictures_have_one_view(code_allowed):
 @pytest.mark.parametrize(
     ("views", "views_each", "count", "shape"),
     [
-        ("views_each", 3, 3, (12,)),
+        ("each", 3, 3, (12,)),
         ("all", 3, None, (3, 12)),
         ("average", None, None, (12,)),
         (0, None, None, (12,)),
