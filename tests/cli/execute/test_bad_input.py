@@ -127,7 +127,7 @@ def test_a_damaged_embedding_store_is_named_and_again_mends_it(
     path.write_bytes(path.read_bytes()[:-64])
     message = {
         "code": 1,
-        "what": f"{ENCODER}.h5 is damaged or cut short",
+        "text": f"{ENCODER}.h5 is damaged or cut short",
         "hint": "delete it, then: brainhive",
     }
     refused(*ALIGN, *QUICK, **message)
