@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.commands.recipes import format_value, import_recipe, list_shipped
@@ -36,6 +37,15 @@ LONGEST_DEFAULT = 90
 """Characters after which a default is cut."""
 LONG_MEANING = 60
 """Characters from which a description is not repeated."""
+LIMITS = {
+    "gt": ">",
+    "ge": "≥",
+    "lt": "<",
+    "le": "≤",
+    "min_length": "length ≥",
+    "max_length": "length ≤",
+}
+"""How a page writes the limits of a key, by the names of Pydantic."""
 EMPTY_DEFAULTS = ("", "null", "[]", "{}")
 """Defaults that are not shown."""
 HEAD = """# Recipe keys
@@ -61,7 +71,7 @@ class Key:
 
     Attributes:
         path: Its dotted name.
-        meaning: Its description, with its unit.
+        meaning: Its description, with its unit and its limits.
         default: Its default, as a recipe would write it.
     """
 
@@ -89,9 +99,21 @@ def list_keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
             if not field.is_required():
                 value = field.get_default(call_default_factory=True, validated_data={})
                 default = format_value(value)
-            yield Key(prefix + name, field.description or "", default)
+            yield Key(prefix + name, describe(field), default)
         if section is not None and not is_part:
             yield from list_keys(section, f"{prefix}{name}.")
+
+
+def describe(field: FieldInfo) -> str:
+    """Return the description of a key and its limits: `size in px (≥ 64, ≤ 1024)`."""
+    limits = []
+    for constraint in field.metadata:
+        for name, sign in LIMITS.items():
+            limit = getattr(constraint, name, None)
+            if limit is not None:
+                limits.append(f"{sign} {limit}")
+    description = field.description or ""
+    return f"{description} ({', '.join(limits)})" if limits else description
 
 
 def find_section(annotation: Any) -> type[BaseModel] | None:

@@ -14,10 +14,6 @@ STEPS = {
     "recipes/schemas": ["-m", "tools.recipe_schemas"],
     "docs/releases.md": ["-m", "tools.pinned_page"],
     "docs/developing.md": ["-m", "tools.nightly_tests"],
-    "recorded settings of parts": [
-        *["-m", "pytest", "-q", "-n", "0", "--force-regen"],
-        "tests/core/recipes/parts/test_recorded_settings.py",
-    ],
     "tests/messages": ["-m", "pytest", "-q", "tests/messages", "--rewrite-messages"],
 }
 """Arguments of Python, keyed by the files that they write."""

@@ -10,7 +10,7 @@ from tools.mutants.operators import Mutant
 
 DECLARATIONS = (
     "tests/test_architecture.py",
-    "tests/core/recipes/parts/test_recorded_settings.py",
+    "tests/core/recipes/test_recipe_schema.py",
 )
 """Test files that read what all modules declare when they are imported."""
 
