@@ -142,7 +142,8 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(hub, pushed_run):
         loaded.recipe()["align_run"] == [pinned]
         and loaded.measurements().facts.run == pinned
     )
-    assert str(loaded.path).count(commit_of(hub)[:10]) == 1
+    # the digest of the recipe, which holds the commit, follows the short name
+    assert loaded.path.name.startswith("demo-")
 
     # the card holds the numbers of the tests, and where they came from
     card = ModelCard(list_newest_files(hub)["README.md"].decode())

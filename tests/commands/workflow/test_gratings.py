@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -87,7 +86,9 @@ def test_frequency_is_decoded_over_time_in_held_out_runs(home, run_command):
     accuracy, facts = decoding.metrics.overall["accuracy"], decoding.metrics.facts
     assert (accuracy.n, accuracy.pool, accuracy.chance) == (480, 4, 0.25)
     assert accuracy.value > 0.55
-    assert facts.answers[0].side == "above chance"
+    # all three runs show the gratings in the same order
+    assert facts.answers[0].outcome == "not testable"
+    assert "position in the run" in facts.answers[0].test
     plain_rows = [row for row in facts.plain if row.second != "ridge"]
     assert plain_rows and not [row for row in plain_rows if row.high < 0]
 
@@ -95,25 +96,11 @@ def test_frequency_is_decoded_over_time_in_held_out_runs(home, run_command):
         "explain", "window={width_ms: 50, step_ms: 50}", "draws=200"
     )
 
+    # a cortex needs 100 ms, but the position in the run could explain any peak
     by_time = explained.metrics.facts.profiles[0]
     peak_ms = float(by_time["peak"].removesuffix(" ms"))
-    assert (
-        by_time["name"] == "decoding"
-        and 100 < peak_ms < 300
-        and min(by_time["p_corrected"]) < 0.02
-    )
-    initial_ps = [
-        p
-        for time_ms, p in zip(by_time["at"], by_time["p_corrected"], strict=True)
-        if time_ms < 50
-    ]
-    assert initial_ps and min(initial_ps) > 0.05  # a cortex needs longer
-    grid = np.array(explained.metrics.facts.generalisation)
-    assert (
-        grid.shape == (len(by_time["at"]),) * 2
-        and grid.min() < 0.02
-        and np.median(grid) > 0.05
-    )
+    assert by_time["name"] == "decoding" and 100 < peak_ms < 300
+    assert by_time["p_corrected"] is None and by_time["first_above_chance"] is None
     assert all(
         SEEN_PICTURES in m.caveats
         for scope in explained.metrics.scopes.values()
