@@ -252,14 +252,14 @@ def small_eeg(mini_raw: ModuleType) -> Any:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the flags `--nightly` and `--rewrite-messages`."""
+    """Add the flags `--nightly` and `--rewrite`."""
     parser.addoption(
         "--nightly", action="store_true", help="run the tests marked nightly, too"
     )
     parser.addoption(
-        "--rewrite-messages",
+        "--rewrite",
         action="store_true",
-        help="write what commands print to tests/messages",
+        help="write the recorded numbers and messages of the tests that run",
     )
 
 

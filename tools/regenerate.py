@@ -14,7 +14,7 @@ STEPS = {
     "recipes/schemas": ["-m", "tools.recipe_schemas"],
     "docs/releases.md": ["-m", "tools.pinned_page"],
     "docs/developing.md": ["-m", "tools.nightly_tests"],
-    "tests/messages": ["-m", "pytest", "-q", "tests/messages", "--rewrite-messages"],
+    "tests/messages": ["-m", "pytest", "-q", "tests/messages", "--rewrite"],
 }
 """Arguments of Python, keyed by the files that they write."""
 

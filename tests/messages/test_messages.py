@@ -1,7 +1,7 @@
 """What each command prints, compared with one text file per command.
 
 A file holds command lines and, below each, the output in 80 columns. To change the
-wording, edit the program and run `pytest tests/messages --rewrite-messages`, then read
+wording, edit the program and run `pytest tests/messages --rewrite`, then read
 the difference. To cover another case, add its command line and run the same. Spaces
 and line breaks are not compared, because they depend on the home's path.
 
@@ -171,7 +171,7 @@ def test_a_command_prints_what_its_file_says(command, home, request):
     printed = [
         Step(step.comments, step.line, run_step(step.line, home)) for step in steps
     ]
-    if request.config.getoption("--rewrite-messages"):
+    if request.config.getoption("--rewrite"):
         for step, printed_step in zip(steps, printed, strict=True):
             # keep lines that differ in their breaks only
             if without_spaces(printed_step.output) == without_spaces(step.output):
@@ -181,7 +181,7 @@ def test_a_command_prints_what_its_file_says(command, home, request):
     for step, printed_step in zip(steps, printed, strict=True):
         assert without_spaces(printed_step.output) == without_spaces(step.output), (
             f"{step.line}\nto accept all new messages: python -m pytest tests/messages "
-            "--rewrite-messages, and read the difference"
+            "--rewrite, and read the difference"
         )
 
 

@@ -1,9 +1,10 @@
 """Comparison of a test's numbers with recorded numbers.
 
 Simulations of coverage and level are too slow and coarse for small changes. Recorded
-numbers reveal any change beyond the rounding of another machine. To accept a change,
-run the test with `--force-regen`, read the difference of the file, and give evidence
-for the new numbers in the commit.
+numbers reveal any change beyond the rounding of another machine. The numbers of the
+tests of `test_file.py` lie in `test_file.yml`, by the name of the test. To accept a
+change, run the test with `--rewrite`, read the difference of the file, and give
+evidence for the new numbers in the commit.
 """
 
 import dataclasses
@@ -20,16 +21,15 @@ import pytest
 import torch
 import yaml
 from pydantic import BaseModel
-from pytest_regressions.common import perform_regression_check
-from pytest_regressions.data_regression import (
-    DataRegressionFixture,
-    RegressionYamlDumper,
-)
 
 from brainhive_cli.core.results.measurements import Metric
 
 LONGEST = 12
 """Size of the longest array that is recorded number by number."""
+EMPTY = (None, "", {}, [])
+"""Values of a mapping that are not recorded."""
+LINE_WIDTH = 100
+"""Characters of a line of a file."""
 ROUNDING = 1e-9
 """Numbers closer to 0 than this are 0."""
 FLOAT32 = 6e-8
@@ -47,7 +47,7 @@ MOST_SHOWN = 50
 def extract_numbers(value: Any, digits: int) -> Any:
     """Extract the numbers of a value and of the texts in it.
 
-    A long array becomes its shape, its mean and a mean weighted by position.
+    A long array or list becomes its shape, its mean and a mean weighted by position.
 
     Args:
         value: Numbers, texts, arrays, lists, mappings or dataclasses.
@@ -55,6 +55,9 @@ def extract_numbers(value: Any, digits: int) -> Any:
     """
     if isinstance(value, torch.Tensor):
         value = value.detach().double().numpy()
+    is_long = isinstance(value, list | tuple) and len(value) > LONGEST
+    if is_long and all(type(item) in (int, float) for item in value):
+        value = np.array(value)
     if isinstance(value, np.ndarray) and value.size > LONGEST:
         flat = np.nan_to_num(value.astype(np.float64), nan=-1).ravel()
         weighted = np.mean(flat * np.cos(np.arange(len(flat))))
@@ -67,9 +70,10 @@ def extract_numbers(value: Any, digits: int) -> Any:
         names = [field.name for field in dataclasses.fields(value)]
         value = {name: getattr(value, name) for name in names}
     if isinstance(value, Mapping):
-        return {
+        extracted = {
             str(name): extract_numbers(item, digits) for name, item in value.items()
         }
+        return {name: item for name, item in extracted.items() if item not in EMPTY}
     if isinstance(value, str):
         return " ".join(re.findall(r"\d[\d.,e-]*", value))
     if isinstance(value, list | tuple):
@@ -143,67 +147,63 @@ def list_differences(
         yield f"{path}: {recorded} was recorded, {actual} is found"
 
 
-def compare_files(
-    actual_path: Path, recorded_path: Path, relative: float, absolute: float
-) -> None:
-    """Compare the numbers of two files (see `differences`).
-
-    Raises:
-        AssertionError: if they differ.
-    """
-    recorded = yaml.safe_load(recorded_path.read_text("utf-8"))
-    actual = yaml.safe_load(actual_path.read_text("utf-8"))
-    differences = list(list_differences(recorded, actual, relative, absolute))
-    if differences:
-        lines = [f"other numbers: {actual_path}"] + differences[:MOST_SHOWN]
-        if len(differences) > MOST_SHOWN:
-            lines.append(f"and {len(differences) - MOST_SHOWN} more")
-        lines.append("to accept a change: run the test with --force-regen")
-        raise AssertionError("\n".join(lines))
-
-
 class Recorded:
-    """Comparison of values with recorded values.
+    """Comparison of the values of a test with recorded values.
 
     Texts and whole numbers must be equal. Decimals may differ by two units of their
     last digit, as machines round differently.
+
+    Args:
+        path: File of recorded values.
+        test: Name of the test.
+        rewrite: If True, values are recorded, not compared.
     """
 
-    def __init__(self, regression: DataRegressionFixture) -> None:
-        self.regression = regression
+    def __init__(self, path: Path, test: str, rewrite: bool = False) -> None:
+        self.path = path
+        self.test = test
+        self.rewrite = rewrite
 
-    def __call__(self, digits: int = 7, rounding: Any = 0.0, **values: Any) -> None:
-        """Compare named values with those in the file of the test.
+    def __call__(self, digits: int = 7, rounding: float = 0.0, **values: Any) -> None:
+        """Compare named values with those in the file.
 
         Args:
             digits: Significant digits.
             rounding: Absolute tolerance of decimals, for sums that are 0 but for
                 rounding.
             values: Values to record.
+
+        Raises:
+            AssertionError: if they differ.
         """
-        text = yaml.dump(
-            extract_numbers(values, digits),
-            Dumper=RegressionYamlDumper,
-            default_flow_style=False,
-            allow_unicode=True,
-            indent=2,
-        )
-
-        def write(path: Path) -> None:
-            path.write_text(text, "utf-8")
-
+        tests = {}
+        if self.path.is_file():
+            tests = yaml.safe_load(self.path.read_text("utf-8"))
+        actual = extract_numbers(values, digits)
+        if self.rewrite:
+            # rows of a table and short mappings are lines of the file
+            text = yaml.safe_dump(
+                tests | {self.test: actual},
+                default_flow_style=None,
+                allow_unicode=True,
+                width=LINE_WIDTH,
+            )
+            self.path.write_text(text, "utf-8")
+            return
         relative = min(LAST_DIGITS * 10.0 ** (1 - digits), LEAST_CHANGE)
-        perform_regression_check(
-            datadir=self.regression.datadir,
-            original_datadir=self.regression.original_datadir,
-            request=self.regression.request,
-            check_fn=partial(compare_files, relative=relative, absolute=rounding),
-            dump_fn=write,
-            extension=".yml",
+        differences = list(
+            list_differences(tests.get(self.test, {}), actual, relative, rounding)
         )
+        if differences:
+            lines = [f"other numbers than in {self.path}"] + differences[:MOST_SHOWN]
+            if len(differences) > MOST_SHOWN:
+                lines.append(f"and {len(differences) - MOST_SHOWN} more")
+            lines.append("to accept a change: run the test with --rewrite")
+            raise AssertionError("\n".join(lines))
 
 
 @pytest.fixture
-def recorded(data_regression: DataRegressionFixture) -> Recorded:
+def recorded(request: pytest.FixtureRequest) -> Recorded:
     """Compare named values with those in the file of the test."""
-    return Recorded(data_regression)
+    path = request.path.with_suffix(".yml")
+    return Recorded(path, request.node.name, request.config.getoption("--rewrite"))

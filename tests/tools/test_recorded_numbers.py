@@ -1,6 +1,6 @@
 """Recorded numbers notice changes, and not how another machine rounds."""
 
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,11 +8,14 @@ import yaml
 
 from tests.tools.recorded_numbers import (
     FLOAT32,
+    LONGEST,
     MOST_SHOWN,
     Recorded,
-    compare_files,
+    extract_numbers,
     list_differences,
 )
+
+TESTS = Path(__file__).parents[1]
 
 ROWS: dict[str, Any] = {
     "metrics": {"all, auc": "0.7891, 64, 2, 0.5, None", "all, map": "0.9062, 64"},
@@ -82,26 +85,20 @@ def test_sums_may_be_0_but_for_rounding():
 
 
 def test_the_message_lists_what_differs(tmp_path):
-    files = tmp_path / "found.yml", tmp_path / "recorded.yml"
-    for path, count in zip(files, (0, MOST_SHOWN + 2), strict=True):
-        path.write_text(yaml.safe_dump({f"value {n}": 0.5 for n in range(count)}))
+    path = tmp_path / "test_values.yml"
+    values = {f"value {number}": 0.5 for number in range(MOST_SHOWN + 2)}
+    Recorded(path, "test_many", rewrite=True)(**values)
 
     with pytest.raises(AssertionError, match="and 2 more") as caught:
-        compare_files(*files, 2e-3, 0)
+        Recorded(path, "test_many")()
 
     assert "value 0: is missing, 0.5 was recorded" in str(caught.value)
 
 
 def test_more_digits_are_compared_more_exactly(tmp_path):
-    (tmp_path / "test_of_a_value.yml").write_text("value: 0.1234567\n")
-    config = SimpleNamespace(getoption=lambda name: False)
-    request = SimpleNamespace(
-        node=SimpleNamespace(name="test_of_a_value", cls=None), config=config
-    )
-    regression: Any = SimpleNamespace(
-        datadir=tmp_path, original_datadir=tmp_path, request=request
-    )
-    recorded = Recorded(regression)
+    path = tmp_path / "test_values.yml"
+    path.write_text("test_other: {value: 1}\ntest_of_a_value: {value: 0.1234567}\n")
+    recorded = Recorded(path, "test_of_a_value")
 
     recorded(digits=7, value=0.1234568)
     recorded(digits=4, value=0.12346)
@@ -110,3 +107,30 @@ def test_more_digits_are_compared_more_exactly(tmp_path):
     message = "value: 0.1234567 was recorded, 0.12346 is found"
     with pytest.raises(AssertionError, match=message):
         recorded(digits=7, value=0.12346)
+
+
+def test_a_test_that_is_rewritten_leaves_others_alone(tmp_path):
+    path = tmp_path / "test_values.yml"
+    Recorded(path, "test_a", rewrite=True)(value=0.5)
+    Recorded(path, "test_b", rewrite=True)(value=0.25)
+
+    Recorded(path, "test_a")(value=0.5)
+    Recorded(path, "test_b")(value=0.25)
+    with pytest.raises(AssertionError, match="is new"):
+        Recorded(path, "test_c")(value=0.5)
+
+
+def test_long_rows_are_recorded_by_their_means():
+    numbers = [float(number) for number in range(LONGEST + 1)]
+    mean = f"{LONGEST + 1}, {sum(numbers) / len(numbers)}, "
+    assert extract_numbers({"row": numbers}, 4)["row"].startswith(mean)
+    # a text or a missing value is no number
+    assert extract_numbers({"row": numbers + [None]}, 4)["row"].endswith("12.0, None")
+
+
+def test_what_is_recorded_belongs_to_a_test():
+    for path in TESTS.rglob("test_*.yml"):
+        functions = path.with_suffix(".py").read_text()
+        for name in yaml.safe_load(path.read_text("utf-8")):
+            function = name.partition("[")[0]
+            assert f"def {function}(" in functions, f"remove {name} from {path}"
