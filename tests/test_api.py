@@ -6,8 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +25,7 @@ COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
 
 
 @pytest.fixture
-def page(trained_run: Path, evaluation_result: Any, run_command: Any) -> dict[str, Any]:
+def page(trained_run, evaluation_result, run_command):
     """Variables of the documentation page after its blocks ran on a small data set."""
     other_run_folder = run_command(
         "eval-retrieval", f"run={trained_run}", "sheet_rows=1"
@@ -45,7 +43,7 @@ def page(trained_run: Path, evaluation_result: Any, run_command: Any) -> dict[st
     for name, value in placeholders.items():
         assert f'"{name}"' in text
         text = text.replace(f'"{name}"', repr(value))
-    variables: dict[str, Any] = {}
+    variables = {}
     exec(compile(text, "python.md", "exec"), variables)
     return variables
 
@@ -125,7 +123,7 @@ def test_arrays_and_epochs_become_results_as_the_page_has_it(home, monkeypatch):
         signals.append(signal.swapaxes(0, 1).reshape(-1, *signal.shape[2:]))
     volts = np.concatenate(signals)  # [n, C, T]
     info = mne.create_info(list(trials.space.names), trials.rate_hz, "eeg")
-    variables: dict[str, Any] = {
+    variables = {
         "X": volts * 1e6,
         "shown": shown,
         "y": ["big" if number % 3 else "small" for number in range(len(shown))],
@@ -169,7 +167,7 @@ def test_channels_may_be_in_any_order_but_none_may_be_missing(page, tmp_path):
     recording, cell = page["recording"], page["cell"]
     names = list(recording.space.names)
 
-    def ranks(order: list[int]) -> list[int]:
+    def ranks(order):
         signal = np.asarray(recording.signal)[:, order]
         space = api.Sensors([names[channel] for channel in order])
         fields = {

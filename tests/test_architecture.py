@@ -13,7 +13,6 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import TypeGuard
 
 import pytest
 
@@ -78,29 +77,29 @@ HEAVY = LIBRARIES | {"pydantic"}
 
 
 @pytest.fixture(scope="module")
-def trees() -> dict[str, ast.Module]:
+def trees():
     """The code of each module."""
     return {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
 
 
 @pytest.fixture(scope="module")
-def imports(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
+def imports(trees):
     """The modules of the package that each module imports."""
     return {module: set(list_imports(module, tree)) for module, tree in trees.items()}
 
 
-def shelf_or_room(module: str) -> str:
+def shelf_or_room(module):
     """Name the shelf that a module lies on, or the folder of its room."""
     shelves = (shelf for shelf in SHELVES if f"{module}.".startswith(f"{shelf}."))
     return next(shelves, ".".join(module.split(".")[:3]))
 
 
-def room(module: str) -> str:
+def room(module):
     """Name the folder or file below the package that a module belongs to."""
     return "".join(module.split(".")[1:2])
 
 
-def layer(module: str) -> int:
+def layer(module):
     return next(height for height, rooms in enumerate(LAYERS) if room(module) in rooms)
 
 
@@ -195,12 +194,10 @@ The loose files of the folder are one room.
 """
 
 
-def rooms_inside(
-    imports: dict[str, set[str]], folder: str
-) -> dict[tuple[str, str], list[str]]:
+def rooms_inside(imports, folder):
     """List the imports between the rooms inside a folder, by the names of both."""
     start = f"{PACKAGE.name}.{folder}."
-    arrows: dict[tuple[str, str], list[str]] = {}
+    arrows = {}
     for module, imported_modules in imports.items():
         for imported in imported_modules:
             if not (module.startswith(start) and imported.startswith(start)):
@@ -237,7 +234,7 @@ def test_a_room_is_entered_through_its_door(trees):
     """Modules outside a room import its names from the room, not from its modules."""
     doors = {module: read_door(module) for module in MODULES if read_door(module)}
     assert len(doors) > 20
-    used_names: dict[str, set[str]] = {room: set() for room in doors}
+    used_names = {room: set() for room in doors}
     for module, tree in trees.items():
         for node in ast.walk(tree):
             if not isinstance(node, ast.ImportFrom):
@@ -262,7 +259,7 @@ def test_data_has_no_loose_file():
     assert files == ["__init__.py"]
 
 
-def mirrors_a_module(test: Path) -> bool:
+def mirrors_a_module(test):
     """Tell whether a test file lies where the module that it tests does.
 
     `tests/core/runs/test_run_folder.py` and
@@ -361,9 +358,7 @@ def test_every_command_has_its_room_and_file():
     assert [name for name in ROOMS.values() if not (PACKAGE / name).is_dir()] == []
 
 
-def run_and_list_imports(
-    arguments: list[str], **environment: str
-) -> tuple[str, set[str]]:
+def run_and_list_imports(arguments, **environment):
     """Run a command in a new process. Return its output and the imported packages."""
     program = """if True:
         import sys
@@ -467,7 +462,7 @@ def test_every_key_has_somebody_who_sets_it():
 
 def test_a_name_of_a_type_has_one_meaning(trees):
     """Classes and aliases of types, such as `Amount = int | list[str]`."""
-    homes: dict[str, set[str]] = {}
+    homes = {}
     for module, tree in trees.items():
         names = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
         for node in tree.body:
@@ -485,7 +480,7 @@ def test_a_name_of_a_type_has_one_meaning(trees):
     assert ambiguous == {}
 
 
-def is_type_name(target: ast.expr) -> TypeGuard[ast.Name]:
+def is_type_name(target):
     """Tell whether an assigned name is written as types are, such as `NameList`."""
     return isinstance(target, ast.Name) and bool(re.match("[A-Z][a-z]", target.id))
 

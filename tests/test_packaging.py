@@ -46,14 +46,14 @@ ROOT_FILES = {
 """All that the repository tracks in its root."""
 
 
-def read_section(name: str) -> str:
+def read_section(name):
     """Read a section of Apptainer's definition."""
     return re.split(
         r"^%\w+\n", DEFINITION.partition(f"%{name}\n")[2], maxsplit=1, flags=re.M
     )[0]
 
 
-def list_copied_paths(content: str) -> set[str]:
+def list_copied_paths(content):
     """List what an image copies from the checkout."""
     if content is DEFINITION:
         pairs = [

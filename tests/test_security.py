@@ -1,7 +1,6 @@
 """Promises of SECURITY.md about the workflows that run on a server."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -12,7 +11,7 @@ WORKFLOWS = sorted((CHECKOUT / ".github/workflows").glob("*.yml"))
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_only_the_publication_of_pages_may_write(path):
-    workflow: dict[str, Any] = yaml.safe_load(path.read_text())
+    workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {"contents": "read"}
     for name, job in workflow["jobs"].items():
         if (path.stem, name) == ("docs", "deploy"):

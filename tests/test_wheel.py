@@ -14,7 +14,6 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hatchling.builders.plugin.interface import BuilderInterface
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
@@ -61,7 +60,7 @@ MAX_BYTES = 32_000_000
 """Largest wheel, before compression, and largest sdist."""
 
 
-def run_program(home: Path, *arguments: str | Path) -> str:
+def run_program(home, *arguments):
     """Run a command in an empty home, and return what it printed."""
     environment = {
         name: value for name, value in os.environ.items() if name not in FOREIGN
@@ -79,13 +78,13 @@ def run_program(home: Path, *arguments: str | Path) -> str:
     return process.stdout
 
 
-def list_packed(builder: type[BuilderInterface]) -> dict[str, Path]:
+def list_packed(builder):
     """List the files that a builder takes from the checkout, by name in the archive."""
     files = builder(str(CHECKOUT)).recurse_included_files()
     return {file.distribution_path: Path(file.path) for file in files}
 
 
-def build(target: str, source: Path, folder: Path) -> Path:
+def build(target, source, folder):
     """Build a wheel or sdist without a network, and return the archive."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", target]
     command += ["--directory", str(folder)]
@@ -95,13 +94,13 @@ def build(target: str, source: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(tmp_path_factory):
     """The wheel of this checkout."""
     return build("wheel", CHECKOUT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def environment(wheel, tmp_path_factory):
     """A fresh virtual environment into which pip has installed the wheel."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run(

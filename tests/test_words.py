@@ -4,7 +4,6 @@ messages.
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "brainhive_cli"
@@ -31,7 +30,7 @@ PROSE = re.compile(
 )
 
 
-def banned(source: str) -> Iterator[str]:
+def banned(source):
     """Find words in names and texts that are no standard technical English."""
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -74,7 +73,7 @@ def test_the_code_uses_standard_technical_english():
     )
 
 
-def list_entries(node: ast.AST, section: str) -> set[str]:
+def list_entries(node, section):
     """List the names in a section of a docstring, such as Args."""
     text = ast.get_docstring(node) or ""  # type: ignore[arg-type]
     lines = re.search(rf"^{section}:\n((?:    .*\n?|\n)*)", text, re.M)
@@ -84,7 +83,7 @@ def list_entries(node: ast.AST, section: str) -> set[str]:
     return set(re.findall(r"\w+", " ".join(entries)))
 
 
-def list_parameters(node: ast.FunctionDef) -> set[str]:
+def list_parameters(node):
     """List the parameters of a function without `self` and `cls`."""
     arguments = node.args
     parameters = arguments.posonlyargs + arguments.args + arguments.kwonlyargs
@@ -92,7 +91,7 @@ def list_parameters(node: ast.FunctionDef) -> set[str]:
     return {parameter.arg for parameter in parameters} - {"self", "cls", "_"}
 
 
-def list_members(node: ast.ClassDef) -> set[str]:
+def list_members(node):
     """List the names that a class defines or sets."""
     members = set()
     for child in ast.walk(node):

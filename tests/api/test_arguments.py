@@ -1,9 +1,6 @@
 """Wrong arguments of public functions: the error names the argument and its value."""
 
 import traceback
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +14,7 @@ SHOWN = ["a", "b"] * 6
 AXES = {"channels": list("ABCD"), "times_s": np.arange(20) / 100, "unit": "uV"}
 
 
-def fit(**changes: Any) -> object:
+def fit(**changes):
     """Call `api.fit` with some arguments replaced."""
     arguments = {"X": X, "pictures": SHOWN, **AXES, **changes}
     return api.fit(arguments.pop("X"), arguments.pop("pictures"), **arguments)
@@ -60,7 +57,7 @@ def test_fit_names_a_wrong_argument(home, argument, value, facts):
 
 
 @pytest.fixture
-def calls(trained_run: Path) -> dict[str, Callable[[], object]]:
+def calls(trained_run):
     """Wrong calls, each by the name of its wrong argument and an allowed value."""
     trained = api.open_run(trained_run)
     cell = trained.cells[0].name

@@ -4,7 +4,6 @@ import doctest
 import importlib
 import inspect
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ FROM_ARRAYS = ("fit", "store_trials")
 PUBLIC = ("CommandResult", "model_input") + tuple(api.NAMES)
 
 
-def list_examples(name: str) -> list[str]:
+def list_examples(name):
     """List the statements of the examples of a public name."""
     text = inspect.getdoc(getattr(api, name)) or ""
     _, _, examples = text.partition("Examples:\n")
@@ -28,9 +27,7 @@ def list_examples(name: str) -> list[str]:
     ]
 
 
-def run_examples(
-    name: str, replaced: dict[str, str], variables: dict[str, Any]
-) -> None:
+def run_examples(name, replaced, variables):
     """Run the examples of a public name, with names of a test's own runs and data."""
     statements = list_examples(name)
     assert any(f"api.{name}(" in text or name[0].isupper() for text in statements), name

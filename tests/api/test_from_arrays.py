@@ -253,7 +253,7 @@ def test_categories_and_betas(home):
         api.store_trials(cube, names, dataset, **axes)
 
 
-def find_hits(evaluation_result: api.Run) -> dict:
+def find_hits(evaluation_result):
     """Find the row of the accuracy over all cells, called top-1 for pictures."""
     (row,) = (
         row
@@ -333,7 +333,7 @@ def test_a_channel_of_triggers_is_refused(home, channel_name):
         api.fit(signal, np.array(["face", "house"])[labels].tolist(), **axes)
 
 
-def respond(labels: np.ndarray) -> np.ndarray:
+def respond(labels):
     """Simulate trials of one second that contain only the response to the next label.
 
     Args:
@@ -349,7 +349,7 @@ def respond(labels: np.ndarray) -> np.ndarray:
     return signal.reshape(-1, len(NAMES), 20)
 
 
-def fit_four(signal: np.ndarray, labels: np.ndarray, **axes):
+def fit_four(signal, labels, **axes):
     """Fit four categories in five runs.
 
     Returns:

@@ -14,7 +14,7 @@ MAX_HELP_LINES = 150
 
 
 @pytest.fixture
-def ranks() -> api.Ranks:
+def ranks():
     """Three signals and two pictures, of which each signal has seen one."""
     similarity = np.array([[0.9, 0.1], [0.2, 0.3], [0.5, 0.6]], np.float32)
     return api.Ranks(

@@ -7,7 +7,6 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from typer.testing import CliRunner
 
@@ -20,7 +19,7 @@ from brainhive_cli.core.runs.result import Result
 RESULT = Result(Path(), (Table("a title", ("column",), (("cell",),)),))
 
 
-def brainhive(*arguments: str) -> Any:
+def brainhive(*arguments):
     return CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(
         app, list(arguments)
     )
@@ -50,7 +49,7 @@ def test_with_json_an_error_is_a_document_on_stdout(
 
 
 def test_ctrl_c_under_json_is_a_document_too(home, monkeypatch):
-    def stopped(*_: Any) -> None:
+    def stopped(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(doctor, "run", stopped)

@@ -13,7 +13,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -54,7 +53,7 @@ PLAN = (
 
 
 @pytest.fixture
-def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def queue(tmp_path, monkeypatch):
     """The folder of a scheduler whose programs are in PATH."""
     folder = tmp_path / "queue"
     (folder / "bin").mkdir(parents=True)
@@ -67,20 +66,18 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def line(
-    world: Path, align_overrides: tuple[str, ...], runs: str, code_allowed: None
-) -> tuple[str, ...]:
+def line(world, align_overrides, runs, code_allowed):
     """A training of two cells, with runs of its own."""
     return (
         ("train-align",) + align_overrides + ("train.epochs=1", runs, "run.device=cpu")
     )
 
 
-def call(*argv: str) -> Any:
+def call(*argv):
     return CliRunner().invoke(app, list(argv))
 
 
-def calls(queue: Path) -> list[str]:
+def calls(queue):
     return (
         (queue / "calls").read_text().splitlines()
         if (queue / "calls").is_file()
@@ -88,11 +85,11 @@ def calls(queue: Path) -> list[str]:
     )
 
 
-def submitted(tmp_path: Path, command: str = "train-align") -> Path:
+def submitted(tmp_path, command="train-align"):
     return next((tmp_path / "runs/.submitted").glob(f"{command}-*"))
 
 
-def run_task(folder: Path, job: int, number: int, step: str = "train-align") -> int:
+def run_task(folder, job, number, step="train-align"):
     """Run the script of a job as the scheduler would, its output in the log."""
     variables = {"SLURM_ARRAY_JOB_ID": str(job), "SLURM_ARRAY_TASK_ID": str(number)}
     with open(folder / f"logs/{job}_{number}.txt", "a") as log:

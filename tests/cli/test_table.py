@@ -1,17 +1,14 @@
 """What the shell completes: the names of encoders, data sets, recipes and runs."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 
 
-def completed(line: str, shell: str = "bash") -> list[str]:
+def completed(line, shell="bash"):
     typed_words = line.split(" ")
-    asked: dict[str, dict[str, str]] = {
+    asked = {
         "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(typed_words) - 1)},
         "zsh": {"_TYPER_COMPLETE_ARGS": line},
         "fish": {
@@ -19,7 +16,7 @@ def completed(line: str, shell: str = "bash") -> list[str]:
             "_TYPER_COMPLETE_FISH_ACTION": "get-args",
         },
     }
-    environment: Any = {"_BRAINHIVE_COMPLETE": f"complete_{shell}", **asked[shell]}
+    environment = {"_BRAINHIVE_COMPLETE": f"complete_{shell}", **asked[shell]}
     return (
         CliRunner(env=environment)
         .invoke(app, prog_name="brainhive")
@@ -28,7 +25,7 @@ def completed(line: str, shell: str = "bash") -> list[str]:
 
 
 @pytest.fixture
-def runs(home: Path) -> Path:
+def runs(home):
     for name in (
         "train-align/demo-intra",
         "train-align/other",

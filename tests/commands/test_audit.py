@@ -2,8 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,14 +41,12 @@ TRAIN_IDS = [f"{name:05d}_other/other_01b" for name in range(400)]
 Arrays = dict[str, Any]
 
 
-def scale_to_unit(vectors: Any) -> Any:
+def scale_to_unit(vectors):
     """Scale vectors [N, D] to unit length."""
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def simulate_predictions(
-    seed: int, noise: float = 2.0, count: int = N, width: int = D
-) -> Arrays:
+def simulate_predictions(seed, noise=2.0, count=N, width=D):
     """Simulate noisy predictions [N, D] of the embeddings of a gallery [N, D].
 
     Args:
@@ -67,12 +63,12 @@ def simulate_predictions(
     }
 
 
-def compute_similarity(arrays: Arrays) -> Any:
+def compute_similarity(arrays):
     """Compute the cosine similarity [N, N] of predictions and gallery."""
     return scale_to_unit(arrays["pred"]) @ scale_to_unit(arrays["gallery"]).T
 
 
-def score_top_k(values: Any, k: int = 1, target: Any = None) -> float:
+def score_top_k(values, k=1, target=None):
     """Compute the top-k accuracy in percent from a sorted order, as many scripts do.
 
     Args:
@@ -85,7 +81,7 @@ def score_top_k(values: Any, k: int = 1, target: Any = None) -> float:
     return float(100 * (order == target[:, None]).any(1).mean())
 
 
-def write_result(folder: Path, claims: Arrays, ids: Any = IDS, **arrays: Any) -> Path:
+def write_result(folder, claims, ids=IDS, **arrays):
     """Write a folder of results: arrays as .npz, ids and claims as JSON.
 
     Args:
@@ -102,7 +98,7 @@ def write_result(folder: Path, claims: Arrays, ids: Any = IDS, **arrays: Any) ->
     return folder
 
 
-def audit_findings(folder: Path) -> dict[str, float | None]:
+def audit_findings(folder):
     """Audit a folder, and return the size of each finding by its check."""
     rows = audit(open_result(folder))
     return {check: points for check, state, points, _ in rows if state == FINDING}
@@ -111,7 +107,7 @@ def audit_findings(folder: Path) -> dict[str, float | None]:
 # planted errors, in the files that the script of a publisher would write
 
 
-def lenient_ties(folder: Path) -> None:
+def lenient_ties(folder):
     """Write equal similarities, and a claim that counts ties as hits."""
     one_vectors = np.ones((N, D), np.float32)
     values = scale_to_unit(one_vectors) @ scale_to_unit(one_vectors).T
@@ -119,7 +115,7 @@ def lenient_ties(folder: Path) -> None:
     write_result(folder, {"top1": 100 * float(best.mean())}, similarity=values)
 
 
-def hungarian(folder: Path) -> None:
+def hungarian(folder):
     """Write predictions, and the claim of a one-to-one assignment of all signals."""
     arrays = {
         name: torch.tensor(array) for name, array in simulate_predictions(1).items()
@@ -139,7 +135,7 @@ def hungarian(folder: Path) -> None:
     )
 
 
-def hungarian_in_the_file(folder: Path) -> None:
+def hungarian_in_the_file(folder):
     """Write similarities that a one-to-one assignment has changed."""
     values = torch.from_numpy(compute_similarity(simulate_predictions(2)))
     assigned = Assignment().correct(values, values, values).numpy()
@@ -151,7 +147,7 @@ def hungarian_in_the_file(folder: Path) -> None:
     )
 
 
-def sinkhorn(folder: Path) -> None:
+def sinkhorn(folder):
     """Write predictions, and the claim of similarities balanced by Sinkhorn."""
     values = torch.from_numpy(compute_similarity(simulate_predictions(3)))
     balanced = Sinkhorn().correct(values, values, values)
@@ -162,14 +158,14 @@ def sinkhorn(folder: Path) -> None:
     )
 
 
-def sinkhorn_in_the_file(folder: Path) -> None:
+def sinkhorn_in_the_file(folder):
     """Write similarities that were balanced by Sinkhorn."""
     values = torch.from_numpy(compute_similarity(simulate_predictions(4)))
     balanced = Sinkhorn().correct(values, values, values).numpy()
     write_result(folder, {"top1": score_top_k(balanced)}, similarity=balanced)
 
 
-def best_test_epoch(folder: Path) -> None:
+def best_test_epoch(folder):
     """Write a log, and claim the best test score of all epochs."""
     claim = score_top_k(compute_similarity(simulate_predictions(5)))
     validation, test = [10, 20, 26, 25, 24], np.array([-9, -4, -3, 0, -5]) + claim
@@ -182,7 +178,7 @@ def best_test_epoch(folder: Path) -> None:
     )
 
 
-def trained_on_tested(folder: Path) -> None:
+def trained_on_tested(folder):
     """Write a training split that has 30 test pictures."""
     arrays = simulate_predictions(6)
     arrays["pred"][:30] = arrays["gallery"][:30] + 0.5
@@ -192,7 +188,7 @@ def trained_on_tested(folder: Path) -> None:
     )
 
 
-def copies_under_other_names(folder: Path) -> None:
+def copies_under_other_names(folder):
     """Write training embeddings that equal 25 test pictures of other names."""
     arrays = simulate_predictions(7)
     random = np.random.default_rng(70)
@@ -208,7 +204,7 @@ def copies_under_other_names(folder: Path) -> None:
     (folder / "train_names.txt").write_text("\n".join(TRAIN_IDS))
 
 
-def collapsed(folder: Path) -> None:
+def collapsed(folder):
     """Write predictions that always lie near the picture shown most often."""
     random = np.random.default_rng(8)
     gallery = random.normal(size=(20, D))
@@ -220,7 +216,7 @@ def collapsed(folder: Path) -> None:
     )
 
 
-def trials_as_independent(folder: Path) -> None:
+def trials_as_independent(folder):
     """Claim an interval over 2,000 trials of 50 pictures."""
     random = np.random.default_rng(9)
     target = np.arange(50).repeat(40)
@@ -237,7 +233,7 @@ def trials_as_independent(folder: Path) -> None:
     write_result(folder, claims, None, similarity=values, target=target)
 
 
-def smaller_pool(folder: Path) -> None:
+def smaller_pool(folder):
     """Claim 200 candidates, and write 50."""
     arrays = simulate_predictions(11, count=50)
     write_result(
@@ -248,7 +244,7 @@ def smaller_pool(folder: Path) -> None:
     )
 
 
-PLANTED_ERRORS: dict[Callable[[Path], None], tuple[str, bool]] = {
+PLANTED_ERRORS = {
     lenient_ties: ("ties", True),
     hungarian: ("test signals together", True),
     hungarian_in_the_file: ("test signals together", False),
@@ -267,7 +263,7 @@ PLANTED_ERRORS: dict[Callable[[Path], None], tuple[str, bool]] = {
 # honest results
 
 
-def random_result(folder: Path) -> None:
+def random_result(folder):
     """Write predictions without any signal."""
     arrays = simulate_predictions(20, noise=1e6)
     write_result(
@@ -277,7 +273,7 @@ def random_result(folder: Path) -> None:
     )
 
 
-def few_signals(folder: Path) -> None:
+def few_signals(folder):
     """Write a result of four signals."""
     arrays = simulate_predictions(21, count=4)
     write_result(
@@ -288,7 +284,7 @@ def few_signals(folder: Path) -> None:
     )
 
 
-def many_ties(folder: Path) -> None:
+def many_ties(folder):
     """Write similarities rounded to one decimal, which have many ties."""
     values = np.round(compute_similarity(simulate_predictions(22)), 1).astype(
         np.float16
@@ -300,7 +296,7 @@ def many_ties(folder: Path) -> None:
     )
 
 
-def half_precision(folder: Path) -> None:
+def half_precision(folder):
     """Write arrays in float16, whose vectors have a large common part."""
     arrays = simulate_predictions(23)
     arrays["pred"] = 0.02 * arrays["pred"] + 0.1 * simulate_predictions(24)["pred"][:1]
@@ -311,7 +307,7 @@ def half_precision(folder: Path) -> None:
     )
 
 
-def one_category(folder: Path) -> None:
+def one_category(folder):
     """Write pictures of a single category, whose ids look alike."""
     arrays = simulate_predictions(25, count=30)
     arrays = {name: array + 5 for name, array in arrays.items()}
@@ -322,7 +318,7 @@ def one_category(folder: Path) -> None:
     (folder / "train.txt").write_text("\n".join(f"cat/cat_{n}" for n in range(30, 90)))
 
 
-def one_picture_for_all(folder: Path) -> None:
+def one_picture_for_all(folder):
     """Write signals that all showed the same picture."""
     arrays = simulate_predictions(26)
     arrays["pred"] = arrays["gallery"][7] + 0.1 * arrays["pred"]
@@ -332,12 +328,12 @@ def one_picture_for_all(folder: Path) -> None:
     )
 
 
-def perfect(folder: Path) -> None:
+def perfect(folder):
     """Write similarities whose right candidates all rank first."""
     write_result(folder, {"top1": 100.0, "top5": 100.0}, similarity=np.eye(N))
 
 
-def trials_with_rows_as_labels(folder: Path) -> None:
+def trials_with_rows_as_labels(folder):
     """Write repetitions of pictures, which are named by row numbers."""
     random = np.random.default_rng(27)
     target = random.permutation(np.arange(50).repeat(4))
@@ -356,7 +352,7 @@ def trials_with_rows_as_labels(folder: Path) -> None:
     (folder / "train_labels.txt").write_text("\n".join(map(str, range(1654))))
 
 
-def last_epoch(folder: Path) -> None:
+def last_epoch(folder):
     """Write a log, and claim the score of its last epoch."""
     claim = score_top_k(compute_similarity(simulate_predictions(28)))
     log = {"val_loss": [3, 2, 2.1, 1.9], "test_acc": [0.1, 0.9, 0.3, claim / 100]}
@@ -365,7 +361,7 @@ def last_epoch(folder: Path) -> None:
     (folder / "train_ids.txt").write_text("\n".join(TRAIN_IDS))
 
 
-def subsets_of_30(folder: Path) -> None:
+def subsets_of_30(folder):
     """Claim the mean score over random subsets of 30 candidates."""
     values, random = (
         compute_similarity(simulate_predictions(29)),
@@ -436,13 +432,13 @@ def test_of_200_honest_folders_hardly_any_has_a_finding():
     assert n_flagged <= 2
 
 
-def audit_states(folder: Path) -> dict[str, tuple[str, str]]:
+def audit_states(folder):
     """Audit a folder, and return the state and the evidence of each check."""
     rows = audit(open_result(folder))
     return {check: (state, evidence) for check, state, _, evidence in rows}
 
 
-def draw_scores(random: np.random.Generator, score: float) -> Any:
+def draw_scores(random, score):
     """Draw the scores [40] of epochs, which rise to a plateau in steps of 1 / 200."""
     noise = np.zeros(40)
     for epoch in range(1, 40):
@@ -486,7 +482,7 @@ def test_a_mean_of_the_last_epochs_is_honest():
     assert CHECKS["epoch"][0](result)[0] is False
 
 
-def write_subjects(folder: Path, claim: str, names: str, has_validation: bool) -> Path:
+def write_subjects(folder, claim, names, has_validation):
     """Write the log of three subjects.
 
     Args:
@@ -524,7 +520,7 @@ def write_subjects(folder: Path, claim: str, names: str, has_validation: bool) -
     return folder
 
 
-EPOCHS: dict[str, Callable[[list[float]], float]] = {
+EPOCHS = {
     "last": lambda test: test[-1],
     "best": max,
 }
@@ -551,7 +547,7 @@ def test_logs_of_several_subjects_are_compared_by_their_means(
     assert audit_states(folder)["epoch"][0] == state
 
 
-def simulate_repetitions(seed: int) -> tuple[Arrays, Any]:
+def simulate_repetitions(seed):
     """Simulate four predictions of each of 50 pictures, with vectors of any length.
 
     Returns:
@@ -565,7 +561,7 @@ def simulate_repetitions(seed: int) -> tuple[Arrays, Any]:
     return {**arrays, "pred": length * (arrays["gallery"][label] + noise)}, label
 
 
-def in_correlations(folder: Path) -> str:
+def in_correlations(folder):
     """Claim the score of Pearson correlations."""
     arrays = simulate_predictions(31)
     arrays["pred"] += 4 * np.random.default_rng(31).normal(size=(N, 1))
@@ -576,7 +572,7 @@ def in_correlations(folder: Path) -> str:
     return PEARSON
 
 
-def in_mean_predictions(folder: Path) -> str:
+def in_mean_predictions(folder):
     """Claim the score of predictions averaged over repetitions."""
     arrays, label = simulate_repetitions(32)
     means = arrays["pred"].reshape(50, 4, D).mean(1)
@@ -585,7 +581,7 @@ def in_mean_predictions(folder: Path) -> str:
     return MEAN_PREDICTION
 
 
-def in_labels_from_1(folder: Path) -> str:
+def in_labels_from_1(folder):
     """Write labels that count pictures from 1."""
     arrays, label = (
         simulate_predictions(33, noise=1),
@@ -601,7 +597,7 @@ def in_labels_from_1(folder: Path) -> str:
     return "labels that count from 1"
 
 
-def in_order(folder: Path) -> str:
+def in_order(folder):
     """Write labels, and a gallery that already has the order of the signals."""
     label = np.random.default_rng(34).permutation(N)
     write_result(
@@ -614,7 +610,7 @@ def in_order(folder: Path) -> str:
     return "candidates in the order of signals"
 
 
-def in_distances(folder: Path) -> str:
+def in_distances(folder):
     """Write distances instead of similarities."""
     arrays = simulate_predictions(35, noise=1)
     distances = np.linalg.norm(arrays["pred"][:, None] - arrays["gallery"], axis=-1)
@@ -622,7 +618,7 @@ def in_distances(folder: Path) -> str:
     return DISTANCE
 
 
-def in_distances_of_vectors(folder: Path) -> str:
+def in_distances_of_vectors(folder):
     """Claim the score of Euclidean distances."""
     arrays = simulate_predictions(35, noise=1)
     arrays["gallery"] += np.random.default_rng(35).normal(size=D)
@@ -637,7 +633,7 @@ def in_distances_of_vectors(folder: Path) -> str:
     return EUCLIDEAN
 
 
-def in_the_other_direction(folder: Path) -> str:
+def in_the_other_direction(folder):
     """Claim the score of signals ranked for each picture."""
     arrays = simulate_predictions(36)
     arrays["pred"] += arrays["gallery"][7]
@@ -646,7 +642,7 @@ def in_the_other_direction(folder: Path) -> str:
     return DIRECTIONS[1]
 
 
-def in_rows_of_candidates(folder: Path) -> str:
+def in_rows_of_candidates(folder):
     """Write a square matrix with a row for each candidate."""
     label = np.random.default_rng(37).permutation(N)
     arrays = simulate_predictions(37)
@@ -661,7 +657,7 @@ def in_rows_of_candidates(folder: Path) -> str:
     return LAYOUTS[1]
 
 
-def in_a_turned_matrix(folder: Path) -> str:
+def in_a_turned_matrix(folder):
     """Write a matrix of 200 signals and 50 candidates, transposed."""
     arrays, label = simulate_repetitions(49)
     values = compute_similarity(arrays)
@@ -675,7 +671,7 @@ def in_a_turned_matrix(folder: Path) -> str:
     return "50 candidates claimed"
 
 
-def with_a_missing_candidate(folder: Path) -> str:
+def with_a_missing_candidate(folder):
     """Write a gallery in which one embedding is missing."""
     arrays = simulate_predictions(50, noise=1)
     arrays["gallery"][7] = np.nan
@@ -684,7 +680,7 @@ def with_a_missing_candidate(folder: Path) -> str:
     return "100 candidates claimed"
 
 
-def without_lost_signals(folder: Path) -> str:
+def without_lost_signals(folder):
     """Claim the score without 20 signals whose predictions are missing."""
     arrays = simulate_predictions(38, noise=1)
     arrays["pred"][:20] = np.nan
@@ -693,7 +689,7 @@ def without_lost_signals(folder: Path) -> str:
     return WITHOUT_MISSING
 
 
-def mean_over_seeds(folder: Path) -> str:
+def mean_over_seeds(folder):
     """Write similarities of five seeds, and claim their mean score."""
     matrices = {
         f"sim_seed{n}": compute_similarity(simulate_predictions(39 + n))
@@ -740,7 +736,7 @@ def test_two_galleries_are_not_taken_for_seeds(tmp_path):
     assert "gallery2" in str(caught.value)
 
 
-def lacking_seeds(folder: Path) -> str:
+def lacking_seeds(folder):
     """Claim the mean score of five seeds, and write one seed."""
     values = [compute_similarity(simulate_predictions(seed)) for seed in range(50, 55)]
     claim = float(np.mean([score_top_k(value) for value in values]))
@@ -750,7 +746,7 @@ def lacking_seeds(folder: Path) -> str:
     return "trainings"
 
 
-def lacking_seeds_of_distances(folder: Path) -> str:
+def lacking_seeds_of_distances(folder):
     """Claim the mean score of five seeds, and write distances of one."""
     values = [compute_similarity(simulate_predictions(seed)) for seed in range(50, 55)]
     claim = float(np.mean([score_top_k(value) for value in values]))
@@ -758,7 +754,7 @@ def lacking_seeds_of_distances(folder: Path) -> str:
     return DISTANCE
 
 
-def lacking_stated_seeds(folder: Path) -> str:
+def lacking_stated_seeds(folder):
     """Claim the mean score of five seeds and their number, and write one."""
     values = compute_similarity(simulate_predictions(41))
     write_result(
@@ -767,7 +763,7 @@ def lacking_stated_seeds(folder: Path) -> str:
     return "several trainings"
 
 
-def lacking_the_reported_epoch(folder: Path) -> str:
+def lacking_the_reported_epoch(folder):
     """Claim a score that the log has for another epoch."""
     values = compute_similarity(simulate_predictions(42))
     claim = score_top_k(values) + 30
@@ -777,7 +773,7 @@ def lacking_the_reported_epoch(folder: Path) -> str:
     return "epoch"
 
 
-def lacking_predictions_of_repetitions(folder: Path) -> str:
+def lacking_predictions_of_repetitions(folder):
     """Claim the score of averaged predictions, and write similarities."""
     arrays, label = simulate_repetitions(43)
     values = compute_similarity(arrays)
@@ -786,7 +782,7 @@ def lacking_predictions_of_repetitions(folder: Path) -> str:
     return "averaged"
 
 
-def one_of_the_seeds(folder: Path) -> str:
+def one_of_the_seeds(folder):
     """Write similarities of four seeds, and claim the best score."""
     noises = enumerate([2, 3, 3, 1])
     matrices = {
@@ -830,7 +826,7 @@ def test_a_claim_that_no_convention_reaches_is_a_finding(tmp_path):
     }
 
 
-def simulate_ridge(seed: int) -> tuple[Any, Any]:
+def simulate_ridge(seed):
     """Simulate embeddings with a common mean and their prediction by a ridge.
 
     Returns:
@@ -923,7 +919,7 @@ def test_a_signal_without_any_similarity_is_a_miss(tmp_path):
     assert re.search(r"\b3000 similarities", checks["ties"][1])
 
 
-def brainhive(*arguments: str) -> Any:
+def brainhive(*arguments):
     """Run `brainhive audit` in this process."""
     return CliRunner(env={"COLUMNS": "300"}).invoke(app, ["audit"] + list(arguments))
 

@@ -1,12 +1,10 @@
 """Tests of check, which tells damaged stores, runs and data sets from sound ones."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -19,9 +17,7 @@ from brainhive_cli.data.stores import SignalStore, StorePlan, TargetWriter, targ
 from tests.worlds.named_run import NamedRun
 
 
-def write_target_store(
-    home: Path, encoder: str, embedding: NDArray[np.float32]
-) -> Path:
+def write_target_store(home, encoder, embedding):
     """Write a finished store of embeddings [N, D], and return its path."""
     path = target_store.build_store_path(home / "embeddings", "set", "train", encoder)
     ids = [f"c/p{number:03d}" for number in range(len(embedding))]
@@ -36,13 +32,13 @@ def write_target_store(
 
 
 @pytest.fixture
-def sound(home: Path) -> Path:
+def sound(home):
     embedding = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
     return write_target_store(home, "sound", embedding)
 
 
 @pytest.fixture
-def collapsed(home: Path) -> Path:
+def collapsed(home):
     """Store whose vectors have a cosine of 0.99 with each other."""
     embedding = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
     return write_target_store(home, "collapsed", embedding + 10)

@@ -3,7 +3,6 @@
 import html
 import json
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import demo
-from brainhive_cli.core.runs import Launch, Result, RunFolder
+from brainhive_cli.core.runs import Launch, RunFolder
 from brainhive_cli.demo.simulation import PROVENANCE
 from brainhive_cli.reports.pages.checklists import fill_checklists
 from brainhive_cli.reports.tables.runs_shown import ShownRun
@@ -38,13 +37,13 @@ HERE = Launch(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(tmp_path_factory):
     with use_home(tmp_path_factory.mktemp("demo")) as home:
         yield home
 
 
 @pytest.fixture(scope="module")
-def recipe() -> demo.Recipe:
+def recipe():
     """Recipe of a fast demo with the shipped weights, in bf16 instead of fp32."""
     overrides = f"overrides={json.dumps(FEW)}"
     precision = {"run.mixed_precision": "bf16"}
@@ -52,7 +51,7 @@ def recipe() -> demo.Recipe:
 
 
 @pytest.fixture(scope="module")
-def run_demo(home: Path, recipe: demo.Recipe) -> Result:
+def run_demo(home, recipe):
     return demo.run(recipe, HERE)
 
 

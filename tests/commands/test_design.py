@@ -2,9 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +10,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.base.errors import MissingData, RecipeError
 from brainhive_cli.evaluation.planning import power
-from brainhive_cli.evaluation.planning.designs import Design, Prediction, Range
+from brainhive_cli.evaluation.planning.designs import Prediction, Range
 from brainhive_cli.evaluation.planning.facts import DesignFacts
 from tests.worlds.own_recordings import write_pictures
 
@@ -32,13 +30,13 @@ SMALL = (
 N_DESIGNS = 8
 
 
-def invoke(*arguments: str) -> Any:
+def invoke(*arguments):
     """Run a command in this process."""
     return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def planned(tmp_path_factory):
     """Result of a small plan, as a JSON document."""
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("design")
@@ -46,7 +44,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         patch.chdir(home)
         result = invoke("design", *SMALL, "--price-per-hour", "50", "--json")
         assert result.exit_code == 0, result.output
-        document: dict[str, Any] = json.loads(result.stdout)
+        document = json.loads(result.stdout)
         document["folder"] = str(home / document["folder"])
         return document
 
@@ -135,9 +133,7 @@ def test_the_study_of_the_pictures_is_written(home):
     assert list((home / "embeddings").rglob("gabor.h5"))
 
 
-def predict_perhaps(
-    designs: Sequence[Design], *_: Any, **options: Any
-) -> list[Prediction]:
+def predict_perhaps(designs, *_, **options):
     """Predict the same for each design, in place of a simulation of minutes."""
     values = Range(0.4, 0.2, 0.9)
     predictions = []

@@ -1,7 +1,5 @@
 """Tests of embed: the contents of its stores."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -18,20 +16,18 @@ ROUNDING = 1e-5
 
 
 @pytest.fixture
-def folder(home: Path, pictures: Path) -> tuple[str, ...]:
+def folder(home, pictures):
     """Override that makes the folder of pictures the data set, in an empty home."""
     return (f"dataset={{kind: image-folder, root: {pictures}}}",)
 
 
-def store_of(
-    home: Path, encoder: str = "brainhive_cli-models-encoders-python-example"
-) -> Path:
+def store_of(home, encoder="brainhive_cli-models-encoders-python-example"):
     return target_store.build_store_path(
         home / "embeddings", "pictures", "train", encoder
     )
 
 
-def embed_directly(reference: object, pictures: Path) -> np.ndarray:
+def embed_directly(reference, pictures):
     """Embed all pictures of a folder in one batch, without the command."""
     encoder = encoders.resolve(reference).build()
     inputs = [

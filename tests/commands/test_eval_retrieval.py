@@ -1,7 +1,6 @@
 """Tests of eval-retrieval against ranks that are computed without its code."""
 
 import re
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -36,7 +35,7 @@ QUICK = (
 )
 
 
-def rank_directly(run_folder: Path, home: Path, subject: int) -> tuple[np.ndarray, int]:
+def rank_directly(run_folder, home, subject):
     """Rank the pictures for each signal without the code of the command.
 
     Args:

@@ -164,7 +164,7 @@ def test_all_analyses_are_corrected_together(
     world, run_command, align_overrides, runs, monkeypatch
 ):
     """All analyses are corrected together, and a filter hides the onset."""
-    corrected_counts: list[int] = []
+    corrected_counts = []
 
     def correct(scores):
         corrected_counts.append(len(scores))

@@ -6,9 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +23,7 @@ from brainhive_cli.training.alignment.trained import (
     save_program,
 )
 from tests.tools.upload_hub import brainhive, read_error_lines
-from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
+from tests.worlds.command_fixtures import COLOURS, use_home
 from tests.worlds.own_recordings import (
     CHANNELS,
     Presentation,
@@ -101,9 +99,7 @@ assert len(frame) and frame["test/mae"].notna().all(), frame
 
 
 @pytest.fixture(scope="module")
-def runs(
-    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
-) -> Iterator[dict[str, Path]]:
+def runs(tmp_path_factory, run_command):
     """Training runs of a ridge, keyed by the preparation of its two sessions."""
     pytest.importorskip("mne")
     with use_home(tmp_path_factory.mktemp("export")) as home:
@@ -133,7 +129,7 @@ def runs(
         yield runs
 
 
-def export(run_folder: Path, *arguments: str) -> Any:
+def export(run_folder, *arguments):
     """Export the model of a run to the folder `out`, and return its contract."""
     ended = brainhive("export", run_folder.name, "to=out", *arguments, "--json")
     assert ended.exit_code == 0, ended.stderr
@@ -142,9 +138,7 @@ def export(run_folder: Path, *arguments: str) -> Any:
     return contract
 
 
-def compare_with_retrieval(
-    run_folder: Path, channels: Any = slice(None), start: int = 0
-) -> None:
+def compare_with_retrieval(run_folder, channels=slice(None), start=0):
     """Assert that the file gives the tokens that eval-retrieval compares.
 
     The file gets the test signals of the store without whitening.

@@ -2,8 +2,6 @@
 
 import csv
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,17 +25,17 @@ mne = pytest.importorskip("mne")
 SHOWN = Presentation.randomize(2, seed=0)
 
 
-def brainhive(*arguments: str) -> Any:
+def brainhive(*arguments):
     return CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
 
 
-def init(*arguments: str) -> Any:
+def init(*arguments):
     ended = brainhive("init", *arguments)
     assert ended.exit_code == 0, ended.stderr
     return ended
 
 
-def refuse(*arguments: str) -> tuple[int, list[str]]:
+def refuse(*arguments):
     """Return the exit code and the two lines of an error."""
     ended = brainhive(*arguments)
     lines = ended.stderr.splitlines()
@@ -45,12 +43,12 @@ def refuse(*arguments: str) -> tuple[int, list[str]]:
     return ended.exit_code, lines
 
 
-def read_events(home: Path) -> dict[str, str]:
+def read_events(home):
     with (home / "data/recordings/events.csv").open() as file:
         return {row["event"]: row["picture"] for row in csv.DictReader(file)}
 
 
-def save(path: Path, names: list[str]) -> None:
+def save(path, names):
     """Save a recording whose onsets are annotated with names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = annotate(make_raw(SHOWN, seed=0), SHOWN, names)

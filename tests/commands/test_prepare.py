@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from brainhive_cli.commands import prepare
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.files.inputs import describe_missing
 from brainhive_cli.core.runs import READ_ONLY, Launch, list_inputs
-from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import Job, SignalStore
 from tests.tools.joined_processes import run_in_processes
 
@@ -38,29 +36,29 @@ def raw(recorded, home):
     return home
 
 
-def store(home: Path, name: str = "default", subject: int = 1) -> SignalStore:
+def store(home, name="default", subject=1):
     return SignalStore.open(home / f"signals/things-eeg/{name}/sub-{subject:02d}.h5")
 
 
-def list_store_files(home: Path) -> list[str]:
+def list_store_files(home):
     """List the files below the folder of stores, without the digests of sessions."""
     files = (path for path in (home / "signals").rglob("*") if path.is_file())
     return sorted(file.name.rsplit("_", 1)[0] for file in files)
 
 
-def read_repetitions(recording: Trials, session: int, image: int) -> np.ndarray:
+def read_repetitions(recording, session, image):
     """Read the repetitions [R, C, T] of a picture in a session."""
     assert recording.sessions is not None
     rows = recording.find_trials([image])
     return np.asarray(recording.signal[rows])[recording.sessions[rows] == session]
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path, content):
     path.unlink()
     path.write_bytes(content)
 
 
-def spoil(path: Path) -> bytes:
+def spoil(path):
     """Fill a file with zeros, keep its size and time, and return its old content."""
     content, stat = path.read_bytes(), path.stat()
     replace(path, bytes(len(content)))
@@ -68,14 +66,14 @@ def spoil(path: Path) -> bytes:
     return content
 
 
-def mend(path: Path, content: bytes) -> None:
+def mend(path, content):
     """Restore the content of a file, and keep its time."""
     stat = path.stat()
     replace(path, content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def change_recording(path: Path, **changes: Any) -> None:
+def change_recording(path, **changes):
     """Apply a function to each of some fields of a recording."""
     content = np.load(path, allow_pickle=True).item()
     for key, change in changes.items():
@@ -110,7 +108,7 @@ def test_the_shipped_recipes_give_what_the_published_code_gives(
         np.testing.assert_allclose(repetitions, expected_signal, atol=1.5e-5)
 
 
-def make_launch() -> Launch:
+def make_launch():
     """Make the launch of a single process on the CPU."""
     import torch
 
@@ -170,8 +168,8 @@ def test_a_known_evoked_response_comes_back(mini_raw, home, run_command):
     assert np.polyfit(expected_uv, evoked_uv, 1)[0] == pytest.approx(1, abs=0.1)
 
 
-def _run(launch: Launch, *overrides: str) -> None:
-    pipeline: Any = importlib.import_module("brainhive_cli.commands.prepare")
+def _run(launch, *overrides):
+    pipeline = importlib.import_module("brainhive_cli.commands.prepare")
     pipeline.run(pipeline.Recipe.resolve("prepare", None, {}, overrides), launch)
 
 
@@ -192,7 +190,7 @@ def test_two_processes_write_the_same_bytes_as_one(
     assert list_store_files(raw) == ["sub-01.h5", "sub-02.h5"]
 
 
-def describe_subject() -> str:
+def describe_subject():
     """Return the state of subject 1 in the list of inputs."""
     (subject_input,) = [
         item
@@ -263,7 +261,7 @@ def test_who_only_reads_does_not_look_over_the_recordings(raw, monkeypatch):
     assert not looked and not (raw / "signals").exists()
 
 
-def silence(values: np.ndarray) -> np.ndarray:
+def silence(values):
     values[-1] = 0
     return values
 

@@ -5,11 +5,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Timer
-from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, ModelCard
@@ -51,7 +48,7 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(tmp_path_factory):
     """A home with embeddings and simulated recordings."""
     with use_home(tmp_path_factory.mktemp("home")) as home:
         run_command("embed", *LINES)
@@ -59,7 +56,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def pushed_run(home: Path) -> Path:
+def pushed_run(home):
     """A run of two models, tested."""
     folder = run_command("train-align", *LINES, *QUICK)
     run_command("eval-retrieval", str(folder), "sheet_rows=0")
@@ -67,18 +64,18 @@ def pushed_run(home: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def inter(home: Path) -> Path:
+def inter(home):
     """A run of models that lack a subject each."""
     return run_command("train-align", *LINES, *QUICK, "--mode", "inter")
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch):
     """Let the hub's client try again without waiting."""
     monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
 
 
-def commit_of(hub: Any, name: str = "me/demo") -> str:
+def commit_of(hub, name="me/demo"):
     return str(hub.repos[name].log[-1][0])
 
 
@@ -247,7 +244,7 @@ def test_an_interrupted_push_leaves_no_commit_and_can_resume(
 
 
 def test_ctrl_c_does_not_wait_for_an_upload(hub, pushed_run, monkeypatch):
-    def upload(*_: object, **__: object) -> None:
+    def upload(*_, **__):
         Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with ThreadPoolExecutor(1) as pool:
             pool.submit(time.sleep, 3).result()

@@ -1,7 +1,6 @@
 """The command `recipes`: the shipped recipes, and the meaning of their keys."""
 
 import json
-from typing import Any
 
 from typer.testing import CliRunner
 
@@ -9,7 +8,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.recipes.recipe import shipped_recipes
 
 
-def brainhive(*arguments: str, columns: str = "80") -> Any:
+def brainhive(*arguments, columns="80"):
     return CliRunner(env={"COLUMNS": columns}).invoke(
         app, ["recipes"] + list(arguments)
     )

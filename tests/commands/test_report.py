@@ -4,7 +4,6 @@ import csv
 import html
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,13 +22,13 @@ GALLERY = GalleryFacts(dataset="lab", splits="test", pictures=100, digest="01234
 
 
 def ranked(
-    home: Path,
-    name: str,
-    hits: float,
-    digest: str = "0123456789",
-    command: str = "eval-retrieval",
-    caveats: tuple[str, ...] = (),
-) -> Path:
+    home,
+    name,
+    hits,
+    digest="0123456789",
+    command="eval-retrieval",
+    caveats=(),
+):
     """Write a finished run in which each subject finds a share of its items first."""
     folder = RunFolder(home / "runs" / command / name)
     ids = [f"cat/{item}" for item in range(ITEMS)]
@@ -78,23 +77,23 @@ def ranked(
     return folder.path
 
 
-def say(*arguments: object):
+def say(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-def read_page(page: Path) -> str:
+def read_page(page):
     """Read a page, with plain spaces between numbers and units."""
     return page.read_text().replace("\u00a0", " ")
 
 
-def find_leads(page: Path) -> list[str]:
+def find_leads(page):
     """List the leading sentences at the top of a page."""
     (verdict,) = re.findall(r'<div class="verdict">.*?</div>', read_page(page), re.S)
     return re.findall(r'<p class="lead">(.*?)</p>', verdict, re.S)
 
 
 @pytest.fixture
-def runs(home: Path) -> tuple[Path, Path]:
+def runs(home):
     return ranked(home, "good-0000000001", 0.9), ranked(home, "poor-0000000002", 0.3)
 
 
@@ -103,7 +102,7 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs, monkey
     assert checked.exit_code == 0 and "good-0000000001.html" in checked.stdout
     assert not (home / "reports").exists()
 
-    opened_pages: list[str] = []
+    opened_pages = []
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("webbrowser.open", lambda address: opened_pages.append(address))
     output = say("report", "--open")
@@ -409,7 +408,7 @@ def test_runs_of_two_commands_with_one_name_keep_their_findings(home, monkeypatc
         str(ranked(home, name, 0.9, command="calibrate")),
     ]
 
-    def write_hits(measurements: Measurements) -> str:
+    def write_hits(measurements):
         return f"Hits: {measurements.scopes[ALL]['top1'].value:.4f}"
 
     monkeypatch.setattr(run_page, "state_finding", write_hits)

@@ -4,7 +4,6 @@ import json
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from brainhive_cli.app import app
 from brainhive_cli.commands import runs as runs_command
 from brainhive_cli.core.files import documents, files
 from brainhive_cli.core.results.measurements import Measurements, Metric
-from brainhive_cli.core.runs import Launch, RunFolder, run_folder as core_runs
+from brainhive_cli.core.runs import Launch, run_folder as core_runs
 from brainhive_cli.core.runs.driver import start_run
 from brainhive_cli.reports.pages import run_table
 from tests.worlds.named_run import NamedRun
@@ -22,7 +21,7 @@ from tests.worlds.named_run import NamedRun
 TOP1 = Metric("top1", 0.25, 100, 100, 0.01, 0.2, 0.3, (1,), "cosine", "test", "Wilson")
 
 
-def write_run(command: str, label: str, **scopes: Any) -> RunFolder:
+def write_run(command, label, **scopes):
     """Write a run, which is finished if it has scopes."""
     started_run = start_run(
         NamedRun(command, name=label), Launch(0, 1, torch.device("cpu"))
@@ -32,14 +31,14 @@ def write_run(command: str, label: str, **scopes: Any) -> RunFolder:
     return started_run
 
 
-def brainhive(*arguments: str, columns: str = "80", answer: str | None = None) -> Any:
+def brainhive(*arguments, columns="80", answer=None):
     return CliRunner(env={"COLUMNS": columns}).invoke(
         app, ["runs"] + list(arguments), input=answer
     )
 
 
 @pytest.fixture
-def runs(home: Path) -> list[RunFolder]:
+def runs(home):
     """A finished run, one that another uses, and one that is being written."""
     align = write_run("train-align", "intra", a={"top1": TOP1}, b={"top1": TOP1})
     retrieval = write_run("eval-retrieval", "found", all={"top1": TOP1})
@@ -131,7 +130,7 @@ def test_for_programs_a_time_is_in_iso_and_a_size_in_bytes(
 
 
 @pytest.fixture
-def many_runs(home: Path) -> list[RunFolder]:
+def many_runs(home):
     """Four finished runs, the newest first, in a command that lists two at once."""
     run_folders = []
     for age_s in range(4):
@@ -143,11 +142,11 @@ def many_runs(home: Path) -> list[RunFolder]:
 
 
 @pytest.fixture
-def counted_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def counted_runs(monkeypatch):
     """The runs whose sizes are counted, where two are listed at once."""
     names = list[str]()
 
-    def count(folder: Path) -> int:
+    def count(folder):
         names.append(folder.name)
         return 0
 
@@ -156,7 +155,7 @@ def counted_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def list_rows(*arguments: str) -> tuple[list[str], str]:
+def list_rows(*arguments):
     """List runs for programs: their names, and the messages on stderr."""
     process = brainhive(*arguments, "--json")
     rows = json.loads(process.stdout)
@@ -194,7 +193,7 @@ def test_of_a_named_run_no_other_is_read(many_runs, monkeypatch):
     read_paths = list[Path]()
     read_regular = files.read_regular
 
-    def record(path: Path, *limits: int) -> bytes:
+    def record(path, *limits):
         read_paths.append(Path(path))
         return read_regular(path, *limits)
 
@@ -213,7 +212,7 @@ LABELS = ["wide window", "[bold]Übung[/bold] <b>&amp;</b>", "a, b: c"]
 
 
 @pytest.fixture
-def labelled(many_runs: list[RunFolder]) -> list[RunFolder]:
+def labelled(many_runs):
     """Three finished runs with labels, and one without."""
     for run_folder, label in zip(many_runs, LABELS, strict=False):
         run_folder.set_label(label)

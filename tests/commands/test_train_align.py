@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,14 +23,12 @@ ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3-40-concepts"
 
 
-def load_weights(run_folder: Path, cell: str) -> dict[str, torch.Tensor]:
+def load_weights(run_folder, cell):
     """Load the weights of the model of a cell."""
     return load_file(run_folder / "cells" / cell / "model" / "model.safetensors")
 
 
-def are_equal(
-    left_weights: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
-) -> bool:
+def are_equal(left_weights, second):
     """Return True if two models have the same weights, bit by bit."""
     if left_weights.keys() != second.keys():
         return False
@@ -39,9 +36,7 @@ def are_equal(
 
 
 @pytest.fixture
-def own_recordings(
-    world: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def own_recordings(world, trained_run, tmp_path, monkeypatch):
     """Home with copies of the embeddings and of the first subject, to be changed."""
     shutil.copytree(world / "embeddings", tmp_path / "embeddings")
     store_folder = f"signals/{DATASET}/default"
@@ -169,7 +164,7 @@ def test_only_signals_that_are_not_held_out_move_the_weights(
         assert are_equal(weights, other_weights) is not changes_weights
 
 
-def file_of(home: Path) -> Path:
+def file_of(home):
     return home / "signals" / DATASET / "default" / "sub-01.h5"
 
 

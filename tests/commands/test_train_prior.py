@@ -1,8 +1,5 @@
 """Tests of train-prior: trained and frozen modules, divergence, refused recipes."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,14 +17,12 @@ from brainhive_cli.models.priors._fusion_network import FusionPrior
 from brainhive_cli.training.prior.run import PriorRun
 
 
-def load_weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+def load_weights(folder):
     """Load the weights of a prior, keyed by module."""
     return {module: load_file(folder / module / WEIGHTS) for module in CLASSES}
 
 
-def has_changed(
-    start_weights: dict[str, torch.Tensor], end_weights: dict[str, torch.Tensor]
-) -> bool:
+def has_changed(start_weights, end_weights):
     assert start_weights.keys() == end_weights.keys()
     return any(
         not torch.equal(start_weights[key], end_weights[key]) for key in start_weights
@@ -93,11 +88,9 @@ def test_a_diverging_training_stops_and_keeps_its_checkpoint(
     run_command, prior_overrides, home, monkeypatch
 ):
     compute_loss = SDXL.loss
-    losses: list[torch.Tensor] = []
+    losses = []
 
-    def diverge_at_step_4(
-        generator: SDXL, *arguments: object, **options: object
-    ) -> torch.Tensor:
+    def diverge_at_step_4(generator, *arguments, **options):
         loss = compute_loss(generator, *arguments, **options)
         if torch.is_grad_enabled():
             losses.append(loss)
@@ -147,10 +140,10 @@ def test_what_the_training_would_refuse_is_missing_in_a_check(
 
 
 @pytest.fixture
-def refuse(prior_overrides: tuple[str, ...]) -> Callable[..., BrainhiveError]:
+def refuse(prior_overrides):
     """Function that returns the error of a check with further overrides."""
 
-    def check(*overrides: str) -> BrainhiveError:
+    def check(*overrides):
         lines = prior_overrides + ("prior=fusion_prior",) + tuple(overrides)
         recipe = Recipe.resolve("train-prior", None, {}, lines)
         with pytest.raises(BrainhiveError) as caught:

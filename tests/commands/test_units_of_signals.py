@@ -1,10 +1,7 @@
 """Whole studies whose signals are in other units: equal ranks and metrics."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +18,7 @@ Numbers = dict[str, float]
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def demo(tmp_path_factory):
     """Home with the embeddings and signals of the demo."""
     with use_home(tmp_path_factory.mktemp("demo")) as home:
         api.run("embed", recipe="demo")
@@ -29,7 +26,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-def scale_signals(demo: Path, home: Path, factor: float, offset: float = 0) -> None:
+def scale_signals(demo, home, factor, offset=0):
     """Copy the demo, with signals (x + offset) · factor of an unknown unit."""
     shutil.copytree(demo / "embeddings", home / "embeddings")
     for subject in (1, 2):
@@ -45,16 +42,16 @@ def scale_signals(demo: Path, home: Path, factor: float, offset: float = 0) -> N
         SignalStore.write(path, recordings)
 
 
-def train(**keys: Any) -> str:
+def train(**keys):
     """Train a model of the demo, with a measured factor instead of the recipe's."""
     keys = {**TRAINING, "signal.scale": None, **keys}
     return str(api.run("train-align", recipe="demo", **keys).folder)
 
 
-def measure(*commands: str) -> Numbers:
+def measure(*commands):
     """Run commands on a training, and list all metrics of the results."""
     train_run = [train()]
-    keys_of: dict[str, dict[str, Any]] = {
+    keys_of = {
         "eval-retrieval": {"run": train_run, "baseline": "ridge", "recipe": "demo"},
         "explain": {"align_run": train_run, "analyses": ["encoding", "similarity"]},
         "calibrate": {"align_run": train_run, "subjects": [2], "draws": 2},

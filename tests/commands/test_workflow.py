@@ -30,7 +30,7 @@ STEPS = {
 }
 
 
-def recipe(**fields) -> workflow.Recipe:
+def recipe(**fields):
     return workflow.Recipe.model_validate({"recipe": "demo", "steps": STEPS, **fields})
 
 

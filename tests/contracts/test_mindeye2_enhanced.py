@@ -1,6 +1,6 @@
 """Tests of MindEye2's refined pictures and their mix with blurry pictures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ MIX = "generator.low_level_mix={autoencoder: sdxl/vae}"
 RunCommand = Callable[..., Any]
 
 
-def make_generator_override() -> str:
+def make_generator_override():
     """Return the recipe's two-stage generator with tiny networks."""
     path = (
         Path(__file__).parents[2] / "recipes/papers/mindeye2-enhanced/reconstruct.yaml"
@@ -67,9 +67,7 @@ def make_generator_override() -> str:
 
 
 @pytest.fixture(scope="module")
-def align_run(
-    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
-) -> Iterator[Path]:
+def align_run(tmp_path_factory, run_command):
     """Align run for both heads, in a home with their targets and tiny networks."""
     home = tmp_path_factory.mktemp("enhanced")
     generator = sdxl.TINY.build()
@@ -95,7 +93,7 @@ def align_run(
         ).folder
 
 
-def make_overrides(align_run: Path, *overrides: str) -> tuple[str, ...]:
+def make_overrides(align_run, *overrides):
     """Add overrides of reconstruct to those of small refined pictures."""
     generator = make_generator_override()
     return (
@@ -105,7 +103,7 @@ def make_overrides(align_run: Path, *overrides: str) -> tuple[str, ...]:
     )
 
 
-def read_pixels(folder: Path) -> np.ndarray:
+def read_pixels(folder):
     """Read the generated pictures of a run, [N, H, W, 3]."""
     files = sorted((folder / "samples").glob("**/sub-01*/**/*.png"))
     return np.stack([np.asarray(Image.open(file), np.float64) for file in files])

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ RunCommand = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand) -> Any:
+def world(tmp_path_factory, run_command):
     """A home with the targets of both heads, and the folder of an align run."""
     home = tmp_path_factory.mktemp("two_heads")
     with use_home(home):
@@ -64,7 +63,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand) -> 
         yield home, run_command("train-align", *ALIGN).folder
 
 
-def load_weights(align_run: Path) -> dict[str, torch.Tensor]:
+def load_weights(align_run):
     return load_file(align_run / "cells" / "all_seed-1" / "model" / "model.safetensors")
 
 

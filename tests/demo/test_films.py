@@ -1,7 +1,6 @@
 """Tests of the drawn films, and of the demo's generators of clips."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,7 +66,7 @@ DDIM = {"scheduler": "ddim"}
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def folders(tmp_path_factory):
     home = tmp_path_factory.mktemp("models")
     joined_generators.assemble_generator(
         joined_generators.TOKEN_GUIDED, home / "tokens"
@@ -77,13 +76,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def clips() -> torch.Tensor:
+def clips():
     frames = torch.stack([torch.from_numpy(film.draw_frames()) for film in TEST_FILMS])
     return frames.permute(0, 1, 4, 2, 3) / 255  # [N, F, 3, H, W]
 
 
 @pytest.fixture(scope="module")
-def tokens(clips: torch.Tensor) -> torch.Tensor:
+def tokens(clips):
     from torchvision.transforms.v2.functional import to_pil_image
 
     encoder = demo_tokens.Config().build()
@@ -94,7 +93,7 @@ def tokens(clips: torch.Tensor) -> torch.Tensor:
         return encoder.module(views).clone()
 
 
-def correlation(media: torch.Tensor, reference: torch.Tensor) -> float:
+def correlation(media, reference):
     media, reference = (
         values.flatten(1) - values.flatten(1).mean(1, keepdim=True)
         for values in (media, reference)

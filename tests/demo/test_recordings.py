@@ -15,7 +15,7 @@ REPETITIONS = 20
 
 
 @pytest.fixture
-def study() -> recordings.SimulatedStudy:
+def study():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(2, N_PICTURES, 12)) / 12**0.5
     image_ids = [f"train/thing/thing_{row}" for row in range(N_PICTURES)]
@@ -66,7 +66,7 @@ def test_responses_depend_on_the_picture_and_begin_after_it(
     signal, onsets, rows = recordings.simulate_session(study, subject=1, session=1)
     posterior = signal[-len(CHANNELS) :]
 
-    def measure_difference(start: int, stop: int) -> float:
+    def measure_difference(start, stop):
         """Return the variance of mean signals over pictures, in a window [samples]."""
         means = []
         for row in range(N_PICTURES):

@@ -30,7 +30,7 @@ def embeddings():
     }
 
 
-def embed(scenes, name: str) -> torch.Tensor:
+def embed(scenes, name):
     """Embed the pictures of scenes with an encoder of the demo [N, D]."""
     encoder = resolve(name).build()
     views = [encoder.preprocess(pictures.draw_scene(scene)) for scene in scenes]

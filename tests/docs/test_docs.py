@@ -6,9 +6,7 @@ import importlib
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from packaging.requirements import Requirement
@@ -44,7 +42,7 @@ CODE = re.compile(r"^```.*?^```$|^(?: {4}[^\n]*\n)+", re.DOTALL | re.MULTILINE)
 """A fenced or an indented block."""
 
 
-def named_in(nav: Any) -> Iterator[str]:
+def named_in(nav):
     """Name the pages of mkdocs' nav, section by section."""
     for entry in nav:
         if isinstance(entry, str):
@@ -54,7 +52,7 @@ def named_in(nav: Any) -> Iterator[str]:
             yield from named_in([children] if isinstance(children, str) else children)
 
 
-def anchors(page: Path) -> set[str]:
+def anchors(page):
     """Make the names that mkdocs and repositories' sites give to a page's headings."""
     headings = re.findall(r"^#+ (.*)$", CODE.sub("", page.read_text()), re.MULTILINE)
     plain_lowers = (
@@ -108,7 +106,7 @@ def test_the_gallery_shows_each_picture_below_its_command():
     assert sizes.keys() == shown_files
 
 
-def lines_of(page: Path) -> Iterator[str]:
+def lines_of(page):
     """Find the lines of a page that call Brainhive, in blocks and in the text, with
     variables filled in.
     """
@@ -167,12 +165,12 @@ GUIDES = [
 
 
 def resolve(
-    command: str,
-    common: Mapping[str, Any],
-    flags: Mapping[str, Any],
-    arguments: Sequence[str],
-    *_: Any,
-) -> int:
+    command,
+    common,
+    flags,
+    arguments,
+    *_,
+):
     """Stand in for a command: resolve its recipe, and do nothing."""
     pipeline = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"
@@ -212,7 +210,7 @@ NAMED_BY_USERS = (
 """Keys below which a user's names, or numbers of a list, stand."""
 
 
-def list_known_keys() -> set[str]:
+def list_known_keys():
     """List the keys of all commands, and those of parts, below a `*`."""
     key_names = {"*.kind"}
     for command in ROOMS:

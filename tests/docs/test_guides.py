@@ -8,8 +8,6 @@ their own.
 import re
 import shlex
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +81,7 @@ QUICK = {
 """What makes each command small."""
 
 
-def write_recordings(home: Path) -> None:
+def write_recordings(home):
     """Write pictures, the recordings of a subject and their table, where the guides say
     that they lie.
     """
@@ -104,11 +102,11 @@ def write_recordings(home: Path) -> None:
         np.save(home / f"{split}.npy", vectors.astype(np.float32))
 
 
-def invoke(arguments: list[str]) -> Any:
+def invoke(arguments):
     return CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
-def shipped_line(line: str, home: Path) -> list[str]:
+def shipped_line(line, home):
     """Write a line with what comes with Brainhive, and with names of folders and runs
     that are there.
     """
@@ -141,7 +139,7 @@ def test_the_guide_leads_from_own_pictures_to_generated_pictures(
     page = prepared.partition("\n## ")[0] + drawn_by.partition("HAVIR")[0]
     lines = re.findall(r"^    brainhive ([^#\n]+)", page, re.MULTILINE)
     assert "check image-folder --plots" in lines
-    results: dict[str, Any] = {}
+    results = {}
     for line in lines:
         arguments = shipped_line(line, home)
         ended = invoke(
@@ -169,7 +167,7 @@ def test_every_line_of_a_guide_works_or_names_missing_inputs(home, things_home):
         GUIDES,
         key=lambda row: FIRST.index(row[0].name) if row[0].name in FIRST else 9,
     )
-    page_of: dict[str, Path] = {}
+    page_of = {}
     for page, line in of_first:
         page_of.setdefault(line, page)
     for line, page in page_of.items():

@@ -7,9 +7,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from brainhive_cli.app import app
 from brainhive_cli.cli.execute import describe_error
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.results.measurements import Measurements
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.training.alignment import Aligner, Term
 from brainhive_cli.training.alignment.model_files import read_history
@@ -49,7 +46,7 @@ USED = (
 
 
 @pytest.fixture
-def my_parts(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def my_parts(home, monkeypatch):
     """The modules of the examples, in home."""
     shutil.copytree(DOCS / "my_parts", home / "my_parts")
     monkeypatch.syspath_prepend(home)
@@ -68,7 +65,7 @@ def test_the_page_shows_parts_as_their_files_are():
     assert set(links) | set(map(files.get, blocks)) == set(files.values())
 
 
-def write_arrays(home: Path) -> None:
+def write_arrays(home):
     """Write the files that the page's preparation reads: the recordings of the page's
     data set.
     """
@@ -85,12 +82,12 @@ def write_arrays(home: Path) -> None:
             )
 
 
-def read_measurements(home: Path, command: str) -> Measurements:
+def read_measurements(home, command):
     (run_folder,) = (home / "runs" / command).iterdir()
     return RunFolder(run_folder).measurements()
 
 
-def brainhive(line: str, *arguments: str) -> tuple[int, str]:
+def brainhive(line, *arguments):
     words = shlex.split(line)
     ended = CliRunner().invoke(
         app,
@@ -155,7 +152,7 @@ def test_the_page_states_the_result_without_the_preparation(home, my_parts):
     assert all(answer.p is not None for answer in measurements.facts.answers)
 
 
-def use_brain_model() -> None:
+def use_brain_model():
     """One training step of the page's backbone, fuser and loss."""
     layout = make_token_layout(
         make_signal_spec(tuple("ABCDEFGH"), 20), 12, {"colours": 12}

@@ -3,8 +3,6 @@
 import ast
 import html
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,12 +19,12 @@ INSTALL = "%pip install -q brainhive"
 """Only line of the first code cell. Tests leave it out, as it downloads a release."""
 
 
-def run_notebook(path: Path) -> tuple[dict[str, Any], list[str]]:
+def run_notebook(path):
     """Run all code cells; return their variables, and HTML of the values shown."""
     cells = json.loads(path.read_text())["cells"]
     heading, install, *cells = cells
     assert heading["cell_type"] == "markdown" and install["source"] == [INSTALL]
-    variables: dict[str, Any] = {}
+    variables = {}
     cards = []
     for number, cell in enumerate(cells, 3):
         if cell["cell_type"] != "code":

@@ -4,7 +4,6 @@ BIDS.
 
 import json
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -33,7 +32,7 @@ PREPARED = ["subjects=1"] + [
 ]
 
 
-def invoke(*arguments: str) -> Any:
+def invoke(*arguments):
     ended = CliRunner().invoke(
         app, list(arguments) + ["--json"], catch_exceptions=False
     )
@@ -42,7 +41,7 @@ def invoke(*arguments: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory):
     """A home with two subjects' BIDS and pictures where the workflow looks for them,
     prepared.
     """
@@ -56,7 +55,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _at_home(home, monkeypatch):
     monkeypatch.setenv("BRAINHIVE_HOME", str(home))
 
 
@@ -109,10 +108,10 @@ def test_the_workflow_retrieves_pictures_far_above_chance(
     # maps lie on the grid of the BOLD, of which pictures drive all voxels
     store = SignalStore.open(home / "signals/image-folder/default/sub-01.h5")
     indices = store["test"].space.grid.indices  # type: ignore[union-attr]
-    mask: Any = nibabel.load(next(home.rglob("sub-01*desc-brain_mask.nii.gz")))
+    mask = nibabel.load(next(home.rglob("sub-01*desc-brain_mask.nii.gz")))
     for name in ("margin", "encoding", "encoding_lower_ceiling"):
         path = Path(explained["files"]["maps"]) / f"sub-01_{name}.nii.gz"
-        image: Any = nibabel.load(path)
+        image = nibabel.load(path)
         assert image.shape == mask.shape
         np.testing.assert_array_equal(image.affine, mask.affine)
         volume = image.get_fdata()

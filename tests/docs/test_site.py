@@ -7,11 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
-from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
@@ -40,12 +37,12 @@ PHONE_PX, DESK_PX = 390, 1280
 class QuietHandler(SimpleHTTPRequestHandler):
     """Handler of the server that writes no log."""
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_):
         """Write nothing."""
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory):
     """Folder of the site. A warning stops the build."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
@@ -65,7 +62,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(site: Path) -> Iterator[str]:
+def address(site):
     """Address of a server of the site."""
     handler = functools.partial(QuietHandler, directory=str(site))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -76,7 +73,7 @@ def address(site: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser():
     playwright = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
@@ -136,7 +133,7 @@ def test_pages_fit_the_window_and_request_nothing_elsewhere(
 ):
     size = {"width": width_px, "height": 900}
     page = browser.new_page(viewport=size, color_scheme=scheme)
-    requests: list[str] = []
+    requests = []
     page.on("request", lambda request: requests.append(request.url))
     for name in PAGES:
         page.goto(address + name, wait_until="networkidle")

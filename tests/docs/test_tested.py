@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from pathlib import Path
 
 from benchmarks.simulated_statistics.tables import CLAIMS
 from brainhive_cli import __version__
@@ -13,7 +12,7 @@ PAGE = (DOCS / "tested.md").read_text()
 CHANGES = (CHECKOUT / "CHANGELOG.md").read_text()
 
 
-def find_source(arguments: list[str]) -> Path:
+def find_source(arguments):
     """Find the file or folder of `python -m MODULE …` or `python PATH …`."""
     if arguments[1] == "-m":
         return CHECKOUT / arguments[2].replace(".", "/")

@@ -6,20 +6,15 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.datasets import Dataset, demo
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.datasets import demo
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.docs.test_docs import DOCS
 
@@ -44,7 +39,7 @@ SHOWN = {"train": (96, 4), "test": (12, 4)}
 """Pictures of each split, and repetitions."""
 
 
-def write_pictures(home: Path, world: Dataset, split: str) -> list[str]:
+def write_pictures(home, world, split):
     """Write pictures of the demo where the pages say that they lie; name them."""
     stimuli, (count, _) = world.images(split), SHOWN[split]
     names = [f"{split}/{stimuli.concepts[row]}/{row}" for row in range(count)]
@@ -55,9 +50,7 @@ def write_pictures(home: Path, world: Dataset, split: str) -> list[str]:
     return names
 
 
-def simulate_trials(
-    home: Path, world: Dataset, subject: int, split: str
-) -> tuple[list[str], Trials, Any]:
+def simulate_trials(home, world, subject, split):
     """Write the pictures of a split, and simulate volts [N, R, C, T] of a subject."""
     count, repetitions = SHOWN[split]
     trials = world.recording(subject, split)
@@ -65,7 +58,7 @@ def simulate_trials(
     return write_pictures(home, world, split), trials, signal * 1e-6
 
 
-def read_first_trial(home: Path, picture: str) -> NDArray[np.float64]:
+def read_first_trial(home, picture):
     """Read the first trial [C, T] of a picture from the files, in microvolts."""
     table = (home / "data/recordings/events.csv").read_text().splitlines()[1:]
     picture_of_code = dict(line.split(",") for line in table)
@@ -82,7 +75,7 @@ def read_first_trial(home: Path, picture: str) -> NDArray[np.float64]:
     return np.asarray(signal_uv[:, 50:] - baseline)
 
 
-def write_epochs(home: Path) -> dict[str, Any]:
+def write_epochs(home):
     """Write the demo's pictures, and simulated epochs of two subjects in the two forms
     of the page; return the variables of its program, of subject 1.
     """
@@ -119,18 +112,18 @@ def write_epochs(home: Path) -> dict[str, Any]:
     return {"epochs": epochs, "shown": image_names, "betas": betas, "mask": mask}
 
 
-def blocks_of(text: str, language: str) -> list[str]:
+def blocks_of(text, language):
     """Find the blocks of a text in a language."""
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def lines_of(text: str) -> list[str]:
+def lines_of(text):
     """Find the lines of a text's shell blocks."""
     shell = "".join(blocks_of(text, "bash")).replace("\\\n", " ")
     return shell.splitlines()
 
 
-def invoke(line: str, names: Mapping[str, str] = MappingProxyType({})) -> str:
+def invoke(line, names=MappingProxyType({})):
     """Run a line of a page, with small models; give what it prints."""
     arguments = [names.get(argument, argument) for argument in shlex.split(line)[1:]]
     small = SMALL.get(arguments[0], ()) if "--check" not in arguments else ()
@@ -143,7 +136,7 @@ def invoke(line: str, names: Mapping[str, str] = MappingProxyType({})) -> str:
     return ended.stdout
 
 
-def read_score(home: Path, number: int, metric: str = "top5") -> Any:
+def read_score(home, number, metric="top5"):
     """Read a metric over all pictures of an evaluation, counted from the oldest."""
     files = sorted(
         home.glob("runs/eval-retrieval/*/metrics.json"),
@@ -172,7 +165,7 @@ def test_the_eeg_tutorial_goes_from_files_to_a_table(home):
     # whitening is undone by the block of the page of data
     block = (DOCS / "data.md").read_text().partition("\n## Microvolts")[2]
     path = home / "signals/image-folder/default/sub-01.h5"
-    names_of: dict[str, Any] = {"path": path}
+    names_of = {"path": path}
     exec(compile(blocks_of(block, "python")[0], "unwhiten.py", "exec"), names_of)
     picture = names_of["test"].image_ids[0]
     np.testing.assert_allclose(

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.measurement.alignments import (
@@ -20,7 +19,7 @@ LABEL_FREE = [
 PUBLISHED = {"atol": 5e-5, "rtol": 0.0}
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
+def draw(*shape, seed=0):
     return torch.randn(
         shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )

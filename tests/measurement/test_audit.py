@@ -19,20 +19,20 @@ from brainhive_cli.measurement.corrections import Assignment
 COUNT = 40
 
 
-def result(similarities: torch.Tensor, repeats: int = 1, **fields) -> ForeignResult:
+def result(similarities, repeats=1, **fields):
     """Make a result of pictures that were each shown `repeats` times."""
     targets = torch.arange(COUNT).repeat_interleave(repeats)[:, None]
     seen_names = [f"picture {row}" for row in targets[:, 0].tolist()]
     return ForeignResult(similarities, targets, seen_names, **fields)
 
 
-def state(result: ForeignResult, check: str) -> tuple[str, float | None]:
+def state(result, check):
     """Return the state and the points of a check."""
     (row,) = [row for row in audit(result) if row[0] == check]
     return row[1], row[2]
 
 
-def noisy(repeats: int = 1, shared: float = 0.0) -> torch.Tensor:
+def noisy(repeats=1, shared=0.0):
     """Make similarities of signals, with a share of noise common to repetitions."""
     random = torch.Generator().manual_seed(0)
     noise = torch.randn(COUNT * repeats, COUNT, generator=random)
@@ -106,7 +106,7 @@ def test_vectors_of_few_effective_dimensions_are_not_compared(spread, expected):
     )
 
 
-def name_check(seen_names: list[str], train_ids: list[str]) -> str:
+def name_check(seen_names, train_ids):
     """Return the state of the check that compares names."""
     similarities = (
         torch.eye(len(seen_names)) if len(seen_names) == COUNT else noisy(repeats=5)

@@ -216,9 +216,7 @@ def test_intervals_near_a_limit_hold_and_agree_with_their_test(subjects, seeds):
     assert n_covered / 100 >= 0.92
 
 
-def newcombe(
-    n_both: int, n_first: int, second: int, n_none: int
-) -> tuple[float, float]:
+def newcombe(n_both, n_first, second, n_none):
     """Give Newcombe's interval of paired shares by counts of hits (1998, method 10)."""
     total = n_both + n_first + second + n_none
     counts = n_both + n_first, n_both + second

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from scipy.linalg import fractional_matrix_power
 from sklearn.covariance import ShrunkCovariance
-from torch import Tensor
 
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.measurement import corrections, rank_targets
@@ -27,9 +26,7 @@ KINDS = parts.list_kinds("corrections")
 ROUNDING = 2e-6  # golden values are float32, and CSLS doubles their error
 
 
-def correct(
-    kind: str, signals: Tensor, gallery: Tensor, similarities: Tensor | None = None
-) -> Tensor:
+def correct(kind, signals, gallery, similarities=None):
     compared = (
         compute_cosines(signals, gallery) if similarities is None else similarities
     )
@@ -37,7 +34,7 @@ def correct(
 
 
 @pytest.fixture
-def pair() -> tuple[Tensor, Tensor]:
+def pair():
     """Draw tokens of 40 signals and 60 pictures, some of which are near all signals."""
     random = torch.Generator().manual_seed(0)
     gallery = torch.randn(60, 16, generator=random) + 0.5 * torch.randn(
@@ -131,7 +128,7 @@ def test_a_constant_embedding_finds_no_more_than_guesses_do():
     targets = torch.arange(200)
     for kind, pictures in product(KINDS, (gallery, torch.ones(200, 8))):
         signals = torch.ones(200, 8)
-        tokens: tuple[Tensor, Tensor] = make_tokens(correct(kind, signals, pictures))
+        tokens = make_tokens(correct(kind, signals, pictures))
         hits = int((rank_targets(*tokens, targets) == 1).sum())
         # of guesses 1 is expected, and more than 5 are once in 2000 times
         assert hits <= 5

@@ -1,8 +1,6 @@
 """What the design of a study tells about labels, and the orders with its odds."""
 
-from collections.abc import Sequence
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +83,7 @@ NIGHTLY = {
 RUNS = 5
 
 
-def list_names(names: Sequence[str]) -> list[Any]:
+def list_names(names):
     """List names of orders as parameters, some of which are only tested nightly."""
     parameters = []
     for name in names:
@@ -94,7 +92,7 @@ def list_names(names: Sequence[str]) -> list[Any]:
     return parameters
 
 
-def show_classes(name: str, seed: int = 0) -> Timeline:
+def show_classes(name, seed=0):
     """Show five runs of 32 trials of four classes, each trial a unit."""
     random = np.random.default_rng(seed)
     order_name = name.removesuffix(", fMRI")
@@ -106,7 +104,7 @@ def show_classes(name: str, seed: int = 0) -> Timeline:
     return Timeline(label, trials, zeros, zeros, run_of_trial, True, None, concepts)
 
 
-def show_pictures(name: str, seed: int = 1) -> Timeline:
+def show_pictures(name, seed=1):
     """Show test and training pictures of eight kinds, in runs of 40 trials."""
     random = np.random.default_rng(seed)
     order_name = name.removesuffix(", fMRI")
@@ -139,17 +137,17 @@ def show_pictures(name: str, seed: int = 1) -> Timeline:
     )
 
 
-def describe(timeline: Timeline) -> LabelDesign:
+def describe(timeline):
     """Describe a design in which all test pictures may exchange their labels."""
     return describe_pictures(timeline, np.zeros(1 + timeline.unit.max(), np.int64))
 
 
-def describe_classes(timeline: Timeline) -> tuple[LabelDesign, np.ndarray]:
+def describe_classes(timeline):
     """Describe a design in which all trials may exchange their labels."""
     return describe_trials(timeline, np.zeros_like(timeline.run))
 
 
-def name_outcome(design: LabelDesign, n_units: int) -> str:
+def name_outcome(design, n_units):
     """Name what a design means for a test of units."""
     if design.problem:
         return NOT_SEPARABLE
@@ -346,7 +344,7 @@ def test_the_order_of_time_may_be_unknown():
     assert describe(show_pictures("random")).is_known
 
 
-def make_odds(stratum: np.ndarray, strength: float = 0.3) -> LabelDesign:
+def make_odds(stratum, strength=0.3):
     """Make a design whose odds prefer some labels for some units."""
     random = np.random.default_rng(0)
     n_units = len(stratum)
@@ -422,7 +420,7 @@ def test_orders_with_odds_have_the_score_of_the_true_order():
     """Random orders have other scores, so that they look less designed."""
     design, _ = describe_classes(show_classes("never repeats"))
 
-    def score(orders: np.ndarray) -> np.ndarray:
+    def score(orders):
         labels = design.label[orders]
         return design.log_odds[np.arange(len(design.label)), labels].sum(-1)
 

@@ -135,13 +135,11 @@ SHAPES = [(80, 30), (20, 90), (250, 1500)]
 """Numbers of training samples and of features."""
 
 
-def draw_study(
-    n_samples: int, n_features: int, n_outputs: int, n_test: int = 0, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_study(n_samples, n_features, n_outputs, n_test=0, seed=0):
     """Draw features and outputs in float64 that share 40 latent variables and noise."""
     random = torch.Generator().manual_seed(seed)
 
-    def draw(*shape: int) -> torch.Tensor:
+    def draw(*shape):
         return torch.randn(*shape, generator=random, dtype=torch.float64)
 
     latent = draw(n_samples + n_test, 40)

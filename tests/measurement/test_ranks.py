@@ -26,7 +26,7 @@ from brainhive_cli.measurement.ranks import (
 
 
 @pytest.fixture
-def tokens() -> torch.Tensor:
+def tokens():
     return torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
 
 
@@ -60,9 +60,7 @@ def test_similarities_and_tokens_give_the_same_ranks_with_ties(tokens):
     assert rank_targets(row, None, target, tie=-1e-12).item() == 2
 
 
-def in_float64(
-    signal: torch.Tensor, gallery: torch.Tensor, target: torch.Tensor
-) -> torch.Tensor:
+def in_float64(signal, gallery, target):
     """Rank by one product of unit tokens in float64; ties, within its rounding, rank
     against the model.
     """
@@ -71,7 +69,7 @@ def in_float64(
     return (cosine >= cosine.gather(1, target[:, None]) - 1e-12).sum(1)
 
 
-def hard(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def hard(kind):
     """Tokens of 512 dimensions that float32 alone ranks wrongly, or nearly: signals,
     gallery, targets.
     """

@@ -1,7 +1,5 @@
 """Slope of scores over the similarity to the nearest training picture."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -19,7 +17,7 @@ from brainhive_cli.measurement.units import MIN_UNITS_FOR_INTERVAL
 HOW = {"protocol": "", "split": "test", "seeds": ()}
 
 
-def simulate(random: np.random.Generator, effect: float) -> tuple[Any, Any]:
+def simulate(random, effect):
     """Draw 50 concepts of two pictures, whose cosines and scores vary by concept."""
     units = np.repeat(np.arange(50), 2)
     cosines = 0.6 + 0.1 * (random.normal(size=50)[units] + random.normal(size=100) / 2)

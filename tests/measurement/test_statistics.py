@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import binomtest, sem, t
 
@@ -37,9 +36,7 @@ def interval(groups, items=None, **options):
     return described.low, described.high
 
 
-def simulated(
-    subjects: int, item_sd: float, subject_sd: float, count: int, seed: int = 0
-) -> NDArray[np.float64]:
+def simulated(subjects, item_sd, subject_sd, count, seed=0):
     """Draw hits [count, subjects, items] of half the items, whose subjects and items
     differ, in logits.
     """

@@ -1,7 +1,5 @@
 """Repetitions of a picture that are far apart in time."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -52,7 +50,7 @@ def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
         if sessions is not None:
             sessions[picture] = trial_numbers // trials_a_session
     runs = onset_s // 50 if design == "in one order" else None
-    times: list[Any] = [np.repeat(pictures, 8)]
+    times = [np.repeat(pictures, 8)]
     for values in (sessions, runs, onset_s):
         times.append(None if values is None else values.ravel())
 

@@ -175,7 +175,7 @@ def test_clips_form_six_to_fifteen_blocks_or_a_single_unit():
     assert interval.low is interval.high is difference.low is difference.p_value is None
 
 
-def draw_design(seed: int) -> Items:
+def draw_design(seed):
     """Five or six items of two strata, shown to one or two subjects."""
     random = np.random.default_rng(seed)
     count = int(random.integers(5, 7))
@@ -192,7 +192,7 @@ def draw_design(seed: int) -> Items:
     return replace(items, design=LabelDesign.free(np.arange(count), strata_of_names))
 
 
-def list_exchanges(items: Items) -> set[tuple[int, ...]]:
+def list_exchanges(items):
     """List all orders of the items that keep stratum and who was shown an item."""
     assert items.design is not None
     kinds = []

@@ -39,9 +39,7 @@ def concepts(sizes):
     return StimulusGrouping("concept", concept).make_items([list(concept)]), concept
 
 
-def exchange_pictures(
-    session: np.ndarray, number: np.ndarray, features: np.ndarray
-) -> dict[str, Exchange]:
+def exchange_pictures(session, number, features):
     """Find the odds of pictures and concepts that were shown once, session by session.
 
     Args:

@@ -18,11 +18,9 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -63,10 +61,10 @@ class Step:
     output: list[str] = field(default_factory=list)
 
 
-def read_steps(text: str) -> list[Step]:
+def read_steps(text):
     """Split a file into its command lines, with their comments and output."""
-    steps: list[Step] = []
-    comments: list[str] = []
+    steps = []
+    comments = []
     for line in text.splitlines():
         if line.startswith("#: "):
             comments.append(line)
@@ -81,7 +79,7 @@ def read_steps(text: str) -> list[Step]:
     return steps
 
 
-def write_steps(steps: list[Step]) -> str:
+def write_steps(steps):
     """Write the text of a file, the inverse of `read_steps`."""
     blocks = []
     for step in steps:
@@ -90,7 +88,7 @@ def write_steps(steps: list[Step]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def list_columns(document: Any) -> list[str]:
+def list_columns(document):
     """List the columns of each table of a result, and the keys of its metrics."""
     if isinstance(document, list):
         document = {"tables": [{"title": "list", "rows": document}], "metrics": {}}
@@ -105,7 +103,7 @@ def list_columns(document: Any) -> list[str]:
     ]
 
 
-def run_step(line: str, home: Path) -> list[str]:
+def run_step(line, home):
     """Run a command line and return the lines it prints, without text that varies."""
     if not line.startswith("brainhive"):
         subprocess.run(line, shell=True, cwd=home, check=True)
@@ -142,15 +140,13 @@ def run_step(line: str, home: Path) -> list[str]:
     return lines
 
 
-def without_spaces(lines: list[str]) -> str:
+def without_spaces(lines):
     """Join lines without spaces and line breaks, which depend on the home's path."""
     return "".join("".join(lines).split())
 
 
 @pytest.fixture
-def home(
-    world_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+def home(world_template, tmp_path, monkeypatch):
     """A copy of the world of commands, as the home and working directory."""
     home = Path(shutil.copytree(world_template, tmp_path / "home"))
     monkeypatch.setenv("BRAINHIVE_HOME", str(home))

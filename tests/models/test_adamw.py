@@ -2,7 +2,6 @@
 
 import copy
 import sys
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from brainhive_cli.models.adamw import AdamW
 
 
-def train(kind, network: nn.Module, start=None) -> tuple[list[Any], Any]:
+def train(kind, network, start=None):
     """Take five steps. Return the weights, and the state before the last two."""
     random = torch.Generator().manual_seed(1)
     groups = [

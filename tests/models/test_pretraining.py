@@ -5,7 +5,6 @@ import pytest
 from brainhive_cli.core.recipes import parts, shipped_recipes
 from brainhive_cli.models.pretraining import (
     OTHERS,
-    Pretraining,
     look_up_training,
     read_pretraining,
 )
@@ -17,15 +16,15 @@ PICTURES = {"imagenet", "things"}
 HEADER = "| model | trained on (hours or pictures) | licence | our data sets in it |"
 
 
-def list_kinds(names: str) -> list[str]:
+def list_kinds(names):
     return names.split(", ")
 
 
-def find_shelf(kind: str) -> str:
+def find_shelf(kind):
     return next(shelf for shelf in SHELVES if parts.is_kind(shelf, kind))
 
 
-def describe_overlap(entry: Pretraining) -> str:
+def describe_overlap(entry):
     """Say which data sets were in the training, as the guide does."""
     included = ", ".join(f"`{name}`" for name in entry.includes)
     if list(entry.unknown) == [OTHERS]:
@@ -34,7 +33,7 @@ def describe_overlap(entry: Pretraining) -> str:
     return f"no, {unknown} not known" if unknown else included or "no"
 
 
-def write_row(names: str, entry: Pretraining) -> str:
+def write_row(names, entry):
     kinds = list_kinds(names)
     licence = entry.licence
     if not licence:

@@ -1,7 +1,6 @@
 """Refusal of signals that differ from the training signals."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -13,11 +12,11 @@ SPEC = SignalSpec(("Oz",), 50, (1,), (1,), 100.0, unit="uV", preparation=STEPS)
 
 
 def difference(
-    unit: str = "uV",
-    rate_hz: float = 100.0,
-    steps: dict[str, Any] = STEPS,
-    is_same_store: bool = True,
-) -> str:
+    unit="uV",
+    rate_hz=100.0,
+    steps=STEPS,
+    is_same_store=True,
+):
     """Return the differences of refused signals. Empty if they are accepted."""
     try:
         SPEC.refuse_other_signals(

@@ -5,7 +5,6 @@ beside it.
 import re
 from functools import cache
 from itertools import takewhile
-from pathlib import Path
 
 import pytest
 
@@ -127,7 +126,7 @@ STATED = (
 
 
 @cache
-def resolve(paper: str, *overrides: str) -> train_align.Recipe:
+def resolve(paper, *overrides):
     return train_align.Recipe.resolve("train-align", f"papers/{paper}", {}, overrides)
 
 
@@ -168,7 +167,7 @@ def test_a_paper_lacks_nothing_but_data(home):
             assert_only_data_are_missing(paper, recipe)
 
 
-def assert_only_data_are_missing(paper: str, recipe: train_align.Recipe) -> None:
+def assert_only_data_are_missing(paper, recipe):
     inputs = list_inputs(train_align, recipe)
     missing = describe_missing(inputs)
 
@@ -228,7 +227,7 @@ def test_mindeye_and_neurons_clip_no_gradients_and_decay_weights():
         assert train.decay == decay, paper
 
 
-def comment_of(path: Path) -> list[str]:
+def comment_of(path):
     """Return the opening comment of a recipe, line by line."""
     lines = path.read_text().splitlines()
     return list(takewhile(lambda line: line.startswith("#"), lines))
@@ -303,7 +302,7 @@ def test_a_workflow_embeds_what_its_trainings_read(home):
     for file in sorted(root.glob("*/*/workflow.yaml")):
         workflow_name = file.parent.relative_to(root).as_posix()
         steps = workflow.Recipe.resolve("workflow", workflow_name, {}, ())
-        embedded: set[str] = set()
+        embedded = set()
         for name in steps.list_steps():
             line, module, recipe = workflow.resolve_step(steps, name, {})
             if module is embed:

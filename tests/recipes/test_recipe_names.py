@@ -4,10 +4,8 @@ that we write.
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 from brainhive_cli.core.files import hub
 from brainhive_cli.core.recipes.recipe import shipped_recipes
@@ -133,7 +131,7 @@ IS_FILE = re.compile(
 
 
 @cache
-def resolve_recipe(name: Path) -> Any:
+def resolve_recipe(name):
     """Resolve a shipped recipe, so that the defaults of its parts are there too."""
     pipeline = importlib.import_module(
         f"brainhive_cli.commands.{name.stem.replace('-', '_')}"
@@ -141,7 +139,7 @@ def resolve_recipe(name: Path) -> Any:
     return pipeline.Recipe.resolve(name.stem, str(shipped_recipes() / name), {}, [])
 
 
-def list_texts(value: Any) -> Iterator[str]:
+def list_texts(value):
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):
@@ -151,11 +149,11 @@ def list_texts(value: Any) -> Iterator[str]:
         yield value
 
 
-def list_file_names(value: Any) -> set[str]:
+def list_file_names(value):
     return {text for text in list_texts(value) if IS_FILE.match(text)}
 
 
-def is_known(name: str) -> bool:
+def is_known(name):
     return hub.folder(name).exists() if name.startswith("demo:") else name in PUBLISHED
 
 
@@ -170,7 +168,7 @@ def test_every_file_of_a_recipe_is_published_or_our_own():
 
 
 def test_a_recipe_or_data_set_uses_each_source_of_the_table():
-    used_files: set[str] = set()
+    used_files = set()
     for name in RECIPES:
         used_files |= list_file_names(resolve_recipe(name).model_dump(mode="json"))
     for file_name in PUBLISHED:

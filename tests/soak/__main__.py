@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -62,7 +61,7 @@ CASE_COUNTS = {
 }
 
 
-def main() -> int:
+def main():
     """Run the groups, and print a line for each failure and a table."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument(
@@ -92,12 +91,12 @@ def main() -> int:
 
 
 class _Soak:
-    def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
+    def __init__(self, options, scratch):
         self.options, self.scratch = options, scratch
         self.world = scratch / "world/home"
-        self.table: dict[str, Counter[str]] = defaultdict(Counter)
+        self.table = defaultdict(Counter)
 
-    def run_groups(self) -> int:
+    def run_groups(self):
         """Run all cases, print the table and return the exit code."""
         self._make_world()
         groups = self.options.only.split(",")
@@ -106,7 +105,7 @@ class _Soak:
         for group in groups:
             start_s, seed = time.monotonic(), self.options.seed
             count = self.options.count or CASE_COUNTS[group]
-            make: Callable[[], Iterator[runner.Case]] = {
+            make = {
                 "recipes": partial(recipes.cases, seed, count, group),
                 "methods": partial(recipes.cases, seed, count, group),
                 "damaged": partial(damage.cases, seed, count, self.world, group),
@@ -123,7 +122,7 @@ class _Soak:
             self.table[group]["seconds"] = round(time.monotonic() - start_s)
         return self._print_table()
 
-    def _make_world(self) -> None:
+    def _make_world(self):
         """Build the world, or copy it from `--keep`."""
         start_s, stored_world = time.monotonic(), self.options.keep
         _import_all()
@@ -139,12 +138,12 @@ class _Soak:
         if stored_world and not stored_world.exists():
             shutil.copytree(self.world, stored_world, symlinks=True)
 
-    def _run_all(self, cases: Iterable[runner.Case]) -> Iterator[runner.Outcome]:
+    def _run_all(self, cases):
         return runner.run_all(cases, self.world, self.scratch, self.options.jobs)
 
-    def _run_on_sound_files(self, groups: Container[str]) -> dict[str, runner.Outcome]:
+    def _run_on_sound_files(self, groups):
         """Run the readers of the groups twice, and keep equal results."""
-        outcomes: dict[str, runner.Outcome] = {}
+        outcomes = {}
         cases = [
             runner.Case("sound", name, **reader.case)
             for name, reader in world.READERS.items()
@@ -163,7 +162,7 @@ class _Soak:
             first_outcome.result = dict(equal_items)
         return outcomes
 
-    def _count(self, outcome: runner.Outcome) -> None:
+    def _count(self, outcome):
         """Add an outcome to the table, and print its problems."""
         case, row = outcome.case, self.table[outcome.case.group]
         killed_run = outcome.killed_run
@@ -189,7 +188,7 @@ class _Soak:
                 print(killed_run.stderr)
             print(outcome.stderr)
 
-    def _name_column(self, outcome: runner.Outcome, problems: list[str]) -> str:
+    def _name_column(self, outcome, problems):
         """Name the column of a case, and add a wrong success to its problems."""
         case = outcome.case
         if outcome.code == 0 and case.must_fail:
@@ -204,7 +203,7 @@ class _Soak:
             return "silent"
         return "changed, no checksum" if key else "same result"
 
-    def _print_table(self) -> int:
+    def _print_table(self):
         """Print the table, and return 1 if a case failed."""
         columns = (
             "cases",
@@ -225,7 +224,7 @@ class _Soak:
         return int(any(row["failures"] or row["silent"] for row in self.table.values()))
 
 
-def _find_difference(result: dict[str, str], sound_result: dict[str, str]) -> str:
+def _find_difference(result, sound_result):
     """Find the first key with another value."""
     for key, value in sorted(sound_result.items()):
         if result.get(key) != value:
@@ -233,7 +232,7 @@ def _find_difference(result: dict[str, str], sound_result: dict[str, str]) -> st
     return ""
 
 
-def _import_all() -> None:
+def _import_all():
     """Import all modules and LAZY_IMPORTS before the first fork."""
     Image.init()
     for module in pkgutil.walk_packages(brainhive_cli.__path__, "brainhive_cli."):

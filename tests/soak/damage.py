@@ -1,13 +1,12 @@
 """Damaged files of every kind, read by the command that needs them."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tests.soak.runner import Case
-from tests.soak.world import CPU_KEYS, READERS, Reader
+from tests.soak.world import CPU_KEYS, READERS
 
 FILES_PER_PATTERN = 3
 """Largest number of files that are damaged for each pattern."""
@@ -18,10 +17,10 @@ Damage = Callable[[Path, bytes, random.Random], bytes | None]
 """Function that returns the damaged content, or changes the path and returns None."""
 
 
-def _make_bit_flip(start: float, stop: float) -> Damage:
+def _make_bit_flip(start, stop):
     """Make a damage that flips a bit between two fractions."""
 
-    def flip(path: Path, content: bytes, rng: random.Random) -> bytes:
+    def flip(path, content, rng):
         changed = bytearray(content)
         limit = max(int(len(content) * stop), 1)
         position = rng.randrange(int(len(content) * start), limit)
@@ -31,14 +30,14 @@ def _make_bit_flip(start: float, stop: float) -> Damage:
     return flip
 
 
-def _flip_header(path: Path, content: bytes, rng: random.Random) -> bytes:
+def _flip_header(path, content, rng):
     changed = bytearray(content)
     changed[rng.randrange(min(len(content), 256))] ^= 1 << rng.randrange(8)
     return bytes(changed)
 
 
-def _make_page_damage(fill: Callable[[random.Random, int], bytes]) -> Damage:
-    def overwrite(path: Path, content: bytes, rng: random.Random) -> bytes:
+def _make_page_damage(fill):
+    def overwrite(path, content, rng):
         size = min(4096, max(1, len(content) // 4))
         start = rng.randrange(max(1, len(content) // size)) * size
         page = fill(rng, size)[: len(content) - start]
@@ -47,17 +46,17 @@ def _make_page_damage(fill: Callable[[random.Random, int], bytes]) -> Damage:
     return overwrite
 
 
-def _replace_by_folder(path: Path, content: bytes, rng: random.Random) -> None:
+def _replace_by_folder(path, content, rng):
     path.unlink()
     path.mkdir()
 
 
-def _replace_by_broken_link(path: Path, content: bytes, rng: random.Random) -> None:
+def _replace_by_broken_link(path, content, rng):
     path.unlink()
     path.symlink_to("nowhere")
 
 
-def _take_other_content(path: Path, content: bytes, rng: random.Random) -> bytes:
+def _take_other_content(path, content, rng):
     """Read the content of a file of another kind, in the working directory."""
     names = (
         "own.yaml vectors/dict.npz vectors/dict.npy pictures/concept_0/0.png "
@@ -69,7 +68,7 @@ def _take_other_content(path: Path, content: bytes, rng: random.Random) -> bytes
     return Path(rng.choice(other_kinds)).read_bytes()
 
 
-def _replace_text_value(path: Path, content: bytes, rng: random.Random) -> bytes:
+def _replace_text_value(path, content, rng):
     """Replace the text between two separators, such as a value or a key."""
     replacements = (
         b"null",
@@ -92,7 +91,7 @@ def _replace_text_value(path: Path, content: bytes, rng: random.Random) -> bytes
     return content[:start] + rng.choice(replacements) + content[stop:]
 
 
-DAMAGES: dict[str, Damage] = {
+DAMAGES = {
     "emptied": lambda path, content, rng: b"",
     "cut": lambda path, content, rng: content[: rng.randrange(1, max(2, len(content)))],
     "cut-end": lambda path, content, rng: content[: -rng.choice((1, 2, 8, 64))],
@@ -112,15 +111,13 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
-def cases(
-    seed: int, count: int, world: Path, surface: str = "damaged"
-) -> Iterator[Case]:
+def cases(seed, count, world, surface="damaged"):
     """Yield cases in which a command of a surface reads one damaged file."""
     rng = random.Random(seed)
     readers = {
         name: reader for name, reader in READERS.items() if reader.surface == surface
     }
-    pairs: list[tuple[str, str]] = []
+    pairs = []
     for name, reader in readers.items():
         pairs += [(name, file) for file in _list_files(reader, world, rng)]
     for number in range(count):
@@ -140,7 +137,7 @@ def cases(
         )
 
 
-def _list_files(reader: Reader, world: Path, rng: random.Random) -> list[str]:
+def _list_files(reader, world, rng):
     """List a few files of each pattern that a command reads."""
     selected_files = list[str]()
     for pattern in reader.files.split():
@@ -152,13 +149,11 @@ def _list_files(reader: Reader, world: Path, rng: random.Random) -> list[str]:
     return selected_files
 
 
-def _damage(
-    reader: Reader, file: str, kind: str, seed: str, home: Path, outside_folder: Path
-) -> None:
+def _damage(reader, file, kind, seed, home, outside_folder):
     if reader.setup:
         reader.setup(home)
     path, rng = home / file, random.Random(seed)
     content = path.read_bytes()
-    changed: Any = DAMAGES[kind](path, content, rng)
+    changed = DAMAGES[kind](path, content, rng)
     if changed is not None:
         path.write_bytes(changed)

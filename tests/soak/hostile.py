@@ -9,7 +9,7 @@ import random
 import shutil
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, product
@@ -69,7 +69,7 @@ Make = Callable[[Path, Path], Any]
 """Function that changes home, given its path and a folder outside of it."""
 
 
-def cases(seed: int, count: int) -> Iterator[Case]:
+def cases(seed, count):
     """Yield all cases in random order, repeated with other details up to `count`."""
     n_cases = 0
     while n_cases < count:
@@ -80,7 +80,7 @@ def cases(seed: int, count: int) -> Iterator[Case]:
             n_cases += 1
 
 
-def _all(rng: random.Random) -> Iterator[Case]:
+def _all(rng):
     return chain(
         _datasets(),
         _attributes(rng),
@@ -97,18 +97,18 @@ def _all(rng: random.Random) -> Iterator[Case]:
 
 
 def _make_case(
-    kind: str,
-    name: str,
-    reader_name: str,
-    make: Callable[..., Any],
-    *args: Any,
-    is_compared: bool = False,
-    must_fail: bool = False,
-) -> Case:
+    kind,
+    name,
+    reader_name,
+    make,
+    *args,
+    is_compared=False,
+    must_fail=False,
+):
     """Make a case in which `make(*args, home, outside_folder)` changes files."""
     reader = READERS[reader_name]
 
-    def prepare(home: Path, outside_folder: Path) -> None:
+    def prepare(home, outside_folder):
         if reader.setup:
             reader.setup(home)
         make(*args, home, outside_folder)
@@ -123,29 +123,27 @@ def _make_case(
     )
 
 
-def _find_first(home: Path, pattern: str) -> Path:
+def _find_first(home, pattern):
     return sorted(home.glob(pattern))[0]
 
 
 # HDF5
 
 
-def _h5_kinds() -> dict[str, Callable[..., Any]]:
+def _h5_kinds():
     """List functions of (file, name, original, outside_folder) that write a dataset."""
 
-    def with_dtype(dtype: Any) -> Callable[..., Any]:
+    def with_dtype(dtype):
         return lambda file, name, original, outside_folder: file.create_dataset(
             name, original.shape, dtype
         )
 
-    def with_values(change: Callable[[Any], Any]) -> Callable[..., Any]:
+    def with_values(change):
         return lambda file, name, original, outside_folder: file.create_dataset(
             name, data=change(original)
         )
 
-    def write_virtual(
-        file: Any, name: str, original: Any, outside_folder: Path
-    ) -> None:
+    def write_virtual(file, name, original, outside_folder):
         values = np.ones_like(original) if original.dtype.kind != "S" else original
         with h5py.File(outside_folder / "other.h5", "w") as other_file:
             other_file["x"] = values
@@ -155,9 +153,7 @@ def _h5_kinds() -> dict[str, Callable[..., Any]]:
         )
         file.create_virtual_dataset(name, layout)
 
-    def write_external(
-        file: Any, name: str, original: Any, outside_folder: Path
-    ) -> None:
+    def write_external(file, name, original, outside_folder):
         (outside_folder / "raw").write_bytes(b"secret" * original.nbytes)
         file.create_dataset(
             name,
@@ -166,19 +162,17 @@ def _h5_kinds() -> dict[str, Callable[..., Any]]:
             external=[(str(outside_folder / "raw"), 0, original.nbytes)],
         )
 
-    def write_external_link(
-        file: Any, name: str, original: Any, outside_folder: Path
-    ) -> None:
+    def write_external_link(file, name, original, outside_folder):
         write_virtual(file, f"{name}-other", original, outside_folder)
         del file[f"{name}-other"]
         file[name] = h5py.ExternalLink(str(outside_folder / "other.h5"), "x")
 
-    def with_shape(shape: tuple[int, ...]) -> Callable[..., Any]:
+    def with_shape(shape):
         return lambda file, name, original, outside_folder: file.create_dataset(
             name, shape + original.shape[1:], original.dtype
         )
 
-    def write_bomb(file: Any, name: str, original: Any, outside_folder: Path) -> None:
+    def write_bomb(file, name, original, outside_folder):
         file.create_dataset(
             name,
             (2**33,) + original.shape[1:],
@@ -239,7 +233,7 @@ def _h5_kinds() -> dict[str, Callable[..., Any]]:
 
 
 @contextmanager
-def changed(path: Path) -> Iterator[Any]:
+def changed(path):
     """Open an HDF5 file for changes, and then renew its checksums and seal."""
     hdf5.unseal(path)
     with h5py.File(path, "r+") as file:
@@ -263,7 +257,7 @@ def changed(path: Path) -> Iterator[Any]:
             file.write(hdf5.SEAL_FOOTER.pack(digest, 0, hdf5.SEAL_MARK))
 
 
-def _datasets() -> Iterator[Case]:
+def _datasets():
     cases_by_pattern = {
         TRAIN: (
             ("embedding", "image_id", "concept", "done"),
@@ -295,9 +289,7 @@ def _datasets() -> Iterator[Case]:
             )
 
 
-def _replace_dataset(
-    pattern: str, dataset: str, kind: str, home: Path, outside_folder: Path
-) -> None:
+def _replace_dataset(pattern, dataset, kind, home, outside_folder):
     with changed(_find_first(home, pattern)) as file:
         original = file[dataset][()]
         del file[dataset]
@@ -305,8 +297,8 @@ def _replace_dataset(
         write_dataset(file, dataset, original, outside_folder)
 
 
-def _attributes(rng: random.Random) -> Iterator[Case]:
-    values: list[Any] = [
+def _attributes(rng):
+    values = [
         "",
         "{",
         "[]",
@@ -352,9 +344,7 @@ def _attributes(rng: random.Random) -> Iterator[Case]:
                 )
 
 
-def _set_attribute(
-    pattern: str, name: str, value: Any, home: Path, outside_folder: Path
-) -> None:
+def _set_attribute(pattern, name, value, home, outside_folder):
     with changed(_find_first(home, pattern)) as file:
         if isinstance(value, np.ndarray) and value.dtype == object:
             file.attrs.create(name, value, dtype=h5py.string_dtype())
@@ -369,9 +359,9 @@ def _set_attribute(
             file.attrs[name] = text if isinstance(value, str) else value
 
 
-def _ids() -> Iterator[Case]:
+def _ids():
     readers = ("export-npy", "export-parquet", "eval", "align", "check", "draw")
-    ids: tuple[str | bytes, ...] = ESCAPING_NAMES + UNUSUAL_NAMES + (b"\xff\xfe",)
+    ids = ESCAPING_NAMES + UNUSUAL_NAMES + (b"\xff\xfe",)
     for number, name in enumerate(ids):
         for reader in (
             readers[number % len(readers)],
@@ -387,7 +377,7 @@ def _ids() -> Iterator[Case]:
         )
 
 
-def _set_first_image_id(name: str | bytes, home: Path, outside_folder: Path) -> None:
+def _set_first_image_id(name, home, outside_folder):
     """Set the image id of the first picture in all stores."""
     if isinstance(name, str):
         name = name.replace(ABSOLUTE, str(outside_folder / "absolute"))
@@ -406,7 +396,7 @@ def _set_first_image_id(name: str | bytes, home: Path, outside_folder: Path) -> 
 # recipes
 
 
-def _add_evil_module(home: Path, outside_folder: Path) -> None:
+def _add_evil_module(home, outside_folder):
     """Write a module that writes `pwned` when it is imported."""
     (home / "modules/evil").mkdir(parents=True)
     (home / "modules/evil/__init__.py").write_text("")
@@ -417,11 +407,11 @@ def _add_evil_module(home: Path, outside_folder: Path) -> None:
     (home / "modules/evil/part.py").write_text(text)
 
 
-def _recipes() -> Iterator[Case]:
+def _recipes():
     return chain(_recipes_with_code(), _recipes_with_names(), _recipes_with_sizes())
 
 
-def _recipes_with_code() -> Iterator[Case]:
+def _recipes_with_code():
     """Yield recipes that name code of an unknown module."""
     align, draw, latents = (READERS[name].argv for name in ("align", "draw", "latents"))
     score, vectors = READERS["score"].argv, READERS["import-dict-npz"].argv
@@ -443,7 +433,7 @@ def _recipes_with_code() -> Iterator[Case]:
         "fid": latents + ("fid_features='python:evil.part:load'",),
         "import": vectors + (f"encoders={evil_list}",),
     }
-    flags: tuple[tuple[str, ...], ...] = ((), ("--check",))
+    flags = ((), ("--check",))
     for (name, argv), flag in product(code.items(), flags):
         recipe_argv = ("--recipe", "evil.yaml") + CPU_KEYS + flag
         # a recipe file holds the last override
@@ -468,7 +458,7 @@ def _recipes_with_code() -> Iterator[Case]:
         yield Case("hostile", f"code launched {package}", launch, shadow)
 
 
-def _recipes_with_names() -> Iterator[Case]:
+def _recipes_with_names():
     """Yield recipes whose names and paths leave their folder."""
     align, encoders = READERS["align"].argv, f"encoders=[{ENCODER}]"
     for name in ESCAPING_NAMES + UNUSUAL_NAMES[:4]:
@@ -508,7 +498,7 @@ def _recipes_with_names() -> Iterator[Case]:
         )
 
 
-def _recipes_with_sizes() -> Iterator[Case]:
+def _recipes_with_sizes():
     """Yield recipes with huge numbers."""
     for size in (
         "dataset.subjects=999999999999",
@@ -536,38 +526,34 @@ def _recipes_with_sizes() -> Iterator[Case]:
         yield Case("hostile", f"large {size}", argv + CPU_KEYS + ("--check",))
 
 
-def _make_command_case(
-    name: str, argv: tuple[str, ...], must_fail: bool = False
-) -> Case:
+def _make_command_case(name, argv, must_fail=False):
     return Case("hostile", name, argv + CPU_KEYS, must_fail=must_fail)
 
 
-def _write_recipe(argv: tuple[str, ...], home: Path, outside_folder: Path) -> None:
+def _write_recipe(argv, home, outside_folder):
     _add_evil_module(home, outside_folder)
     key, _, value = argv[-1].partition("=")
     (home / "evil.yaml").write_text(f"{key}: {value}\n")
 
 
-def _shadow_package(package: str, home: Path, outside_folder: Path) -> None:
+def _shadow_package(package, home, outside_folder):
     _add_evil_module(home, outside_folder)
     (home / package).mkdir()
     for name in ("__init__", "__main__"):
         shutil.copy(home / "modules/evil/part.py", home / package / f"{name}.py")
 
 
-def _write_steps(
-    command: str, argv: tuple[str, ...], home: Path, outside_folder: Path
-) -> None:
+def _write_steps(command, argv, home, outside_folder):
     """Write a workflow or demo with a step of these overrides."""
     _add_evil_module(home, outside_folder)
     step, overrides = argv[0], [argument for argument in argv[1:] if "=" in argument]
-    fields: dict[str, Any] = {"overrides": {step: overrides}, "quick": True}
+    fields = {"overrides": {step: overrides}, "quick": True}
     if command == "workflow":
         fields = {"steps": {step: {"overrides": overrides}}}
     (home / "evil.yaml").write_text(json.dumps(fields))
 
 
-def _add_repository(home: Path, outside_folder: Path) -> None:
+def _add_repository(home, outside_folder):
     commit = home / "hub/models--a--b/snapshots" / ("0123456789" * 4)
     commit.mkdir(parents=True)
     (home / "hub/models--a--b/refs").mkdir()
@@ -581,14 +567,14 @@ def _add_repository(home: Path, outside_folder: Path) -> None:
 
 
 class _TouchFile:
-    def __init__(self, path: str) -> None:
+    def __init__(self, path):
         self.path = path
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return os.system, (f"touch {self.path}",)
 
 
-def _make_tar_header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
+def _make_tar_header(name, size, kind=b"0"):
     block = bytearray(512)
     block[:100], block[100:108] = name.ljust(100, b"\0"), b"0000644\0"
     block[108:124], block[124:136] = b"0000000\0" * 2, size.ljust(12, b"\0")
@@ -598,11 +584,11 @@ def _make_tar_header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
     return bytes(block)
 
 
-def _archives() -> Iterator[Case]:
+def _archives():
     return chain(_tars(), _arrays(), _pickles())
 
 
-def _tars() -> Iterator[Case]:
+def _tars():
     sizes = (
         b"-0000000512\0",
         b"-0000001024\0",
@@ -639,7 +625,7 @@ def _tars() -> Iterator[Case]:
         )
 
 
-def _arrays() -> Iterator[Case]:
+def _arrays():
     readers = {
         "dict.npz": "dict-npz",
         "tree": "tree",
@@ -697,7 +683,7 @@ def _arrays() -> Iterator[Case]:
     yield _make_case("zip", "names", "import-dict-npz", _write_zip_names)
 
 
-def _pickles() -> Iterator[Case]:
+def _pickles():
     readers = {
         "dict.npy": "import-dict-npy",
         "dict.npz": "import-dict-npz",
@@ -772,35 +758,33 @@ def _pickles() -> Iterator[Case]:
         )
 
 
-def _write_file(
-    pattern: str, content: bytes | str, home: Path, outside_folder: Path
-) -> None:
+def _write_file(pattern, content, home, outside_folder):
     path = _find_first(home, pattern) if "*" in pattern else home / pattern
     if isinstance(content, str):
         content = content.encode(errors="surrogatepass")
     path.write_bytes(content)
 
 
-def _write_tar(content: bytes, home: Path, outside_folder: Path) -> None:
+def _write_tar(content, home, outside_folder):
     _find_first(home, "data/mindeyev2/**/*.tar").write_bytes(content)
 
 
-def _find_vectors(home: Path, file: str) -> Path:
+def _find_vectors(home, file):
     if file == "tree":
         return _find_first(home / "vectors/tree", "**/*.npy")
     return home / "vectors" / file
 
 
-def _npy_header(dtype: str, shape: str) -> str:
+def _npy_header(dtype, shape):
     return f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({shape}), }}"
 
 
-def _make_npy(header_text: str, size: int = 12 * 128 * 4) -> bytes:
+def _make_npy(header_text, size=12 * 128 * 4):
     header = header_text.encode() + b"\n"
     return b"\x93NUMPY\x02\x00" + struct.pack("<I", len(header)) + header + bytes(size)
 
 
-def _write_array(file: str, header: str, home: Path, outside_folder: Path) -> None:
+def _write_array(file, header, home, outside_folder):
     path = _find_vectors(home, file)
     if file.endswith("npz"):
         with zipfile.ZipFile(path, "w") as archive:
@@ -810,7 +794,7 @@ def _write_array(file: str, header: str, home: Path, outside_folder: Path) -> No
         path.write_bytes(_make_npy(header))
 
 
-def _write_values(file: str, dtype: str, home: Path, outside_folder: Path) -> None:
+def _write_values(file, dtype, home, outside_folder):
     path = _find_vectors(home, file)
     values = np.zeros((12, 128) if file != "tree" else 128, dtype)
     if file.endswith("npz"):
@@ -820,7 +804,7 @@ def _write_values(file: str, dtype: str, home: Path, outside_folder: Path) -> No
         np.save(path, values)
 
 
-def _write_zip_bomb(home: Path, outside_folder: Path) -> None:
+def _write_zip_bomb(home, outside_folder):
     with zipfile.ZipFile(
         home / "vectors/dict.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1
     ) as archive:
@@ -831,9 +815,7 @@ def _write_zip_bomb(home: Path, outside_folder: Path) -> None:
                 file.write(bytes(2**26))
 
 
-def _edit_zip_header(
-    offset: int, content: bytes, home: Path, outside_folder: Path
-) -> None:
+def _edit_zip_header(offset, content, home, outside_folder):
     """Overwrite bytes of the last central entry."""
     path = home / "vectors/dict.npz"
     archive = bytearray(path.read_bytes())
@@ -842,13 +824,13 @@ def _edit_zip_header(
     path.write_bytes(archive)
 
 
-def _write_zip_names(home: Path, outside_folder: Path) -> None:
+def _write_zip_names(home, outside_folder):
     with zipfile.ZipFile(home / "vectors/dict.npz", "w") as archive:
         for name in ("../../../../outside/x.npy", "/x.npy", "ids.npy", "ids.npy"):
             archive.writestr(name, _make_npy(_npy_header("<f4", "12, 128")))
 
 
-def _write_pickle(file: str, protocol: int, home: Path, outside_folder: Path) -> None:
+def _write_pickle(file, protocol, home, outside_folder):
     code = _TouchFile(str(outside_folder / "pwned"))
     content = {"ids": ["a"], "vectors": code}
     path = home / "vectors" / file
@@ -868,9 +850,7 @@ def _write_pickle(file: str, protocol: int, home: Path, outside_folder: Path) ->
         path.write_bytes(pickle.dumps(content, protocol))
 
 
-def _write_torch_code(
-    pattern: str, variant: str, home: Path, outside_folder: Path
-) -> None:
+def _write_torch_code(pattern, variant, home, outside_folder):
     path, content = (
         _find_first(home, pattern),
         {"x": _TouchFile(str(outside_folder / "pwned"))},
@@ -881,7 +861,7 @@ def _write_torch_code(
         torch.save(content, path, _use_new_zipfile_serialization=variant == "zip")
 
 
-def _write_signals(kind: str, home: Path, outside_folder: Path) -> None:
+def _write_signals(kind, home, outside_folder):
     path = _find_first(home, "data/things-eeg/**/sub-01/train.pt")
     content = torch.load(path, weights_only=False)
     eeg = torch.from_numpy(content["eeg"].astype(np.float32))
@@ -903,7 +883,7 @@ def _write_signals(kind: str, home: Path, outside_folder: Path) -> None:
 # documents
 
 
-def _documents() -> Iterator[Case]:
+def _documents():
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
     for key, previous_key in zip("bcdefghij", "abcdefghi", strict=True):
         bomb += f"{key}: &{key} [{', '.join(['*' + previous_key] * 9)}]\n"
@@ -984,7 +964,7 @@ def _documents() -> Iterator[Case]:
                 )
 
 
-def _facts() -> Iterator[Case]:
+def _facts():
     for key, run_folder in product(
         ("sources", "titles", "caveats"), ("runs/drawn", "runs/aligned")
     ):
@@ -997,7 +977,7 @@ def _facts() -> Iterator[Case]:
         )
 
 
-def _name_absent_fact(pattern: str, key: str, home: Path, outside_folder: Path) -> None:
+def _name_absent_fact(pattern, key, home, outside_folder):
     """Name absent entries in the facts of a document."""
     path = _find_first(home, pattern)
     (path.parent / "SHA256SUMS").unlink()
@@ -1006,12 +986,12 @@ def _name_absent_fact(pattern: str, key: str, home: Path, outside_folder: Path) 
     path.write_text(json.dumps(document))
 
 
-def _set_values(pattern: str, value: Any, home: Path, outside_folder: Path) -> None:
+def _set_values(pattern, value, home, outside_folder):
     """Replace the value of every fifth key of a document, at any depth."""
     path, key_numbers = _find_first(home, pattern), itertools.count(1)
     document = json.loads(path.read_text())
 
-    def change(node: Any) -> Any:
+    def change(node):
         if not isinstance(node, dict):
             return node
         changed_node = {}
@@ -1026,7 +1006,7 @@ def _set_values(pattern: str, value: Any, home: Path, outside_folder: Path) -> N
 # configs and weights of other projects
 
 
-def _configs() -> Iterator[Case]:
+def _configs():
     classes = (
         "DiffusionPipeline os utils AutoPipelineForText2Image __builtins__ UNet2DModel "
         "logging"
@@ -1116,23 +1096,19 @@ def _configs() -> Iterator[Case]:
             )
 
 
-def _set_keys(
-    pattern: str, changes: dict[str, Any], home: Path, outside_folder: Path
-) -> None:
+def _set_keys(pattern, changes, home, outside_folder):
     path = _find_first(home, pattern)
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def _set_keys_and_add_code(
-    pattern: str, changes: dict[str, Any], home: Path, outside_folder: Path
-) -> None:
+def _set_keys_and_add_code(pattern, changes, home, outside_folder):
     _add_evil_module(home, outside_folder)
     for file in (home / "modules/evil").iterdir():
         shutil.copy(file, (home / pattern).parent)
     _set_keys(pattern, changes, home, outside_folder)
 
 
-def _weights() -> Iterator[Case]:
+def _weights():
     readers = {
         f"{ENCODER}/model.safetensors": "encoder",
         "weights/prior/proj/diffusion_pytorch_model.safetensors": "draw",
@@ -1159,9 +1135,7 @@ def _weights() -> Iterator[Case]:
             )
 
 
-def _edit_safetensors(
-    pattern: str, variant: str, home: Path, outside_folder: Path
-) -> None:
+def _edit_safetensors(pattern, variant, home, outside_folder):
     path = _find_first(home, pattern)
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
@@ -1193,7 +1167,7 @@ def _edit_safetensors(
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
-def _cast_tensors(pattern: str, dtype: str, home: Path, outside_folder: Path) -> None:
+def _cast_tensors(pattern, dtype, home, outside_folder):
     path = _find_first(home, pattern)
     state_dict = load_file(path)
     for key, value in state_dict.items():
@@ -1205,7 +1179,7 @@ def _cast_tensors(pattern: str, dtype: str, home: Path, outside_folder: Path) ->
 # links, pictures, tables
 
 
-def _links() -> Iterator[Case]:
+def _links():
     targets = {
         "itself": None,
         "zero": "/dev/zero",
@@ -1233,7 +1207,7 @@ def _links() -> Iterator[Case]:
             "link", f"{pattern} {name}", reader, _replace_by_link, pattern, target
         )
     report = ("report", "runs/drawn")
-    command_lines: dict[str, tuple[str, ...]] = {
+    command_lines = {
         "runs/drawn/**/*.png": report,
         "runs/drawn/recipe.yaml": report,
         "runs/drawn/.claim": ("runs", "rm", "drawn", "--yes"),
@@ -1253,9 +1227,7 @@ def _links() -> Iterator[Case]:
         yield _make_case("link", f"{link} loop", reader, _replace_by_link, link, "..")
 
 
-def _replace_by_link(
-    pattern: str, target: str | None, home: Path, outside_folder: Path
-) -> None:
+def _replace_by_link(pattern, target, home, outside_folder):
     path = _find_first(home, pattern) if "*" in pattern else home / pattern
     path.unlink(missing_ok=True)
     if target == "private":
@@ -1264,23 +1236,23 @@ def _replace_by_link(
     os.mkfifo(path) if target == "pipe" else path.symlink_to(target or path)
 
 
-def _pictures_and_tables() -> Iterator[Case]:
-    def bomb(home: Path, outside_folder: Path) -> None:
+def _pictures_and_tables():
+    def bomb(home, outside_folder):
         Image.new("1", (40_000, 40_000)).save(home / "pictures/concept_0/0.png")
 
-    def frames(home: Path, outside_folder: Path) -> None:
+    def frames(home, outside_folder):
         images = [Image.new("P", (4, 4), n % 250) for n in range(3000)]
         path = home / "pictures/concept_0/0.gif"
         images[0].save(path, save_all=True, append_images=images[1:])
 
-    def tiff(home: Path, outside_folder: Path) -> None:
+    def tiff(home, outside_folder):
         file = io.BytesIO()
         Image.new("RGB", (8, 8)).save(file, "tiff")
         (home / "pictures/concept_0/9.tif").write_bytes(
             file.getvalue().replace(b"\x08\x00", b"\xff\xff", 6)
         )
 
-    def names(home: Path, outside_folder: Path) -> None:
+    def names(home, outside_folder):
         for name in (
             "a\nb.png",
             "a\x1b[31m.png",
@@ -1292,7 +1264,7 @@ def _pictures_and_tables() -> Iterator[Case]:
                 home / "pictures/concept_0/1.png", home / "pictures/concept_0" / name
             )
 
-    def script(home: Path, outside_folder: Path) -> None:
+    def script(home, outside_folder):
         text = (
             "%!PS-Adobe-3.0 EPSF-3.0\n"
             "%%BoundingBox: 0 0 9 9\n"
@@ -1300,7 +1272,7 @@ def _pictures_and_tables() -> Iterator[Case]:
         )
         (home / "pictures/concept_0/0.png").write_text(text)
 
-    def lasting(home: Path, outside_folder: Path) -> None:
+    def lasting(home, outside_folder):
         images = [Image.new("RGB", (4000, 4000), (n, 0, 0)) for n in range(4)]
         images[0].save(
             home / "pictures/concept_0/0.png",
@@ -1339,15 +1311,15 @@ def _pictures_and_tables() -> Iterator[Case]:
         yield _make_case("parquet", kind, "parquet", _write_picture_rows, kind)
 
 
-def _copy_to_scored(make: Make, home: Path, outside_folder: Path) -> None:
+def _copy_to_scored(make, home, outside_folder):
     make(home, outside_folder)
     shutil.copytree(home / "pictures", home / "scored", dirs_exist_ok=True)
 
 
-def _write_vectors_table(kind: str, home: Path, outside_folder: Path) -> None:
+def _write_vectors_table(kind, home, outside_folder):
     table = pyarrow.parquet.read_table(home / "vectors/table.parquet")
     count = len(table)
-    values: Any = {
+    values = {
         "strings": ["x"] * count,
         "ragged": [[1.0] * (n + 1) for n in range(count)],
         "nested": [[[[[1.0]]]]] * count,
@@ -1360,10 +1332,10 @@ def _write_vectors_table(kind: str, home: Path, outside_folder: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), home / "vectors/table.parquet")
 
 
-def _write_picture_rows(kind: str, home: Path, outside_folder: Path) -> None:
+def _write_picture_rows(kind, home, outside_folder):
     path = home / "data/parquet/train-00000-of-00001.parquet"
     rows = pyarrow.parquet.read_table(path).to_pylist()
-    changes: Any = {
+    changes = {
         "path": {"image": {**rows[0]["image"], "path": "../../../x.jpg"}},
         "label": {"label": 2**40},
         "null": {"image": {"bytes": None, "path": None}},

@@ -5,17 +5,13 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from struct import pack
-from typing import Any
 
 import numpy as np
 
 from tests.soak import damage, hostile
-from tests.soak.runner import Case
 
 DERIVED = "data/own-bold/derivatives/fmriprep/sub-01/func/sub-01_task-images_run-1"
 SERIES = f"{DERIVED}_space-T1w_desc-preproc_bold"
@@ -46,7 +42,7 @@ CELL_TEXTS = (
     "\u202e",
     "n/a",
 )
-JSON_VALUES: list[Any] = [
+JSON_VALUES = [
     None,
     "2.0",
     [],
@@ -169,7 +165,7 @@ ARTIFACT_NAMES = (
 )
 
 
-def cases(seed: int, count: int, world: Path, surface: str) -> Iterator[Case]:
+def cases(seed, count, world, surface):
     """Yield hostile and damaged files of a surface in turn, until there are `count`."""
     damaged_cases, n_cases = damage.cases(seed, count, world, surface), 0
     while n_cases < count:
@@ -183,7 +179,7 @@ def cases(seed: int, count: int, world: Path, surface: str) -> Iterator[Case]:
             n_cases += 2
 
 
-def _recording_cases() -> Iterator[Case]:
+def _recording_cases():
     betas = [
         f"data/own-betas/sub-01_{name}.nii.gz"
         for name in ("ses-01_betas", "mask", "atlas")
@@ -284,14 +280,14 @@ def _recording_cases() -> Iterator[Case]:
         )
 
 
-def _edit_nifti(file_name: str, name: str, home: Path, outside_folder: Path) -> None:
+def _edit_nifti(file_name, name, home, outside_folder):
     offset, new_bytes = NIFTI_EDITS[name]
     content = bytearray(gzip.decompress((home / file_name).read_bytes()))
     content[offset : offset + len(new_bytes)] = new_bytes
     (home / file_name).write_bytes(gzip.compress(content, 1))
 
 
-def _edit_gifti(name: str, home: Path, outside_folder: Path) -> None:
+def _edit_gifti(name, home, outside_folder):
     path = home / SURFACE
     os.mkfifo(path.parent / "pipe")
     text = path.read_text().replace(*GIFTI_EDITS[name], 1)
@@ -302,9 +298,7 @@ def _edit_gifti(name: str, home: Path, outside_folder: Path) -> None:
     path.write_text(text)
 
 
-def _replace_cell(
-    file_name: str, column: int, cell: str, home: Path, outside_folder: Path
-) -> None:
+def _replace_cell(file_name, column, cell, home, outside_folder):
     """Replace a cell of the third line of a table."""
     lines = (home / file_name).read_text().split("\n")
     separator = "\t" if file_name.endswith("tsv") else ","
@@ -314,7 +308,7 @@ def _replace_cell(
     (home / file_name).write_text("\n".join(lines))
 
 
-def _replace_line(line: str, home: Path, outside_folder: Path) -> None:
+def _replace_line(line, home, outside_folder):
     """Replace the line with the same key in a header or a list of markers."""
     is_marker = line.startswith("Mk")
     path = home / (VHDR.replace("vhdr", "vmrk") if is_marker else VHDR)
@@ -326,13 +320,13 @@ def _replace_line(line: str, home: Path, outside_folder: Path) -> None:
     path.write_text("\n".join(lines))
 
 
-def _edit_edf(start: int, content: bytes, home: Path, outside_folder: Path) -> None:
+def _edit_edf(start, content, home, outside_folder):
     with (home / EDF).open("r+b") as file:
         file.seek(start)
         file.write(content)
 
 
-def _edit_fif(name: str, home: Path, outside_folder: Path) -> None:
+def _edit_fif(name, home, outside_folder):
     import mne
 
     raw = mne.io.read_raw_fif(home / FIF, preload=True, verbose="ERROR")
@@ -340,12 +334,12 @@ def _edit_fif(name: str, home: Path, outside_folder: Path) -> None:
     raw.save(home / FIF, overwrite=True, verbose="ERROR")
 
 
-def _cast_npz(kind: str, home: Path, outside_folder: Path) -> None:
+def _cast_npz(kind, home, outside_folder):
     path = home / "data/own-betas/sub-01_ses-02_betas.npz"
     np.savez(path, betas=np.load(path)["betas"].astype(kind))
 
 
-def _add_dot_files(folder: str, home: Path, outside_folder: Path) -> None:
+def _add_dot_files(folder, home, outside_folder):
     """Put a macOS `._` file and a hidden copy next to each file."""
     for path in list((home / "data" / folder).rglob("*")):
         if not path.is_file():
@@ -356,7 +350,7 @@ def _add_dot_files(folder: str, home: Path, outside_folder: Path) -> None:
         shutil.copy(path, path.parent / f".{path.name}")
 
 
-def _page_cases(rng: random.Random) -> Iterator[Case]:
+def _page_cases(rng):
     documents = product(
         ("explained", "drawn", "aligned"),
         ("metrics", "artifacts"),
@@ -382,9 +376,7 @@ def _page_cases(rng: random.Random) -> Iterator[Case]:
         )
 
 
-def _replace_value(
-    file_name: str, value: Any, seed: int, home: Path, outside_folder: Path
-) -> None:
+def _replace_value(file_name, value, seed, home, outside_folder):
     """Replace a value of a document, at any depth, and delete its digests."""
     path, rng = home / file_name, random.Random(seed)
     (path.parent / "SHA256SUMS").unlink()
@@ -399,7 +391,7 @@ def _replace_value(
     path.write_text(json.dumps(document))
 
 
-def _name_artifact(name: str, home: Path, outside_folder: Path) -> None:
+def _name_artifact(name, home, outside_folder):
     """Add a file name to the artifacts of a run, as a picture to show."""
     folder = home / "runs/drawn"
     (folder / "SHA256SUMS").unlink()

@@ -2,11 +2,10 @@
 
 import random
 import signal
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from brainhive_cli.core.base.errors import INTERRUPT_SIGNALS
-from tests.soak.runner import Case, Outcome
+from tests.soak.runner import Case
 from tests.soak.world import READERS
 
 SIGNALS = (signal.SIGKILL,) + INTERRUPT_SIGNALS
@@ -18,7 +17,7 @@ KILLED_READERS = (
 """Readers that are killed. They include every command that writes."""
 
 
-def cases(seed: int, count: int, sound: Mapping[str, Outcome]) -> Iterator[Case]:
+def cases(seed, count, sound):
     """Yield cases that kill each command in turn, by each signal, at a random time."""
     rng = random.Random(seed)
     for number in range(count):
@@ -34,7 +33,7 @@ def cases(seed: int, count: int, sound: Mapping[str, Outcome]) -> Iterator[Case]
         yield replace(case, **READERS[name].case)
 
 
-def list_problems(outcome: Outcome) -> list[str]:
+def list_problems(outcome):
     """List problems of the killed run, and a wrong exit code of the second run."""
     killed_run = outcome.killed_run
     if killed_run is None or outcome.case.kill is None:

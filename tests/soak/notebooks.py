@@ -3,10 +3,8 @@
 import random
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +14,7 @@ from tests.soak.recipes import refuse_riddles
 from tests.soak.runner import Case
 
 CALLS_PER_CASE = 25
-ARGUMENT_VALUES: list[Any] = [
+ARGUMENT_VALUES = [
     None,
     True,
     0,
@@ -67,7 +65,7 @@ ARGUMENT_VALUES: list[Any] = [
 ]
 
 
-def cases(seed: int, count: int) -> Iterator[Case]:
+def cases(seed, count):
     """Yield batches of calls."""
     for number in range(0, count, CALLS_PER_CASE):
         numbers = range(number, min(number + CALLS_PER_CASE, count))
@@ -78,7 +76,7 @@ def cases(seed: int, count: int) -> Iterator[Case]:
         )
 
 
-def _list_functions() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+def _list_functions():
     """List functions of the api with valid arguments."""
     aligned_run, store = api.open_run("aligned"), api.open_signals("things-eeg", 1)
     recording = store["test"]
@@ -124,7 +122,7 @@ def _list_functions() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     }
 
 
-def _try_calls(seed: int, numbers: range) -> tuple[dict[str, str], dict[str, int]]:
+def _try_calls(seed, numbers):
     problems, counts, functions = {}, Counter[str](), _list_functions()
     for number in numbers:
         rng = random.Random(f"{seed}/{number}")

@@ -1,7 +1,6 @@
 """Files of NSD with the real design and layout, and a few voxels."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import h5py
 import nibabel
@@ -29,7 +28,7 @@ class Truth:
     masks: dict[str, np.ndarray]
 
 
-def write(root: Path, sessions: int = 2, ending: str = ".hdf5") -> Truth:
+def write(root, sessions=2, ending=".hdf5"):
     """Write the design, masks, noise ceiling and betas of subject 1."""
     rng = np.random.default_rng(3)
     order = rng.permutation(np.repeat(np.arange(10000) + 1, 3))
@@ -67,7 +66,7 @@ def write(root: Path, sessions: int = 2, ending: str = ".hdf5") -> Truth:
     return Truth(rows, is_test=trial_order <= 1000, stored=stored, masks=masks)
 
 
-def save(path: Path, volume: np.ndarray) -> None:
+def save(path, volume):
     """Write a NIfTI file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(volume, AFFINE, dtype=volume.dtype), path)

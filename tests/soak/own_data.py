@@ -1,7 +1,6 @@
 """A lab's own recordings: single-trial betas, BOLD in BIDS and EEG."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +9,7 @@ MASK = np.random.default_rng(0).random(SHAPE) < 0.4
 TR_S, VOLUMES, ONSET_INTERVAL_S = 2.0, 60, 8
 
 
-def write(home: Path) -> None:
+def write(home):
     """Write all recordings below `data/`."""
     pictures = [
         f"concept_{concept}/{number}.png" for concept in range(4) for number in range(3)
@@ -20,14 +19,14 @@ def write(home: Path) -> None:
     _write_eeg(home / "data/own-eeg", pictures)
 
 
-def _save_nifti(path: Path, values: np.ndarray) -> None:
+def _save_nifti(path, values):
     import nibabel
 
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(values, AFFINE), path)
 
 
-def _write_betas(root: Path, pictures: list[str]) -> None:
+def _write_betas(root, pictures):
     """Write two sessions, a mask, an atlas with a table, and a FreeSurfer region."""
     import nibabel
 
@@ -53,7 +52,7 @@ def _write_betas(root: Path, pictures: list[str]) -> None:
     )
 
 
-def _write_bold(root: Path, pictures: list[str]) -> None:
+def _write_bold(root, pictures):
     """Write events of two runs, and fMRIPrep's BOLD in volumes and on surfaces."""
     import nibabel
 
@@ -95,7 +94,7 @@ def _write_bold(root: Path, pictures: list[str]) -> None:
             nibabel.save(image, derived / file_name)
 
 
-def _write_eeg(root: Path, pictures: list[str]) -> None:
+def _write_eeg(root, pictures):
     """Write a session with annotations in each file format."""
     import mne
 

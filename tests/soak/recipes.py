@@ -8,10 +8,8 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -29,10 +27,10 @@ from tests.soak.world import (
 
 RECIPES_PER_CASE = 50
 MAX_RECIPE_S = 20
-DEEP_LIST: Any = 1
+DEEP_LIST = 1
 for _ in range(60):
     DEEP_LIST = [DEEP_LIST]
-RECIPE_VALUES: list[Any] = [
+RECIPE_VALUES = [
     None,
     True,
     False,
@@ -214,7 +212,7 @@ PAPER_RECIPES = sorted(shipped_recipes().glob("papers/*/*.yaml"))
 COMMAND_WEIGHTS = (4, 8, 5, 5, 6, 1, 2, 1, 1, 1)
 
 
-def cases(seed: int, count: int, group: str = "recipes") -> Iterator[Case]:
+def cases(seed, count, group="recipes"):
     """Yield batches of recipes: commands on the world, or papers (`methods`)."""
     for number in range(0, count, RECIPES_PER_CASE):
         numbers = range(number, min(number + RECIPES_PER_CASE, count))
@@ -222,9 +220,7 @@ def cases(seed: int, count: int, group: str = "recipes") -> Iterator[Case]:
         yield Case(group, f"{number}-{number + len(numbers) - 1}", call=batch)
 
 
-def _try_recipes(
-    seed: int, numbers: range, is_of_paper: bool
-) -> tuple[dict[str, str], dict[str, int]]:
+def _try_recipes(seed, numbers, is_of_paper):
     problems, counts = {}, Counter[str]()
     for number in numbers:
         rng = random.Random(f"{seed}/{number}")
@@ -265,21 +261,19 @@ def _try_recipes(
     return problems, dict(counts)
 
 
-def _raise_timeout(*_: Any) -> None:
+def _raise_timeout(*_):
     raise TimeoutError(f"over {MAX_RECIPE_S} s")
 
 
-def _import_command(name: str) -> Any:
+def _import_command(name):
     return importlib.import_module(f"brainhive_cli.commands.{name.replace('-', '_')}")
 
 
-def _mutate_recipe(
-    rng: random.Random, resolved_fields: dict[str, Any], file_fields: dict[str, Any]
-) -> tuple[str, list[str]]:
+def _mutate_recipe(rng, resolved_fields, file_fields):
     """Change the fields of a recipe file. Return its text and overrides."""
     resolved_fields.pop("digests", None)
     keys = list(_list_keys(resolved_fields, ()))
-    overrides: list[str] = []
+    overrides = []
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         key = rng.choice(keys)
         draw = rng.random()
@@ -308,18 +302,18 @@ def _mutate_recipe(
 
 
 class _DumperWithoutAliases(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data):
         return True
 
 
-def _select_fields(fields: dict[str, Any], base: tuple[str, ...]) -> dict[str, Any]:
+def _select_fields(fields, base):
     """Select the fields that the overrides `base` set, and `run`."""
     names = {override.partition("=")[0].split(".")[0] for override in base}
     selected_fields = {name: fields[name] for name in fields if name in names}
     return selected_fields | {"run": {"device": "cpu", "workers": 0}}
 
 
-def _list_keys(fields: Any, prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _list_keys(fields, prefix):
     for name, value in fields.items():
         key = prefix + (name,)
         yield key
@@ -327,13 +321,13 @@ def _list_keys(fields: Any, prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]
             yield from _list_keys(value, key)
 
 
-def _get_value(fields: Any, key: tuple[str, ...]) -> Any:
+def _get_value(fields, key):
     for step in key:
         fields = fields[step]
     return fields
 
 
-def _set_value(fields: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
+def _set_value(fields, key, value):
     for step in key[:-1]:
         if not isinstance(fields.get(step), dict):
             fields[step] = {}
@@ -341,7 +335,7 @@ def _set_value(fields: dict[str, Any], key: tuple[str, ...], value: Any) -> None
     fields[key[-1]] = value
 
 
-def _check_recipe(command: str, text: str, overrides: list[str]) -> str:
+def _check_recipe(command, text, overrides):
     from brainhive_cli.cli.execute import describe_error
     from brainhive_cli.core.base.errors import BrainhiveError
     from brainhive_cli.core.files.inputs import describe_missing
@@ -380,7 +374,7 @@ def _check_recipe(command: str, text: str, overrides: list[str]) -> str:
     return "checked, something missing" if missing else "checked"
 
 
-def refuse_riddles(error: Any) -> None:
+def refuse_riddles(error):
     """Raise an AssertionError unless an error has a one-line message and hint."""
     if "this is a bug" in error.hint or "free space" in error.hint:
         raise AssertionError(f"{error.message} ({error.hint})")

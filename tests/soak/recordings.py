@@ -2,7 +2,6 @@
 
 import io
 import tarfile
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from tests.soak import nsd_files
 
 
-def write(home: Path) -> None:
+def write(home):
     """Write NSD in three forms, THINGS-MEG, and THINGS-EEG as plain arrays."""
     for ending in (".hdf5", ".nii.gz"):
         truth = nsd_files.write(home / f"data/nsd{ending.replace('.', '-')}", 1, ending)
@@ -19,7 +18,7 @@ def write(home: Path) -> None:
     _write_arrays(home / "data/arrays")
 
 
-def _write_mindeye2(root: Path, truth: nsd_files.Truth) -> None:
+def _write_mindeye2(root, truth):
     """Write all trials of a session, and archives that name a few trials."""
     # [trials, V]
     betas = truth.stored[truth.masks["nsdgeneral"] > 0].T.astype(np.float32)
@@ -39,7 +38,7 @@ def _write_mindeye2(root: Path, truth: nsd_files.Truth) -> None:
         file["betas"] = betas
 
 
-def _write_meg(root: Path) -> None:
+def _write_meg(root):
     """Write epochs of two sessions with a table of trials."""
     import mne
 
@@ -69,9 +68,9 @@ def _write_meg(root: Path) -> None:
     epochs.save(root / "preprocessed_P1-epo.fif", verbose="error")
 
 
-def _write_arrays(root: Path) -> None:
+def _write_arrays(root):
     """Write NeuroBridge's arrays, and the table that names the pictures."""
-    table: dict[str, list[str]] = {}
+    table = {}
     shapes = {"train": (3, 2, 2), "test": (2, 1, 4)}
     for split, (n_concepts, n_pictures, n_repetitions) in shapes.items():
         concepts, files = [], []

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -107,9 +107,7 @@ class Outcome:
     killed_run: "Outcome | None" = None
 
 
-def run_all(
-    cases: Iterable[Case], world: Path, scratch: Path, jobs: int
-) -> Iterator[Outcome]:
+def run_all(cases, world, scratch, jobs):
     """Run cases, `jobs` at a time, each on a copy of the world."""
     queue, running, free_slots = iter(cases), dict[int, _Child](), list(range(jobs))
     while True:
@@ -133,15 +131,15 @@ def run_all(
 
 
 class _Child:
-    def __init__(self, case: Case, world: Path, folder: Path) -> None:
+    def __init__(self, case, world, folder):
         self.case, self.world, self.folder = case, world, folder
-        self.killed_run: Outcome | None = None
+        self.killed_run = None
         memory = psutil.Process().memory_info()
         # bytes that a child has before it does anything
         self.initial_memory = memory.rss - memory.shared
         self._fork(is_first=True)
 
-    def _fork(self, is_first: bool) -> None:
+    def _fork(self, is_first):
         self.limit, self.start_s, self.ready_s = "", time.monotonic(), None
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -151,7 +149,7 @@ class _Child:
             _run_child(self.case, self.world, self.folder, is_first)
         self.kill = self.case.kill if is_first else None
 
-    def watch(self) -> None:
+    def watch(self):
         """Kill the process after its delay, or if it exceeds a limit."""
         now_s = time.monotonic()
         if self.kill and self.ready_s is None and (self.folder / "ready").exists():
@@ -169,11 +167,11 @@ class _Child:
             if memory.rss - memory.shared > MAX_MEMORY + self.initial_memory:
                 self._stop("over 2 GiB of memory")
 
-    def _stop(self, limit: str) -> None:
+    def _stop(self, limit):
         self.limit = self.limit or limit
         _kill_group(self.pid)
 
-    def restart_if_killed(self, status: int) -> bool:
+    def restart_if_killed(self, status):
         """Return True if the killed command runs again."""
         if not (self.case.kill and self.killed_run is None):
             return False
@@ -182,7 +180,7 @@ class _Child:
         self._fork(is_first=False)
         return True
 
-    def judge(self, status: int) -> Outcome:
+    def judge(self, status):
         """Read the outcome, and add an exceeded limit or a crash."""
         _kill_group(self.pid)
         shutil.rmtree("/dev/shm/brainhive-soak", ignore_errors=True)
@@ -199,12 +197,12 @@ class _Child:
         return outcome
 
 
-def _kill_group(pid: int) -> None:
+def _kill_group(pid):
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
-def _run_child(case: Case, world: Path, folder: Path, is_first: bool) -> None:
+def _run_child(case, world, folder, is_first):
     """Prepare a home, run the command, check its files, and exit."""
     code = 70
     try:
@@ -228,7 +226,7 @@ def _run_child(case: Case, world: Path, folder: Path, is_first: bool) -> None:
             file_list.write_text(text, errors="surrogateescape")
         lines = file_list.read_text(errors="surrogateescape").split("\n")
         initial_files = {Path(line) for line in lines}
-        report: dict[str, Any] = {}
+        report = {}
         for number, stream in enumerate(streams, 1):
             os.dup2(stream, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -260,7 +258,7 @@ def _run_child(case: Case, world: Path, folder: Path, is_first: bool) -> None:
         os._exit(code & 0xFF)
 
 
-def _set_environment(folder: Path, home: Path) -> None:
+def _set_environment(folder, home):
     os.environ |= {
         "BRAINHIVE_HOME": str(home),
         "HOME": str(folder / "user"),
@@ -277,7 +275,7 @@ def _set_environment(folder: Path, home: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def run_command(argv: tuple[str, ...]) -> int:
+def run_command(argv):
     """Run a command line in this process, and return its exit code."""
     from brainhive_cli.__main__ import main
 
@@ -297,10 +295,10 @@ def run_command(argv: tuple[str, ...]) -> int:
 
 
 def make_world(
-    home: Path,
-    steps: Iterable[tuple[str, ...] | Callable[[Path], Any]],
-    overrides: tuple[str, ...],
-) -> None:
+    home,
+    steps,
+    overrides,
+):
     """Run the steps that make a world, each in its own process.
 
     Raises:
@@ -330,18 +328,18 @@ def make_world(
             raise RuntimeError(f"{step} failed: {log.read_text()}")
 
 
-def _walk_files(folder: Path) -> Iterator[Path]:
+def _walk_files(folder):
     for parent, _, names in os.walk(folder):
         yield from (Path(parent, name) for name in names)
 
 
-def _list_outside_files(folder: Path, home: Path) -> dict[str, tuple[int, ...]]:
+def _list_outside_files(folder, home):
     """List size, time and mode of files outside of home, which no command may
     change.
     """
     skipped_names = "tmp user stdout stderr ready report.json broken initial_files"
     skipped_paths = {home} | {folder / name for name in skipped_names.split()}
-    states: dict[str, tuple[int, ...]] = {}
+    states = {}
     for parent, folders, files in os.walk(folder):
         folders[:] = [
             name for name in folders if Path(parent, name) not in skipped_paths
@@ -361,9 +359,7 @@ def _list_outside_files(folder: Path, home: Path) -> dict[str, tuple[int, ...]]:
     return states
 
 
-def _find_outside_changes(
-    states_before: dict[str, Any], states_after: dict[str, Any]
-) -> dict[str, str]:
+def _find_outside_changes(states_before, states_after):
     names = [
         name
         for name in states_before.keys() | states_after.keys()
@@ -376,7 +372,7 @@ def _find_outside_changes(
     return {"wrote outside home": ", ".join(names[:3])} if names else {}
 
 
-def _find_broken_files(home: Path, initial_files: set[Path]) -> dict[str, str]:
+def _find_broken_files(home, initial_files):
     """Describe a new file with a final name that cannot be read."""
     problems = {}
     for path in _walk_files(home):
@@ -391,7 +387,7 @@ def _find_broken_files(home: Path, initial_files: set[Path]) -> dict[str, str]:
     return problems
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path):
     if path.suffix == ".h5":
         with h5py.File(path, "r") as file:
             list(file.attrs.items())
@@ -407,7 +403,7 @@ def _check_file(path: Path) -> None:
             picture.load()
 
 
-def _digest_files(home: Path, initial_files: set[Path]) -> dict[str, str]:
+def _digest_files(home, initial_files):
     """Digest new files without fingerprints and the path of home."""
     endings = ".h5 .safetensors .png .npy .parquet .json .csv .md".split()
     digests = {}
@@ -423,11 +419,11 @@ def _digest_files(home: Path, initial_files: set[Path]) -> dict[str, str]:
     return digests
 
 
-def _read_datasets(path: Path) -> bytes:
+def _read_datasets(path):
     """Read the datasets of a store. Its attributes name digests of its sources."""
-    chunks: list[bytes] = []
+    chunks = []
 
-    def add(name: str, item: Any) -> None:
+    def add(name, item):
         if isinstance(item, h5py.Dataset) and "checksum" not in name:
             chunks.extend((name.encode(), np.asarray(item[()]).tobytes()))
 
@@ -436,7 +432,7 @@ def _read_datasets(path: Path) -> bytes:
     return b"".join(chunks)
 
 
-def _flatten(value: Any, key: str) -> Iterator[tuple[str, str]]:
+def _flatten(value, key):
     if isinstance(value, dict):
         for name, child in value.items():
             yield from _flatten(child, f"{key}.{name}")
@@ -447,10 +443,10 @@ def _flatten(value: Any, key: str) -> Iterator[tuple[str, str]]:
         yield key, str(value)
 
 
-def _read_outcome(case: Case, folder: Path, status: int) -> Outcome:
+def _read_outcome(case, folder, status):
     """Read the streams and the report of an ended process."""
 
-    def read_text(name: str) -> str:
+    def read_text(name):
         path = folder / name
         return path.read_text(errors="replace") if path.is_file() else ""
 
@@ -483,7 +479,7 @@ def _read_outcome(case: Case, folder: Path, status: int) -> Outcome:
     return outcome
 
 
-def _judge_stderr(outcome: Outcome) -> list[str]:
+def _judge_stderr(outcome):
     """List problems of the exit code and of stderr."""
     problems, text = [], outcome.stderr
     lines = text.splitlines()

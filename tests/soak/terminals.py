@@ -5,15 +5,13 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 from tests.soak.runner import BUG_TEXT, CONTROL_CHARACTERS, EXIT_CODES, Case
 from tests.soak.world import CPU_KEYS, READERS
 
-COMMANDS: dict[str, tuple[str, ...]] = {
+COMMANDS = {
     "help": ("--help",),
     "version": ("--version",),
     "no-command": ("embedd", "é\u202e"),
@@ -45,7 +43,7 @@ STREAMS = {
     "a-folder": "</",
 }
 LAUNCH_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
-ENVIRONMENTS: dict[str, dict[str, str]] = {
+ENVIRONMENTS = {
     "usual": {},
     "ascii": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "latin": {"PYTHONIOENCODING": "latin-1"},
@@ -66,7 +64,7 @@ SILENT_STREAMS = ("no-stderr", "no-stream", "full-stderr", "both-full", "pipe")
 """Streams that cannot show an error, or need not."""
 
 
-def cases(seed: int, count: int) -> Iterator[Case]:
+def cases(seed, count):
     """Combine commands with environments, and with streams in two environments."""
     combinations = list(product(COMMANDS, ["as-is"], ENVIRONMENTS))
     combinations += product(COMMANDS, STREAMS, ["usual", "ascii"])
@@ -80,7 +78,7 @@ def cases(seed: int, count: int) -> Iterator[Case]:
         )
 
 
-def _name_files(home: Path, outside_folder: Path) -> None:
+def _name_files(home, outside_folder):
     """Write a recipe and a picture with names that few terminals can show."""
     name = "\n" + "é" * 100 + "\x1b[31m\u202e"
     (home / "named.yaml").write_text(
@@ -90,9 +88,7 @@ def _name_files(home: Path, outside_folder: Path) -> None:
     (home / f"named/a/{name}.png").write_bytes(b"no picture")
 
 
-def _try_command(
-    command: str, stream: str, environment: str
-) -> tuple[dict[str, str], dict[str, int]]:
+def _try_command(command, stream, environment):
     """Run a command in a shell. Return its problems by name, and counts by verdict."""
     script = f'"$@" {STREAMS[stream]}; exit ${{PIPESTATUS[0]}}'
     argv = ["bash", "-c", script, "bash", sys.executable, "-m", "brainhive_cli"]

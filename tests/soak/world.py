@@ -111,7 +111,7 @@ class Reader:
     surface: str = "damaged"
 
     @property
-    def case(self) -> dict[str, Any]:
+    def case(self):
         """Fields `argv` and `prepare` of a case that runs this command."""
         setup = self.setup
         return {
@@ -120,10 +120,10 @@ class Reader:
         }
 
 
-def _delete_first(*patterns: str) -> Callable[[Path], None]:
+def _delete_first(*patterns):
     """Make a setup that deletes the files and folders of some patterns."""
 
-    def delete(home: Path) -> None:
+    def delete(home):
         for pattern in patterns:
             for path in home.glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -131,14 +131,12 @@ def _delete_first(*patterns: str) -> Callable[[Path], None]:
     return delete
 
 
-def _make_import(source: str, *overrides: str) -> tuple[str, ...]:
+def _make_import(source, *overrides):
     argv = ("import-embeddings", source, PICTURE_KEYS[0], "--encoders", ENCODER)
     return argv + ("paths.embeddings=new",) + overrides
 
 
-def _make_embed(
-    dataset: str = PICTURE_DATASET, encoder: str = ENCODER
-) -> tuple[str, ...]:
+def _make_embed(dataset=PICTURE_DATASET, encoder=ENCODER):
     return (
         "embed",
         f"dataset={dataset}",
@@ -148,12 +146,12 @@ def _make_embed(
     )
 
 
-def _make_prepare(kind: str, root: str, *overrides: str) -> tuple[str, ...]:
+def _make_prepare(kind, root, *overrides):
     argv = ("prepare", "--from", kind, f"preparation.root=data/{root}")
     return argv + ("paths.signals=new",) + overrides
 
 
-def _make_bold_prepare(space: str) -> tuple[str, ...]:
+def _make_bold_prepare(space):
     return _make_prepare(
         "bold",
         "own-bold",
@@ -194,7 +192,7 @@ EXPLAIN = (
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 TRAIN = f"embeddings/things-eeg/train/{STORE_NAME}.h5"
 TEST = f"embeddings/things-eeg/test/{STORE_NAME}.h5"
-READERS: dict[str, Reader] = {
+READERS = {
     # stores
     "align": Reader(ALIGN + (FRESH_RUNS,), f"{TRAIN} signals/**/sub-01.h5"),
     "eval": Reader(
@@ -433,7 +431,7 @@ READERS |= {
 }
 
 
-def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
+def build(home):
     """List the steps that make the world: functions of home, and command lines."""
     return [
         _paint,
@@ -465,17 +463,17 @@ def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
     ]
 
 
-def _interrupt(argv: tuple[str, ...]) -> None:
+def _interrupt(argv):
     """Run a command up to its third checkpoint or eighth batch."""
     from brainhive_cli.data.stores.target_writer import TargetWriter
     from brainhive_cli.training.alignment.training import cell_folder
     from tests.soak.runner import run_command
 
-    def exit_after(owner: Any, method: str, n_calls: int) -> None:
+    def exit_after(owner, method, n_calls):
         save = getattr(owner, method)
         call_numbers = itertools.count(1)
 
-        def save_and_exit(*args: Any, **kwargs: Any) -> None:
+        def save_and_exit(*args, **kwargs):
             save(*args, **kwargs)
             if next(call_numbers) == n_calls:
                 os._exit(0)
@@ -489,7 +487,7 @@ def _interrupt(argv: tuple[str, ...]) -> None:
     raise RuntimeError(f"{argv[0]} was not interrupted")
 
 
-def _name_runs(home: Path) -> None:
+def _name_runs(home):
     """Copy runs to names that do not depend on fingerprints."""
     for name, pattern in {
         "aligned": "runs/train-align/*",
@@ -505,12 +503,12 @@ def _name_runs(home: Path) -> None:
 
 
 def _paint_concepts(
-    folder: Path,
-    n_concepts: int,
-    n_pictures: int,
-    ending: str = "png",
-    seed: int = 0,
-) -> None:
+    folder,
+    n_concepts,
+    n_pictures,
+    ending="png",
+    seed=0,
+):
     """Write noise pictures with a mean colour for each concept."""
     rng = np.random.default_rng(seed)
     for concept in range(n_concepts):
@@ -522,7 +520,7 @@ def _paint_concepts(
             Image.fromarray(pixels).save(concept_folder / f"{number}.{ending}")
 
 
-def _paint(home: Path) -> None:
+def _paint(home):
     _paint_concepts(home / "pictures", 4, 3)
     _paint_concepts(home / "jpeg", 2, 2, "jpg")
     _paint_concepts(home / "scored", 3, 2, seed=1)
@@ -553,7 +551,7 @@ def _paint(home: Path) -> None:
     )
 
 
-def _make_weights(home: Path) -> None:
+def _make_weights(home):
     import timm
     from timm.models._hub import save_for_hf
 
@@ -587,7 +585,7 @@ def _make_weights(home: Path) -> None:
     shutil.copytree(folder / "encoder", repository / "snapshots" / ("0123456789" * 4))
 
 
-def _record(home: Path) -> None:
+def _record(home):
     """Write EEG of two subjects, as torch archives and as plain pickles."""
     root = home / "data/things-eeg"
     rng = np.random.default_rng(0)
@@ -611,7 +609,7 @@ def _record(home: Path) -> None:
             pickle_path.write_bytes(pickle.dumps(content, 4))
 
 
-def _pack(home: Path) -> None:
+def _pack(home):
     """Pack pictures in parquet, HDF5, and archives that are not unpacked yet."""
     jpeg = sorted((home / "jpeg").rglob("*.jpg"))
     images = [
@@ -642,7 +640,7 @@ def _pack(home: Path) -> None:
         tar.add(home / "own.yaml", "sub-01/train.pt")
 
 
-def _make_vectors(home: Path) -> None:
+def _make_vectors(home):
     """Write vectors of the pictures as other projects do."""
     folder = home / "vectors"
     (file,) = folder.glob("*.parquet")

@@ -6,8 +6,6 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -19,7 +17,7 @@ COLOURS = "python:brainhive_cli.models.encoders.python:example"
 ENCODER = "brainhive_cli-models-encoders-python-example"
 
 
-def explained(code: int, errors: str, number: int, text: str, hint: str) -> None:
+def explained(code, errors, number, text, hint):
     """Hold that stderr is one error line and one line of advice."""
     lines = [line for line in errors.splitlines() if not line.startswith("preparing ")]
     assert len(lines) == 2, errors
@@ -29,10 +27,10 @@ def explained(code: int, errors: str, number: int, text: str, hint: str) -> None
 
 
 @pytest.fixture
-def refused() -> Callable[..., None]:
+def refused():
     """Call the real command line and hold how it refuses."""
 
-    def call(*argv: str, code: int, text: str, hint: str) -> None:
+    def call(*argv, code, text, hint):
         result = CliRunner().invoke(app, list(argv))
         explained(result.exit_code, result.stderr, code, text, hint)
         assert result.stdout == ""
@@ -59,7 +57,7 @@ QUICK = (
 
 
 @pytest.fixture
-def embedded(things_home: Path, run_command) -> Path:
+def embedded(things_home, run_command):
     """The small THINGS with its embeddings."""
     run_command("embed", "dataset=things-eeg", f"encoders=[{COLOURS!r}]")
     return things_home

@@ -6,8 +6,6 @@ import ast
 import importlib
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from typer.testing import CliRunner
 
@@ -29,7 +27,7 @@ LINE = re.compile(rf"brainhive (?:{NAMES})\b.*?(?= && |[,;)]| \(|`|$)")
 """A command line in a text, to its end: what joins lines, or begins further words."""
 
 
-def texts_of(module: ast.Module) -> Iterator[str]:
+def texts_of(module):
     """Write the texts of a module that are no docstrings, each with a word for a
     value.
     """
@@ -56,7 +54,7 @@ def texts_of(module: ast.Module) -> Iterator[str]:
             yield node.value
 
 
-def write_word(argument: ast.expr) -> list[str]:
+def write_word(argument):
     """Write a word of a line as it is typed, with a word for a value that is known when
     it is written.
     """
@@ -81,7 +79,7 @@ def write_word(argument: ast.expr) -> list[str]:
     return [FIELD]
 
 
-def lines_of(module: ast.Module) -> Iterator[str]:
+def lines_of(module):
     """Write the command lines that a module makes, of commands that it names."""
     imports = [node for node in module.body if isinstance(node, ast.ImportFrom)]
     imported = {
@@ -106,14 +104,14 @@ def lines_of(module: ast.Module) -> Iterator[str]:
 
 
 def check_words(
-    command: str,
-    common: Any,
-    flags: Mapping[str, Any],
-    arguments: Sequence[str],
-    *_: Any,
-) -> int:
+    command,
+    common,
+    flags,
+    arguments,
+    *_,
+):
     """Stand in for a command: refuse what is no key of its recipe."""
-    recipe: Any = importlib.import_module(
+    recipe = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"
     ).Recipe
     for argument in [argument for argument in arguments if argument != FIELD]:
@@ -164,7 +162,7 @@ def test_the_line_to_embed_names_an_encoder_that_is_here(home, monkeypatch):
         assert ("--encoders" in completed.base_text) == bool(arguments), recipe
 
 
-def keys_of(command: str) -> Iterator[str]:
+def keys_of(command):
     """Yield the keys of a command's recipe, with those of all kinds of its parts."""
     module = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"

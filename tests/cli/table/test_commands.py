@@ -6,10 +6,8 @@ import inspect
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -26,14 +24,14 @@ COMMANDS = [str(command.name) for command in app.registered_commands]
 EXAMPLE_ENCODER = "python:brainhive_cli.models.encoders.python:example"
 
 
-def brainhive(*arguments: str) -> Any:
+def brainhive(*arguments):
     return CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(
         app, list(arguments), prog_name="brainhive"
     )
 
 
 @pytest.fixture
-def photos(home: Path) -> Path:
+def photos(home):
     """A folder of pictures where image-folder looks for one."""
     for name in ("cat/a", "cat/b", "dog/c"):
         path = home / f"data/image-folder/{name}.png"
@@ -42,14 +40,14 @@ def photos(home: Path) -> Path:
     return home
 
 
-def embed(*arguments: str) -> Any:
+def embed(*arguments):
     return brainhive(
         "embed", "--dataset", "image-folder", "--encoders", EXAMPLE_ENCODER, *arguments
     )
 
 
 @cache
-def help_of(command: str) -> str:
+def help_of(command):
     process = brainhive(command, "--help")
     assert process.exit_code == 0
     return str(process.stdout)
@@ -114,7 +112,7 @@ def test_check_prints_the_recipe_its_inputs_and_what_is_missing(home):
     assert [path.name for path in home.iterdir()] == []
 
 
-def prints_what_is_missing(command: str) -> None:
+def prints_what_is_missing(command):
     process = brainhive(command, "--check", "--json")
     document = json.loads(process.stdout)
     assert (process.exit_code == 2) == (command in TAKING_NAMES)
@@ -201,7 +199,7 @@ NUMBER_OF_DEFAULT = re.compile(r"[Dd]efault: [^;]*\b\d")
 """A default with a number, in a description of a key."""
 
 
-def read_texts(path: Path) -> Iterator[str]:
+def read_texts(path):
     """Read the texts of a module as they are typed, with {} for inserted values."""
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Call):

@@ -1,7 +1,6 @@
 """Tests of demo --system havir: its page, and the effects of its controls."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -21,14 +20,14 @@ CONTROLS = ["swapped", "random", SHUFFLED_TRIALS]
 
 
 @pytest.fixture(scope="module")
-def home_folder(tmp_path_factory: pytest.TempPathFactory):
+def home_folder(tmp_path_factory):
     home_folder = tmp_path_factory.mktemp("havir")
     with use_home(home_folder):
         yield home_folder
 
 
 @pytest.fixture(scope="module")
-def result(home_folder: Path, run_command):
+def result(home_folder, run_command):
     overrides = {
         "embed": ["dataset.concepts=16"],
         "train-align": ["dataset.concepts=16", "subjects=1", "train.epochs=10"],

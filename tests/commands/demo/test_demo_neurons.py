@@ -1,7 +1,5 @@
 """Tests of demo --system neurons, from simulated voxels of films to clips."""
 
-from pathlib import Path
-
 import pytest
 
 from brainhive_cli.commands.demo import SYSTEMS
@@ -22,14 +20,14 @@ STEPS = (
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory):
+def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("neurons")
     with use_home(home):
         yield home
 
 
 @pytest.fixture(scope="module")
-def result(home: Path, run_command):
+def result(home, run_command):
     return run_command("demo", "system=neurons", "quick=true")
 
 

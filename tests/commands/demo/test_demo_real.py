@@ -1,9 +1,7 @@
 """Tests of demo --real, which decodes the seen category from shipped fMRI."""
 
 import json
-from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,31 +10,31 @@ from scipy.stats import f
 from brainhive_cli.commands.demo import RECORDING
 from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.core.results.measurements import SEEN_PICTURES, SIMULATED
-from brainhive_cli.core.runs import Result, RunFolder, artifacts
+from brainhive_cli.core.runs import RunFolder, artifacts
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.reports.pages.checklists import fill_checklists
 from brainhive_cli.reports.pages.page import FINDING
 from brainhive_cli.reports.sentences.sentences import state_finding
 from brainhive_cli.reports.tables.runs_shown import ShownRun
 from tests.worlds.brain_maps import read_drawn_values
-from tests.worlds.command_fixtures import RunCommand, use_home
+from tests.worlds.command_fixtures import use_home
 
 NAMES = ["face", "house", "cat", "shoe", "bottle", "scissors", "chair", "scrambledpix"]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(tmp_path_factory):
     with use_home(tmp_path_factory.mktemp("real")) as home:
         yield home
 
 
 @pytest.fixture(scope="module")
-def result(home: Path, run_command: RunCommand) -> Result:
+def result(home, run_command):
     return run_command("demo", "real=true")
 
 
 @pytest.fixture(scope="module")
-def retrieval_run(home: Path, result: Result) -> RunFolder:
+def retrieval_run(home, result):
     (file,) = home.glob("runs/eval-retrieval/*/metrics.json")
     return RunFolder(file.parent)
 

@@ -1,7 +1,6 @@
 """Tests of the list of encoders, by `embed --list`."""
 
 import json
-from typing import Any
 
 from typer.testing import CliRunner
 
@@ -11,7 +10,7 @@ from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import encoders
 
 
-def list_rows() -> dict[str, dict[str, Any]]:
+def list_rows():
     """Return the row of each encoder, by its name."""
     (table,) = list_encoders().tables
     return {row["encoder"]: row for row in table.as_dict()["rows"]}

@@ -30,7 +30,7 @@ SMALL = (
 
 
 @pytest.fixture
-def blocks() -> tuple[str, list[str]]:
+def blocks():
     """Module in the guide, and the arguments of its command lines."""
     text = GUIDE.read_text().partition("## Several embeddings")[2].partition("\n## ")[0]
     text = text.replace("clip-b32", "demo-clip")

@@ -4,8 +4,6 @@ The responses are simulated from the photographs by the forward model of the dem
 are only 90 training pictures, so the noise is a tenth of the noise in the demo.
 """
 
-from pathlib import Path
-
 import pytest
 
 pytestmark = pytest.mark.nightly
@@ -16,7 +14,7 @@ NAME = "tests-worlds-lite0_encoder-load"
 
 
 @pytest.fixture(scope="module")
-def photos(shared: Path) -> Path:
+def photos(shared):
     pytest.importorskip(
         "efficientnet_lite_pytorch", reason="pip install brainhive[test]"
     )
@@ -29,12 +27,12 @@ def photos(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real_home(tmp_path_factory):
     return tmp_path_factory.mktemp("real")
 
 
 @pytest.fixture
-def images(photos: Path, real_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def images(photos, real_home, monkeypatch):
     """Data set of the photographs, with a quarter of the classes for testing."""
     monkeypatch.setenv("BRAINHIVE_HOME", str(real_home))
     return f"{{kind: image-folder, root: {photos}, test_share: 0.25}}"

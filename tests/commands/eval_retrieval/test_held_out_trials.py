@@ -2,10 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,18 +17,17 @@ from brainhive_cli.core.results.measurements import (
     ORDER_UNKNOWN,
     SEEN_PICTURES,
 )
-from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.reports.sentences.sentences import MEANINGS
 from brainhive_cli.training.alignment.trained import open_model, open_test_set
 from tests.tools.changed_stores import resealed
-from tests.worlds.command_fixtures import RunCommand, use_home
+from tests.worlds.command_fixtures import use_home
 
 NAMES, RUNS, SENSORS = ("face", "house", "shoe"), 12, 20
 
 
-def dataset(**holdout: Any) -> str:
+def dataset(**holdout):
     """Write the override of the data set with a holdout."""
     fields = {
         "kind": "categories",
@@ -42,9 +38,7 @@ def dataset(**holdout: Any) -> str:
     return f"dataset={json.dumps(fields)}"
 
 
-def record(
-    home: Path, subject: int, effect: float, names: Sequence[str] = NAMES, rare: int = 1
-) -> None:
+def record(home, subject, effect, names=NAMES, rare=1):
     """Write the trials of a subject, where each run has an offset of its own.
 
     Args:
@@ -81,9 +75,7 @@ def record(
 
 
 @pytest.fixture(scope="module")
-def home(
-    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
-) -> Iterator[Path]:
+def home(tmp_path_factory, run_command):
     with use_home(tmp_path_factory.mktemp("trials")) as home:
         for subject in (1, 2):
             record(home, subject, 0.6)
@@ -91,7 +83,7 @@ def home(
         yield home
 
 
-def decode(run_command: RunCommand, *overrides: str, **holdout: Any) -> Result:
+def decode(run_command, *overrides, **holdout):
     """Train a discriminant analysis on all folds, and evaluate it."""
     run_command(
         "train-align", dataset(**holdout), "backbone=lda", "seeds=0", *overrides
@@ -100,7 +92,7 @@ def decode(run_command: RunCommand, *overrides: str, **holdout: Any) -> Result:
 
 
 @pytest.fixture(scope="module")
-def by_runs(home: Path, run_command: RunCommand) -> Result:
+def by_runs(home, run_command):
     return decode(run_command, by="runs", folds=12)
 
 
@@ -210,7 +202,7 @@ def test_one_run_is_tested_where_labels_are_as_frequent(home, run_command):
     assert not any("backward" in name for name in metrics.scopes)
 
 
-def open_test_trials(text: str) -> Trials:
+def open_test_trials(text):
     """Open the held-out trials of the first subject, as the model of a run reads them.
 
     Args:

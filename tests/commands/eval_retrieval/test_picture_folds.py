@@ -1,8 +1,6 @@
 """Tests of pictures that are held out in folds."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +9,12 @@ from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.results.measurements import SEEN_PICTURES
-from brainhive_cli.core.runs import Result, RunFolder, artifacts
+from brainhive_cli.core.runs import RunFolder, artifacts
 from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.evaluation.retrieval.scopes import select_scopes
 from brainhive_cli.models.encoders.python import example
-from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
+from tests.worlds.command_fixtures import COLOURS, use_home
 
 COUNT, FOLDS = 26, 4
 DATASET = "dataset={kind: image-folder, holdout: {by: pictures, folds: 4}}"
@@ -24,9 +22,7 @@ RIDGE = ("backbone=ridge", "backbone.alpha=auto", "seeds=0", "train.validation=0
 
 
 @pytest.fixture(scope="module")
-def home(
-    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
-) -> Iterator[Path]:
+def home(tmp_path_factory, run_command):
     random = np.random.default_rng(0)
     with use_home(tmp_path_factory.mktemp("folds")) as home:
         root, inputs, ids = home / "data/image-folder", [], []
@@ -53,7 +49,7 @@ def home(
 
 
 @pytest.fixture(scope="module")
-def evaluated(home: Path, run_command: RunCommand) -> Result:
+def evaluated(home, run_command):
     run_command("train-align", DATASET, f"encoders=[{COLOURS!r}]", *RIDGE)
     return run_command("eval-retrieval", "repetitions=all", "sheet_rows=2")
 

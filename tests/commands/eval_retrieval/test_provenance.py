@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -22,7 +21,6 @@ from brainhive_cli.core.results.measurements import (
     UNKNOWN_HISTORY,
     WHITENED_BY_TESTED,
 )
-from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.stores import SignalStore, TrainingHistory
 from brainhive_cli.reports.sentences.sentences import MEANINGS, explain_caveats
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -35,14 +33,12 @@ QUICK = ("sheet_rows=0", "baseline=none", "ceiling_splits=0")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory):
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="module")
-def selected_on_test(
-    run_command, align_overrides, home: Path, shared_world: Path
-) -> Result:
+def selected_on_test(run_command, align_overrides, home, shared_world):
     """Joint run of subjects 1 and 2, with the epoch selected on the test set."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
@@ -59,12 +55,12 @@ def selected_on_test(
 
 
 @pytest.fixture
-def own_home(world: Path, home: Path, selected_on_test: Result) -> str:
+def own_home(world, home, selected_on_test):
     """Override that gives this module a folder of runs of its own."""
     return f"paths.runs={home}"
 
 
-def has_caveat(result: Result, caveat: str) -> bool:
+def has_caveat(result, caveat):
     """Return True if the finding and every table of a result have a caveat."""
     explanations = " ".join(explain_caveats(result.metrics))
     if MEANINGS[caveat] not in explanations:
@@ -72,7 +68,7 @@ def has_caveat(result: Result, caveat: str) -> bool:
     return all(caveat in f"{table.title} {table.note}" for table in result.tables)
 
 
-def assert_caveats(result: Result, *caveats: str) -> None:
+def assert_caveats(result, *caveats):
     """Assert that a result and all its numbers have these caveats and no others."""
     assert set(result.metrics.caveats) == set(caveats)
     for caveat in caveats:
@@ -171,7 +167,7 @@ def test_a_caveat_of_one_run_spreads_to_ensemble_and_comparison(
 
 
 @pytest.fixture
-def signals(world: Path, tmp_path: Path) -> str:
+def signals(world, tmp_path):
     """Override that gives this test copies of the signal stores."""
     shutil.copytree(world / "signals", tmp_path / "signals")
     return f"paths.signals={tmp_path / 'signals'}"
@@ -273,9 +269,9 @@ def test_normalisation_is_fitted_to_the_other_subjects(
     assert "channel" in initial_result.metrics.facts.protocol
 
 
-def read_ranks(result: Result) -> list[int]:
+def read_ranks(result):
     """Read the ranks of subject 1."""
-    ranks: list[int] = result.metrics.items["sub-01_seed-1 · sub-01"]["ranks"]
+    ranks = result.metrics.items["sub-01_seed-1 · sub-01"]["ranks"]
     return ranks
 
 
@@ -335,9 +331,7 @@ def test_a_rank_does_not_depend_on_other_test_signals(
 
 
 @pytest.fixture
-def real_recordings(
-    signals: str, runs: str, run_command, tmp_path: Path
-) -> tuple[str, ...]:
+def real_recordings(signals, runs, run_command, tmp_path):
     """Overrides for embedded real pictures, with signals copied from the demo."""
     root = paint_pictures(tmp_path / "real", concepts=8, pictures_per_concept=6)
     overrides = (
@@ -357,9 +351,7 @@ def real_recordings(
     return tuple(overrides) + (signals, runs)
 
 
-def train_and_evaluate(
-    run_command, align_overrides, real_recordings: tuple[str, ...]
-) -> tuple[Result, Result]:
+def train_and_evaluate(run_command, align_overrides, real_recordings):
     """Train on the real pictures, and evaluate the model."""
     result = run_command(
         "train-align",

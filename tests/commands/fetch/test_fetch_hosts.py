@@ -7,16 +7,13 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.base.errors import MissingData, RecipeError
@@ -52,17 +49,17 @@ class Server:
         busy: Number of the next answers that say that the server is busy.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address):
         self.address, self.files = address, dict(CONTENT)
-        self.sent: list[tuple[str, int]] = []
-        self.breaks: dict[str, int] = {}
+        self.sent = []
+        self.breaks = {}
         self.status = 200
         self.ignores_ranges = False
-        self.closed: set[str] = set()
-        self.listed: dict[str, dict[str, Any]] = {}
+        self.closed = set()
+        self.listed = {}
         self.busy = 0
 
-    def answer(self, target: str) -> tuple[int, bytes]:
+    def answer(self, target):
         """Answer a request for a list."""
         path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
         if path == "/nemar/nm000232/":
@@ -78,7 +75,7 @@ class Server:
             return self.status, self._list(query)
         return 404, b"no such address"
 
-    def _entry(self, name: str) -> dict[str, Any]:
+    def _entry(self, name):
         """List a file as NEMAR does: small ones by git's digest, large ones by
         SHA-256.
         """
@@ -96,7 +93,7 @@ class Server:
             **self.listed.get(name, {}),
         }
 
-    def _list(self, query: dict[str, list[str]]) -> bytes:
+    def _list(self, query):
         """List keys as S3 does, a few on a page; a folder has a key, too."""
         keys = sorted(
             f"ds004212/{name}" for name in ("", "sub-01/") + tuple(self.files)
@@ -123,11 +120,11 @@ class Server:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Server]:
+def server(monkeypatch, home):
     """Server that runs until the test ends, and that replaces all hosts."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_GET(self):
             path = unquote(urlsplit(self.path).path)
             if served.busy:
                 served.busy -= 1
@@ -151,7 +148,7 @@ def server(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Server]:
             else:
                 self._send_file(match[1])
 
-        def _send_file(self, name: str) -> None:
+        def _send_file(self, name):
             content = served.files[name]
             fullmatch = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
             start = int(fullmatch[1]) if fullmatch and not served.ignores_ranges else 0
@@ -165,13 +162,13 @@ def server(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(content[start:stop])
 
-        def _send(self, status: int, body: bytes) -> None:
+        def _send(self, status, body):
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, *_):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
@@ -183,17 +180,17 @@ def server(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Server]:
         listener.shutdown()
 
 
-def fetch(*arguments: str) -> Result:
+def fetch(*arguments):
     """Run `brainhive fetch` in this process."""
     return CliRunner().invoke(app, ["fetch"] + list(arguments))
 
 
-def join_output(result: Result) -> str:
+def join_output(result):
     """Join both outputs of a command into one line."""
     return " ".join((result.stdout + result.stderr).split())
 
 
-def read_folder(folder: Path) -> dict[str, bytes]:
+def read_folder(folder):
     """Read the contents of all files, keyed by their path below the folder."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -202,7 +199,7 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     }
 
 
-def read_states(result: Result) -> dict[str, str]:
+def read_states(result):
     """Read the state of each file from the output of `fetch --json`."""
     (table,) = json.loads(result.stdout)["tables"]
     return {row["file"]: row["state"] for row in table["rows"]}
@@ -314,15 +311,15 @@ def test_busy_servers_and_buckets_of_other_regions_are_retried(
     assert "301" in join_output(refused) and "us-east-2" in join_output(refused)
 
 
-def damage(server: Server) -> None:
+def damage(server):
     server.files[LARGE] = server.files[LARGE][::-1]
 
 
-def lengthen(server: Server) -> None:
+def lengthen(server):
     server.files["participants.tsv"] += b"sub-03\n"
 
 
-def shorten(server: Server) -> None:
+def shorten(server):
     server.files[LARGE] = server.files[LARGE][:500_000]
 
 
@@ -400,7 +397,7 @@ def test_the_second_host_is_asked_where_the_first_fails(server, home, monkeypatc
     shutil.rmtree(home / "data")
     server.status, answer = 200, server.answer
 
-    def list_once(target: str) -> tuple[int, bytes]:
+    def list_once(target):
         status, body = answer(target)
         server.status = 503 if b"NextContinuationToken" not in body else 200
         return status, body
@@ -420,7 +417,7 @@ def test_records_of_mosaic_are_numbered_over_all_studies():
     assert [file.name for file in selected_files] == names[1:]
 
 
-def hosts_of(fields: dict[str, Any]) -> Any:
+def hosts_of(fields):
     from brainhive_cli.data.downloads.sources import Source
 
     return Source(**fields)

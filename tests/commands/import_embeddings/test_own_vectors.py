@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,9 +30,7 @@ Vectors = Callable[..., Path]
 
 
 @pytest.fixture
-def own_home(
-    world: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def own_home(world, trained_run, tmp_path, monkeypatch):
     """A home with the world's stores, and runs of its own."""
     home = tmp_path / "own"
     shutil.copytree(world / "embeddings", home / "embeddings")
@@ -44,10 +41,10 @@ def own_home(
 
 
 @pytest.fixture
-def vectors(own_home: Path) -> Vectors:
+def vectors(own_home):
     """Write the colours of a split, turned at random, as an array without names."""
 
-    def write(split: str, seed: int = 0) -> Path:
+    def write(split, seed=0):
         store = TargetStore.open(
             build_store_path(own_home / "embeddings", DATASET, split, COLOURS_STORE)
         )
@@ -62,10 +59,10 @@ def vectors(own_home: Path) -> Vectors:
 
 
 @pytest.fixture
-def import_(run_command, align_overrides, vectors: Vectors) -> Callable[..., Any]:
+def import_(run_command, align_overrides, vectors):
     """Import them for both splits, or one."""
 
-    def import_run(name: str, *splits: str, seed: int = 0, again: bool = False) -> Any:
+    def import_run(name, *splits, seed=0, again=False):
         for split in splits or ("train", "test"):
             result = run_command(
                 "import-embeddings",
@@ -80,9 +77,7 @@ def import_(run_command, align_overrides, vectors: Vectors) -> Callable[..., Any
     return import_run
 
 
-def list_overrides(
-    align_overrides: tuple[str, ...], encoders: str, *arguments: str
-) -> tuple[str, ...]:
+def list_overrides(align_overrides, encoders, *arguments):
     """Give overrides of train-align for other encoders."""
     return (
         tuple(key for key in align_overrides if not key.startswith("encoders"))
@@ -145,7 +140,7 @@ def test_pictures_of_imported_embeddings_are_known_if_readable(
     names = sorted(name for names in PICTURES.values() for name in names)
     np.savez(tmp_path / "mine.npz", **{name: np.arange(4.0) for name in names})
 
-    def stores() -> list[TargetStore]:
+    def stores():
         folder = run_command(
             "import-embeddings",
             f"dataset={{kind: image-folder, root: '{tmp_path / 'pictures'}'}}",

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from brainhive_cli import api
-from brainhive_cli.core.results.measurements import Measurements
 from brainhive_cli.reports.sentences.sentences import state_finding
 
 pytest.importorskip("mne")
@@ -26,7 +25,7 @@ PICTURES = 120
 SENSORS = {"eeg": ["O1", "Oz", "O2", "Pz"], "meg": ["MLO11-4304", "MRO11-4304"]}
 
 
-def write_fmri(root: Path) -> list[str]:
+def write_fmri(root):
     """Write the BOLD of two people and a folder of pictures.
 
     Returns:
@@ -54,7 +53,7 @@ def write_fmri(root: Path) -> list[str]:
     return list(names.values())
 
 
-def write_nod(root: Path) -> None:
+def write_nod(root):
     """Write BOLD, EEG and MEG of two people. Epochs have -100 to 800 ms at 200 Hz."""
     random = np.random.default_rng(0)
     ids = write_fmri(root)
@@ -105,7 +104,7 @@ def test_recordings_of_two_machines_are_averaged_and_compared(
         runs.append(str(trained.folder))
     result = api.run("eval-retrieval", "studies/nod", align_run=runs, sheet_rows=0)
 
-    metrics: Measurements = result.metrics
+    metrics = result.metrics
     facts = metrics.facts
     assert facts.modality == "EEG + MEG + fMRI"
     # a warning asks for equal numbers of the same person

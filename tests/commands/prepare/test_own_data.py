@@ -3,8 +3,6 @@
 import re
 import shlex
 import subprocess
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +27,7 @@ SHAPE = (5, 4, 3)
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work(tmp_path, monkeypatch):
     """Empty working directory next to pictures, which is the home of the commands."""
     write_pictures(tmp_path / "pictures")
     monkeypatch.delenv("BRAINHIVE_HOME", raising=False)
@@ -39,7 +37,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "work"
 
 
-def run_lines(page: str, heading: str, *further_lines: str) -> tuple[str, str]:
+def run_lines(page, heading, *further_lines):
     """Run the command lines below a heading of a page, and further lines.
 
     Returns:
@@ -49,7 +47,7 @@ def run_lines(page: str, heading: str, *further_lines: str) -> tuple[str, str]:
     lines = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0].splitlines()
     lines += further_lines
     assert len(lines) <= 10
-    ends: list[Any] = []
+    ends = []
     for line in lines:
         if line.startswith("brainhive "):
             arguments = shlex.split(line, comments=True)[1:]
@@ -114,7 +112,7 @@ def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
     ):
         (run_folder,) = (work / "runs" / command).glob("image-folder-*")
         block = block.replace(argument, run_folder.name)
-    variables: dict[str, Any] = {}
+    variables = {}
     exec(compile(block, "README.md", "exec"), variables)
     ranks = variables["ranks"]
     assert len(ranks.ranks) == 2

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,14 +14,13 @@ from brainhive_cli.commands import train_align
 from brainhive_cli.evaluation.retrieval import baseline
 from brainhive_cli.reports.sentences.sentences import RIDGE_RECIPE
 from tests.worlds import command_fixtures, lite0_encoder
-from tests.worlds.command_fixtures import RunCommand
 
 mne = pytest.importorskip("mne")
 RATE_HZ, CHANNELS, TRAIN, TEST = 100, 16, 60, 20
 QUICK = ("ceiling_splits=0", "sheet_rows=0")
 
 
-def draw_responses(files: list[Path], random: np.random.Generator) -> np.ndarray:
+def draw_responses(files, random):
     """Draw the evoked response to each photograph.
 
     Each source has a map, a latency and a strength. The strengths are principal
@@ -52,7 +49,7 @@ def draw_responses(files: list[Path], random: np.random.Generator) -> np.ndarray
 
 
 @pytest.fixture(scope="module")
-def recorded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded(shared, tmp_path_factory):
     """Home with the recording and the pictures of one person."""
     photos = shared / "data" / "photos"
     if not photos.is_dir():
@@ -92,7 +89,7 @@ def recorded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def at_home(recorded: Path, run_command: RunCommand) -> Iterator[Path]:
+def at_home(recorded, run_command):
     """Home with stores of signals and embeddings."""
     with command_fixtures.use_home(recorded):
         keys = f"rate_hz: {RATE_HZ}, keep_ms: [0, 500]"
@@ -102,7 +99,7 @@ def at_home(recorded: Path, run_command: RunCommand) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def network(at_home: Path, run_command: RunCommand) -> Path:
+def network(at_home, run_command):
     """Run of small networks after two epochs of training."""
     return run_command(
         "train-align",

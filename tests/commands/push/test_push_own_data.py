@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +46,7 @@ NORMALISED = ("signal.normalise=whiten", "signal.normalise_by=training_subjects"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(tmp_path_factory):
     """A home with recordings of two people, whose caps were digitised, and whose files
     have their names.
     """
@@ -72,7 +70,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-def digitise(subject: int) -> Any:
+def digitise(subject):
     """Place the electrodes as on a person's head: millimetres away from the
     template.
     """
@@ -87,7 +85,7 @@ def digitise(subject: int) -> Any:
 
 
 @pytest.fixture(scope="module")
-def pushed_run(home: Path) -> Path:
+def pushed_run(home):
     return run_command("train-align", *LINES, *QUICK, *NORMALISED)
 
 

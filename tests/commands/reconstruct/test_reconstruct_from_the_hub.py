@@ -7,7 +7,6 @@ not exist.
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.base.errors import MissingData
@@ -37,7 +36,7 @@ from tests.repositories.hub_repositories import (
     TURBO_WEIGHTS,
     write_prior_and_turbo,
 )
-from tests.tools.hub_server import Hub, serving
+from tests.tools.hub_server import serving
 
 LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")
 SCORED = {"pixcorr": 2, "ssim": 2}
@@ -49,15 +48,13 @@ SUBJECT = ("subjects=1", "seeds=1", "train.epochs=2", "train.precision=fp32")
 
 
 @pytest.fixture(scope="module")
-def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repositories(tmp_path_factory):
     """Repositories of the prior and of sdxl-turbo, with all kinds of files."""
     return write_prior_and_turbo(tmp_path_factory.mktemp("repositories"))
 
 
 @pytest.fixture
-def hub(
-    repositories: Path, image_networks_absent: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Hub]:
+def hub(repositories, image_networks_absent, monkeypatch):
     """Hub with these repositories. No other address answers."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -67,7 +64,7 @@ def hub(
 
 
 @pytest.fixture
-def embedded(things_home: Path) -> Path:
+def embedded(things_home):
     """Home with a small things-eeg and embeddings by the encoders of the prior."""
     root, random = things_home / "data/things-eeg", np.random.default_rng(0)
     for split, folder in (("train", "training_images"), ("test", "test_images")):
@@ -91,7 +88,7 @@ def embedded(things_home: Path) -> Path:
     return things_home
 
 
-def brainhive(*arguments: str) -> Result:
+def brainhive(*arguments):
     """Run a command in this process."""
     return CliRunner().invoke(app, arguments)
 
@@ -136,7 +133,7 @@ def test_the_command_of_the_readme_generates_and_measures(hub, embedded):
     assert np.abs(first_picture - second).max() > 10
 
 
-def reconstruct_directly(root: Path, run_folder: Path) -> dict[str, np.ndarray]:
+def reconstruct_directly(root, run_folder):
     """Reconstruct each test picture once by the pipeline of diffusers.
 
     Args:

@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from tests.tools.changed_stores import resealed
 from tests.worlds.command_fixtures import COLOURS, use_home
 
 
-def list_files(home: Path) -> dict[Path, tuple[int, int]]:
+def list_files(home):
     """Size and time of change of every file."""
     files = (path for path in home.rglob("*") if path.is_file())
     return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
@@ -76,14 +75,14 @@ def test_verify_reports_changed_weights_versions_and_inputs(
     (moved / "SHA256SUMS").unlink()
     line = ["runs", "verify", trained_run.name, f"paths.runs={runs}", "--allow-code"]
 
-    differs: Any = CliRunner().invoke(app, list(line) + ["--json"])
+    differs = CliRunner().invoke(app, list(line) + ["--json"])
 
     details = json.loads(differs.stdout)["details"]
     assert differs.exit_code == 1 and not details["equal"]
     (difference,) = details["differs_in"]
     assert difference.startswith("torch: 0 ") and version in difference
     assert list(details["ranks"].values()) == [0]
-    table: Any = CliRunner().invoke(app, line)
+    table = CliRunner().invoke(app, line)
     assert "weights" in table.stdout and "differ" in table.stdout
 
 
@@ -136,14 +135,14 @@ def test_verify_takes_runs_but_no_models_or_absent_data(
         assert "signals" in str(no_signals.value)
 
 
-def spoil(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def spoil(world, tmp_path, monkeypatch):
     """Copy a world whose stores and runs may be changed, and make it the home."""
     home = Path(shutil.copytree(world, tmp_path / "own"))
     monkeypatch.setenv("BRAINHIVE_HOME", str(home))
     return home
 
 
-def edit_top1(run_folder: Path, scope: str) -> None:
+def edit_top1(run_folder, scope):
     """Write a top-1 of .95 into the metrics of a run, and delete its digests."""
     document = json.loads((run_folder / "metrics.json").read_text())
     document["scopes"][scope]["top1"]["value"] = 0.95

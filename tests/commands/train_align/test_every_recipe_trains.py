@@ -1,6 +1,5 @@
 """Overrides that make every shipped recipe of train-align fast and small."""
 
-from collections.abc import Mapping, Sequence
 from math import prod
 
 from brainhive_cli.commands import train_align
@@ -18,18 +17,18 @@ HAVIR = (
     "decoder_channels=[8,8,8]",
     "decoder_groups=4",
 )
-SMALLER: Mapping[str, Sequence[str]] = {
+SMALLER = {
     "havir": list(HAVIR) + ["projector=8"],
     "mindeye2-blurry": ["backbone.hidden=8"] + [f"prior.{key}" for key in SMALL_PRIOR],
 }
 """Keys of the backbone, by the name of the recipe without its folder and GPU."""
 
 
-def resolve(name: str, *overrides: str) -> train_align.Recipe:
+def resolve(name, *overrides):
     return train_align.Recipe.resolve("train-align", name, {}, overrides)
 
 
-def shortened(name: str, recipe: train_align.Recipe) -> list[str]:
+def shortened(name, recipe):
     """List overrides that make a recipe fast and small.
 
     The kind of the brain model and the data set stay the same.

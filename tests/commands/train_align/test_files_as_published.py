@@ -6,8 +6,6 @@ generator come from a hub on this machine.
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ import timm
 import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from brainhive_cli import aligner
 from brainhive_cli.app import app
@@ -32,7 +30,7 @@ from tests.repositories.hub_repositories import (
     write_encoders,
     write_prior_and_turbo,
 )
-from tests.tools.hub_server import Hub, serving
+from tests.tools.hub_server import serving
 
 LINES = (
     "embed --encoders clip-h14,vae --dataset things-eeg",
@@ -53,9 +51,7 @@ SAMPLES = 10
 
 
 @pytest.fixture
-def hub(
-    tmp_path: Path, image_networks_absent: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Hub]:
+def hub(tmp_path, image_networks_absent, monkeypatch):
     """Hub with all encoders, the prior and the generator. No other address answers."""
     root = write_prior_and_turbo(write_encoders(tmp_path / "repositories"))
     write_clip_b32(root / B32)
@@ -67,7 +63,7 @@ def hub(
         yield hub
 
 
-def write_clip_b32(folder: Path) -> None:
+def write_clip_b32(folder):
     tower = {**CLIP_CONFIG["vision_config"], "patch_size": 32}
     config = {**CLIP_CONFIG, "projection_dim": 512, "vision_config": tower}
     CLIPModel(CLIPConfig(**config)).save_pretrained(folder)
@@ -75,7 +71,7 @@ def write_clip_b32(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
 
 
-def write_synclr(folder: Path) -> None:
+def write_synclr(folder):
     """Write weights of the real architecture.
 
     All weights are views of a common array, so the file is small.
@@ -92,9 +88,7 @@ def write_synclr(folder: Path) -> None:
     torch.save({"model": weights}, folder / FILE)
 
 
-def paint(
-    root: Path, folder: str, images: str = "Image_set", side_px: int = 500
-) -> list[str]:
+def paint(root, folder, images="Image_set", side_px=500):
     """Draw the pictures of a split.
 
     Args:
@@ -122,7 +116,7 @@ def paint(
 
 
 @pytest.fixture
-def things_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def things_folder(home, monkeypatch):
     """Home with two subjects of THINGS-EEG, original pictures and resized pictures."""
     monkeypatch.setattr(things_eeg.Distributed, "subjects", SUBJECTS)
     root, random = home / "data/things-eeg", np.random.default_rng(0)
@@ -137,7 +131,7 @@ def things_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def brainhive(line: str, *arguments: str) -> Result:
+def brainhive(line, *arguments):
     """Run a command line with further arguments in this process."""
     return CliRunner().invoke(app, list(line.split()) + list(arguments))
 

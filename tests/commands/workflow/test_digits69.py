@@ -2,16 +2,12 @@
 recording.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 
 from brainhive_cli.commands import embed, prepare, reconstruct, train_align
 from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.runs import Launch, Result, weights
+from brainhive_cli.core.runs import Launch, weights
 from brainhive_cli.data.exchange import digits69
 from brainhive_cli.models.picture_autoencoder import (
     WEIGHTS_FILE,
@@ -22,7 +18,7 @@ from tests.worlds.command_fixtures import use_home
 
 pytestmark = pytest.mark.nightly
 
-COMMANDS: dict[str, Any] = {
+COMMANDS = {
     "prepare": prepare,
     "embed": embed,
     "train-align": train_align,
@@ -33,7 +29,7 @@ AUTOENCODER = "{kind: autoencoder, source: data/digits69/further}"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Path]:
+def home(tmp_path_factory, shared):
     path = shared / "data/real/digits69" / digits69.FILE
     if not path.is_file():
         pytest.skip("no recording of digits")
@@ -48,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
 def test_digits_are_drawn_by_a_decoder_that_did_not_learn_them(
     home,
 ):
-    def run_step(command: str, *overrides: str) -> Result:
+    def run_step(command, *overrides):
         recipe = COMMANDS[command].Recipe.resolve(command, "digits69", {}, overrides)
         return COMMANDS[command].run(recipe, Launch(0, 1, torch.device("cpu")))
 

@@ -6,7 +6,6 @@ import csv
 import json
 import runpy
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.results.measurements import SEEN_PICTURES
-from brainhive_cli.core.runs.result import Result
-from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
+from tests.worlds.command_fixtures import COLOURS, use_home
 
 KINDS = {
     "frequency": ["f1", "f2", "f3", "f4"],
@@ -24,7 +22,7 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Path]:
+def home(tmp_path_factory, shared):
     script = shared / "data/real/gratings_to_brainhive.py"
     if not script.is_file():
         pytest.skip("no recordings of gratings")
@@ -47,7 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
         yield home
 
 
-def decode(home: Path, run_command: RunCommand, kind: str) -> Result:
+def decode(home, run_command, kind):
     """Go from recordings to the category that was shown, leaving out one run at a
     time.
     """

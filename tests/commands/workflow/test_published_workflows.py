@@ -8,9 +8,7 @@ files and layouts. All run in one home.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import open_clip
 import pytest
@@ -38,7 +36,7 @@ from tests.tools.hub_server import serving
 Steps = Mapping[str, Sequence[str]]
 WIDTH = 16
 """D of bigG's tokens (1664)."""
-BIGG: dict[str, Any] = {
+BIGG = {
     "model_cfg": {
         "embed_dim": 1280,
         "vision_cfg": {
@@ -83,7 +81,7 @@ DRAWN = (
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def published(tmp_path_factory):
     """One home with all data sets, and a hub with all models; beyond it nothing
     answers.
     """
@@ -111,7 +109,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-def write_repositories(root: Path) -> Path:
+def write_repositories(root):
     """Write what the recipes name; sides, tokens, ids and factors are the published
     ones.
     """
@@ -129,7 +127,7 @@ def write_repositories(root: Path) -> Path:
     return root
 
 
-def write_versatile_diffusion(root: Path) -> None:
+def write_versatile_diffusion(root):
     sizes = {
         "vae": {**VAE, "sample_size": 512},
         "image_encoder": {"image_size": 224, "patch_size": 14},
@@ -152,7 +150,7 @@ def write_versatile_diffusion(root: Path) -> None:
     path.write_text(path.read_text().replace("16", "224"))
 
 
-def write_bigg(root: Path) -> None:
+def write_bigg(root):
     folder = root / "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
     folder.mkdir(parents=True)
     torch.manual_seed(0)
@@ -163,7 +161,7 @@ def write_bigg(root: Path) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps(BIGG))
 
 
-def write_mindeye2(root: Path) -> None:
+def write_mindeye2(root):
     """Write the checkpoint of its training on subject 1: names without our prefixes."""
     heads = {"image": Head((256, WIDTH))}
     backbone = {"kind": "with-prior", "backbone": {"kind": "mindeye2", "hidden": 8}}
@@ -194,7 +192,7 @@ def write_mindeye2(root: Path) -> None:
     )
 
 
-def run_workflow(recipe: str, align_overrides: Steps, text: str = "") -> dict[str, Any]:
+def run_workflow(recipe, align_overrides, text=""):
     """Run a shipped workflow by its name, or its steps until one; each step's own
     overrides come first.
 
@@ -222,7 +220,7 @@ def run_workflow(recipe: str, align_overrides: Steps, text: str = "") -> dict[st
     return document
 
 
-def assert_pictures(fields: dict[str, Any], count: int) -> None:
+def assert_pictures(fields, count):
     """Check that the last step compared so many pictures."""
     scores = fields["metrics"]["scopes"]["reconstruct"]
     assert scores.keys() == {"pixcorr", "ssim"} and scores["ssim"]["n"] == count

@@ -23,7 +23,7 @@ from brainhive_cli.core.results import (
 from brainhive_cli.core.runs.result import Result
 
 
-def make_step(value: str, caveats: list[str]) -> FinishedStep:
+def make_step(value, caveats):
     measurements = Measurements(facts=Facts(caveats=caveats))
     result = Result(Path("run"), metrics=measurements)
     return FinishedStep("brainhive", 1.0, mark(value, caveats), result)
@@ -43,7 +43,7 @@ def test_the_note_explains_the_sign_of_every_step_once():
         assert table.note.count(f"{CAVEATS[caveat]} {caveat}") == 1
 
 
-def make_top1(value: float, low: float | None) -> Metric:
+def make_top1(value, low):
     return Metric(
         "top1",
         value,

@@ -1,7 +1,5 @@
 """Recipes that sweep values: the workflows that they mean."""
 
-from typing import Any
-
 import pytest
 
 from brainhive_cli.cli.lines import resolve_line
@@ -16,7 +14,7 @@ from tests.worlds.swept_recipes import list_run_recipes
 LRS = "sweep.train.lr=1e-3,2e-3"
 
 
-def make_workflow(**fields: Any) -> workflow.Recipe:
+def make_workflow(**fields):
     return workflow.Recipe.model_validate(fields)
 
 

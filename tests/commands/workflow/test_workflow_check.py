@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import brainhive_cli
 from brainhive_cli.app import app
 from brainhive_cli.commands import reconstruct, workflow
-from brainhive_cli.core.files import Input, describe_missing, documents
+from brainhive_cli.core.files import describe_missing, documents
 from brainhive_cli.core.recipes.recipe import shipped_recipes
 from brainhive_cli.core.runs import Launch, list_inputs
 
@@ -24,20 +24,20 @@ COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 
 
 @pytest.fixture(autouse=True)
-def empty_home(home: Path, image_networks_absent: Path) -> Path:
+def empty_home(home, image_networks_absent):
     """A home without files, and empty caches of weights."""
     return home
 
 
-def resolve(module: Any, recipe: str) -> Any:
+def resolve(module, recipe):
     return module.Recipe.resolve(module.__name__.rpartition(".")[2], recipe, {}, ())
 
 
-def inputs_of(recipe: str) -> list[Input]:
+def inputs_of(recipe):
     return workflow.inputs(resolve(workflow, recipe))
 
 
-def steps_of(inputs: list[Input]) -> dict[str, str]:
+def steps_of(inputs):
     """Lines of the steps, by name."""
     return dict(
         input_row.name.split(": ", 1)
@@ -46,7 +46,7 @@ def steps_of(inputs: list[Input]) -> dict[str, str]:
     )
 
 
-def table_of(recipe: str) -> dict[str, dict[str, str]]:
+def table_of(recipe):
     """Rows of the table that `--check` shows of a workflow without a network, by what
     they are of.
     """
@@ -54,7 +54,7 @@ def table_of(recipe: str) -> dict[str, dict[str, str]]:
         app, ["workflow", "--recipe", recipe, "--check", "--json"]
     )
     assert result.exit_code == 3, result.stderr
-    document: dict[str, Any] = json.loads(result.stdout)
+    document = json.loads(result.stdout)
     (table,) = document["tables"]
     assert [input_row["what"] for input_row in document["inputs"]] == [
         row["what"] for row in table["rows"]

@@ -96,10 +96,10 @@ def test_only_the_first_process_talks(monkeypatch, capsys):
 class Terminal(io.StringIO):
     """What a terminal would be sent."""
 
-    def isatty(self) -> bool:
+    def isatty(self):
         return True
 
-    def draw(self) -> str:
+    def draw(self):
         """Draw the work at hand anew, and return what the terminal was sent for it."""
         initial_count = len(self.getvalue())
         console._display_on(console._stderr()).live.refresh()
@@ -108,7 +108,7 @@ class Terminal(io.StringIO):
         ).replace("\r", "")
 
 
-def open_terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 60) -> Terminal:
+def open_terminal(monkeypatch, columns=60):
     """Replace stderr by a terminal on which progress is drawn at once."""
     for name, value in (("TERM", "xterm"), ("COLUMNS", str(columns))):
         monkeypatch.setenv(name, value)
@@ -123,13 +123,13 @@ class Clock:
     meanwhile.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch):
         self.now_s = 0.0
         monkeypatch.setattr(
             console, "time", SimpleNamespace(monotonic=lambda: self.now_s)
         )
 
-    def line(self, passed_s: float) -> str:
+    def line(self, passed_s):
         """Let time pass, and return the line that is said then where there is no
         terminal.
         """
@@ -394,7 +394,7 @@ def test_only_a_yes_confirms(monkeypatch, answer, is_yes):
 def test_libraries_are_as_loud_as_before(monkeypatch):
     calls = list[object]()
 
-    def library(has_bar: bool) -> SimpleNamespace:
+    def library(has_bar):
         names = ("set_verbosity_error", "disable_progress_bar", "enable_progress_bar")
         return SimpleNamespace(
             get_verbosity=lambda: 7,

@@ -4,9 +4,7 @@ meant.
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -157,9 +155,9 @@ def test_channels_are_found_by_name_and_then_without_case():
 
 
 @pytest.fixture
-def usual_handlers() -> Iterator[None]:
+def usual_handlers():
     """Handlers as of a command in a terminal, whatever runs the tests."""
-    default_handlers: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
+    default_handlers = {signal.SIGINT: signal.default_int_handler}
     default_handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGUSR1), signal.SIG_DFL)
     initial_signals_by_name = {
         number: signal.signal(number, default_handlers[number])

@@ -4,7 +4,6 @@ header.
 
 import io
 import tarfile
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ END = bytes(512)
 LONG = "a" * 60 + "/" + "é" * 40 + "/picture.jpg"
 
 
-def pack(path: Path, form: int, names: list[str]) -> None:
+def pack(path, form, names):
     with tarfile.open(path, "w", format=form) as tar:
         for number, name in enumerate(names):
             member = tarfile.TarInfo(name)
@@ -54,7 +53,7 @@ def test_a_flipped_bit_in_a_tar_is_found_before_unpacking(
     assert not (tmp_path / "picture.jpg").exists()
 
 
-def header(size: bytes, kind: bytes = b"0") -> bytes:
+def header(size, kind=b"0"):
     created_bytearray = bytearray(tarfile.TarInfo("a.jpg").tobuf(tarfile.USTAR_FORMAT))
     created_bytearray[124:136], created_bytearray[156:157] = size.ljust(12, b"\0"), kind
     created_bytearray[148:156] = (
@@ -63,7 +62,7 @@ def header(size: bytes, kind: bytes = b"0") -> bytes:
     return bytes(created_bytearray)
 
 
-HOSTILE: dict[str, bytes] = {
+HOSTILE = {
     "a negative size": header(b"-0000001000") + END,
     "a size beyond the end": header(b"77777777777") + END,
     "an unknown type": header(b"0", b"Z") + END,

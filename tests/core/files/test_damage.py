@@ -5,7 +5,6 @@ import gzip
 import io
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from brainhive_cli.core.files import archives, damage
 NIFTI_START = (348).to_bytes(4, "little") + bytes(8)
 
 
-def zipped(path: Path, names: list[str]) -> Path:
+def zipped(path, names):
     """An archive of small files, whose contents are their names."""
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
@@ -24,7 +23,7 @@ def zipped(path: Path, names: list[str]) -> Path:
     return path
 
 
-def tarred(path: Path, names: list[str]) -> Path:
+def tarred(path, names):
     """The same as a tar."""
     mode = {".gz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}.get(path.suffix, "w")
     with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
@@ -35,7 +34,7 @@ def tarred(path: Path, names: list[str]) -> Path:
     return path
 
 
-PACKERS: dict[str, Callable[[Path, list[str]], Path]] = {
+PACKERS = {
     ".zip": zipped, ".tar": tarred, ".tar.gz": tarred, ".tar.bz2": tarred,
     ".tar.xz": tarred,
 }  # fmt: skip

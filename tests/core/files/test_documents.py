@@ -4,8 +4,7 @@ error that names it.
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, model_validator
@@ -36,7 +35,7 @@ class Sizes:
     by_name: dict[str, tuple[int, ...]]
 
 
-def write_document(folder: Path, text: str | bytes, suffix: str = ".json") -> Path:
+def write_document(folder, text, suffix=".json"):
     path = folder / f"document{suffix}"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
@@ -167,7 +166,7 @@ class Odd(BaseModel):
     way: str
 
     @model_validator(mode="after")
-    def _is_refused(self) -> Self:
+    def _is_refused(self):
         if self.way == "missing":
             raise MissingData("no file")
         raise RecipeError("no such way", "" if self.way == "none" else self.way)

@@ -2,9 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -33,9 +30,7 @@ def helper():
 
 
 @pytest.fixture
-def own_module(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: None
-) -> Iterator[ModuleType]:
+def own_module(tmp_path, monkeypatch, code_allowed):
     """A module of a user, which was imported."""
     (tmp_path / "own_net").mkdir()
     (tmp_path / "own_net/__init__.py").touch()
@@ -48,7 +43,7 @@ def own_module(
         del sys.modules[name]
 
 
-def caught(call: object, *arguments: object) -> BaseException:
+def caught(call, *arguments):
     """The error of a call."""
     with pytest.raises(Exception) as raised:
         call(*arguments)  # type: ignore[operator]

@@ -2,10 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from urllib.request import Request
 
 import pytest
@@ -17,7 +15,7 @@ from tests.tools.hub_server import serving
 
 
 @pytest.fixture
-def published(hub_cache: Callable[[str], Path]) -> Path:
+def published(hub_cache):
     """A repository in the hub's cache."""
     snapshot = hub_cache("owner/name")
     (snapshot / "vae").mkdir()
@@ -75,7 +73,7 @@ def test_a_digest_is_cached_until_the_file_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "MIN_KEPT_DIGEST_BYTES", 1)
     read_paths, digest_file = list[Path](), documents.digest_file
 
-    def count(path: Path) -> str:
+    def count(path):
         read_paths.append(path)
         return digest_file(path)
 
@@ -152,7 +150,7 @@ def test_a_path_in_the_cache_is_named_by_its_commit(path, name):
     assert hub.read_revision(Path(path)) == (COMMIT if name else "")
 
 
-def request_error(kind: type[Exception], status: int = 404) -> Exception:
+def request_error(kind, status=404):
     """An error of the hub's client with an answer of the hub."""
     response = SimpleNamespace(status_code=status, headers={}, request=None)
     error = kind.__new__(kind)
@@ -176,7 +174,7 @@ def test_advice_on_tokens_names_the_variable_that_is_set(monkeypatch, variable):
     assert "unset" not in hub.advise_login()
 
 
-FAILURES: list[tuple[Exception, type[Exception], str]] = [
+FAILURES = [
     (request_error(errors.GatedRepoError), MissingData, "huggingface.co/owner/name"),
     (request_error(errors.RepositoryNotFoundError), MissingData, "check the name"),
     (request_error(errors.RevisionNotFoundError), MissingData, "@"),
@@ -202,7 +200,7 @@ def test_each_failure_of_the_hub_has_its_own_way_out(
     kind,
     hint,
 ):
-    def fail(*_: object, **options: object) -> None:
+    def fail(*_, **options):
         raise error
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
@@ -218,7 +216,7 @@ def test_each_failure_of_the_hub_has_its_own_way_out(
 def test_the_error_names_the_mirror_that_cannot_be_reached(
     monkeypatch,
 ):
-    def fail(*_: object, **options: object) -> None:
+    def fail(*_, **options):
         raise errors.LocalEntryNotFoundError("x")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
@@ -273,7 +271,7 @@ def test_a_download_that_differs_from_its_sha256_is_refused(tmp_path, monkeypatc
             # the size and headers of the true file, with other bytes
             answer = server._send
 
-            def send_damaged(method: str, file: Path) -> tuple[int, Any, bytes]:
+            def send_damaged(method, file):
                 status, headers, _ = answer(method, file)
                 return status, headers, b"damaged"
 
@@ -293,14 +291,14 @@ def test_an_error_of_the_program_is_no_failure_of_the_hub(
 ):
     for error in (ZeroDivisionError(), AttributeError("x")):
 
-        def fail(*_: object, error: Exception = error, **options: object) -> None:
+        def fail(*_, error=error, **options):
             raise error
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
         with pytest.raises(type(error)):
             hub.Repository.parse("owner/name").snapshot()
 
-    def fill_disk(*_: object, **options: object) -> None:
+    def fill_disk(*_, **options):
         raise OSError(28, "full")
 
     # a user's own folder is named
@@ -310,7 +308,7 @@ def test_an_error_of_the_program_is_no_failure_of_the_hub(
     assert caught.value.filename == "mine"
 
 
-def list_row(name: str, size: int | None, will_download: bool = True) -> Any:
+def list_row(name, size, will_download=True):
     """A file that the hub would send."""
     return SimpleNamespace(filename=name, file_size=size, will_download=will_download)
 
@@ -434,7 +432,7 @@ def test_a_repository_is_a_run_a_model_or_neither(published):
 def test_a_fetched_run_has_the_files_of_its_list_and_no_others(
     published,
 ):
-    def fetch() -> Path:
+    def fetch():
         return hub.fetch_run("hub:owner/name")
 
     (published / "config.json").unlink()
@@ -498,7 +496,7 @@ def test_a_file_that_is_cut_short_needs_no_login(
 ):
     error_class = hub.http_error_class()
 
-    def break_off(*_: object, **options: object) -> None:
+    def break_off(*_, **options):
         raise error_class("peer closed connection")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", break_off)

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread, Timer
@@ -22,12 +21,12 @@ from brainhive_cli.core.files.network import call_in_thread, call_with_retries, 
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def answers(monkeypatch):
     """A hub that gives these answers, and then the last one for ever."""
-    statuses: list[int] = []
+    statuses = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_GET(self):
             self.send_response(statuses.pop(0) if len(statuses) > 1 else statuses[0])
             self.send_header("X-Error-Message", "Invalid credentials")
             self.send_header("Content-Length", "0")
@@ -35,7 +34,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
         do_HEAD = do_GET
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, *_):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
@@ -101,7 +100,7 @@ def test_what_is_cached_needs_no_proxy(answers, monkeypatch, hub_cache):
 def test_any_command_names_the_proxy(monkeypatch):
     """As where a library of a tracker opens the network."""
 
-    def fail(*_: object) -> None:
+    def fail(*_):
         raise ImportError("Using SOCKS proxy, but the 'socksio' package is absent")
 
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
@@ -121,7 +120,7 @@ def test_only_addresses_of_the_web_are_opened(url):
 def test_ctrl_c_does_not_wait_for_threads_of_the_hubs_client(
     monkeypatch,
 ):
-    def download(*_: object, **__: object) -> None:
+    def download(*_, **__):
         with ThreadPoolExecutor(1) as pool:
             pool.submit(time.sleep, 2).result()
 
@@ -162,10 +161,10 @@ def test_an_exception_from_proxies_is_no_proxy(
 
 @pytest.mark.parametrize("requested", ["nan", "-5", "soon", ""])
 def test_a_wait_that_is_no_time_is_not_taken(monkeypatch, requested):
-    waits: list[float] = []
+    waits = []
     monkeypatch.setattr("time.sleep", waits.append)
 
-    def refuse() -> None:
+    def refuse():
         raise ValueError("busy")
 
     with pytest.raises(ValueError, match="busy"):
@@ -220,7 +219,7 @@ def test_a_server_that_is_busy_is_asked_three_times(
     # as of users: tests wait shorter
     monkeypatch.setattr(network, "RETRY_WAITS_S", (1.0, 4.0))
 
-    def call() -> None:
+    def call():
         calls.append(1)
         raise Refusal
 
@@ -229,7 +228,7 @@ def test_a_server_that_is_busy_is_asked_three_times(
     assert slept == waits and len(calls) == len(waits) + 1
     answers = iter([Refusal(), None])
 
-    def succeed_later() -> str:
+    def succeed_later():
         if error := next(answers):
             raise error
         return "answer"

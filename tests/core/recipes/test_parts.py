@@ -4,7 +4,6 @@ it.
 
 import importlib
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -31,9 +30,7 @@ class Config(EncoderConfig):
 
 
 @pytest.fixture
-def own_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: None
-) -> str:
+def own_package(tmp_path, monkeypatch, code_allowed):
     package = tmp_path / "own_parts"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -71,7 +68,7 @@ def test_rows_give_values_of_what_their_family_has():
             holds_a_row(shelf, kind)
 
 
-def holds_a_row(shelf: str, kind: str) -> None:
+def holds_a_row(shelf, kind):
     row, row_part = parts.read_rows(shelf)[kind], parts.load(shelf, kind)
     room, _, name = row.family.rpartition(".")
     in_room = (
@@ -139,7 +136,7 @@ def test_papers_of_a_part_and_its_parts_are_listed_once():
 
 def test_a_part_has_to_build_a_module():
     class Odd(parts.Config):
-        def build(self, width: int) -> int:
+        def build(self, width):
             return width
 
     with pytest.raises(BrainhiveError):

@@ -5,7 +5,7 @@ command.
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pytest
 from pydantic import Field, TypeAdapter
@@ -31,7 +31,7 @@ from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruct
 from brainhive_cli.training.alignment.recipe import Recipe
 
 
-def resolve(*overrides: str, recipe: str | Path | None = None, **flags: Any) -> Recipe:
+def resolve(*overrides, recipe=None, **flags):
     flags = {key.replace("__", "."): value for key, value in flags.items()}
     return Recipe.resolve(
         "train-align", None if recipe is None else str(recipe), flags, overrides
@@ -39,7 +39,7 @@ def resolve(*overrides: str, recipe: str | Path | None = None, **flags: Any) -> 
 
 
 @pytest.fixture
-def write_recipe(tmp_path: Path) -> Path:
+def write_recipe(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
         "train: {epochs: 3, lr: 0.1, batch_size: 8}\n"
@@ -190,7 +190,7 @@ def test_a_fingerprint_depends_only_on_changed_defaults(
     class Later(Recipe):
         later: int = 7
 
-    def fingerprint(*overrides: str) -> str:
+    def fingerprint(*overrides):
         return Later.resolve("train-align", None, {}, overrides).fingerprint()
 
     assert {
@@ -214,7 +214,7 @@ def test_contents_count_also_where_their_name_is_the_default():
 
 
 def test_a_fingerprint_is_of_contents_whatever_their_path():
-    def fingerprint(digests: dict[str, str], *overrides: str) -> str:
+    def fingerprint(digests, *overrides):
         recipe = resolve(*overrides)
         return recipe.model_copy(update={"digests": digests}).fingerprint()
 
@@ -500,7 +500,7 @@ def test_unknown_names_are_refused_with_a_guess():
     assert "'rad'" in caught.value.message and "red" in caught.value.hint
 
 
-def set_key(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+def set_key(fields, key, value):
     Recipe.set_key(fields, key, value)
     return fields
 
@@ -526,17 +526,17 @@ def test_a_key_of_a_mapping_keeps_the_others_of_its_default():
     class Own(core_recipe.Recipe):
         sizes: dict[str, int] = Field({"a": 1, "b": 2})
 
-    fields: dict[str, Any] = {}
+    fields = {}
     Own.set_key(fields, "sizes.b", 3)
     assert fields == {"sizes": {"a": 1, "b": 3}}
     assert Own.model_fields["sizes"].default == {"a": 1, "b": 2}
-    other_default: dict[str, Any] = {}
+    other_default = {}
     Own.set_key(other_default, "sizes", {"c": 3})
     assert other_default == {"sizes": {"c": 3}}
 
 
 def test_contents_and_names_of_stores_are_part_of_a_fingerprint():
-    def fingerprint(**digests: str) -> str:
+    def fingerprint(**digests):
         names = {name.replace("_", " "): digest for name, digest in digests.items()}
         return core_recipe.Recipe(digests=names).fingerprint()
 

@@ -1,7 +1,5 @@
 """JSON Schema of recipes, for editors."""
 
-from typing import Any
-
 import yaml
 
 from brainhive_cli.commands.recipes import import_recipe, list_shipped
@@ -29,9 +27,7 @@ def test_a_shipped_recipe_begins_with_the_path_of_its_schema():
         assert schema.resolve().is_file(), name
 
 
-def list_unknown_keys(
-    value: Any, schema: dict[str, Any], definitions: dict[str, Any]
-) -> list[str]:
+def list_unknown_keys(value, schema, definitions):
     """List the keys of a recipe that its schema refuses."""
     while "$ref" in schema:
         schema = definitions[schema["$ref"].rpartition("/")[2]]

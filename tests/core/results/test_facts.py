@@ -1,7 +1,5 @@
 """Facts of runs: answers, differences, and set-ups that are joined and compared."""
 
-from typing import Any
-
 import pytest
 
 from brainhive_cli.commands.facts import WorkflowFacts
@@ -25,7 +23,7 @@ from brainhive_cli.evaluation.explanation.facts import AxisClaim
 from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 
 
-def answer(better: float | None, worse: float | None, **further_fields: Any) -> Answer:
+def answer(better, worse, **further_fields):
     """An answer of 40 items."""
     fields = {"least_p": 0.001, "n": 40, "pool": 8, "test": "permutation"}
     return Answer("which picture", better, worse, **{**fields, **further_fields})
@@ -91,7 +89,7 @@ def test_an_answer_says_scope_condition_and_wider_claim():
     assert untested.sentence == "the picture could not be tested, because few"
 
 
-def difference(**further_fields: Any) -> Difference:
+def difference(**further_fields):
     """A difference of .1 between two runs."""
     fields = {"difference": 0.1, "low": 0.0, "high": 0.2, "interval": "t", "n": 9}
     fields |= {"subjects": 2, "p_value": 0.03, "test": "t", "least_p": 0.01}
@@ -221,7 +219,7 @@ def test_only_the_named_keys_of_set_ups_are_compared():
     assert list_differences(left_facts, right_facts, []) == []
 
 
-SIGNALS: dict[str, Any] = {
+SIGNALS = {
     "channels": ["O1", "Oz"],
     "window_ms": [-50.0, 600.0],
     "rate_hz": 250.0,

@@ -107,7 +107,7 @@ def test_beside_the_interval_stands_the_one_for_the_others():
         )
 
 
-def metric(name: str, **changes: object) -> Metric:
+def metric(name, **changes):
     """A metric of another name."""
     return replace(TOP1, **{"name": name, **changes})
 

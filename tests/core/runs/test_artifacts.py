@@ -1,14 +1,11 @@
 """Artifacts of a run: read as they were written, of shapes that fit."""
 
-from pathlib import Path
-
 import pytest
 from PIL import Image
 
 from brainhive_cli.core.base import BrainhiveError, Table
 from brainhive_cli.core.results.measurements import Metric
 from brainhive_cli.core.runs import (
-    Artifact,
     BrainMap,
     Curve,
     CurveLine,
@@ -25,11 +22,11 @@ from brainhive_cli.core.runs.artifacts import Media
 
 
 @pytest.fixture
-def run_folder(tmp_path: Path) -> RunFolder:
+def run_folder(tmp_path):
     return RunFolder(tmp_path)
 
 
-def one_of_each(file: str) -> list[Artifact]:
+def one_of_each(file):
     return [
         Curve(
             "loss",
@@ -93,7 +90,7 @@ def test_a_bad_list_of_artifacts_is_reported_in_one_line(
             artifacts.read(run_folder)
 
 
-def metric(value: float, low: float | None) -> Metric:
+def metric(value, low):
     """A metric with one end of its interval."""
     return Metric(
         "top1", value, 4, 200, value / 2, low, 0.9, (0,), "cosine", "test", "t"

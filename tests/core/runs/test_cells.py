@@ -3,7 +3,6 @@
 import errno
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,20 +45,18 @@ ELSEWHERE = "node7 0-0-0 4711 -"
 
 
 @pytest.fixture
-def run(home: Path) -> RunFolder:
+def run(home):
     """An empty run."""
     folder = RunFolder(home / "runs/embed/a")
     folder.path.mkdir(parents=True)
     return folder
 
 
-def open_run_folder(
-    again: bool = False, launch: Launch = ALONE, **fields: Any
-) -> RunFolder:
+def open_run_folder(again=False, launch=ALONE, **fields):
     return start_run(NamedRun("embed"), launch, again, **fields)
 
 
-def claim_of_another(path: Path, age_s: float = 0.0) -> Path:
+def claim_of_another(path, age_s=0.0):
     """A claim of another machine, which was touched some time ago."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(ELSEWHERE)
@@ -119,7 +116,7 @@ def test_cells_of_others_are_waited_for_and_taken_over(tmp_path, monkeypatch, ca
     claim_of_another(claim_path(files["c"]), age_s=1000)
     slept = list[float]()
 
-    def sleep(seconds: float) -> None:
+    def sleep(seconds):
         slept.append(seconds)
         if len(slept) == 9:  # one worker finishes, the other dies
             files["b"].touch()
@@ -158,13 +155,13 @@ def test_a_disk_may_fail_for_two_minutes(
     files, clock_s, calls = {"a": tmp_path / "a"}, [5.0], list[int]()
     attempt = Claim.attempt
 
-    def fail_twice(path: Path) -> Claim | None:
+    def fail_twice(path):
         calls.append(1)
         if len(calls) < 3:
             raise OSError(number, "failed")
         return attempt(path)
 
-    def sleep(_: float) -> None:
+    def sleep(_):
         clock_s[0] += seconds
 
     monkeypatch.setattr(Claim, "attempt", fail_twice)
@@ -180,7 +177,7 @@ def test_a_disk_may_fail_for_two_minutes(
 
 
 def test_the_list_of_cells_grows_by_those_that_it_lacks(run):
-    def claim(files: dict[str, str], launch: Launch = ALONE) -> None:
+    def claim(files, launch=ALONE):
         with claim_cells(run, files, launch, lambda name: True) as free:
             assert list(free) == []
 
@@ -219,7 +216,7 @@ def test_cells_without_a_file_are_measured(run):
     run.write_text(files["b"], "x")
     measured_cells = list[str]()
 
-    def measure(name: str, launch: Launch) -> dict[str, Any]:
+    def measure(name, launch):
         measured_cells.append(name)
         if name == "a":
             run.write_text(files["c"], "by another worker")

@@ -199,7 +199,7 @@ def test_holders_are_named_with_machine_process_and_job(tmp_path, monkeypatch):
 
 
 def test_a_claim_that_cannot_be_written_is_not_left(tmp_path, monkeypatch):
-    def fail(*_: object) -> None:
+    def fail(*_):
         raise OSError(28, "full")
 
     initial_count = len(os.listdir("/proc/self/fd"))

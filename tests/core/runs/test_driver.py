@@ -1,8 +1,7 @@
 """The driver makes a run once, whatever interrupts it, and refuses before it begins."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,35 +47,35 @@ class Counting(RunJob):
     tracker_name = "counting"
 
     @property
-    def short_name(self) -> str:
+    def short_name(self):
         return "tiny"
 
     @property
-    def compared_jobs(self) -> Sequence[RunJob]:
+    def compared_jobs(self):
         return self.others
 
-    def inputs(self) -> list[Input]:
+    def inputs(self):
         digest = self.stores.get("signals", "")
         return [Input("signals", digest=digest), Input("pictures", error=self.error)]
 
-    def check(self) -> None:
+    def check(self):
         self.steps.append("check")
 
-    def prepare(self, launch: Launch) -> None:
+    def prepare(self, launch):
         self.steps.append("prepare")
         self.stores.setdefault("signals", "1")
 
-    def make_parts(self, open_run: OpenRun, again: bool) -> dict[str, Result]:
+    def make_parts(self, open_run, again):
         return driver.run_each(self.parts, open_run.launch, again)
 
-    def is_outdated(self, open_run: OpenRun) -> bool:
+    def is_outdated(self, open_run):
         return bool(self.lacks)
 
-    def count_work(self) -> Work:
+    def count_work(self):
         return Work("tiny", len(self.cells), "cells")
 
-    def stages(self, open_run: OpenRun) -> Iterator[CellStage]:
-        def compute(name: str, launch: Launch) -> dict[str, str]:
+    def stages(self, open_run):
+        def compute(name, launch):
             self.steps.append(name)
             if name == "broken":
                 raise BrainhiveError("broken", "mend it")
@@ -86,26 +85,26 @@ class Counting(RunJob):
         yield CellStage("counting", files, compute)
         self.steps.append("after the cells")
 
-    def summarise(self, open_run: OpenRun) -> Summary:
+    def summarise(self, open_run):
         self.steps.append(
             f"summarise {len(open_run.compared_results)} {len(open_run.parts)}"
         )
         fromkeys = dict.fromkeys(("pool", "chance", "low", "high"))
-        context: Any = {**fromkeys, "seeds": (1,), "protocol": "", "split": "test"}
+        context = {**fromkeys, "seeds": (1,), "protocol": "", "split": "test"}
         metric = Metric("top1", 0.5, 2, interval="", **context)
         metrics = {"all": {"top1": metric}}
         measurements = Measurements(metrics, facts=Facts(caveats=["simulated"]))
         return Summary(measurements, [Table("Cells", ("cell",), [])])
 
-    def describe(self, open_run: OpenRun) -> Result:
+    def describe(self, open_run):
         return Result(open_run.folder.path, metrics=open_run.folder.measurements())
 
-    def choose_logged_metrics(self, measurements: Measurements) -> Any:
+    def choose_logged_metrics(self, measurements):
         return measurements.scopes
 
 
 @pytest.fixture
-def job(home: Path) -> Counting:
+def job(home):
     """A job with two cells, whose signals are not there yet."""
     return Counting(Recipe())
 
@@ -139,7 +138,7 @@ def test_a_run_is_checked_made_and_found(job):
 
 
 def test_cells_of_several_runs_are_one_queue(home, capsys):
-    steps: list[str] = []
+    steps = []
     first_counting = Counting(Recipe(), stores={"signals": "1"}, steps=steps)
     second = Counting(Recipe(), ("b", "c"), {"signals": "2"}, steps)
     third = Counting(Recipe(), ("d",), {"signals": "3"}, steps)
@@ -232,13 +231,13 @@ def test_trackers_get_the_metrics_of_a_finished_run(job, monkeypatch):
     opened_trackers, events = list[Any](), list[Any]()
 
     class Tracker:
-        def log(self, curves: dict[str, float], step: int) -> None:
+        def log(self, curves, step):
             events.append((curves, step))
 
-        def finish(self) -> None:
+        def finish(self):
             events.append("finished")
 
-    def open_tracker(*arguments: Any) -> Tracker:
+    def open_tracker(*arguments):
         opened_trackers.append(arguments[2])
         return Tracker()
 
@@ -261,7 +260,7 @@ def test_cells_are_shared_where_there_are_fewer_than_processes(job, monkeypatch)
     folder = driver.start_run(job, ALONE)
     open_run = OpenRun(folder, launch)
 
-    def compute(name: str, worker: Launch) -> dict[str, str]:
+    def compute(name, worker):
         shared.append(worker.processes)
         return {}
 
@@ -289,7 +288,7 @@ def test_the_pace_counts_only_cells_trained_from_the_beginning(
     resumed.parent.mkdir()
     resumed.touch()
 
-    def count_work(names: Sequence[str]) -> Work:
+    def count_work(names):
         return Work("tiny", len(names), "cells")
 
     files = {name: f"{name}.safetensors" for name in "ab"}
@@ -302,7 +301,7 @@ def test_the_pace_counts_only_cells_trained_from_the_beginning(
 def test_a_check_lists_what_does_not_fit_and_what_is_compared(job):
     @dataclass(frozen=True)
     class Misfit(Counting):
-        def check(self) -> None:
+        def check(self):
             raise BrainhiveError("rates differ", "resample")
 
     for checked in Misfit(Recipe()), replace(job, others=[Misfit(Recipe())]):
@@ -319,7 +318,7 @@ def test_versions_of_inputs_name_the_run(job):
     class Pinned(Counting):
         version: str = "1"
 
-        def pin_versions(self) -> tuple[RunJob, dict[str, str]]:
+        def pin_versions(self):
             return self, {"hub:a/b": self.version}
 
     jobs = [Pinned(Recipe(), version=version) for version in ("1", "2", "1")]
@@ -334,8 +333,8 @@ def test_versions_of_inputs_name_the_run(job):
 def test_cells_of_another_worker_leave_no_pace(job):
     @dataclass(frozen=True)
     class Helped(Counting):
-        def stages(self, open_run: OpenRun) -> Iterator[CellStage]:
-            def compute(name: str, launch: Launch) -> dict[str, str]:
+        def stages(self, open_run):
+            def compute(name, launch):
                 open_run.folder.write_text("b.safetensors", "by another worker")
                 return {"name": name}
 
@@ -348,7 +347,7 @@ def test_cells_of_another_worker_leave_no_pace(job):
 def test_one_process_summarises_and_no_checkpoint_is_left(job, monkeypatch):
     @dataclass(frozen=True)
     class Trained(Counting):
-        def summarise(self, open_run: OpenRun) -> Summary:
+        def summarise(self, open_run):
             self.steps.append(f"{open_run.launch.processes} process")
             checkpoint = open_run.folder.checkpoint_path("last")
             checkpoint.parent.mkdir()
@@ -371,7 +370,7 @@ class LabelledRecipe(Recipe):
     writes_run = True
 
 
-def label_job(job: Counting, label: str | None) -> Counting:
+def label_job(job, label):
     """Return the job with a label in its recipe."""
     return replace(job, recipe=LabelledRecipe(run={"label": label}))
 

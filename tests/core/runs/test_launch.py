@@ -83,7 +83,7 @@ def test_a_launch_ignores_the_users_config_of_accelerate(monkeypatch, tmp_path):
 def test_a_signal_that_ends_a_launch_interrupts_the_command(monkeypatch, number):
     """Ctrl-C also reaches the processes, which print that they were interrupted."""
 
-    def end(arguments: object) -> None:
+    def end(arguments):
         raise SignalException("ended", number)
 
     monkeypatch.setattr("accelerate.commands.launch.launch_command", end)
@@ -115,7 +115,7 @@ def test_the_main_process_writes_unless_it_only_reads():
 
 
 @pytest.fixture
-def finished_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def finished_steps(monkeypatch):
     """Record the steps of a process, which does not wait for the others."""
     steps = list[str]()
     monkeypatch.setattr(Launch, "gather", lambda launch, item: [item, None])

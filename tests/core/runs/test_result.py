@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -41,12 +40,12 @@ from brainhive_cli.core.runs.work import PACE_FILE
 HERE = Launch(0, 1, torch.device("cpu"))
 
 
-def absent(name: str, **fields: Any) -> Input:
+def absent(name, **fields):
     """An input that has to be fetched."""
     return Input(name, None, MissingData(name, "fetch it"), **fields)
 
 
-def fail(error: Exception) -> Any:
+def fail(error):
     """Raise an error where an expression is needed."""
     raise error
 
@@ -162,7 +161,7 @@ def test_the_key_of_work_names_command_device_and_processes():
     assert key_work("train-align", job) == (work, key)
 
 
-def result_of(facts: Facts, **fields: Any) -> Result:
+def result_of(facts, **fields):
     """A result with two tables, of which one is printed."""
     tables = (Table("T", ("a",), [], note="note"), Table("U", ("a",), []))
     return Result(

@@ -1,13 +1,11 @@
 """Every file of a run is read: what is damaged, changed, missing or new is named."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from PIL import Image
 
 from brainhive_cli.core.results.measurements import Measurements
-from brainhive_cli.core.runs import Checkpoint, Launch, RunFolder, run_files, weights
+from brainhive_cli.core.runs import Checkpoint, Launch, run_files, weights
 from brainhive_cli.core.runs.driver import start_run
 from tests.worlds.named_run import NamedRun
 
@@ -15,7 +13,7 @@ CONFIG, MODEL = "cells/a/model/config.json", "cells/a/model/model.safetensors"
 
 
 @pytest.fixture
-def run(home: Path) -> RunFolder:
+def run(home):
     run_folder = start_run(NamedRun("train-align"), Launch(0, 1, torch.device("cpu")))
     run_folder.write_text(CONFIG, '{"scale": 1.0}\n')
     weights.save(run_folder.path / MODEL, {"weight": torch.arange(64.0)})

@@ -29,7 +29,7 @@ from tests.worlds.named_run import NamedRun
 ALONE = Launch(0, 1, torch.device("cpu"))
 
 
-def open_run_folder(again: bool = False, **changes: object) -> RunFolder:
+def open_run_folder(again=False, **changes):
     return start_run(NamedRun("train-align", Recipe(**changes)), ALONE, again)
 
 
@@ -146,7 +146,7 @@ def test_a_command_takes_over_the_cells_of_a_killed_command(
 
 
 def test_a_final_name_appears_only_when_complete(home):
-    def write(path: Path, text: str, breaks: bool) -> None:
+    def write(path, text, breaks):
         path.mkdir(exist_ok=True)
         (path / "weights").write_text(text)
         if breaks:
@@ -260,7 +260,7 @@ def test_a_killed_run_is_never_finished_without_its_digests(home, monkeypatch):
     run_folder.finish(Measurements())
     replace, replaced = os.replace, []
 
-    def killed(*paths: Path) -> None:
+    def killed(*paths):
         replace(*paths)
         replaced.append(Path(paths[1]).name)
         is_listed = "metrics.json" in read_digests(run_folder.path)
@@ -276,7 +276,7 @@ def test_a_killed_run_is_never_finished_without_its_digests(home, monkeypatch):
     )
 
 
-def finished(home: Path, command: str, name: str, at_s: float) -> RunFolder:
+def finished(home, command, name, at_s):
     """A finished run of a command, which a document says was finished at a time."""
     run_folder = RunFolder(home / "runs" / command / name)
     run_folder.write_text("recipe.yaml", "seed: 1\n")
@@ -421,7 +421,7 @@ def test_a_named_run_is_found_without_reading_others(home, monkeypatch, referenc
     read_paths = set[Path]()
     read_regular = files.read_regular
 
-    def record(path: Path, *limits: int) -> bytes:
+    def record(path, *limits):
         read_paths.add(Path(path).parent)
         return read_regular(path, *limits)
 
@@ -435,11 +435,11 @@ def test_the_order_of_runs_takes_one_document_of_each(home, monkeypatch):
     finisheds = [finished(home, "embed", str(age), NOON_S - age) for age in range(3)]
     read_paths = list[Path]()
 
-    def record(path: Path, *limits: int) -> bytes:
+    def record(path, *limits):
         read_paths.append(Path(path))
         return files.read_regular(path, *limits)
 
-    def refuse(folder: Path) -> dict[str, str]:
+    def refuse(folder):
         raise AssertionError(folder)
 
     monkeypatch.setattr(runs, "read_regular", record)

@@ -1,7 +1,5 @@
 """Sweeps: their values, and the labels and overrides of the values."""
 
-from typing import Any
-
 import pytest
 from pydantic import Field
 
@@ -62,7 +60,7 @@ def test_values_become_overrides_with_the_same_types():
     for axis in list_axes(sweep).values():
         for label, override in axis.items():
             key, _, text = override.partition("=")
-            fields: dict[str, Any] = {}
+            fields = {}
             Own.set_key(fields, key, parse_value(text, override))
             values[label] = Own(**fields)
 

@@ -3,9 +3,7 @@ that names it.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +26,7 @@ STATE = {
 DAMAGED = "damaged"
 
 
-def saved(folder: Path, kind: str, state: object = STATE) -> Path:
+def saved(folder, kind, state=STATE):
     path = folder / f"weights.{kind}"
     if kind == "safetensors":
         weights.save(path, state)
@@ -126,7 +124,7 @@ def test_changed_bytes_and_truncated_weights_are_found(tmp_path, kind):
 class Runs:
     """Runs a command when it is unpickled."""
 
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+    def __reduce__(self):
         return os.system, ("touch ran",)
 
 
@@ -162,7 +160,7 @@ def test_weights_of_another_model_are_refused_with_a_count():
 def test_names_are_read_without_what_wrappers_put_before_them(tmp_path):
     path = tmp_path / "model.pt"
 
-    def write(*names: str) -> None:
+    def write(*names):
         torch.save(
             {
                 "state_dict": {
@@ -255,7 +253,7 @@ def test_weights_match_by_name_size_and_kind_of_number():
     weights.fill(module, state, "here")
     assert torch.equal(module.weight.data, state["weight"])
     required_weights = module.state_dict()
-    cases: dict[str, dict[str, torch.Tensor]] = {
+    cases = {
         "weight": {**state, "weight": torch.ones(2, 3)},
         "bias": {"weight": state["weight"]},
         "extra": {**state, "extra": torch.ones(1)},

@@ -1,8 +1,5 @@
 """Categories with labels, names or exemplar pictures as targets."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,7 +16,7 @@ SHADES = {"bright": (250, 200), "dark": (20, 40, 60)}
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(tmp_path_factory):
     with use_home(tmp_path_factory.mktemp("categories")) as home:
         for name, levels in SHADES.items():
             for level in levels:

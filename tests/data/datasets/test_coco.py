@@ -1,22 +1,19 @@
 """COCO in the real layout, with and without annotations."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.datasets.coco import Config
 
 NUMBERS = {"train2017": [9, 25, 30, 34], "val2017": [139], "test2017": [1]}
 
 
 @pytest.fixture
-def root(home: Path) -> Path:
+def root(home):
     """Write six pictures and no annotations."""
     root = home / "data/coco"
     for folder, numbers in NUMBERS.items():
@@ -26,7 +23,7 @@ def root(home: Path) -> Path:
     return root
 
 
-def annotate(root: Path, **fields: Any) -> None:
+def annotate(root, **fields):
     """Write areas: two bowls exceed a dog in picture 9, a dog exceeds them in 25."""
     outline = [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]
     content = {
@@ -55,7 +52,7 @@ def annotate(root: Path, **fields: Any) -> None:
     )
 
 
-def coco(**knobs: Any) -> Dataset:
+def coco(**knobs):
     return Config(**knobs).build(Paths())
 
 

@@ -1,29 +1,28 @@
 """Any folder of pictures: its splits, concepts and bad files."""
 
 import pickle
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.datasets import Dataset, image_folder
+from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.datasets.image_folder import Config
 from brainhive_cli.data.media.pictures import BadPicture
 
 
-def draw(path: Path, colour: str = "red", mode: str = "RGB") -> None:
+def draw(path, colour="red", mode="RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, (6, 4), colour).save(path)
 
 
-def build(root: Path, **knobs: object) -> Dataset:
+def build(root, **knobs):
     return Config(root=str(root), **knobs).build(Paths())
 
 
 @pytest.fixture
-def flat(tmp_path: Path) -> Path:
+def flat(tmp_path):
     """Ten concepts of two pictures, each in its folder."""
     for number in range(10):
         for letter in "ab":
@@ -92,7 +91,7 @@ def test_absent_folders_splits_and_recordings_are_named(tmp_path, flat, home):
 
 
 @pytest.fixture
-def image_lists(tmp_path: Path) -> Path:
+def image_lists(tmp_path):
     """Write pictures of cat, owl and train, and a list of a test picture."""
     for concept in ("cat", "owl", "train"):
         for letter in "ab":

@@ -2,9 +2,6 @@
 
 import io
 import pickle
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +9,6 @@ from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.datasets.imagenet import Config
 
 TENCH, GOLDFISH = "n01440764", "n01443537"
@@ -20,7 +16,7 @@ TENCH, GOLDFISH = "n01440764", "n01443537"
 FOLDER = {"train": "train", "validation": "val", "test": "test"}
 
 
-def jpeg(seed: int) -> bytes:
+def jpeg(seed):
     file = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 255, (8, 12, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file, "jpeg")
@@ -46,7 +42,7 @@ BYTES = {
 }
 
 
-def write_folders(root: Path) -> None:
+def write_folders(root):
     for split, pictures in CONTENT.items():
         for name, class_name in pictures:
             path = root / FOLDER[split] / (class_name or "") / f"{name}.JPEG"
@@ -54,7 +50,7 @@ def write_folders(root: Path) -> None:
             path.write_bytes(BYTES[name])
 
 
-def make_rows(split: str) -> list[dict[str, Any]]:
+def make_rows(split):
     """Make the rows of ILSVRC/imagenet-1k, whose names end in the class."""
     label = {TENCH: 0, GOLDFISH: 1, None: -1}
     return [
@@ -69,7 +65,7 @@ def make_rows(split: str) -> list[dict[str, Any]]:
     ]
 
 
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+def write_rows(path, rows):
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow reads parquet files")
     path.parent.mkdir(parents=True, exist_ok=True)
     pytest.importorskip("pyarrow.parquet").write_table(
@@ -78,29 +74,29 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def write_parquet(root: Path) -> None:
+def write_parquet(root):
     for split in CONTENT:
         write_rows(root / f"data/{split}-00000-of-00001.parquet", make_rows(split))
 
 
-WRITE: dict[str, Callable[[Path], None]] = {
+WRITE = {
     "folder": write_folders,
     "parquet": write_parquet,
 }
 
 
 @pytest.fixture
-def root(home: Path) -> Path:
+def root(home):
     return home / "data/imagenet"
 
 
 @pytest.fixture(params=WRITE)
-def written_form(request: pytest.FixtureRequest, root: Path) -> Iterator[str]:
+def written_form(request, root):
     WRITE[request.param](root)
     yield request.param
 
 
-def imagenet(**knobs: Any) -> Dataset:
+def imagenet(**knobs):
     return Config(**knobs).build(Paths())
 
 

@@ -8,9 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from threading import Event, Thread, Timer
 
 import pytest
@@ -24,31 +21,29 @@ from brainhive_cli.data.downloads import (
     find_missing_files,
     find_outdated_files,
 )
-from tests.tools.web_server import Routes, send, serving
+from tests.tools.web_server import send, serving
 
 BODY = bytes(range(256)) * 1_000
 HALF = 100_003
 
 
 @pytest.fixture
-def routes() -> Iterator[Routes]:
+def routes():
     with serving() as served:
         yield served
 
 
-def list_body(
-    routes: Routes, digest: str = "etag:a-2", body: bytes = BODY
-) -> RemoteFile:
+def list_body(routes, digest="etag:a-2", body=BODY):
     """Serve a body as a.bin, and list it."""
     routes.answers.setdefault("/a.bin", body)
     return RemoteFile("a.bin", f"{routes.address}a.bin", len(body), digest)
 
 
-def sha256(body: bytes) -> str:
+def sha256(body):
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
-def break_off(request: BaseHTTPRequestHandler):
+def break_off(request):
     """Send half of the body, and end the connection."""
     request.send_response(200)
     request.send_header("Content-Length", str(len(BODY)))
@@ -56,7 +51,7 @@ def break_off(request: BaseHTTPRequestHandler):
     request.wfile.write(BODY[:HALF])
 
 
-def drip(request: BaseHTTPRequestHandler):
+def drip(request):
     """Send a byte at a time."""
     request.send_response(200)
     request.send_header("Content-Length", str(len(BODY)))
@@ -67,12 +62,12 @@ def drip(request: BaseHTTPRequestHandler):
         time.sleep(0.1)
 
 
-def leave_half(routes: Routes, folder: Path, digest: str = "etag:a-2") -> RemoteFile:
+def leave_half(routes, folder, digest="etag:a-2"):
     """Leave a partial file as an interrupted download does."""
     file = list_body(routes, digest)
     is_first = [True]
 
-    def answer(request: BaseHTTPRequestHandler) -> None:
+    def answer(request):
         if is_first.pop():
             is_first.append(False)
             break_off(request)
@@ -94,7 +89,7 @@ def test_a_download_of_another_process_is_waited_for(routes, tmp_path):
     claim_of_other = Claim(tmp_path / downloads.CLAIM_FILE, "the folder")
     ended = Event()
 
-    def download() -> None:
+    def download():
         download_files([file], tmp_path)
         ended.set()
 
@@ -108,7 +103,7 @@ def test_a_download_of_another_process_is_waited_for(routes, tmp_path):
 def test_an_adopted_partial_file_is_written_no_more(routes, tmp_path):
     file = list_body(routes)
 
-    def answer(request: BaseHTTPRequestHandler) -> None:
+    def answer(request):
         request.send_response(200)
         request.send_header("Content-Length", str(len(BODY)))
         request.end_headers()
@@ -144,7 +139,7 @@ def test_a_range_is_appended_only_where_it_begins(
 ):
     file = leave_half(routes, tmp_path)
 
-    def answer(request: BaseHTTPRequestHandler) -> None:
+    def answer(request):
         if request.headers.get("Range"):
             headers = {"Content-Range": stated_range} if stated_range else {}
             send(request, BODY[start:], 206, **headers)
@@ -197,7 +192,7 @@ def test_a_checked_file_is_read_again_only_once_it_has_changed(
     with (tmp_path / downloads.NOTES_FILE).open("a") as notes:
         notes.write('{"name": "a.b')  # as a killed process leaves it
 
-    def refuse(*_: object) -> str:
+    def refuse(*_):
         raise AssertionError("the file is read")
 
     later_file = RemoteFile(file.name, file.url, file.size, sha256(b"later"))
@@ -225,7 +220,7 @@ def test_another_tag_of_the_host_means_another_version(routes, tmp_path):
 
 
 def test_files_that_a_later_version_lacks_are_named(routes, tmp_path):
-    def list_version(version: str, *names: str) -> list[RemoteFile]:
+    def list_version(version, *names):
         url = f"{routes.address}a.bin"
         digest = sha256(BODY)
         return [
@@ -279,7 +274,7 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(routes, tmp_path):
     """Python waits at its end for threads that are no daemons."""
     has_ended = Event()
 
-    def fall_silent(request: BaseHTTPRequestHandler) -> None:
+    def fall_silent(request):
         break_off(request)
         request.wfile.flush()
         has_ended.wait(60)
@@ -310,7 +305,7 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(routes, tmp_path):
 
 
 @pytest.fixture
-def limit_files() -> Iterator[Callable[[int], None]]:
+def limit_files():
     """Limit the size of files, as a full disk does."""
     old_limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old_limits[1]))
@@ -340,7 +335,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(routes, tmp_path):
 def test_a_file_of_the_hub_that_is_not_as_listed_is_removed(tmp_path, monkeypatch):
     """Its bytes stayed under the final name."""
 
-    def send_other_bytes(*_: object, dry_run: bool = False, **options: object):
+    def send_other_bytes(*_, dry_run=False, **options):
         if not dry_run:
             (tmp_path / "a.bin").write_bytes(b"x" * len(BODY))
         return []

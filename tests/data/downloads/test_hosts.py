@@ -2,15 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.core.files import hub
 from brainhive_cli.data.downloads import RemoteFile, choose_files, hosts, list_files
-from tests.tools.web_server import Routes, send, serving
+from tests.tools.web_server import send, serving
 
 ENTRY = {
     "path": "a",
@@ -23,7 +21,7 @@ NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
 @pytest.fixture
-def routes(monkeypatch) -> Iterator[Routes]:
+def routes(monkeypatch):
     """Serve as NEMAR and S3."""
     with serving() as served:
         monkeypatch.setattr(hosts, "NEMAR", served.address)
@@ -33,12 +31,12 @@ def routes(monkeypatch) -> Iterator[Routes]:
         yield served
 
 
-def index(url: object) -> bytes:
+def index(url):
     versions = [{"version": "1", "manifest_url": url}]
     return json.dumps({"latest": "1", "versions": versions}).encode()
 
 
-def page(*keys: str, size: str = "1", token: str = "") -> bytes:
+def page(*keys, size="1", token=""):
     contents = "".join(
         f"<Contents><Key>{key}</Key><Size>{size}</Size></Contents>" for key in keys
     )
@@ -49,7 +47,7 @@ def page(*keys: str, size: str = "1", token: str = "") -> bytes:
     return f"{content}</ListBucketResult>".encode()
 
 
-def refuse(reference: str) -> str:
+def refuse(reference):
     """Return the message of a list that is refused for good."""
     with pytest.raises(MissingData) as caught:
         list_files(reference)
@@ -156,7 +154,7 @@ def test_a_bucket_that_never_ends_its_list_is_refused(routes, monkeypatch):
     refuse("s3:b/d")
     assert len(routes.requests) == 2  # the second page has no other file
 
-    def number(request: BaseHTTPRequestHandler) -> None:
+    def number(request):
         send(
             request, page(f"d/{len(routes.requests)}", token=str(len(routes.requests)))
         )

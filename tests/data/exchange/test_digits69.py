@@ -1,17 +1,14 @@
 """The data set digits69: its download, and its conversion into folders."""
 
 import hashlib
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
 import nibabel
 import numpy as np
 import pytest
-from click.testing import Result
 from PIL import Image
 from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
@@ -25,7 +22,7 @@ SIDE = 6
 """Height and width of the synthetic pictures in pixels."""
 
 
-def write_file(folder: Path) -> Path:
+def write_file(folder):
     """Write a MATLAB file of 4 pictures, 3 further digits and 8 voxels of 24."""
     random = np.random.default_rng(0)
     grid = (2, 3, 4)
@@ -86,7 +83,7 @@ def test_a_matlab_file_is_converted_into_folders(
 
 
 @pytest.fixture
-def fetch(tmp_path, home, monkeypatch) -> Iterator[Callable[..., Result]]:
+def fetch(tmp_path, home, monkeypatch):
     """Serve the synthetic file, and run fetch with arguments."""
     path = write_file(tmp_path / "served")
     handler = partial(SimpleHTTPRequestHandler, directory=str(path.parent))

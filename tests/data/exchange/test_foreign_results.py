@@ -4,7 +4,6 @@ import json
 import pickle
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ SIMILARITIES[range(50), range(50)] += 2
 TOP1 = 100 * float((SIMILARITIES.argmax(1) == range(50)).mean())
 
 
-def write(folder: Path, similarities=SIMILARITIES, **documents: Any) -> Path:
+def write(folder, similarities=SIMILARITIES, **documents):
     """Write similarities, and documents as JSON by name."""
     folder.mkdir()
     np.save(folder / "similarities.npy", similarities)
@@ -182,13 +181,13 @@ def test_labels_by_which_every_candidate_is_right_say_nothing(tmp_path):
         open_result(folder)
 
 
-def nest(value, depth: int, is_list: bool):
+def nest(value, depth, is_list):
     for _ in range(depth):
         value = [value, value] if is_list else {"a": value, "b": value}
     return value
 
 
-HOSTILE: dict[str, bytes] = {
+HOSTILE = {
     "key.json": json.dumps({"test" * 15_000: [1, 2]}).encode(),
     "name.csv": b"val" * 20_000 + b"\n1\n2\n",
     "logs.json": json.dumps({f"test_acc{n}_": [1, 2] for n in range(6000)}).encode(),

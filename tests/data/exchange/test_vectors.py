@@ -1,7 +1,6 @@
 """Layouts, batches and stored copies of vectors in files of other projects."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +35,7 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(vectors, "VECTORS_PER_BATCH", 3)
 
 
-def write_store(path: Path, values: np.ndarray, dtype: str = "float32") -> TargetStore:
+def write_store(path, values, dtype="float32"):
     path.parent.mkdir(parents=True, exist_ok=True)
     StorePlan(path, IDS, CONCEPTS, values.shape[1:], dtype, {}).create()
     writer = TargetWriter(path)
@@ -156,7 +155,7 @@ def test_parts_of_features_are_read_in_order(tmp_path):
         open_vectors([tmp_path], [])
 
 
-def write_parts(folder: Path, names: list[str], rows: list[range]) -> list[Path]:
+def write_parts(folder, names, rows):
     """Write `file_names.txt`, and parts whose rows are their numbers."""
     (folder / "file_names.txt").write_text("\r\n".join(map(str, range(12))))
     files = []
@@ -245,8 +244,8 @@ def test_batches_are_numbers_of_one_shape(second, is_refused):
             list(read_checked_batches(lone))
 
 
-def pictures(split: str = "train", **facts: Any) -> StimulusSet:
-    def open_picture(row: int) -> Image.Image:
+def pictures(split="train", **facts):
+    def open_picture(row):
         if row == 5:
             raise BadPicture("picture 5")
         levels = np.random.default_rng(row).integers(0, 256, (9, 9, 3), np.uint8)
@@ -256,7 +255,7 @@ def pictures(split: str = "train", **facts: Any) -> StimulusSet:
     return StimulusSet("set", split, Names.of(IDS), Names.of(CONCEPTS), **facts)
 
 
-def make_empty_digests() -> np.ndarray:
+def make_empty_digests():
     return np.zeros((len(IDS), PIXEL_HASH_WORDS), np.uint64)
 
 
@@ -287,7 +286,7 @@ def test_pictures_of_the_rows_are_identified_if_all_are_here():
 def test_pictures_are_read_once_for_several_encoders(tmp_path):
     opened_rows = []
 
-    def open_picture(row: int) -> Image.Image:
+    def open_picture(row):
         opened_rows.append(row)
         return pictures().open(row)
 
@@ -315,7 +314,7 @@ ROWS = {
 }
 
 
-def copy_values(tmp_path: Path, values: np.ndarray, skip_missing: bool = False):
+def copy_values(tmp_path, values, skip_missing=False):
     names = [f"v{number}" for number in range(8)]
     source = Vectors(
         "x",

@@ -2,8 +2,6 @@
 
 import fcntl
 import os
-from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -14,10 +12,10 @@ from brainhive_cli.data.files import hdf5
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
+def path(tmp_path):
     path = tmp_path / "deep/er/store.h5"
     spaces = {"embedding": ((6, 2, 3), "float32"), "below/signal": ((4, 5), "float16")}
-    attributes: dict[str, Any] = {
+    attributes = {
         "format": 1,
         "name": "é",
         "health": {"mean": 0.5},
@@ -29,7 +27,7 @@ def path(tmp_path) -> Path:
     return path
 
 
-def read_attributes(path: Path, made_by: str = "") -> dict[str, Any]:
+def read_attributes(path, made_by=""):
     with hdf5.open_file(path, made_by) as file:
         return hdf5.get_attributes(file)
 
@@ -71,7 +69,7 @@ def test_hdf5_that_names_other_files_is_refused(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as other_file:
         other_file["x"] = np.ones(100, "f4")
 
-    def write(form: str) -> Path:
+    def write(form):
         with h5py.File(tmp_path / f"{form}.h5", "w") as file:
             group = file.create_group("betas")
             if form in ("secret", "pipe"):

@@ -5,7 +5,6 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,18 +19,18 @@ NUMPY_MAKERS = (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0])
 class Harmful:
     """An object whose pickle makes a folder when it is loaded."""
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return os.mkdir, ("harmed",)
 
 
 class Instance:
     """An object of a class that no reader knows, with attributes."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.attribute = 1
 
 
-def content() -> dict[str, Any]:
+def content():
     """Make every kind of value that data files contain."""
     random = np.random.default_rng(0)
     large = random.normal(size=(200, 4, 60)).astype(np.float16)
@@ -188,10 +187,10 @@ def test_objects_are_refused_before_they_run_code(tmp_path, harmful, monkeypatch
 class Reduced:
     """An object whose pickle calls a function, and sets the state of the result."""
 
-    def __init__(self, *reduction: Any) -> None:
+    def __init__(self, *reduction):
         self.reduction = reduction
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return self.reduction
 
 

@@ -14,7 +14,7 @@ PICTURES = ["cat/c_2.png", "dog/d_1.png", "cat/c_10.png"]
 LINES = [{"picture": name, "run": "1"} for name in PICTURES]
 
 
-def order(labels: list[str], lines: list[dict[str, str]] = LINES) -> list[int]:
+def order(labels, lines=LINES):
     rows, unnamed = order_betas(labels, lines, "picture", PATH)
     assert not unnamed
     return rows.tolist()
@@ -87,7 +87,7 @@ def test_regressors_and_unknown_names_are_no_trials():
     assert unnamed == ["b6.nii\nfish"]
 
 
-def save(path: Path, shape: tuple[int, ...], labels: str = "") -> None:
+def save(path, shape, labels=""):
     image = nibabel.Nifti1Image(np.zeros(shape, np.float32), np.eye(4))
     image.header["descrip"] = b"Sn(1) face"
     if labels:

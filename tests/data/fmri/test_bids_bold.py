@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,14 +29,14 @@ from brainhive_cli.data.recordings.account import Account
 FUNC = Path("sub-01/ses-02/func")
 
 
-def write(path: Path, content: Any = "") -> Path:
+def write(path, content=""):
     """Write text, or other content as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
 
 
-def make_run(path: Path, sidecars: Any = ((), ()), confounds: Any = None) -> BoldRun:
+def make_run(path, sidecars=((), ()), confounds=None):
     """Describe a run with a BOLD file."""
     return BoldRun(1, (path,), path, sidecars, confounds, {}, (path,))
 
@@ -72,7 +71,7 @@ def test_nearer_files_and_those_of_more_entities_come_last(tmp_path):
     assert inherited == [tmp_path / name for name in names]
 
 
-def write_runs(root: Path, *names: str) -> list[BoldRun]:
+def write_runs(root, *names):
     """Write an events.tsv for each file, and find the runs."""
     for name in names:
         write(root / FUNC / f"sub-01_{name}_bold.nii.gz")

@@ -1,10 +1,8 @@
 """Single-trial betas, compared with GLMsingle, nilearn and simulated betas."""
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,6 @@ from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.fmri import glm
 from brainhive_cli.data.fmri.glm import (
     BoldSession,
-    TrialEstimates,
     TrialRun,
     add_noise_components,
     build_canonical_design,
@@ -55,18 +52,18 @@ LIBRARY = 5e-5
 """Largest difference of HRFs, which the library computes by a formula."""
 
 
-def load(golden: Path, name: str) -> tuple[dict[str, Array], dict[str, Any]]:
+def load(golden, name):
     path = golden / "bold" / f"{name}.safetensors"
     with safe_open(path, "np") as file:
         config = file.metadata().get("config", "{}")
     return load_file(path), json.loads(config)
 
 
-def distance(betas: Array, expected: Array, voxels: Any = slice(None)) -> float:
+def distance(betas, expected, voxels=slice(None)):
     return float(np.abs(betas - expected)[voxels].max() / expected[voxels].std())
 
 
-def correlation(betas: Array, truth: Array) -> float:
+def correlation(betas, truth):
     pairs = [
         np.corrcoef(row, true_row)[0, 1]
         for row, true_row in zip(betas, truth, strict=True)
@@ -77,7 +74,7 @@ def correlation(betas: Array, truth: Array) -> float:
 class Reference:
     """Inputs and outputs of GLMsingle."""
 
-    def __init__(self, golden: Path) -> None:
+    def __init__(self, golden):
         self.tensors, config = load(golden, "glmsingle")
         self.options, _ = load(golden, "glmsingle_options")
         self.tr_s, self.stimulus_s, self.count = (
@@ -90,13 +87,13 @@ class Reference:
         self.brain = self.tensors["truth.kind"] < 2
         self.voxels = len(self.brain)
 
-    def __getitem__(self, key: str) -> Array:
+    def __getitem__(self, key):
         return self.tensors[f"expected.{key}"]
 
-    def read(self, number: int, voxels: slice) -> Array:
+    def read(self, number, voxels):
         return self.bold[number][voxels]
 
-    def runs(self, has_extra: bool = False) -> list[TrialRun]:
+    def runs(self, has_extra=False):
         return [
             TrialRun(
                 np.arange(self.bold[index].shape[1]) * self.tr_s,
@@ -111,7 +108,7 @@ class Reference:
             for index in range(self.count)
         ]
 
-    def session(self, name: str, is_ours: bool, has_extra: bool = False) -> BoldSession:
+    def session(self, name, is_ours, has_extra=False):
         """Build designs from our HRFs, or from GLMsingle's samples at volumes."""
         runs = self.runs(has_extra)
         if is_ours:
@@ -142,18 +139,18 @@ class Reference:
                 designs.append(regressors)
         return BoldSession(runs, self.read, self.voxels, designs)
 
-    def assumed(self, is_ours: bool = True) -> list[Array]:
+    def assumed(self, is_ours=True):
         return [
             regressors.sum(2, keepdims=True)
             for regressors in self.session("assumed", is_ours).designs
         ]
 
-    def noise_pool(self, session: BoldSession) -> Array:
+    def noise_pool(self, session):
         mean, _, squares, _ = survey_voxels(session)
         r2 = measure_type_a_r2(replace(session, designs=self.assumed()), squares)
         return choose_noise_pool(mean, r2, self["threshold_r2"][0])
 
-    def denoised(self, is_ours: bool) -> tuple[Array, BoldSession]:
+    def denoised(self, is_ours):
         """Add noise components by the threshold of GLMsingle."""
         session = self.session("library", is_ours)
         judges = self["pc_voxels"].astype(bool)
@@ -164,32 +161,28 @@ class Reference:
             judges,
         )
 
-    def add_components(self, session: BoldSession, count: int) -> BoldSession:
+    def add_components(self, session, count):
         columns = find_noise_components(session, self["noise_pool"].astype(bool))
         return replace(session, components=[values[:, :count] for values in columns])
 
 
 @pytest.fixture(scope="module")
-def reference(golden: Path) -> Reference:
+def reference(golden):
     return Reference(golden)
 
 
-def fit(
-    session: BoldSession, solve: Callable[[Array], Array] = compute_lsa_weights
-) -> TrialEstimates:
+def fit(session, solve=compute_lsa_weights):
     return fit_trials(
         session, survey_voxels(session), make_exact_solver(session, solve)
     )
 
 
-def shrink(
-    session: BoldSession, *fractions: float, is_rescaled: bool = True
-) -> TrialEstimates:
+def shrink(session, *fractions, is_rescaled=True):
     solve = make_ridge_solver(session, fractions or glm.FRACTIONS)
     if is_rescaled:
         return fit_trials(session, survey_voxels(session), solve)
 
-    def solve_without_rescaling(group: Any) -> Any:
+    def solve_without_rescaling(group):
         solution = solve(group)
         return solution._replace(final=solution.fitted)
 
@@ -394,9 +387,7 @@ def test_one_threshold_bounds_noise_pool_and_responsive_voxels(reference, monkey
     assert pool_threshold == judges_threshold
     voxels = {}
 
-    def record_voxels(
-        session: BoldSession, hrf_indices: Array, pool: Array, responsive: Array
-    ) -> Any:
+    def record_voxels(session, hrf_indices, pool, responsive):
         voxels.update(noise_pool=pool, pc_voxels=responsive)
         return add_noise_components(session, hrf_indices, pool, responsive)
 
@@ -412,9 +403,7 @@ def test_one_threshold_bounds_noise_pool_and_responsive_voxels(reference, monkey
     assert distance(estimates.betas.T, reference["d.betas"], reference.brain) < SPREAD
 
 
-def ridge_candidates(
-    reference: Reference, session: BoldSession
-) -> Iterator[tuple[Array, list[Array]]]:
+def ridge_candidates(reference, session):
     """Yield voxels, and their betas [trials, v] by least squares and each fraction."""
     pairs = [model.remove_nuisance() for model in session.models]
     spectra = [np.linalg.eigh(gram) for gram, _ in pairs]
@@ -565,13 +554,11 @@ def test_denoised_betas_are_as_true_as_the_references(reference):
 
 
 @pytest.fixture(scope="module")
-def nilearn(golden: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+def nilearn(golden):
     return load(golden, "nilearn")
 
 
-def nilearn_runs(
-    tensors: dict[str, Array], config: dict[str, Any], drift: str
-) -> list[TrialRun]:
+def nilearn_runs(tensors, config, drift):
     """Return runs with nuisance columns of nilearn's design matrix as confounds."""
     runs = []
     for number in range(len(tensors["input.sessions"])):
@@ -619,12 +606,12 @@ def test_canonical_hrfs_and_designs_are_nilearns(nilearn, kind):
 
 
 def in_unit_of_data(
-    tensors: dict[str, Array],
-    number: int,
-    trial_run: TrialRun,
-    solve: Any,
-    **options: Any,
-) -> Array:
+    tensors,
+    number,
+    trial_run,
+    solve,
+    **options,
+):
     bold = tensors[f"input.bold_{number}"]
     designs = [build_canonical_design(trial_run, **options)[None]]
     estimates = fit(
@@ -651,9 +638,7 @@ def test_lsa_is_nilearns(nilearn, kind):
         assert distance(whole_in_unit, betas) < 1e-6
 
 
-def solve_run(
-    regressors: Array, trial_run: TrialRun, bold: Array, solve: Callable[[Array], Array]
-) -> Array:
+def solve_run(regressors, trial_run, bold, solve):
     model = glm.RunModel(trial_run, regressors[None])
     return (model.compute_weights(solve)[0] @ (model.regressors[0].T @ bold.T)).T
 
@@ -704,7 +689,7 @@ STIMULUS_S = 2.0
 RESPONSIVE, SILENT, STIMULI = 24, 12, 15
 
 
-def respond(lags_s: Array) -> Array:
+def respond(lags_s):
     """Average SPM's HRF over the 2 s of a stimulus, in steps of 0.1 s."""
     tenths = np.arange(0, STIMULUS_S, 0.1)
     lags_s = lags_s[..., None] - tenths
@@ -714,7 +699,7 @@ def respond(lags_s: Array) -> Array:
 class World:
     """Simulated runs with two TRs, a StartTime of 0.9 s, and onsets between volumes."""
 
-    def __init__(self, seed: int = 3, noise: float = 0.6) -> None:
+    def __init__(self, seed=3, noise=0.6):
         random = np.random.default_rng(seed)
         voxels = RESPONSIVE + SILENT
         gain = np.r_[random.uniform(0.5, 2, RESPONSIVE), np.zeros(SILENT)]
@@ -741,25 +726,23 @@ class World:
             truth.append(betas)
         self.truth = np.concatenate(truth, 1)
 
-    def read(self, number: int, voxels: slice) -> Array:
+    def read(self, number, voxels):
         return self.bold[number][voxels]
 
-    def estimate(
-        self, estimator: Any, runs: Any = None, **options: Any
-    ) -> TrialEstimates:
+    def estimate(self, estimator, runs=None, **options):
         runs, voxels = runs or self.runs, len(self.bold[0])
         return estimate_trials(
             runs, self.read, voxels, estimator, STIMULUS_S, hrf="spm", **options
         )
 
-    def score(self, estimator: Any, runs: Any = None) -> float:
+    def score(self, estimator, runs=None):
         return correlation(
             self.estimate(estimator, runs).betas.T[:RESPONSIVE], self.truth[:RESPONSIVE]
         )
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
+def world():
     return World()
 
 
@@ -847,7 +830,7 @@ def test_more_than_half_of_the_voxels_have_a_mean(signals, is_refused):
     )
     series[8] = 3
 
-    def estimate() -> TrialEstimates:
+    def estimate():
         return estimate_trials(
             [trial_run], lambda _, part_rows: series[part_rows], 9, "lsa", 1.0
         )

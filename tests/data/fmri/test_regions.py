@@ -1,7 +1,6 @@
 """Named regions of masks, atlases and surface labels."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,12 +25,12 @@ INSIDE = np.random.default_rng(0).random(SHAPE) < 0.7
 LEFT, RIGHT = 30, 40
 
 
-def save(path: Path, values: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+def save(path, values, affine=AFFINE):
     nibabel.save(nibabel.Nifti1Image(values, affine), path)
     return path
 
 
-def draw(*labels: int) -> np.ndarray:
+def draw(*labels):
     """Draw a volume of labels that all occur in the mask."""
     values = np.random.default_rng(1).choice(labels, SHAPE).astype(np.int16)
     values[INSIDE] = np.resize(labels, INSIDE.sum())
@@ -39,17 +38,17 @@ def draw(*labels: int) -> np.ndarray:
 
 
 @pytest.fixture
-def mask(tmp_path: Path) -> Mask:
+def mask(tmp_path):
     return Mask.open(
         save(tmp_path / "mask.nii", INSIDE.astype(np.uint8)), "save it again"
     )
 
 
 def load_regions(
-    files: dict[str, list[Path]],
-    space: Mask | tuple[int, ...],
-    thresholds: dict[str, float] | None = None,
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    files,
+    space,
+    thresholds=None,
+):
     sizes = (
         space
         if isinstance(space, Mask)
@@ -59,7 +58,7 @@ def load_regions(
     return {**voxels.regions}, readings
 
 
-def load_masked_regions(mask: Mask, **files: Path) -> dict[str, np.ndarray]:
+def load_masked_regions(mask, **files):
     return load_regions({name: [path] for name, path in files.items()}, mask)[0]
 
 
@@ -219,7 +218,7 @@ def test_files_on_another_grid_or_without_voxels_are_refused(tmp_path, mask):
         load_masked_regions(mask, aparc=tmp_path / "lh.aparc.annot")
 
 
-def write_annots(folder: Path) -> np.ndarray:
+def write_annots(folder):
     """Write annotations of both hemispheres, and return the labels of all vertices."""
     labels = np.random.default_rng(3).integers(-1, 3, LEFT + RIGHT)
     colours = np.array([[25, 5, 25, 0], [10, 20, 30, 0], [40, 50, 60, 0]])

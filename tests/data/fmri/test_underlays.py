@@ -15,13 +15,13 @@ from brainhive_cli.data.fmri.underlays import (
 AFFINE = np.array([[-0.8, 0, 0, 12], [0, 0.8, 0, -9], [0, 0, 3, 5], [0, 0, 0, 1.0]])
 
 
-def write_volume(path: Path, values: np.ndarray) -> Path:
+def write_volume(path, values):
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), AFFINE), path)
     return path
 
 
-def find_centre_mm(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def find_centre_mm(values, affine):
     """Return the centre of mass of a volume in mm."""
     indices = np.argwhere(values > 0)
     weights = values[tuple(indices.T)].astype(float)

@@ -5,27 +5,25 @@ import os
 import pickle
 import resource
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media import BadPicture, StimulusSet, decode_batches, stimuli
+from brainhive_cli.data.media import BadPicture, decode_batches, stimuli
 from brainhive_cli.data.media.decoding import SHARED_MEMORY, SentBatch, read_batches
 
 COUNT = 150
 BAD = 7
 
 
-def image_set(log: Path) -> StimulusSet:
+def image_set(log):
     """Make pictures whose grey level is their row. Opening one is logged."""
 
-    def open_picture(row: int) -> Image.Image:
+    def open_picture(row):
         with log.open("a") as lines:
             lines.write(f"{row}\n")
         if row == BAD:
@@ -36,7 +34,7 @@ def image_set(log: Path) -> StimulusSet:
     return stimuli.StimulusSet("greys", "train", names, names, open_picture)
 
 
-def corner(picture: Image.Image) -> Tensor:
+def corner(picture):
     return torch.tensor(picture.getpixel((0, 0)))
 
 
@@ -54,7 +52,7 @@ def test_each_picture_is_decoded_once_for_all_encoders(tmp_path, workers):
     requested_rows["plain"][BAD] = True
 
     n_read, problems = 0, []
-    decoded: dict[str, dict[int, Tensor]] = {name: {} for name in VIEWS}
+    decoded = {name: {} for name in VIEWS}
     for batch in decode_batches(
         rows, image_set(tmp_path / "log"), VIEWS, requested_rows, 8, workers
     ):
@@ -105,7 +103,7 @@ def test_many_pictures_take_few_file_descriptors(tmp_path):
 
 
 @pytest.fixture
-def little_memory() -> Iterator[None]:
+def little_memory():
     """Refuse shared memory of more than 1 kB, as a full /dev/shm does."""
     initial_getrlimit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, initial_getrlimit[1]))
@@ -117,7 +115,7 @@ def little_memory() -> Iterator[None]:
 
 
 @pytest.fixture
-def long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def long_folder(tmp_path, monkeypatch):
     """Use a temporary folder whose path is too long for a socket."""
     settings = multiprocessing.current_process()._config
     monkeypatch.setitem(settings, "tempdir", str(tmp_path / ("x" * 150)))

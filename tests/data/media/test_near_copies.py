@@ -1,7 +1,6 @@
 """Near-copies are found after edits, but not among different pictures."""
 
 import importlib
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ Pictures = list[Image.Image]
 
 
 @pytest.fixture(scope="module")
-def simulation() -> ModuleType:
+def simulation():
     """Import the benchmark, which has sets of pictures and edits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(CHECKOUT / "benchmarks")
@@ -33,16 +32,16 @@ def simulation() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def drawn_pictures() -> Pictures:
+def drawn_pictures():
     """Draw 12 training pictures of the demo, of 12 concepts, at 128 px."""
     return [demo.draw_scene(scene, 128) for scene in demo.list_scenes("train")[:72:6]]
 
 
-def hash_all(pictures: Pictures) -> np.ndarray:
+def hash_all(pictures):
     return np.array([hash_picture(picture) for picture in pictures])
 
 
-def judge(pictures: Pictures, learned: Pictures) -> dict[tuple[int, int], str]:
+def judge(pictures, learned):
     """Return the likeness of each confirmed candidate by test and training row."""
     verdicts = {}
     for tested_row, learned_row, _ in find_candidates(
@@ -54,7 +53,7 @@ def judge(pictures: Pictures, learned: Pictures) -> dict[tuple[int, int], str]:
     return verdicts
 
 
-def read_set(simulation: ModuleType, name: str) -> Pictures:
+def read_set(simulation, name):
     needs_files = name not in ("demo", "gratings", "gabors")
     if needs_files and not SHARED.is_dir():
         pytest.skip(f"no shared folder at {SHARED}")
@@ -171,7 +170,7 @@ def test_a_clip_is_known_by_its_middle_frame(simulation, drawn_pictures):
     assert confirm_near_copy(clips[0], frames[0][0]) == ""
 
 
-def paint_blocks(chroma: int = 1, swaps: bool = False) -> Image.Image:
+def paint_blocks(chroma=1, swaps=False):
     """Paint 16 x 16 blocks with fixed luminances.
 
     Args:
@@ -216,7 +215,7 @@ def test_a_part_of_a_mirrored_picture_is_called_mirrored():
         assert find_candidates(hash_all([crop]), hash_all([photo]))
 
 
-def draw_hashes(random: np.random.Generator, count: int, few_bits: bool) -> np.ndarray:
+def draw_hashes(random, count, few_bits):
     """Draw hashes [N, 24] whose even and odd words differ by bits around the limits.
 
     Some hashes are mirrored, have few details or belong to constant pictures.
@@ -241,9 +240,7 @@ def draw_hashes(random: np.random.Generator, count: int, few_bits: bool) -> np.n
     return hashes
 
 
-def list_nearest(
-    array: np.ndarray, learned: np.ndarray, limit: int
-) -> list[tuple[int, int, int]]:
+def list_nearest(array, learned, limit):
     """List the candidates of each tested picture, pair by pair and bit by bit."""
     has_few = int(near_copies._HAS_FEW_DETAILS)
     expected = []
@@ -281,9 +278,7 @@ def test_candidates_are_the_nearest_by_any_two_views(seed, limit, few_bits):
     assert find_candidates(tested_hashes, learned, limit) == expected
 
 
-def flip_bits(
-    random: np.random.Generator, hashes: np.ndarray, number: int
-) -> np.ndarray:
+def flip_bits(random, hashes, number):
     """Flip up to a number of random bits of each word."""
     lowest_bit = np.uint64(1)
     flipped = hashes.copy()

@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ from brainhive_cli.data.media import (
 NAMES = Names.of(["a", "b"])
 
 
-def stimuli(**facts: Any) -> StimulusSet:
+def stimuli(**facts):
     return StimulusSet("set", "train", NAMES, NAMES, lambda row: row, **facts)
 
 
@@ -75,7 +74,7 @@ def test_each_label_name_has_a_flag():
     assert stimuli().get_labels(0).shape == (0,)
 
 
-def dataset(**facts: Any) -> Dataset:
+def dataset(**facts):
     facts = {"images": lambda split: stimuli(), "splits": ("train", "test"), **facts}
     return Dataset("set", **facts)
 
@@ -105,7 +104,7 @@ def test_names_of_signals_pictures_and_people_follow_each_other():
 def test_one_person_is_not_learned_from_under_another_number(
     crosses, left_out, other_numbers
 ):
-    def same_person(subject: int) -> tuple[int, ...]:
+    def same_person(subject):
         return (2, 3) if subject in (2, 3) else (subject,)
 
     resulting_dataset = dataset(same_person=same_person, crosses_studies=crosses)
@@ -128,7 +127,7 @@ def test_recordings_and_splits_that_are_not_there_are_refused():
 
 
 def test_published_numbers_stand_for_stimuli_that_are_not_here():
-    def absent(split: str) -> StimulusSet:
+    def absent(split):
         raise MissingData("no files", "fetch")
 
     sizes = PublishedFacts(stimuli={"train": 3}, frames=6, captions=5)
@@ -227,9 +226,9 @@ def test_pictures_are_seen_as_their_orientation_says(tmp_path):
 
 
 def test_few_of_many_files_are_examined(tmp_path, monkeypatch):
-    examined: list[int] = []
+    examined = []
 
-    def find(paths: list[str]) -> None:
+    def find(paths):
         examined.append(len(paths))
 
     monkeypatch.setattr(media_stimuli, "find_unfetched", find)

@@ -25,26 +25,26 @@ BY_FILE = "sub-01_ses-01_"
 
 
 @pytest.fixture
-def folder(home: Path) -> Path:
+def folder(home):
     write_pictures(home / "data/image-folder")
     folder = home / "data/betas"
     folder.mkdir(parents=True)
     return folder
 
 
-def save_volume(path: Path, values: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+def save_volume(path, values, affine=AFFINE):
     nibabel.save(nibabel.Nifti1Image(values, affine), path)
 
 
-def save_mask(folder: Path, subject: int = 1, values: np.ndarray = INSIDE) -> None:
+def save_mask(folder, subject=1, values=INSIDE):
     save_volume(folder / f"sub-{subject:02d}_mask.nii.gz", values.astype(np.uint8))
 
 
-def make_betas(trials: int, seed: int = 0) -> np.ndarray:
+def make_betas(trials, seed=0):
     return np.random.default_rng(seed).normal(1, 2, (trials, VOXELS)).astype(np.float32)
 
 
-def save_betas(path: Path, values: np.ndarray, key: str = "betas") -> None:
+def save_betas(path, values, key="betas"):
     """Save betas [n, V] as the ending of the file says."""
     if path.name.endswith((".nii", ".nii.gz")):
         volumes = np.zeros(tuple(SHAPE) + (len(values),), np.float32)
@@ -59,7 +59,7 @@ def save_betas(path: Path, values: np.ndarray, key: str = "betas") -> None:
             file[key] = values
 
 
-def write_table(path: Path, names: list[str], **columns: list) -> None:
+def write_table(path, names, **columns):
     separator = "\t" if path.suffix == ".tsv" else ","
     rows = zip(names, *columns.values(), strict=True)
     lines = [["picture"] + list(columns)] + list(rows)
@@ -70,7 +70,7 @@ def build(**keys):
     return Config(**{"zscore": "no", **keys}).build(Paths())
 
 
-def save_as(kind: str, folder: Path, values: np.ndarray) -> str:
+def save_as(kind, folder, values):
     """Save the betas [8, V] of a session in a program's format.
 
     Returns:
@@ -284,9 +284,7 @@ def test_an_atlas_may_be_the_mask_and_its_labels_are_regions(folder):
     np.testing.assert_array_equal(regions["FFA"], regions["V2"])
 
 
-def save_reversible(
-    folder: Path, outside_value: float, order: tuple[int, ...]
-) -> np.ndarray:
+def save_reversible(folder, outside_value, order):
     """Save betas of a grid with X = Z, whose values outside of the mask are noise."""
     random, shape = np.random.default_rng(2), (5, 4, 5)
     mask = random.random(shape) < 0.5
@@ -396,7 +394,7 @@ def test_voxels_of_matlab_are_in_column_order(folder):
     np.testing.assert_array_equal(signal[:, :, 0], values[:6])
 
 
-def write_person(folder: Path, subject: int = 1, scale: float = 1) -> None:
+def write_person(folder, subject=1, scale=1):
     """Write betas of two sessions of two runs, the last of another scale."""
     save_mask(folder, subject)
     for session, factor in ((1, 1), (2, scale)):

@@ -5,7 +5,6 @@ import shutil
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -37,7 +36,7 @@ OTHER_RUN = "sub-01/ses-02/func/sub-01_ses-02_task-images_run-2"
 
 
 @pytest.fixture(scope="session")
-def mini_bids(golden: Path) -> ModuleType:
+def mini_bids(golden):
     spec = spec_from_file_location("mini_bids", golden / "bold/mini_bids.py")
     assert spec and spec.loader
     module = sys.modules["mini_bids"] = module_from_spec(spec)
@@ -64,16 +63,16 @@ def data(home, written_dataset, mini_bids):
     return home / "data/bids"
 
 
-def build(estimator="lsa", **keys) -> Bold:
+def build(estimator="lsa", **keys):
     stimuli = {"kind": "image-folder", "test_list": "test.txt"}
     return Config(estimator=estimator, stimuli=stimuli, **keys).build(Paths())
 
 
-def derived(data: Path, name: str) -> Path:
+def derived(data, name):
     return data / "derivatives/fmriprep" / name
 
 
-def edit_json(path: Path, **changes):
+def edit_json(path, **changes):
     """Change keys of a JSON file. A key that becomes None is removed."""
     content = {**(json.loads(path.read_text()) if path.is_file() else {}), **changes}
     path.write_text(
@@ -81,7 +80,7 @@ def edit_json(path: Path, **changes):
     )
 
 
-def edit_table(path: Path, edit):
+def edit_table(path, edit):
     """Change the lines of a table, given as lists of cells, below its header."""
     header, *lines = path.read_text().splitlines()
     edited = edit([line.split("\t") for line in lines])
@@ -369,7 +368,7 @@ def test_maps_lie_on_the_anatomy_or_else_on_the_mean_bold(data, mini_bids, home)
     assert {anatomy, mask} <= set(preparation.files(1))
 
 
-def write_surfaces(data: Path, mini_bids, space: str):
+def write_surfaces(data, mini_bids, space):
     """Write every second voxel as a left vertex, and the other voxels as right ones."""
     for path in sorted(data.rglob("*_space-T1w_desc-preproc_bold.nii.gz")):
         # [V, T]
@@ -551,7 +550,7 @@ def test_a_run_without_events_is_counted_and_named(data):
     assert len(lines) == 1 and lines[0].startswith("1 runs")
 
 
-def rename_derivatives(data: Path, old_text: str, new_text: str) -> None:
+def rename_derivatives(data, old_text, new_text):
     for path in sorted(data.rglob(f"sub-*{old_text}*")):
         path.rename(path.with_name(path.name.replace(old_text, new_text)))
 

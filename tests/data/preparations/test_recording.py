@@ -3,7 +3,6 @@
 import re
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,7 +40,7 @@ def build(**keys):
     return Config(**keys).build(Paths())
 
 
-def export(raw, folder: Path, kind: str, subject=1, session=1, run_entity=""):
+def export(raw, folder, kind, subject=1, session=1, run_entity=""):
     """Write a recording in one of the formats."""
     if kind == "bids":
         return write_bids(raw, folder, subject, session)

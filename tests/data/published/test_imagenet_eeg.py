@@ -1,9 +1,7 @@
 """EEGCVPR40 and EEG-ImageNet in files as their publishers write them."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipes import Paths, parts
-from brainhive_cli.data.signals import Trials, look_up_positions
+from brainhive_cli.data.signals import look_up_positions
 from brainhive_cli.data.stores.session_store import (
     collect_file_facts,
     describe_file_difference,
@@ -40,30 +38,30 @@ NO_EEG = ("M1", "M2", "HEO", "VEO", "EKG", "EMG", "Trigger")
 
 
 @pytest.fixture
-def cvpr_root(home: Path) -> Path:
+def cvpr_root(home):
     return home / "data/eegcvpr40"
 
 
 @pytest.fixture
-def imagenet_root(home: Path) -> Path:
+def imagenet_root(home):
     root = home / "data/eeg-imagenet"
     root.mkdir(parents=True)
     return root
 
 
-def build(shelf: str, kind: str, **keys: Any) -> Any:
+def build(shelf, kind, **keys):
     return parts.resolve(shelf, {"kind": kind, **keys}).build(Paths())
 
 
-def read_trials(kind: str, subject: int, split: str, **keys: Any) -> Trials:
+def read_trials(kind, subject, split, **keys):
     return build("preparations", kind, **keys).recording(subject, split)
 
 
-def list_ids(kind: str, split: str, **keys: Any) -> set[str]:
+def list_ids(kind, split, **keys):
     return set(build("datasets", kind, **keys).images(split).image_ids)
 
 
-def save_imagenet(root: Path, content: Any, file: str = "EEG-ImageNet_1.pth") -> None:
+def save_imagenet(root, content, file="EEG-ImageNet_1.pth"):
     torch.save(content, root / file)
 
 
@@ -163,30 +161,30 @@ def test_missing_pictures_are_named(home, cvpr_root):
     assert len(list_ids("eegcvpr40", "test")) == 15
 
 
-def drop_key(key: str) -> Callable[[dict[str, Any]], None]:
-    def change(content: dict[str, Any]) -> None:
+def drop_key(key):
+    def change(content):
         del content[key]
 
     return change
 
 
-def cut_channel(content: dict[str, Any]) -> None:
+def cut_channel(content):
     content["dataset"][5]["eeg"] = content["dataset"][5]["eeg"][:3]
 
 
-def drop_signal(content: dict[str, Any]) -> None:
+def drop_signal(content):
     del content["dataset"][5]["eeg"]
 
 
-def list_signal(content: dict[str, Any]) -> None:
+def list_signal(content):
     content["dataset"][5]["eeg"] = content["dataset"][5]["eeg"].tolist()
 
 
-def count_from_end(content: dict[str, Any]) -> None:
+def count_from_end(content):
     content["dataset"][5]["image"] = -1
 
 
-def empty_rows(content: dict[str, Any]) -> None:
+def empty_rows(content):
     content["dataset"] = []
 
 
@@ -359,7 +357,7 @@ ENCODERS = "encoders=[pixels]"
 RIDGE = ("backbone={kind: ridge, alpha: auto}", "train.validation=0", "seeds=[0]")
 
 
-def run_json(*arguments: str) -> Any:
+def run_json(*arguments):
     result = CliRunner().invoke(app, list(arguments) + ["--json"])
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)

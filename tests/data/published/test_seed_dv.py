@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ pytest.importorskip("av")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
+def root(tmp_path_factory):
     """Return a folder with all files."""
     return seed_dv_files.write(tmp_path_factory.mktemp("seed-dv"))
 
@@ -161,7 +160,7 @@ def list_answers(evaluation):
 
 
 @pytest.fixture
-def home(root, tmp_path, monkeypatch) -> Path:
+def home(root, tmp_path, monkeypatch):
     """Return a home with noise of subject 1, and responses of subject 2."""
     (tmp_path / "data").mkdir()
     shutil.copytree(root, tmp_path / "data" / "seed-dv")

@@ -1,7 +1,6 @@
 """Epochs of THINGS-MEG, as they are distributed."""
 
 import importlib.util
-from pathlib import Path
 
 import mne
 import numpy as np
@@ -30,13 +29,13 @@ TRIALS = [
 
 
 def write_epochs(
-    root: Path,
-    signal: np.ndarray,
+    root,
+    signal,
     trials=TRIALS,
-    rate_hz: float = 200.0,
+    rate_hz=200.0,
     onsets_s=None,
     **saved,
-) -> Path:
+):
     """Write epochs [n, C, T] of subject 1."""
     names = [f"MLO{number}1-1609" for number in range(CHANNELS)]
     info = mne.create_info(names, rate_hz, "mag", verbose="error")
@@ -71,7 +70,7 @@ def write_epochs(
 
 
 @pytest.fixture
-def signal() -> np.ndarray:
+def signal():
     return (
         np.random.default_rng(0)
         .normal(size=(len(TRIALS), CHANNELS, SAMPLES))
@@ -79,7 +78,7 @@ def signal() -> np.ndarray:
     )
 
 
-def make_preparation(root: Path, **keys):
+def make_preparation(root, **keys):
     return ThingsMegEpochs(root=str(root), **keys).build(Paths())
 
 

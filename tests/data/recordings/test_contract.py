@@ -1,8 +1,5 @@
 """Contract of preparations whose files join all repetitions of a stimulus."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 
 from brainhive_cli.data.recordings.contract import MergedPreparation
@@ -16,10 +13,10 @@ class TwoSplits(MergedPreparation):
     splits = ("train", "test")
     subjects = (1,)
 
-    def files(self, subject: int) -> Sequence[Path]:
+    def files(self, subject):
         return []
 
-    def recording(self, subject: int, split: str) -> Trials:
+    def recording(self, subject, split):
         n_pictures = 2 if split == "train" else 1
         signal = np.ones((n_pictures, 1, 3, 4), np.float32)
         names = [f"{split}-{number}" for number in range(n_pictures)]

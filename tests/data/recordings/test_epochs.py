@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ from tests.tools.trial_numbers import numbers_of_stores, numbers_of_trials
 CHANNELS = ("Cz", "EEG oz", "O1")
 
 
-def arrays(**changes: Any) -> dict[str, Any]:
+def arrays(**changes):
     """Make nine trials of three channels."""
     random = np.random.default_rng(0)
     pictures = ["train/a.png", "b", "other", "b.png", None, "c", "train/a", "c", "a"]
@@ -41,7 +40,7 @@ def arrays(**changes: Any) -> dict[str, Any]:
 
 def test_arrays_are_stored_by_session_and_split(recorded, home):
     split_ids = {"train": ["train/a", "train/b"], "test": ["test/c"]}
-    dataset: Any = SimpleNamespace(
+    dataset = SimpleNamespace(
         name="set",
         recorded_as="set",
         are_categories=False,
@@ -152,7 +151,7 @@ def test_trials_are_cut_as_those_of_a_recording():
     np.testing.assert_allclose(cutting.times_s, times_s[30:70], atol=1e-9)
 
 
-def eeglab(*events: tuple[float, Any], trials: int = 3) -> dict[str, Any]:
+def eeglab(*events, trials=3):
     """Make the EEG structure of epochs of 50 samples with the onset at sample 10."""
     structures = [{"latency": latency, "type": kind} for latency, kind in events]
     names = {"pnts": 50, "xmin": -0.1, "srate": 100, "trials": trials}
@@ -174,14 +173,14 @@ def test_events_of_eeglab_are_those_at_the_onset():
 
 def test_lines_of_a_table_are_chosen_by_codes():
     """The second of five events is ignored, and the third is rejected."""
-    stand_in: Any = SimpleNamespace(
+    stand_in = SimpleNamespace(
         drop_log=((), ("IGNORED",), ("BAD",), (), ()),
         selection=np.array([0, 3, 4]),
         events=np.array([[9, 0, 1], [30, 0, 2], [40, 0, 1]]),
     )
     epochs_cut = type("Cut", (), {**vars(stand_in), "__len__": lambda self: 3})()
 
-    def choose(*pictures: str) -> list[str]:
+    def choose(*pictures):
         rows = [{"picture": name} for name in pictures]
         table = Path("trials.csv")
         return [
@@ -200,7 +199,7 @@ def test_epochs_lie_end_to_end():
     info = mne.create_info(["Cz", "Pz", "O1"], 100.0, "eeg")
     events = np.array([[100, 0, 1], [180, 0, 1], [290, 0, 2], [300, 0, 1]])
 
-    def lay(events: np.ndarray) -> Any:
+    def lay(events):
         epochs_array = mne.EpochsArray(
             signal, info, events, tmin=-0.05, verbose="ERROR"
         )

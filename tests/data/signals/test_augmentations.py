@@ -1,28 +1,25 @@
 """Random changes of training signals."""
 
-from typing import Any
-
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from brainhive_cli.core.recipes import parts
 
 RATE_HZ = 250.0
 
 
-def generator(seed: int = 0) -> torch.Generator:
+def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def vary(signal: Tensor, kind: str, seed: int = 0, **knobs: Any) -> Tensor:
+def vary(signal, kind, seed=0, **knobs):
     augmentation = parts.load("augmentations", kind).Config(**knobs).build(RATE_HZ)
     return augmentation.apply(signal, augmentation.draw(signal.shape, generator(seed)))
 
 
 @pytest.fixture
-def signal() -> Tensor:
+def signal():
     return 3 * torch.randn(400, 17, 50, generator=generator(9))
 
 

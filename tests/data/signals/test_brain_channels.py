@@ -16,13 +16,13 @@ from brainhive_cli.data.signals import (
 LABELS = np.tile(np.arange(4), 10)
 
 
-def simulate(codes: np.ndarray) -> np.ndarray:
+def simulate(codes):
     """Simulate trials [n, 3, 8] of noise, whose last channel holds codes [n, 8]."""
     noise = np.random.default_rng(0).normal(size=(len(codes), 2, 8))
     return np.concatenate([noise, codes[:, None]], 1)
 
 
-def pulse(levels: np.ndarray) -> np.ndarray:
+def pulse(levels):
     """Make codes [n, 8] that are 0 but for three samples at a random time."""
     starts = np.random.default_rng(1).integers(0, 5, len(levels))
     times = np.arange(8)
@@ -76,7 +76,7 @@ def test_channels_of_eyes_are_known_by_name():
     assert list_eye_channels(names) == eyes
 
 
-def make_trials(*names: str, **preparation: list[str]) -> Trials:
+def make_trials(*names, **preparation):
     """Make two trials of the named channels."""
     return Trials.from_repetitions(
         np.zeros((2, 1, len(names), 1)),

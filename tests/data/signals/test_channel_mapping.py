@@ -1,8 +1,6 @@
 """Mapping of the channels of a cap to another cap, compared with MNE."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +42,7 @@ CAP = (
 MODEL = ("Oz", "Pz", "cz")
 
 
-def read_golden(golden: Path) -> tuple[dict, list[str], list[str]]:
+def read_golden(golden):
     tensors = load_file(golden / "calibrate/spline.safetensors")
     names = (
         [bytes(row).decode().strip() for row in tensors[f"{name}_name"]]
@@ -120,7 +118,7 @@ def test_equal_names_are_copied_and_the_mapping_equals_mne(
     )
 
 
-def recording(names: tuple[str, ...] = CAP, unit: str = "uV", seed: int = 0) -> Trials:
+def recording(names=CAP, unit="uV", seed=0):
     signal = (
         np.random.default_rng(seed)
         .normal(size=(3, 2, len(names), 5))
@@ -190,7 +188,7 @@ def test_recordings_that_cannot_be_mapped_are_refused():
         assert caught.value.hint
 
 
-def sphere(count: int, radius_m: float, centre_m: Any) -> np.ndarray:
+def sphere(count, radius_m, centre_m):
     """Points [count, 3] on a sphere."""
     directions = np.random.default_rng(0).normal(size=(count, 3))
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)

@@ -94,14 +94,14 @@ def test_slow_waves_survive_any_offset_of_the_recording():
     )
 
 
-def draw_epochs(trials: int, seed: int = 0) -> np.ndarray:
+def draw_epochs(trials, seed=0):
     """Draw correlated trials [n, 4, 30] of different sizes and offsets."""
     random = np.random.default_rng(seed)
     mixing = random.normal(size=(4, 4)) * [[1], [3], [0.5], [2]]
     return (mixing @ random.normal(size=(trials, 4, 30)) + 2).astype(np.float32)
 
 
-def shrink_slowly(observations: np.ndarray) -> np.ndarray:
+def shrink_slowly(observations):
     """Compute the covariance [C, C] of observations [T, C] as scikit-learn does.
 
     Its discriminant analysis shrinks standardised columns (Ledoit-Wolf).

@@ -2,7 +2,6 @@
 
 import json
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +21,7 @@ from brainhive_cli.measurement.units import StimulusGrouping
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 
-def record(
-    runs: Any = None, sessions: Any = None, repetitions: Any = None, **steps: Any
-) -> Trials:
+def record(runs=None, sessions=None, repetitions=None, **steps):
     """Three stimuli with four trials each. The value of a trial is its number."""
     signal = np.arange(12, dtype=np.float32).reshape(3, 4, 1, 1)
     arrays = {
@@ -211,9 +208,7 @@ def test_a_split_with_too_many_folds_is_refused(
         read_split(path)
 
 
-def hold_out_folds(
-    holdout: Holdout, recording: Trials | None = None, concepts: Any = ()
-) -> list[np.ndarray]:
+def hold_out_folds(holdout, recording=None, concepts=()):
     """Make the masks of the trials or pictures that each fold tests."""
     if recording is not None:
         return [
@@ -266,7 +261,7 @@ def test_a_holdout_that_tests_nothing_or_everything_is_refused(unit, amount):
 @pytest.mark.parametrize("unit", ["pictures", "trials", "runs", "sessions"])
 @pytest.mark.parametrize("amount", [{"share": 0.5}, {"folds": 2}], ids=str)
 def test_the_seed_determines_the_tested_pictures_and_trials(unit, amount):
-    def choose(seed: int) -> bytes:
+    def choose(seed):
         holdout = Holdout(by=unit, seed=seed, **amount)
         concepts = list("aabbccdd")
         masks = (
@@ -375,7 +370,7 @@ def test_each_picture_has_the_number_of_the_fold_that_tests_it():
         assert numbers.tolist() == [0, -1, 0]
 
 
-def stimuli_of(ids: list[str], concepts: list[str] | None = None) -> Any:
+def stimuli_of(ids, concepts=None):
     """Make a target store of pictures. The picture `bad` has no targets."""
     return SimpleNamespace(
         image_ids=ids,
@@ -397,7 +392,7 @@ def test_all_pictures_are_used_unless_a_split_lists_fewer(
     ]
     path.write_text(json.dumps({"variants": variants}))
 
-    def choose(holdout: Holdout, split: str, fold: int) -> str:
+    def choose(holdout, split, fold):
         is_chosen = holdout.choose_stimuli(stimuli, split, fold)
         return "".join(np.array(stimuli.image_ids)[is_chosen])
 
@@ -547,7 +542,7 @@ def test_held_out_pictures_do_not_divide_trials():
 def test_each_split_is_compared_with_the_other_side_of_models():
     recordings = {"train": record(), "test": record(), "shared": record()}
 
-    def list_other(holdout: Holdout, split: str) -> list[Trials]:
+    def list_other(holdout, split):
         return holdout.list_opposite_trials(recordings, split, 1, "here")
 
     tested_trials = [recordings["test"], recordings["shared"]]

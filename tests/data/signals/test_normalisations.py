@@ -21,7 +21,7 @@ KINDS = parts.list_kinds("normalisations")
 
 
 @pytest.fixture
-def signal() -> np.ndarray:
+def signal():
     """Signals [N, C, T] with means, sizes and correlations."""
     random = np.random.default_rng(0)
     mixing = random.normal(size=(3, 3))
@@ -30,11 +30,11 @@ def signal() -> np.ndarray:
     )
 
 
-def covariance(signal: np.ndarray) -> np.ndarray:
+def covariance(signal):
     return np.cov(signal.transpose(1, 0, 2).reshape(3, -1), bias=True)
 
 
-def learn(rows, signal: np.ndarray):
+def learn(rows, signal):
     return rows.build(rows.measure(np.split(signal, 4)))
 
 

@@ -8,7 +8,7 @@ from brainhive_cli.data.signals import Overlap, Sensors, Trials
 TIMES_S = np.arange(100) / 100
 
 
-def trials(onset_s: np.ndarray | None) -> Trials:
+def trials(onset_s):
     """Make trials of two runs with these onsets in each, and windows of one second."""
     count = 8
     return Trials.from_repetitions(

@@ -1,7 +1,5 @@
 """Selection of the channels, voxels and samples that a brain model reads."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -20,7 +18,7 @@ ROUNDING = 1e-6
 """Averaging in float32 against float64."""
 
 
-def recording(signal: Any, repetitions: Any = None) -> Trials:
+def recording(signal, repetitions=None):
     ids = [f"train/c/p{number}" for number in range(len(signal))]
     times_s = np.arange(signal.shape[-1]) / 250
     return Trials.from_repetitions(
@@ -28,14 +26,12 @@ def recording(signal: Any, repetitions: Any = None) -> Trials:
     )
 
 
-def average(
-    recording: Trials, channels: Any, window_ms: Any, scale: float, text: str
-) -> Any:
+def average(recording, channels, window_ms, scale, text):
     return recording.select(channels, window_ms, scale, text).averages
 
 
 @pytest.fixture
-def signal() -> Any:
+def signal():
     return (
         np.random.default_rng(0)
         .normal(size=(MAX_STIMULI_PER_READ + 5, 3, 4, 6))
@@ -123,7 +119,7 @@ REGIONS = {
 
 
 @pytest.fixture
-def voxels() -> Trials:
+def voxels():
     signal = np.arange(8, dtype=np.float16).reshape(2, 1, 4, 1)
     return Trials.from_repetitions(
         signal, ["a", "b"], Voxels(REGIONS), np.zeros(1), None, "z"

@@ -1,7 +1,6 @@
 """Maps as files, from which nibabel reads the value of each voxel and vertex."""
 
 import csv
-from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -22,7 +21,7 @@ VERTICES = np.array([[0, 4], [1, 0], [-1, -1], [1, 2]], np.int32)
 VALUES = np.array([1.5, -2, 3, 4])
 
 
-def stored(space: Voxels, path: Path) -> Voxels:
+def stored(space, path):
     """Write the space of four voxels to a store, and read it again."""
     signal = np.zeros((1, 1, 4, 1), np.float32)
     trials = Trials.from_repetitions(signal, ["a"], space, np.zeros(1), None, "z")

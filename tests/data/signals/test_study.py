@@ -1,8 +1,6 @@
 """Designs of small studies, by the trials of all their people."""
 
-from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from brainhive_cli.data.signals import (
     SEPARATE_TEST,
     Holdout,
     Sensors,
-    StudyDesign,
     Trials,
     describe_study,
 )
@@ -22,11 +19,11 @@ BY_RUNS = Holdout(by="runs", folds=2)
 
 
 def record(
-    image_names: Sequence[str],
-    runs: int = 1,
-    times: Sequence[float] | None = None,
-    is_ordered: bool = True,
-) -> Trials:
+    image_names,
+    runs=1,
+    times=None,
+    is_ordered=True,
+):
     """Record trials by the stimulus that each showed.
 
     Args:
@@ -59,7 +56,7 @@ def record(
     )
 
 
-def store(concept_of: Mapping[str, str]) -> Any:
+def store(concept_of):
     """Make a target store of pictures, by the concept of each."""
     names = list(concept_of)
     return SimpleNamespace(
@@ -72,12 +69,12 @@ def store(concept_of: Mapping[str, str]) -> Any:
 
 
 def describe(
-    recordings: Mapping[int, Mapping[str, Trials]],
-    concepts: Mapping[str, Mapping[str, str]],
-    holdout: Holdout = SEPARATE_TEST,
-    features: Mapping[str, np.ndarray] | None = None,
-    is_film: bool = False,
-) -> StudyDesign:
+    recordings,
+    concepts,
+    holdout=SEPARATE_TEST,
+    features=None,
+    is_film=False,
+):
     """Describe the design of a study, for the split `test`.
 
     Args:
@@ -103,12 +100,12 @@ def describe(
     )
 
 
-def name_concepts(names: Sequence[str]) -> dict[str, str]:
+def name_concepts(names):
     """Name a concept of its own for each stimulus."""
     return {name: name for name in sorted(set(names))}
 
 
-def show_kinds(seed: int, is_beside: bool) -> dict[str, Trials]:
+def show_kinds(seed, is_beside):
     """Show 24 test pictures of eight kinds, each between two training pictures.
 
     Args:
@@ -187,7 +184,7 @@ def test_pictures_exchange_labels_only_within_their_fold():
         assert strata.tolist() == [fold] * 3
 
 
-def shuffle(names: str, count: int, seed: int) -> list[str]:
+def shuffle(names, count, seed):
     """Show each stimulus `count` times in random order."""
     return np.random.default_rng(seed).permutation(list(names) * count).tolist()
 
@@ -287,7 +284,7 @@ def test_few_labels_of_held_out_trials_need_no_features(count):
     ).tolist()
     accuracies = []
 
-    def find_features() -> dict[str, np.ndarray]:
+    def find_features():
         accuracies.append(count)
         return {"train": np.eye(count, 3, dtype=np.float32)}
 
@@ -316,7 +313,7 @@ def test_trials_of_stimuli_without_targets_are_tested():
     assert not study.design.tells
 
 
-def show_series(orders: Sequence[Sequence[int]], repeats_each: int) -> dict[str, str]:
+def show_series(orders, repeats_each):
     """Show the concepts of each run, each in a series of new pictures.
 
     Returns:
@@ -330,7 +327,7 @@ def show_series(orders: Sequence[Sequence[int]], repeats_each: int) -> dict[str,
     return concept_of
 
 
-def describe_series(concept_of: dict[str, str], runs: int) -> StudyDesign:
+def describe_series(concept_of, runs):
     """Describe a study in which each run is held out once."""
     recording = record(list(concept_of), runs=runs)
     holdout = Holdout(by="folders", folds=runs)

@@ -1,7 +1,5 @@
 """Health of vectors: figures that agree with NumPy, and problems of bad vectors."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,21 +12,19 @@ Vectors = NDArray[np.float32]
 
 
 @pytest.fixture
-def vectors() -> Vectors:
+def vectors():
     """Draw 400 vectors of 24 dimensions, each with another spread."""
     noise = np.random.default_rng(0).normal(size=(400, 24))
     return (noise * np.linspace(0.5, 2, 24) + 0.3).astype(np.float32)
 
 
-def list_problems(
-    vectors: NDArray[Any], usual_cosine: tuple[float, float] = USUAL_COSINE
-) -> list[str]:
+def list_problems(vectors, usual_cosine=USUAL_COSINE):
     health = measure_health(vectors, np.arange(len(vectors)))
     problems = health.list_problems(usual_cosine, usual_repeats=0.5, usual_dead=0.1)
     return [problem for problem, _ in problems]
 
 
-def compute_cosines(vectors: NDArray[Any]) -> NDArray[np.float64]:
+def compute_cosines(vectors):
     units = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return np.asarray((units @ units.T)[np.triu_indices(len(units), 1)])
 

@@ -45,7 +45,7 @@ sets = st.lists(st.integers(1, 9), max_size=6)
 def test_pictures_of_two_trainings_are_those_of_either(
     own_numbers, start, has_own, has_start
 ):
-    def make_pictures(numbers: list[int], has_pixels: bool) -> LearnedPictures:
+    def make_pictures(numbers, has_pixels):
         names, pixels = [f"p{number}" for number in numbers], make_pixels(*numbers)
         concepts = [f"c{number // 2}" for number in numbers]
         return LearnedPictures.from_image_ids(
@@ -67,7 +67,7 @@ def test_pictures_of_two_trainings_are_those_of_either(
     assert len(inherit) == len(set(own_numbers) | set(start))
     assert len(inherit.hashes) == len(set(with_pixels))
 
-    def concepts(numbers: list[int]) -> set[int]:
+    def concepts(numbers):
         shown = [f"c{number}" for number in {number // 2 for number in numbers}]
         return set(hash_concepts(shown).tolist())
 
@@ -105,7 +105,7 @@ def test_near_copies_and_unknown_likenesses_are_members(likeness, is_contained):
     joined_array = np.concatenate([edit_pixels(make_pixels(2), 8), make_pixels(7)])
     compared = list[tuple[int, int]]()
 
-    def confirm(row: int, name: int) -> Any:
+    def confirm(row, name):
         compared.append((row, name))
         return likeness
 
@@ -142,7 +142,7 @@ def test_one_copy_settles_a_picture():
     letter = dict(zip(hash_names("set", ids).tolist(), ids, strict=True))
     joined_array = np.concatenate([edit_pixels(make_pixels(1), 0)] * 3)
 
-    def find(likenesses: str) -> dict[Any, Any]:
+    def find(likenesses):
         kinds = dict(
             zip("-?mc.", ("", None, "mirrored", "cropped", "copy"), strict=True)
         )
@@ -167,24 +167,24 @@ def test_one_copy_settles_a_picture():
     assert find(".m.-") == {"copy": "ac"}
 
 
-def paint_grey(level: int) -> Image.Image:
+def paint_grey(level):
     return Image.new("RGB", (4, 4), (level,) * 3)
 
 
 def test_pictures_are_compared_where_both_are_on_this_machine(home, monkeypatch):
-    def write_levels(*pair: Image.Image) -> str:
+    def write_levels(*pair):
         return "".join(chr(picture.getpixel((0, 0))[0]) for picture in pair)  # type: ignore[index]
 
     monkeypatch.setattr(module, "confirm_near_copy", write_levels)
     splits = list[str]()
 
-    def data_set(name: str, ids: str, is_there: bool = True) -> Any:
-        def images(split: str) -> Any:
+    def data_set(name, ids, is_there=True):
+        def images(split):
             splits.append(f"{name} {split}")
             if not is_there:
                 raise MissingData("absent", "")
 
-            def show(index: int) -> Image.Image:
+            def show(index):
                 if ids[index] == "-":
                     raise MissingData("lost", "")
                 return paint_grey(ord(ids[index]))
@@ -218,11 +218,11 @@ def test_pictures_are_compared_where_both_are_on_this_machine(home, monkeypatch)
 def test_each_pair_is_compared_once_and_a_bad_picture_is_not(home, monkeypatch):
     compared, opened_rows = list[Any](), list[int]()
 
-    def compare(*pair: Image.Image) -> str:
+    def compare(*pair):
         compared.append(pair)
         return "mirrored"
 
-    def read_picture(index: int) -> Image.Image:
+    def read_picture(index):
         opened_rows.append(index)
         if index == 3:
             raise BadPicture("gone", "")
@@ -231,7 +231,7 @@ def test_each_pair_is_compared_once_and_a_bad_picture_is_not(home, monkeypatch):
     monkeypatch.setattr(module, "confirm_near_copy", compare)
     names = Names.of("abcd")
     images = StimulusSet("set", "train", names, names, read_picture)
-    dataset: Any = SimpleNamespace(
+    dataset = SimpleNamespace(
         images=lambda split: images, pictured_as="set", holdout=SEPARATE_TEST
     )
     learned = hash_names("set", "abcd").tolist()

@@ -25,15 +25,15 @@ class CountedDataset:
     available: tuple[int, ...] = subjects
     published_sizes: PublishedFacts | None = PublishedFacts({}, subject_bytes=10)
 
-    def __init__(self) -> None:
-        self.opened: list[tuple[int, str]] = []
+    def __init__(self):
+        self.opened = []
 
-    def find_recording(self, subject: int) -> None:
+    def find_recording(self, subject):
         """Raise an error unless the recording of a subject is available."""
         if subject not in self.available:
             raise MissingData(f"no recording of {subject}", "download it")
 
-    def recording(self, subject: int, split: str) -> Trials:
+    def recording(self, subject, split):
         """Make the signal of a stimulus."""
         self.opened.append((subject, split))
         signal = torch.full((1, 1, 2, 1), float(subject)).numpy()
@@ -42,12 +42,12 @@ class CountedDataset:
         )
 
 
-def make_recordings(dataset: CountedDataset, **signal: str) -> Recordings:
+def make_recordings(dataset, **signal):
     return Recordings(dataset, Paths(), Signal(**signal))  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def dataset(home: Path) -> CountedDataset:
+def dataset(home):
     return CountedDataset()
 
 
@@ -58,7 +58,7 @@ def test_opening_missing_signals_writes_nothing(dataset, home):
 
 
 def test_stores_are_made_once_by_the_main_process(dataset):
-    def prepare(launch: Launch) -> None:
+    def prepare(launch):
         make_recordings(dataset).prepare([1, 2], launch)
 
     worker = replace(MAIN_PROCESS, rank=1)

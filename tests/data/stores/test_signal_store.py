@@ -2,8 +2,6 @@
 
 import threading
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -17,7 +15,7 @@ from brainhive_cli.data.targets.model_input import match_stimuli
 from tests.tools.mapped_arrays import is_mapped
 
 
-def make_recording(count: int, n_repetitions: int, **fields: Any) -> Trials:
+def make_recording(count, n_repetitions, **fields):
     shape = (count, n_repetitions, 3, 5)
     defaults = {
         "signal": np.random.default_rng(count).normal(size=shape),
@@ -32,7 +30,7 @@ def make_recording(count: int, n_repetitions: int, **fields: Any) -> Trials:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return signal_store.build_store_path(tmp_path, "set", "default", 3)
 
 
@@ -73,7 +71,7 @@ def test_a_recording_without_image_ids_is_read_but_not_stored(path):
         _ = replace(unlabelled, signal=damaged).select().averages
 
 
-def make_voxel_recording(count: int, **regions: list[int]) -> Trials:
+def make_voxel_recording(count, **regions):
     values = np.random.default_rng(count).normal(size=(count, 2, 3, 1))
     signal = values.astype(np.float16)
     space = Voxels({name: np.array(mask, bool) for name, mask in regions.items()})
@@ -195,7 +193,7 @@ def test_an_axis_of_another_length_than_its_list_is_refused():
 
 def test_a_store_is_written_again_after_an_error(path):
     class FailingArray(np.ndarray):  # type: ignore[type-arg]
-        def __getitem__(self, index: Any) -> Any:
+        def __getitem__(self, index):
             raise OSError(28, "No space left on device")
 
     sound = make_recording(4, 2)

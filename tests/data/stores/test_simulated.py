@@ -1,14 +1,12 @@
 """Simulated recordings of the demo's pictures and of other pictures."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.datasets import Dataset, demo
+from brainhive_cli.data.datasets import demo
 from brainhive_cli.data.stores import StorePlan, TargetWriter, simulated, target_store
 from brainhive_cli.demo import simulation
 
@@ -16,7 +14,7 @@ COUNTS = {"train": 12, "test": 4}
 
 
 @pytest.fixture
-def pictures(home: Path) -> Path:
+def pictures(home):
     """Write a folder of pictures and their embeddings."""
     generator = np.random.default_rng(0)
     for split, count in COUNTS.items():
@@ -40,7 +38,7 @@ def pictures(home: Path) -> Path:
     return home
 
 
-def build_dataset(home: Path) -> Dataset:
+def build_dataset(home):
     images = {"kind": "image-folder", "root": str(home / "photos")}
     return simulated.Simulated(images=images, meaning="vae").build(Paths())
 

@@ -1,12 +1,8 @@
 """Target store: its content, its health, and missing stores."""
 
-from pathlib import Path
-from typing import Any
-
 import h5py
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.data.stores import StorePlan, TargetStore, TargetWriter, target_store
@@ -20,16 +16,16 @@ CONCEPTS = [f"c{number % 7}" for number in range(COUNT)]
 
 
 @pytest.fixture
-def values() -> NDArray[np.float32]:
+def values():
     return np.random.default_rng(0).normal(size=(COUNT, DIM)).astype(np.float32)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return target_store.build_store_path(tmp_path, "set", "train", "encoder")
 
 
-def write_store(path: Path, values: NDArray[np.float32], **attributes: Any) -> None:
+def write_store(path, values, **attributes):
     attributes = {"encoder": "encoder", **attributes}
     StorePlan(path, IDS, CONCEPTS, (DIM,), "float32", attributes).create()
     writer = TargetWriter(path)

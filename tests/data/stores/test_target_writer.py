@@ -1,7 +1,6 @@
 """Writer of target stores: locks, shared rows and values that do not fit."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ VALUES = np.random.default_rng(0).normal(size=(6, 3, 2, 2)).astype(np.float32)
 
 
 @pytest.fixture
-def plans(tmp_path: Path) -> list[StorePlan]:
+def plans(tmp_path):
     """Plan a store of latents, and a store of vectors with a further dataset."""
     latents = StorePlan(
         tmp_path / "latents.h5", IDS, IDS, (3, 2, 2), "float32", {"encoder": "a"}

@@ -3,9 +3,7 @@
 import json
 import zlib
 from dataclasses import fields, replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +39,7 @@ STATISTICS = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     Aligner(LAYOUT, learned=make_history(**STATISTICS)).save(tmp_path / "model")
     return tmp_path / "model"
 
@@ -75,7 +73,7 @@ def test_a_history_that_does_not_fit_its_model_is_refused(folder, tmp_path):
     content = file.read_bytes()
     Aligner(LAYOUT, learned=make_history(ids=["other"])).save(tmp_path / "other")
 
-    def assert_refused(message: str) -> None:
+    def assert_refused(message):
         for read_history in (aligners.load, model_files.read_history):
             with pytest.raises(BrainhiveError, match=message) as caught:
                 read_history(folder)
@@ -241,7 +239,7 @@ FLAGS = ("has_all_subjects", "is_simulated", "is_whitened_by_tested")
 def test_a_history_joins_that_of_its_start(seed):
     random = np.random.default_rng(seed)
 
-    def draw(name: str) -> TrainingHistory:
+    def draw(name):
         kinds = [(), ("a",), ("c", "b")][random.integers(3)]
         return make_history(
             name,
@@ -330,7 +328,7 @@ def test_published_weights_may_have_learned_the_tested_people(
 def test_subjects_of_the_history_are_not_tested_as_new():
     history = make_history(people={"eeg": (1, 2), "meg": (5,)})
 
-    def people(name: str, *left_out: int) -> Any:
+    def people(name, *left_out):
         return SimpleNamespace(
             people=name, list_excluded_subjects=lambda tested_subjects: set(left_out)
         )

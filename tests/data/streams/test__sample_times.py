@@ -1,7 +1,5 @@
 """Times of samples under jitter, drift and losses."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,11 +10,11 @@ Numbers = NDArray[np.float64]
 
 
 def settle(
-    rate_hz: float,
-    true_s: Numbers,
-    late_s: Callable[[int], float] = lambda chunk: 0.0,
-    size: int = 10,
-) -> tuple[Numbers, Numbers]:
+    rate_hz,
+    true_s,
+    late_s=lambda chunk: 0.0,
+    size=10,
+):
     """Stamp the last sample of each chunk, and return settled and true times [n]."""
     times = SampleTimes(rate_hz)
     settled = []

@@ -13,16 +13,14 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingExtra, install_line
-from brainhive_cli.data.streams import Chunk, Stream, StreamRequest
+from brainhive_cli.data.streams import Chunk, StreamRequest
 from brainhive_cli.data.streams.lsl import Config
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,8 +33,8 @@ needs_lsl = pytest.mark.skipif(
 )
 
 
-def make_request(unit: str = "µV", kind: str = "eeg") -> StreamRequest:
-    def open_recording() -> Any:
+def make_request(unit="µV", kind="eeg"):
+    def open_recording():
         raise NotImplementedError
 
     return StreamRequest(
@@ -44,9 +42,7 @@ def make_request(unit: str = "µV", kind: str = "eeg") -> StreamRequest:
     )
 
 
-def read_until(
-    stream: Stream, is_done: Callable[[Chunk], bool], limit_s: float = 30.0
-) -> Chunk:
+def read_until(stream, is_done, limit_s=30.0):
     """Read and join chunks until a chunk is the last, or the time limit is over."""
     chunks = [Chunk(np.empty((0, len(stream.format.channels))), np.empty(0))]
     end_s = time.monotonic() + limit_s
@@ -67,7 +63,7 @@ def read_until(
     )
 
 
-def call_in_threads(call: Callable[..., Any], *arguments: list[Any]) -> list[Any]:
+def call_in_threads(call, *arguments):
     """Call a function with each row of arguments, each in a thread."""
     with ThreadPoolExecutor(max_workers=len(arguments[0])) as threads:
         return list(threads.map(call, *arguments))
@@ -76,7 +72,7 @@ def call_in_threads(call: Callable[..., Any], *arguments: list[Any]) -> list[Any
 # the scenarios
 
 
-def run_counting() -> dict[str, Any]:
+def run_counting():
     """Count samples and events that are sent at four times their rate."""
     from tests.tools.lsl_senders import Amplifier, open_markers
 
@@ -100,7 +96,7 @@ def run_counting() -> dict[str, Any]:
         (onset + (-1) ** row * 3 * row, row, onset) for row, onset in enumerate(onsets)
     )
 
-    def send() -> None:
+    def send():
         for n_sent in amplifier.send(
             SAMPLES, speed=4.0, codes=codes, sizes=(1, 7, 10, 39, 16)
         ):
@@ -117,7 +113,7 @@ def run_counting() -> dict[str, Any]:
     for stream in opened_streams:
         totals = {"samples": 0, "events": 0}
 
-        def is_done(chunk: Chunk, totals: dict[str, int] = totals) -> bool:
+        def is_done(chunk, totals=totals):
             totals["samples"] += len(chunk.times_s)
             totals["events"] += len(chunk.events)
             return totals == {"samples": SAMPLES, "events": EVENTS}
@@ -152,14 +148,14 @@ def run_counting() -> dict[str, Any]:
     }
 
 
-def run_interruptions() -> dict[str, Any]:
+def run_interruptions():
     """Read a stream that starts late, stalls, loses samples, stops and starts again."""
     from tests.tools.lsl_senders import Amplifier, open_markers
 
     started_s = time.monotonic()
     senders = []
 
-    def start_late() -> None:
+    def start_late():
         time.sleep(1)
         senders.extend([Amplifier(source_id=str(uuid.uuid4())), open_markers()])
 
@@ -170,7 +166,7 @@ def run_interruptions() -> dict[str, Any]:
     stream.read(0)
     pauses_s = []
 
-    def send() -> None:
+    def send():
         list(amplifier.send(1000, speed=4))
         time.sleep(1.5)  # all samples come, later
         list(amplifier.send(2000, speed=4))
@@ -188,7 +184,7 @@ def run_interruptions() -> dict[str, Any]:
     sender.start()
     stalled_s = time.monotonic()
 
-    def is_done(chunk: Chunk) -> bool:
+    def is_done(chunk):
         nonlocal stalled_s
         if len(chunk.times_s):
             pauses_s.append(time.monotonic() - stalled_s)
@@ -211,17 +207,17 @@ def run_interruptions() -> dict[str, Any]:
     }
 
 
-def run_refusals() -> dict[str, Any]:
+def run_refusals():
     """Build streams that do not fit."""
     from tests.tools.lsl_senders import Amplifier, open_markers
 
-    senders: list[Any] = [
+    senders = [
         Amplifier("one"),
         Amplifier("two"),
         Amplifier("raw", (), "Raw"),
     ]
     senders += [open_markers("notes", kind="Notes"), open_markers("texts")]
-    cases: dict[str, tuple[Config, StreamRequest]] = {
+    cases = {
         "several": (Config(), make_request()),
         "text": (Config(name="notes"), make_request()),
         "absent": (Config(), make_request("fT", "mag")),
@@ -230,9 +226,9 @@ def run_refusals() -> dict[str, Any]:
         "absent channel": (Config(name="one", marker_channel="STATUS"), make_request()),
         "wrong unit": (Config(name="one", unit="fT"), make_request()),
     }
-    results: dict[str, Any] = {}
+    results = {}
 
-    def build(case: str, config: Config, request: StreamRequest) -> None:
+    def build(case, config, request):
         try:
             config.model_copy(update={"wait_s": 0.0}).build(request)
         except BrainhiveError as error:
@@ -247,7 +243,7 @@ def run_refusals() -> dict[str, Any]:
         target=lambda: list(foreign.send(20_000, speed=2)), daemon=True
     ).start()
 
-    def read_for_ten_seconds(case: str, config: Config) -> None:
+    def read_for_ten_seconds(case, config):
         try:
             stream = config.build(make_request())
             read_until(stream, lambda chunk: False, limit_s=10)
@@ -265,10 +261,10 @@ def run_refusals() -> dict[str, Any]:
 class Scenarios:
     """Processes of all scenarios."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         from tests.tools.lsl_senders import write_loopback
 
-        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._processes = {}
         self._folder = folder
         for name in ("interruptions", "refusals", "counting"):
             home = folder / name
@@ -287,7 +283,7 @@ class Scenarios:
                 cwd=home,
             )
 
-    def read_results(self, name: str) -> Any:
+    def read_results(self, name):
         """Wait for a scenario, and return its results, with its stdout as `stdout`."""
         process = self._processes[name]
         stdout, _ = process.communicate(timeout=WAIT_S)
@@ -295,17 +291,17 @@ class Scenarios:
         (self._folder / name / "stdout").write_text(stdout)
         return json.loads((self._folder / name / "seen.json").read_text())
 
-    def stderr(self, name: str) -> str:
+    def stderr(self, name):
         return (self._folder / name / "stderr").read_text()
 
-    def close(self) -> None:
+    def close(self):
         for process in self._processes.values():
             process.kill()
             process.wait()
 
 
 @pytest.fixture(scope="module")
-def scenarios(tmp_path_factory) -> Iterator[Scenarios]:
+def scenarios(tmp_path_factory):
     running = Scenarios(tmp_path_factory.mktemp("lsl"))
     yield running
     running.close()

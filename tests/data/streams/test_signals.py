@@ -10,7 +10,7 @@ from brainhive_cli.data.streams.signals import ReplayedTrials
 NAMES = ["a", "b", "c"]
 
 
-def replay(**times: np.ndarray) -> list[str]:
+def replay(**times):
     """Replay two trials of three pictures, and list the names of their pictures."""
     trials = Trials.from_repetitions(
         np.zeros((3, 2, 1, 1)), NAMES, Sensors(["Oz"]), np.zeros(1), None, "µV", **times

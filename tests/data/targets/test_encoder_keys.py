@@ -14,7 +14,7 @@ ENCODER = "brainhive_cli-models-encoders-python-example"
 """Name of that encoder in stores and priors."""
 
 
-def list_encoders(recipe: str | None, *overrides: str, **flags: str) -> list[str]:
+def list_encoders(recipe, *overrides, **flags):
     return [
         config.name
         for config in Recipe.resolve("train-align", recipe, flags, overrides).encoders

@@ -1,7 +1,5 @@
 """The job of embed."""
 
-from typing import Any
-
 from brainhive_cli.commands import embed
 from brainhive_cli.core.runs import READ_ONLY
 
@@ -9,7 +7,7 @@ ENCODER = "python:brainhive_cli.models.encoders.python:example"
 
 
 def test_a_preview_writes_no_split(run_command, pictures):
-    arguments: tuple[Any, ...] = (
+    arguments = (
         f"dataset={{kind: image-folder, root: {pictures}}}",
         f"encoders=['{ENCODER}']",
         "held_out={by: clusters, folds: 2}",

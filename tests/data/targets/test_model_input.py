@@ -1,7 +1,5 @@
 """Selected signals that are read when needed, and averages of selected trials."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,7 @@ from tests.worlds.array_trials import make_trials
 CHANNELS = ("P7", "Oz", "Cz")
 
 
-def recorded(path: Path, seed: int = 0) -> Trials:
+def recorded(path, seed=0):
     """Select signals of a subject's store, with different numbers of repetitions."""
     count, random = MAX_STIMULI_PER_READ + 7, np.random.default_rng(seed)
     signal = random.normal(size=(count, 3, 3, 8)).astype(np.float32)
@@ -33,7 +31,7 @@ def recorded(path: Path, seed: int = 0) -> Trials:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "sub-01.h5"
 
 
@@ -58,7 +56,7 @@ CHOSEN = {0: [1, 2], 2: [0], 3: [0, 2], 4: [1]}
 """Columns of the selected trials by row. Row 1 has none."""
 
 
-def presented_trials() -> Trials:
+def presented_trials():
     """Make five stimuli with up to three trials. Absent trials are NaN, so that using
     them is seen.
     """

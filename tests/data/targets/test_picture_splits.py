@@ -10,7 +10,7 @@ from brainhive_cli.data.targets.picture_splits import (
 )
 
 
-def draw(groups: int, number: int, spread: float) -> np.ndarray:
+def draw(groups, number, spread):
     """Draw unit vectors [groups × each, 16], around one direction for each group."""
     random = np.random.default_rng(0)
     centres = random.normal(size=(groups, 16))

@@ -1,7 +1,5 @@
 """Targets of any shape: held on the device, gathered from the file, or computed."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -25,9 +23,7 @@ ALONE = Launch(0, 1, torch.device("cpu"))
 IDS = [f"p{number}" for number in range(6)]
 
 
-def write_store(
-    path: Path, shape: tuple[int, ...], dtype: str = "float32", **attributes: int
-) -> TargetStore:
+def write_store(path, shape, dtype="float32", **attributes):
     StorePlan(
         path, IDS, IDS, shape, dtype, {"encoder": path.stem, **attributes}
     ).create()

@@ -1,7 +1,5 @@
 """Tests of the demo's dual-guided generator."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -21,28 +19,28 @@ ITEMS = 4
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "dual"
     joined_generators.assemble_generator(joined_generators.DUAL_GUIDED, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def generator(folder: Path, tmp_path_factory: pytest.TempPathFactory):
+def generator(folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(tmp_path_factory.mktemp("home")))
         return versatile_diffusion.Config(source=str(folder)).build()
 
 
 @pytest.fixture(scope="module")
-def demo_pictures() -> torch.Tensor:
+def demo_pictures():
     scenes = pictures.list_scenes("test")[:ITEMS]
     pixels = np.stack([np.asarray(pictures.draw_scene(scene)) for scene in scenes])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
 
 
 @pytest.fixture(scope="module")
-def true_conditioning() -> Conditioning:
+def true_conditioning():
     """Latents, image tokens and tokens of the first caption, from the encoders."""
     images = demo.Config().build(Paths()).images("test")
     conditions = {}
@@ -63,16 +61,14 @@ def true_conditioning() -> Conditioning:
     return Conditioning(**conditions)
 
 
-def correlation(image: torch.Tensor, other_tensor: torch.Tensor) -> float:
+def correlation(image, other_tensor):
     image, other_tensor = (
         x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (image, other_tensor)
     )
     return F.cosine_similarity(image, other_tensor).mean().item()
 
 
-def generate(
-    generator, conditioning: Conditioning, strength: float = 0.625
-) -> torch.Tensor:
+def generate(generator, conditioning, strength=0.625):
     return generator.generate(
         conditioning, range(ITEMS), 64, Sampling(steps=8, strength=strength)
     )

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import (
     UNLIMITED,
     limit_amounts,
@@ -22,7 +21,7 @@ IS_THERE = np.arange(REPETITIONS) < COUNTS[:, None]
 TRIALS = int(COUNTS.sum())
 
 
-def pool_of(has_times=True) -> Trials:
+def pool_of(has_times=True):
     """Make trials of pictures in random order, in three runs with a break each."""
     random = np.random.default_rng(0)
     # of the trials that there are, from the first shown on
@@ -43,7 +42,7 @@ def pool_of(has_times=True) -> Trials:
     )
 
 
-def queue_of(pool: Trials) -> np.ndarray:
+def queue_of(pool):
     """Return the position of each existing trial in the recorded order."""
     return np.argsort(np.argsort(measure_timeline(pool)[0]))
 

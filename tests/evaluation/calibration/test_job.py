@@ -2,13 +2,11 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.calibration import job as jobs
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.recipe import Recipe
@@ -16,17 +14,17 @@ from brainhive_cli.training.alignment import Cell, Recipe as Training
 from tests.worlds.array_trials import make_trials
 
 
-def recipe(*arguments: str) -> Recipe:
+def recipe(*arguments):
     return Recipe.resolve("calibrate", None, {}, arguments)
 
 
 class Run:
     """Run of two models, of people 1 and 2 and of people 2 and 3. 4 is new to both."""
 
-    def __init__(self, *keys: str, **facts: Any) -> None:
+    def __init__(self, *keys, **facts):
         self.name, self.reference = "a run", "ref"
         self.folder = SimpleNamespace(path="a run")
-        self.recipe: Any = Training.resolve(
+        self.recipe = Training.resolve(
             "train-align", None, {}, ["dataset=demo"] + list(keys)
         )
         self.dataset = SimpleNamespace(holdout=SimpleNamespace(divides_train=False))
@@ -40,7 +38,7 @@ class Run:
         ]
         vars(self).update(facts)
 
-    def open(self, cell: Cell) -> Any:
+    def open(self, cell):
         """Open the model of a cell. The first went on from a model of person 5."""
         subjects = (5,) if cell.seed == 0 else cell.trained_on
         return SimpleNamespace(
@@ -50,8 +48,8 @@ class Run:
         )
 
 
-def resolve(monkeypatch: pytest.MonkeyPatch, finished_run: Run, *arguments: str) -> Job:
-    def change(thing: Any, **changes: Any) -> Any:
+def resolve(monkeypatch, finished_run, *arguments):
+    def change(thing, **changes):
         return thing if isinstance(thing, Run) else replace(thing, **changes)
 
     monkeypatch.setattr(jobs, "open_model", lambda *_, **__: finished_run)
@@ -126,18 +124,18 @@ def test_tested_pictures_are_not_learned_from(monkeypatch, tested_copies):
     job = resolve(monkeypatch, Run(), "subjects=3")
     signal = np.random.default_rng(0).normal(size=(8, 2, 3)).astype(np.float32)
     shown = {"train": np.arange(1, 9), "test": np.array([0, 2, 3, 4, 6, 7, 8, 9])}
-    asked: dict[str, Any] = {}
+    asked = {}
 
-    def find_members(name: Any, ids: Any, pixels: Any, confirm: Any) -> np.ndarray:
+    def find_members(name, ids, pixels, confirm):
         return np.isin(np.arange(10), tested_copies)
 
-    def pictures_of(name: Any, ids: Any, pixels: Any) -> Any:
+    def pictures_of(name, ids, pixels):
         asked["ids"] = list(ids)
         return SimpleNamespace(find_members=find_members)
 
     rows = np.array([2, 3, 6])
 
-    def read(split: str) -> Trials:
+    def read(split):
         return make_trials(3, signal, shown[split], ("a", "b"))
 
     vars(job)["tests"] = SimpleNamespace(

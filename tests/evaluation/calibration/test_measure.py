@@ -1,7 +1,6 @@
 """Tests that arms which no model allows are refused before the first draw."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,27 +17,27 @@ TRIALS = make_trials(1, np.zeros((2, 1, 3, 4), np.float32), [0, 1])
 class Base:
     """Model that decodes no new person, and cannot be aligned or trained further."""
 
-    def __init__(self, *parts: Any) -> None:
+    def __init__(self, *parts):
         self.zero_shot = self
 
-    def encode(self, signal: Any) -> None:
+    def encode(self, signal):
         raise BrainhiveError("voxels of others", "finetune")
 
-    def require_arm(self, arm: str, trials: Any) -> None:
+    def require_arm(self, arm, trials):
         raise BrainhiveError(f"no {arm}", "others")
 
-    def require_alignment(self, config: Any, trials: Any) -> None:
+    def require_alignment(self, config, trials):
         raise BrainhiveError(f"no {config.kind}", "others")
 
 
 @pytest.fixture
-def job(monkeypatch: pytest.MonkeyPatch) -> Any:
+def job(monkeypatch):
     """Factory of jobs of a model and a person, with the arms of a recipe."""
     model = SimpleNamespace(module=None)
     monkeypatch.setattr(measure, "SourceModel", Base)
     monkeypatch.setattr(measure, "PersonModel", lambda model: Base())
 
-    def make(*keys: str) -> Any:
+    def make(*keys):
         recipe = Recipe.resolve("calibrate", None, {}, keys)
         return SimpleNamespace(
             recipe=recipe,

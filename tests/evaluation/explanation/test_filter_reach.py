@@ -24,7 +24,7 @@ STEPS = {
 BROAD = [None, None]
 
 
-def filtered(source: dict, **steps: object) -> Trials:
+def filtered(source, **steps):
     """Return a recording whose store names these filters."""
     provenance = {"recorded_hz": 250.0, "preparation": {**STEPS, **steps}} | source
     signal = np.zeros((1, 1, 1, len(TIMES_MS)), np.float32)

@@ -1,7 +1,5 @@
 """Checks of an explanation before it begins."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,7 @@ from brainhive_cli.evaluation.explanation.run import ExplanationRun
 from brainhive_cli.training.alignment.trained.test_set import check_test_set
 
 
-def resolve(run_folder: Path, *keys: str) -> ExplanationRun:
+def resolve(run_folder, *keys):
     asked = (f"run={run_folder}", "draws=20") + tuple(keys)
     return ExplanationRun.resolve(Recipe.resolve("explain", None, {}, asked))
 

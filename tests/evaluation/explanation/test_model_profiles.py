@@ -100,7 +100,7 @@ def test_an_encoder_of_sensors_is_explained(tmp_path):
     np.testing.assert_allclose([float(row[4]) for row in rows], lost, rtol=1e-4)
 
 
-def values_of(subject_profiles: SubjectProfiles) -> dict[str, object]:
+def values_of(subject_profiles):
     """Return the numbers of profiles by name."""
     profiles = {
         name: (profile.values, profile.null, profile.chance, profile.pool, profile.axis)

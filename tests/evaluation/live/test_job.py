@@ -1,7 +1,5 @@
 """Tests of sessions that are refused before their stream is opened."""
 
-from pathlib import Path
-
 import pytest
 
 from brainhive_cli.commands.live import LiveRun
@@ -10,7 +8,7 @@ from brainhive_cli.evaluation.live.recipe import Recipe
 from tests.worlds.run_copies import change_unit, copy_run
 
 
-def resolve(run_folder: Path, *keys: str) -> LiveRun:
+def resolve(run_folder, *keys):
     asked = (f"run={run_folder}", "page=false", "subject=1", "windows=1") + tuple(keys)
     return LiveRun.resolve(Recipe.resolve("live", None, {}, asked))
 

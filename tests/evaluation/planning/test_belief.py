@@ -31,22 +31,22 @@ SHAPE = SHAPES[2]
 
 
 @pytest.fixture(scope="module")
-def world() -> LightWorld:
+def world():
     return LightWorld(PictureSpace.from_embeddings(None))
 
 
 @pytest.fixture(scope="module")
-def table(world: LightWorld) -> np.ndarray:
+def table(world):
     pictures = world.pictures.embeddings[:60]
     return tabulate_margins(world, pictures, REPETITIONS, SINGLE, n_pilots=4)
 
 
-def mean_gain(belief: Belief) -> float:
+def mean_gain(belief):
     """Return the geometric mean of the gain."""
     return float(np.exp(belief.weights.sum((1, 2)) @ LOG_GAINS))
 
 
-def make_person(world: LightWorld, gain: float, seed: int = 0) -> PilotPerson:
+def make_person(world, gain, seed=0):
     """Simulate a person who sees 60 pictures twice."""
     rng = np.random.default_rng(seed)
     noise = world.make_noise(SHAPE)
@@ -58,7 +58,7 @@ def make_person(world: LightWorld, gain: float, seed: int = 0) -> PilotPerson:
     return PilotPerson(trials.astype("f4"), picture, pictures.astype("f4"), SINGLE)
 
 
-def simulate(world: LightWorld, gain: float, seed: int) -> np.ndarray:
+def simulate(world, gain, seed):
     """Simulate the margins of a pilot of 60 pictures."""
     pictures = world.pictures.embeddings[:60]
     return simulate_margins(world, gain, SHAPE, seed, pictures, REPETITIONS, SINGLE)

@@ -14,7 +14,7 @@ from brainhive_cli.evaluation.planning.light_world import (
 SHAPE = light_world.SHAPES[2]
 
 
-def measure_top5(world: LightWorld, gain: float, n_pictures: int) -> float:
+def measure_top5(world, gain, n_pictures):
     """Measure the mean top-5 among 50 candidates over 40 people."""
     shares = []
     for seed in range(40):
@@ -29,7 +29,7 @@ def measure_top5(world: LightWorld, gain: float, n_pictures: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def world() -> LightWorld:
+def world():
     return LightWorld(PictureSpace.from_embeddings(None))
 
 

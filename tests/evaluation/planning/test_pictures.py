@@ -13,7 +13,7 @@ from brainhive_cli.evaluation.planning.pictures import PictureFolder
 from tests.worlds.own_recordings import PICTURE_NAMES, write_pictures
 
 
-def open_folder(name: str) -> PictureFolder:
+def open_folder(name):
     """Open a folder below the home folder, with an encoder without weights."""
     return PictureFolder.open(name, "gabor", Paths())
 

@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +13,16 @@ from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
-from brainhive_cli.data.stores.target_store import TargetStore, open_stores
+from brainhive_cli.data.stores.target_store import open_stores
 from brainhive_cli.evaluation.planning import pilot
-from brainhive_cli.evaluation.planning.pilot import Pilot, read_pilot
+from brainhive_cli.evaluation.planning.pilot import read_pilot
 from tests.worlds.command_fixtures import DEMO
 
 SIGNALS = "signals/demo-noise-0.3-40-concepts/default"
 
 
 @pytest.fixture
-def signals(world: Path, tmp_path: Path) -> str:
+def signals(world, tmp_path):
     """Copy the signals of two people. Other tests may have recorded more."""
     folder = tmp_path / SIGNALS
     folder.mkdir(parents=True)
@@ -32,7 +31,7 @@ def signals(world: Path, tmp_path: Path) -> str:
     return str(folder)
 
 
-def decode_own_trials(person: Any) -> float:
+def decode_own_trials(person):
     """Regress embeddings on one half of the trials, and correlate in the other."""
     import torch
 
@@ -52,7 +51,7 @@ def decode_own_trials(person: Any) -> float:
     return float(np.corrcoef(pair)[0, 1])
 
 
-def check_demo(pilot: Pilot) -> None:
+def check_demo(pilot):
     """Check the pilot of the two people of the demo."""
     assert len(pilot.people) == pilot.design.people == 2
     for person in pilot.people:
@@ -107,7 +106,7 @@ def test_an_evaluation_names_the_people_of_the_pilot(trained_run, run_command):
     )
 
 
-def store_copy(world: Path, tmp_path: Path, **changes: Any) -> Path:
+def store_copy(world, tmp_path, **changes):
     """Store the signals of the first person with changed fields of both splits."""
     trials = SignalStore.open(world / SIGNALS / "sub-01.h5").splits
     changed = {}
@@ -136,7 +135,7 @@ def store_copy(world: Path, tmp_path: Path, **changes: Any) -> Path:
 def test_pictures_are_held_out_if_the_test_has_learned_concepts(
     world, tmp_path, monkeypatch
 ):
-    def open_with_one_concept(*args: Any) -> dict[str, TargetStore]:
+    def open_with_one_concept(*args):
         stores = {}
         for name, store in open_stores(*args).items():
             concepts = Names.of(["dog"] * len(store.concepts))
@@ -221,7 +220,7 @@ def test_only_the_first_trials_are_ordered(world, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def gratings(home: Path) -> str:
+def gratings(home):
     """Record four gratings in three runs, always in the same order."""
     names = ["f1", "f2", "f3", "f4"]
     rng = np.random.default_rng(0)

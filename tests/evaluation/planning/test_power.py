@@ -16,7 +16,7 @@ LARGE = Design(5, 1, 60, 1, 400, 4, 50, 8)
 
 
 @pytest.fixture(autouse=True)
-def simulate_few_studies(monkeypatch: pytest.MonkeyPatch) -> None:
+def simulate_few_studies(monkeypatch):
     """Simulate a third of the studies, to save time."""
     monkeypatch.setattr(studies, "N_LIKELY_STUDIES", 50)
     monkeypatch.setattr(studies, "N_OTHER_STUDIES", 30)
@@ -33,7 +33,7 @@ def test_a_curve_recovers_probabilities():
 
 
 def test_more_data_have_more_power():
-    counts: list[int] = []
+    counts = []
     small, large = predict_designs(
         [SMALL, LARGE], Question(), RESULT, report_progress=counts.append
     )

@@ -14,7 +14,7 @@ EXPECTED = (
 )
 
 
-def resolve(*overrides: str) -> Recipe:
+def resolve(*overrides):
     """Resolve the recipe of a command line."""
     return Recipe.resolve("design", None, {}, overrides)
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.evaluation.planning.designs import (
     Design,
     Prediction,
@@ -13,7 +12,6 @@ from brainhive_cli.evaluation.planning.designs import (
     Range,
 )
 from brainhive_cli.evaluation.planning.order import draw_order, measure_minutes
-from brainhive_cli.evaluation.planning.pilot import Pilot
 from brainhive_cli.evaluation.planning.recipe import Recipe
 from brainhive_cli.evaluation.planning.run import (
     DesignRun,
@@ -23,9 +21,7 @@ from brainhive_cli.evaluation.planning.run import (
 from tests.worlds.own_recordings import write_pictures
 
 
-def make_prediction(
-    power: tuple[float, float, float] = (0.9, 0.85, 1.0), people: int = 10
-) -> Prediction:
+def make_prediction(power=(0.9, 0.85, 1.0), people=10):
     """Make a prediction with a power and its range."""
     top1 = Range(0.12, 0.08, 0.17)
     return Prediction(
@@ -91,7 +87,7 @@ def test_a_difference_has_the_sentence_of_compare():
         assert fact in sentence.replace("\u00a0", " "), sentence
 
 
-def resolve(*overrides: str) -> DesignRun:
+def resolve(*overrides):
     """Resolve the run of a command line."""
     return DesignRun.resolve(Recipe.resolve("design", None, {}, overrides))
 
@@ -104,9 +100,7 @@ def test_an_expected_result_has_people():
 
 
 def test_a_folder_of_pictures_is_tested_with_new_concepts(home, monkeypatch):
-    def show_arguments(
-        reference: str, paths: Paths, encoder: str | None, new_concepts: bool
-    ) -> Pilot:
+    def show_arguments(reference, paths, encoder, new_concepts):
         raise MissingData(f"{reference} {new_concepts}", "record it")
 
     write_pictures(home / "pictures")

@@ -17,14 +17,14 @@ from brainhive_cli.evaluation.planning.studies import (
 from brainhive_cli.measurement.units import Items
 
 
-def make_ranks(n_people: int, n_hits: int, pool: int = 50) -> list[np.ndarray]:
+def make_ranks(n_people, n_hits, pool=50):
     """Make ranks with a number of hits, and the middle rank otherwise."""
     ranks = np.full(pool, pool // 2)
     ranks[:n_hits] = 1
     return [ranks] * n_people
 
 
-def make_items(n_people: int, pool: int = 50) -> Items:
+def make_items(n_people, pool=50):
     return Items.independent([list(range(pool))] * n_people, "pictures")
 
 

@@ -12,9 +12,7 @@ from brainhive_cli.evaluation.planning.tables import (
 )
 
 
-def make_design(
-    number: int, power: float | None = None, **fields: int
-) -> PlannedDesign:
+def make_design(number, power=None, **fields):
     """Make a design, with a prediction if its power is not None."""
     predicted = {}
     if power is not None:

@@ -1,7 +1,6 @@
 """Tests of the warnings about designs."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +29,7 @@ TRAIN = [name for name in CONCEPT_OF if name[0] < "f"]
 TEST = [name for name in CONCEPT_OF if name[0] >= "f"]
 
 
-def warn(design: Design = DESIGN, new_people: bool = False, **facts: Any) -> list[str]:
+def warn(design=DESIGN, new_people=False, **facts):
     """List the warnings of a design, and of a clean split unless another is given."""
     facts = {
         "split": (TRAIN, TEST),
@@ -43,7 +42,7 @@ def warn(design: Design = DESIGN, new_people: bool = False, **facts: Any) -> lis
     return list_warnings(design, question, **facts)
 
 
-def make_pilot(order: np.ndarray) -> Pilot:
+def make_pilot(order):
     """Make a pilot whose runs show 24 pictures of 6 concepts in an order [runs, n]."""
     runs = np.repeat(np.arange(len(order)), order.shape[1])
     trial_order = TrialOrder(
@@ -52,7 +51,7 @@ def make_pilot(order: np.ndarray) -> Pilot:
     return Pilot("PILOT", [], DESIGN, [], [], [trial_order], (-100, 800))
 
 
-def shuffle(seed: int = 0) -> np.ndarray:
+def shuffle(seed=0):
     """Draw a random order of 24 pictures for each of 8 runs."""
     rng = np.random.default_rng(seed)
     return np.stack([rng.permutation(24) for _ in range(8)])

@@ -6,9 +6,8 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.results.measurements import NORMALISED_BY_TESTED, SIMULATED
-from brainhive_cli.core.runs.result import Result
 from brainhive_cli.demo import joined_generators
-from tests.worlds.command_fixtures import RunCommand, use_home
+from tests.worlds.command_fixtures import use_home
 
 N_TESTED = 6
 DATASET = {
@@ -61,7 +60,7 @@ CHAIN = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand):
+def home(tmp_path_factory, run_command):
     with use_home(tmp_path_factory.mktemp("clips")) as home:
         for name in (joined_generators.TOKEN_GUIDED, joined_generators.TEXT_GUIDED):
             joined_generators.assemble_generator(name, home / name)
@@ -70,7 +69,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand):
         yield home
 
 
-def draw_clips(run_command: RunCommand, *overrides: str) -> Result:
+def draw_clips(run_command, *overrides):
     """Train a ridge of three heads on simulated EEG, and draw the test films."""
     trained = run_command(
         "train-align",

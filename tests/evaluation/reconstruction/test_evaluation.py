@@ -40,7 +40,7 @@ def test_metrics_are_those_of_the_pictures_on_disk(reconstruct_result):
     ]
     encoder = encoders.resolve(COLOURS).build()
 
-    def prepared(pictures: list[Image.Image]) -> torch.Tensor:
+    def prepared(pictures):
         return torch.stack(
             [
                 metrics.prepare(pil_to_tensor(p)[None] / 255, "brainhive")[0]
@@ -48,7 +48,7 @@ def test_metrics_are_those_of_the_pictures_on_disk(reconstruct_result):
             ]
         )
 
-    def features(pictures: list[Image.Image]) -> torch.Tensor:
+    def features(pictures):
         return torch.stack(
             [encoder.preprocess(picture).flatten() for picture in pictures]
         )

@@ -1,7 +1,6 @@
 """Tests of generated files: their noise, their resumption and lack of memory."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +76,7 @@ def test_a_resumed_reconstruct_generates_only_what_is_missing(
     )
 
 
-def refused(*argv: str) -> list[str]:
+def refused(*argv):
     """Run a command that runs out of memory, and return the lines of its message."""
     result = CliRunner().invoke(app, argv)
     assert result.exit_code == DeviceError.exit_code
@@ -92,7 +91,7 @@ def test_out_of_memory_a_run_continues_with_smaller_batches(
 
     forward, calls = UNet2DConditionModel.forward, []
 
-    def full(self: Any, *args: Any, **options: Any) -> Any:
+    def full(self, *args, **options):
         calls.append(None)
         if len(calls) > 4:  # two steps a batch
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")

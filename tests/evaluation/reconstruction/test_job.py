@@ -1,7 +1,6 @@
 """Tests of recipes that are refused before the generator is loaded."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from brainhive_cli.evaluation.reconstruction.run import resolve_job
 from brainhive_cli.evaluation.reconstruction.scoring import require_stimulus_frames
 
 
-def recipe(*keys: str) -> Recipe:
+def recipe(*keys):
     return Recipe.resolve("reconstruct", None, {}, keys)
 
 
@@ -84,7 +83,7 @@ def test_runs_are_compared_by_a_metric_of_both(
     is_fine,
 ):
     keys = [key for key in reconstruct_overrides if not key.startswith("metrics=")]
-    job: Any = resolve_job(
+    job = resolve_job(
         recipe(*keys, f"align_run={prior_align_run}", f"metrics={metrics}")
     )
     facts = SimpleNamespace(sources=["brain"])
@@ -115,7 +114,7 @@ def test_a_run_of_another_command_is_not_compared(
     assert "train-align" in caught.value.message
 
 
-def clip(frames: int) -> Clip:
+def clip(frames):
     return Clip(np.zeros((frames, 4, 4, 3), np.uint8), 8.0)
 
 

@@ -27,12 +27,12 @@ from brainhive_cli.reports.sentences.sentences import explain_chance
 
 
 def explain(
-    seed: int,
-    effect: float,
-    subjects: int = 1,
-    learned: str = "as filed",
-    text: str = "as filed",
-) -> tuple[Baseline, str]:
+    seed,
+    effect,
+    subjects=1,
+    learned="as filed",
+    text="as filed",
+):
     """Fit ridges to random signals [n, 40] of 100 training and 24 test pictures.
 
     The signals of the last subject are in other orders, which `ORDERS` restore.
@@ -42,7 +42,7 @@ def explain(
     """
     random = np.random.default_rng(seed)
 
-    def draw(*shape: int) -> torch.Tensor:
+    def draw(*shape):
         return torch.from_numpy(random.standard_normal(shape)).float()
 
     known, candidates, rows, alike = (

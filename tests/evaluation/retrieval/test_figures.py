@@ -1,10 +1,7 @@
 """Tests of sheets with missing or broken pictures."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +10,7 @@ from PIL import Image
 from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.datasets import Dataset, categories, image_folder
+from brainhive_cli.data.datasets import categories, image_folder
 from brainhive_cli.data.media import BadPicture, Clip
 from brainhive_cli.evaluation.retrieval.figures import draw_examples, save_pictures
 from brainhive_cli.evaluation.retrieval.job import Job
@@ -26,25 +23,25 @@ DRAWN = np.array([0, 2, 5, 7])
 
 
 @pytest.fixture
-def dataset(pictures: Path) -> Dataset:
+def dataset(pictures):
     """Data set of twelve pictures, with two concepts in the test split."""
     return image_folder.Config(root=str(pictures), test_share=0.5).build(Paths())
 
 
-def save(tmp_path: Path, dataset: Dataset, image_ids: Sequence[str]) -> dict[int, str]:
+def save(tmp_path, dataset, image_ids):
     half = len(image_ids) // 2
     rows = {"test": np.arange(half), "train": np.arange(half)}
     gallery = Gallery(rows, list(image_ids), list(image_ids))
     return save_pictures(RunFolder(tmp_path / "run"), dataset, gallery, DRAWN)
 
 
-def ids_of(dataset: Dataset) -> list[str]:
+def ids_of(dataset):
     return list(dataset.images("test").image_ids) + list(
         dataset.images("train").image_ids
     )
 
 
-def change_images(dataset: Dataset, **changes: Any) -> Dataset:
+def change_images(dataset, **changes):
     images = dataset.images
     vars(dataset)["images"] = lambda split: replace(images(split), **changes)
     return dataset
@@ -81,7 +78,7 @@ def test_without_pictures_nothing_is_saved_and_one_note_says_why(
 ):
     image_ids = ids_of(dataset)
 
-    def refuse(split: str) -> Any:
+    def refuse(split):
         raise MissingData(f"no {split} pictures", "fetch them")
 
     vars(dataset)["images"] = refuse
@@ -97,7 +94,7 @@ def test_without_pictures_nothing_is_saved_and_one_note_says_why(
     "error", [BadPicture("x"), MissingData("no PyAV"), OSError(5, "disk"), OSError()]
 )
 def test_no_picture_that_fails_to_open_ends_a_run(tmp_path, dataset, error):
-    def refuse(index: int) -> Any:
+    def refuse(index):
         raise error
 
     image_ids = ids_of(dataset)
@@ -109,7 +106,7 @@ def test_a_clip_is_drawn_by_its_first_frame(tmp_path, dataset):
     frames = np.zeros((3, 8, 8, 3), np.uint8)
     frames[0] = 255
 
-    def open_clip(index: int) -> Clip:
+    def open_clip(index):
         return Clip(frames, 8.0)
 
     image_ids = ids_of(dataset)
@@ -126,8 +123,8 @@ def test_categories_without_pictures_have_no_sheet_and_no_note(
     assert not any(files.values()) and not capsys.readouterr().err
 
 
-def list_pictures(dataset: Dataset, **recipe: Any) -> list[tuple[str, str]]:
-    runs: Any = [SimpleNamespace(dataset=dataset)]
+def list_pictures(dataset, **recipe):
+    runs = [SimpleNamespace(dataset=dataset)]
     job = Job(Recipe(**recipe), runs)
     assert not any(picture.is_missing for picture in job.list_pictures())
     return [(picture.name, picture.state) for picture in job.list_pictures()]

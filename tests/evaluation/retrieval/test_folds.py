@@ -24,7 +24,7 @@ from brainhive_cli.measurement.statistics import estimate_mean_variance
 from brainhive_cli.training.alignment.cells import Cell
 
 
-def delong(first_array: np.ndarray, second: np.ndarray) -> float:
+def delong(first_array, second):
     """Compute the variance of the area under the ROC curve (DeLong 1988)."""
     wins = (first_array[:, None] < second) + (first_array[:, None] == second) / 2
     parts = wins.mean(1).var(ddof=1) / len(first_array), wins.mean(0).var(ddof=1)
@@ -75,7 +75,7 @@ def test_the_area_has_the_variance_of_delong(sizes, monkeypatch):
         assert categories["balanced_accuracy"].chance == 0.5
 
 
-def one_hot(target: np.ndarray, count: int) -> np.ndarray:
+def one_hot(target, count):
     return np.eye(count, dtype=int)[target]
 
 
@@ -154,7 +154,7 @@ def test_an_area_needs_no_table_of_signals_with_signals():
     assert peak < len(target) ** 2 / 4
 
 
-def of_fold(fold: int, shown: list[str], candidates: list[str]) -> Scores:
+def of_fold(fold, shown, candidates):
     """Make the scores of a fold, with numbers of its own."""
     size = len(shown)
     own = 10 * fold + np.arange(1, size + 1)

@@ -16,9 +16,9 @@ from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def opened(monkeypatch):
     """References of the opened runs, with repetitions."""
-    references: list[str] = []
+    references = []
     open_model = jobs.open_model
 
     def record(name, *arguments, **options):

@@ -16,15 +16,11 @@ from brainhive_cli.measurement import LabelDesign, Scores, StimulusGrouping
 from brainhive_cli.measurement.retrieval import MAX_DRAWS
 
 
-def together(
-    groups: list[list[Scores]], alike: StimulusGrouping | None = None
-) -> CellScores:
+def together(groups, alike=None):
     return CellScores(groups, alike or StimulusGrouping(), "intra", "test", (1,))
 
 
-def scores(
-    names: list[str], ranks: list[int], hits: list[float], number: int = 20
-) -> Scores:
+def scores(names, ranks, hits, number=20):
     """Make scores of pictures with a concept each, and of subsets if hits are given."""
     array = np.array(ranks)
     subsets = Scores(values={"top1_expected": np.array(hits)}, pool=number)
@@ -44,7 +40,7 @@ def scores(
     )
 
 
-def group_of(order: list[int], ranks: np.ndarray) -> list[Scores]:
+def group_of(order, ranks):
     """Make the scores of a subject whose signals show pictures 0 to 19 in an order."""
     names = [f"{n}" for n in range(20)]
     created_scores = scores(
@@ -60,7 +56,7 @@ def group_of(order: list[int], ranks: np.ndarray) -> list[Scores]:
     ]
 
 
-def study_of(design: LabelDesign, concepts: LabelDesign | None = None) -> StudyDesign:
+def study_of(design, concepts=None):
     """Make a study of 20 pictures, each of which is a unit."""
     of_concepts = None if concepts is None else (concepts, np.arange(20))
     return StudyDesign(design, {}, (), of_concepts)

@@ -1,7 +1,6 @@
 """Rates at which audit accuses simulated honest folders and finds simulated cheats."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ pytestmark = pytest.mark.nightly
 
 
 @pytest.fixture(scope="module")
-def simulated() -> Any:
+def simulated():
     """Import the simulation of the benchmarks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).resolve().parents[3] / "benchmarks")

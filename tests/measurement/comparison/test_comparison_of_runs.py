@@ -5,7 +5,6 @@ every metric.
 import json
 import re
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,9 +29,7 @@ RANDOM = np.random.default_rng(0)
 IDS = [f"item {n}" for n in range(30)]
 
 
-def cell(
-    source: str, subject: int | None, ids: list[str], seed: int = 0, **values: Any
-) -> tuple[CellFacts, dict[str, Any]]:
+def cell(source, subject, ids, seed=0, **values):
     """Describe a cell, and give its values by item."""
     items = {
         name: [float(numbers[n]) for n in range(len(ids))]
@@ -46,10 +43,10 @@ def cell(
 
 
 def measurements(
-    *cells: tuple[CellFacts, dict[str, Any]],
-    protocol: str = "brainhive, 10 repeats",
-    mode: str = "",
-) -> Measurements:
+    *cells,
+    protocol="brainhive, 10 repeats",
+    mode="",
+):
     """The part of what a run measured that comparisons read."""
     metric = Metric("ssim", 0.5, 1, None, None, None, None, (), protocol, "test", "")
     sources = list(dict.fromkeys(described.source for described, _ in cells))
@@ -90,7 +87,7 @@ def test_items_and_subjects_are_paired_in_any_order():
     assert (mine.n, mine.subjects) == (60, 2)
 
 
-def three_sources() -> Measurements:
+def three_sources():
     """Three sources and two metrics, whose differences are of several sizes."""
     base, noise = RANDOM.random((2, 30))
     brain = cell("brain", 1, IDS, ssim=base + noise, swav=base)

@@ -2,8 +2,6 @@
 give.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -24,12 +22,12 @@ TOLERANCE = 1e-6
 
 
 @pytest.fixture(scope="module")
-def reference(golden: Path) -> dict[str, torch.Tensor]:
+def reference(golden):
     """Values of the reference implementation for noisy pictures and feature vectors."""
     return load_file(golden / "image_metrics.safetensors")
 
 
-def two_way(stimuli: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
+def two_way(stimuli, reconstructions):
     return two_way_identification(
         standardise(stimuli),
         standardise(reconstructions),
@@ -37,7 +35,7 @@ def two_way(stimuli: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tenso
     )
 
 
-def distance(stimuli: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
+def distance(stimuli, reconstructions):
     return correlation_distance(
         standardise(stimuli),
         standardise(reconstructions),
@@ -45,7 +43,7 @@ def distance(stimuli: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tens
     )
 
 
-def gap(values: torch.Tensor, b: torch.Tensor) -> float:
+def gap(values, b):
     return float((values - b).abs().max())
 
 
@@ -145,7 +143,7 @@ BRAINHIVE_SIZES = [(500, 620), (1200, 1801)]
 """Height and width: smaller and larger than 512 px; with an odd margin too."""
 
 
-def photograph(height: int, width: int) -> Image.Image:
+def photograph(height, width):
     """Cut a photograph out of a picture of fine detail, brought to size."""
     from skimage import data
 
@@ -154,7 +152,7 @@ def photograph(height: int, width: int) -> Image.Image:
     )
 
 
-def as_the_reference_does(picture: Image.Image) -> Image.Image:
+def as_the_reference_does(picture):
     """Resize the short side to 512 and crop the centre, with PIL alone."""
     short_side_px = min(picture.size)
     width, height = (int(512 * side_px / short_side_px) for side_px in picture.size)
@@ -163,7 +161,7 @@ def as_the_reference_does(picture: Image.Image) -> Image.Image:
     return resized.crop((left_px, top, left_px + 512, top + 512))
 
 
-def as_tensor(picture: Image.Image) -> torch.Tensor:
+def as_tensor(picture):
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
 
 

@@ -4,16 +4,14 @@ way to get them.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers as tf
 from scipy.spatial.distance import cdist
-from torch import Tensor, nn
+from torch import nn
 from torchvision.transforms.v2 import functional as TF
 
 from brainhive_cli.core.base.errors import MissingData
@@ -54,12 +52,12 @@ SIDES = {"alexnet": 256, "inception": 342, "clip": 224, "effnet": 255, "swav": 2
 class Seen(nn.Module):
     """Keeps what a network would see."""
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images):
         self.images = images
         return {node: images[:, 0] for _, node, _ in FEATURE_METRICS.values()}
 
 
-def rewrite(link: Path, write: Callable[[Path], Any]) -> None:
+def rewrite(link, write):
     link.unlink()  # the file behind it is other tests' too
     write(link)
 
@@ -132,7 +130,7 @@ def test_features_come_from_the_published_nodes_of_the_networks(
 ):
     images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
 
-    values_by_metric: dict[str, Tensor] = {}
+    values_by_metric = {}
     for name, network in NETWORKS.items():
         features = network.build(CPU)(images)
         values_by_metric |= {

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def network(tmp_path, monkeypatch) -> torch.nn.Module:
+def network(tmp_path, monkeypatch):
     """An AlexNet with random weights where torch.hub keeps the trained one."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.manual_seed(0)

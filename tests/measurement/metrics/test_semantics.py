@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from torch import Tensor
 
 from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.measurement.metrics.image import resize
@@ -26,18 +25,18 @@ CPU = torch.device("cpu")
 CATEGORIES = PROMPT.removesuffix(".").split(". ")
 
 
-def scores(count: int, seed: int) -> Tensor:
+def scores(count, seed):
     return torch.rand(
         count, CATEGORY_COUNT, generator=torch.Generator().manual_seed(seed)
     )
 
 
-def pictures(count: int) -> Tensor:
+def pictures(count):
     coarse = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     return resize(coarse, 64).clamp(0, 1)
 
 
-def published_f1(true_scores: Tensor, generated: Tensor) -> float:
+def published_f1(true_scores, generated):
     """Compute the F1 of one pair as SEED's seed/metrics.py defines it, set by set."""
     recalls, precisions = [], []
     for level in np.arange(0.05, 0.95, 0.05):

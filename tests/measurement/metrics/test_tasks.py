@@ -71,7 +71,7 @@ def test_the_interval_of_bleu_is_as_wide_as_new_captions_vary():
     5 % is their noise.
     """
 
-    def corpus() -> tuple[list[str], list[list[str]]]:
+    def corpus():
         lengths = RANDOM.integers(4, 12, 60)
         texts = [RANDOM.choice(list("abcdef"), length) for length in lengths]
         return [" ".join(text) for text in texts], [

@@ -52,7 +52,7 @@ def test_frame_metrics_equal_the_reference(reference):
     assert mean_ssim.item() == pytest.approx(reference["right.ssim"].item(), abs=1e-6)
 
 
-def moving(step_px: int) -> torch.Tensor:
+def moving(step_px):
     """A smooth pattern on 64 px that moves to the right, [1, 3, 3, 64, 64] as bytes."""
     coarse = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(1))
     pattern = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(

@@ -9,13 +9,13 @@ from brainhive_cli.measurement import Items, LabelDesign, StimulusGrouping
 from brainhive_cli.measurement.retrieval import MAX_DRAWS, permute_targets
 
 
-def make_clips(count: int) -> Items:
+def make_clips(count):
     """Make the clips of a film, numbered from 0."""
     film = StimulusGrouping("neighbours", dict.fromkeys(range(count), "film"))
     return film.make_items([range(count)])
 
 
-def draw(items: Items) -> np.ndarray:
+def draw(items):
     """Return the gallery indices [K, N] of the draws that follow a control."""
     columns = np.arange(len(items.names))
     return np.stack(list(permute_targets(columns, columns, items, seed=3))[1:])

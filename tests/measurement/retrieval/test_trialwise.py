@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.functional import batch_norm
 
 from brainhive_cli.measurement.retrieval import (
@@ -16,7 +15,7 @@ SIGNALS = torch.randn(
 )
 
 
-def encode(signals: Tensor) -> Tensor:
+def encode(signals):
     return signals.flatten(1) @ WEIGHTS
 
 
@@ -37,7 +36,7 @@ def test_a_token_that_changes_with_the_other_trials_is_noticed(
 
 
 def test_rounding_and_a_single_trial_are_no_dependence():
-    def round_to_tf32(signals: Tensor) -> Tensor:
+    def round_to_tf32(signals):
         """Round by 10 bits, in another way in each batch."""
         tokens = encode(signals)
         noise = (

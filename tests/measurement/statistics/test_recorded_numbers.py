@@ -2,14 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.results import Answer, Difference
 from brainhive_cli.measurement import (
     FINDING,
     Components,
@@ -56,7 +54,7 @@ from brainhive_cli.measurement.alignments import (
     Procrustes,
     RidgeAlignment,
 )
-from brainhive_cli.measurement.audit import NOTHING, UNDECIDED, AuditRow
+from brainhive_cli.measurement.audit import NOTHING, UNDECIDED
 from brainhive_cli.measurement.comparison import compare_values
 from brainhive_cli.measurement.corrections import (
     Assignment,
@@ -71,7 +69,6 @@ from brainhive_cli.measurement.ranks import (
 )
 from brainhive_cli.measurement.retrieval import measure_control, permute_targets
 from brainhive_cli.measurement.statistics import (
-    Interval,
     estimate_interval,
     estimate_mean_variance,
     flip_signs,
@@ -84,7 +81,7 @@ from brainhive_cli.measurement.trial_order import (
 from tests.tools.recorded_numbers import metric_rows
 
 
-def trials_of(count: int, runs: int, **options: Any) -> StimulusGrouping:
+def trials_of(count, runs, **options):
     """Give trials of runs, which are in blocks of three."""
     names = range(count)
     run_of_trial = {name: name * runs // count for name in names}
@@ -94,7 +91,7 @@ def trials_of(count: int, runs: int, **options: Any) -> StimulusGrouping:
     )
 
 
-def uneven(concepts: int, count: int) -> dict[int, str]:
+def uneven(concepts, count):
     """Give the concepts of pictures, of which the first have many."""
     random = np.random.default_rng(concepts)
     shares = 1 / np.arange(1, concepts + 1)
@@ -104,7 +101,7 @@ def uneven(concepts: int, count: int) -> dict[int, str]:
 
 FEW_CONCEPTS = {name: "face" if name < 20 else "house" for name in range(40)}
 FILMS = {name: str(name // 20) for name in range(240)}
-DESIGNS: dict[str, tuple[StimulusGrouping, list[int]]] = {
+DESIGNS = {
     "five items": (StimulusGrouping(), [5]),
     "pictures of three": (StimulusGrouping(), [30, 34, 40]),
     "concepts of one": (StimulusGrouping("concept", uneven(12, 60)), [60]),
@@ -121,7 +118,7 @@ DESIGNS: dict[str, tuple[StimulusGrouping, list[int]]] = {
 """How stimuli are alike, and how many each subject saw."""
 
 
-def make_design(name: str) -> tuple[Items, list[np.ndarray]]:
+def make_design(name):
     """Give the items of a design, of which subjects saw random ones, and latents that
     are partly those of the item and its concept: [N] by subject.
     """
@@ -140,7 +137,7 @@ def make_design(name: str) -> tuple[Items, list[np.ndarray]]:
     return alike.make_items(ids), latents
 
 
-def interval_row(interval: Interval) -> list[Any]:
+def interval_row(interval):
     """List the ends of an interval, then for these subjects, then for people."""
     missing = [None, None]
     ends = [interval.low, interval.high]
@@ -149,7 +146,7 @@ def interval_row(interval: Interval) -> list[Any]:
     return ends + these_subjects + people + [interval.method]
 
 
-def comparison_row(comparison: Difference) -> list[Any]:
+def comparison_row(comparison):
     """List the numbers of a comparison of two models."""
     return [
         comparison.difference,
@@ -165,7 +162,7 @@ def comparison_row(comparison: Difference) -> list[Any]:
     ]
 
 
-def verdict_rows(verdicts: list[Answer]) -> list[list[Any]]:
+def verdict_rows(verdicts):
     """List the p values, the items and the pool of each verdict."""
     return [
         [
@@ -180,7 +177,7 @@ def verdict_rows(verdicts: list[Answer]) -> list[list[Any]]:
     ]
 
 
-def draw_hits(latents: list[np.ndarray]) -> list[np.ndarray]:
+def draw_hits(latents):
     """Draw hits or misses [3, N] of three seeds for each subject."""
     random = np.random.default_rng(1)
     return [
@@ -189,7 +186,7 @@ def draw_hits(latents: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def test_intervals_of_designs(recorded):
-    rows: dict[str, Any] = {}
+    rows = {}
     for name in DESIGNS:
         items, latents = make_design(name)
         hits = draw_hits(latents)
@@ -236,7 +233,7 @@ def test_intervals_of_designs(recorded):
 
 
 def test_differences_in_designs(recorded):
-    rows: dict[str, Any] = {}
+    rows = {}
     for name in DESIGNS:
         items, latents = make_design(name)
         hits = draw_hits(latents)
@@ -268,7 +265,7 @@ def test_differences_in_designs(recorded):
 
 
 def test_verdicts_in_designs(recorded):
-    rows: dict[str, Any] = {}
+    rows = {}
     for name in DESIGNS:
         items, latents = make_design(name)
         random = np.random.default_rng(2)
@@ -321,7 +318,7 @@ def test_verdicts_in_designs(recorded):
     recorded(digits=5, **rows)
 
 
-def prefer_neighbours(stratum: np.ndarray) -> LabelDesign:
+def prefer_neighbours(stratum):
     """Make a design in which units prefer the labels of their neighbours."""
     angles = np.arange(len(stratum)) / 2
     circle = np.stack([np.cos(angles), np.sin(angles)], 1)
@@ -335,7 +332,7 @@ def prefer_neighbours(stratum: np.ndarray) -> LabelDesign:
     )
 
 
-def make_trial_order(design: str) -> tuple[TrialOrder, np.ndarray]:
+def make_trial_order(design):
     """Give four runs of 24 trials in two sessions, and the run of each trial."""
     random = np.random.default_rng(len(design))
     run_of_trial = np.repeat(np.arange(4), 24)
@@ -394,7 +391,7 @@ def test_verdicts_where_folds_have_candidates_of_their_own(recorded):
 
 
 def test_orders_of_trials(recorded):
-    rows: dict[str, Any] = {}
+    rows = {}
     for name in ("random", "blocks", "one order", "two at a time", "label a run"):
         order, run_of_trial = make_trial_order(name)
         rows[name] = {
@@ -458,7 +455,7 @@ def test_reliability(recorded):
     )
 
 
-def tokens(*shape: int, seed: int = 0) -> torch.Tensor:
+def tokens(*shape, seed=0):
     """Draw tokens in float64."""
     return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
 
@@ -653,7 +650,7 @@ def test_retrieval(recorded):
 
 
 @pytest.fixture
-def audit_folders(monkeypatch: pytest.MonkeyPatch) -> Any:
+def audit_folders(monkeypatch):
     """The simulation of the benchmarks."""
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[3] / "benchmarks")
     import audit_folders
@@ -661,10 +658,10 @@ def audit_folders(monkeypatch: pytest.MonkeyPatch) -> Any:
     return audit_folders
 
 
-def audit_row(audited: list[AuditRow]) -> list[Any]:
+def audit_row(audited):
     """List the points and the evidence of each finding, then the states of all."""
     states = (FINDING, NOTHING, UNDECIDED)
-    findings: list[Any] = []
+    findings = []
     for _, state, points, evidence in audited:
         if state == FINDING:
             findings += [points, evidence]
@@ -688,7 +685,7 @@ def test_audits_of_folders(recorded, audit_folders):
 
 def test_differences_that_subjects_share(recorded):
     """Where people and items do not differ, a t test has nothing to divide by."""
-    rows: dict[str, Any] = {}
+    rows = {}
     for subjects in (5, 6):
         zeros = [np.zeros(8)] * subjects
         shifted = [group + 0.5 for group in zeros]

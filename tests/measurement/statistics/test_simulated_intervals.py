@@ -16,7 +16,7 @@ deviation of .018.
 """
 
 
-def coverage(simulate, **options) -> np.ndarray:
+def coverage(simulate, **options):
     """How often each interval holds: for people in general, and for these people."""
     random = np.random.default_rng(0)
     results = [simulate(random, **options) for _ in range(SIMULATIONS)]

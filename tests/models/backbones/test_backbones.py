@@ -134,7 +134,7 @@ def test_negative_filters_are_reflected_before_a_step():
 class _Wrapper(torch.nn.Module):
     """Network that delegates attributes, as networks of `torch.compile` do."""
 
-    def __init__(self, network: torch.nn.Module) -> None:
+    def __init__(self, network):
         super().__init__()
         self.network = network
 

@@ -44,7 +44,7 @@ THINGS = tuple("Pz P3 P7 O1 Oz O2 P4 P8 P1 P5 PO7 PO3 POz PO4 PO8 P6 P2".split()
 REPOSITORY = "owner/toy"
 
 
-def spec_of(names: tuple[str, ...], samples: int = 250, **values) -> SignalSpec:
+def spec_of(names, samples=250, **values):
     """Describe signals of a subject at 250 Hz."""
     return SignalSpec(names, samples, (1,), (len(names),), rate_hz=250.0, **values)
 

@@ -1,12 +1,8 @@
 """Outputs of backbones with the weights of their reference implementations."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.training.alignment.layout import UPSTREAM_BACKBONES
@@ -17,7 +13,7 @@ SUBJECT_EMBEDDING = "encoder.enc_embedding.subject_embedding.subject_embedding.w
 """Name of ATM's weight, with a row for each subject."""
 
 
-def weights_of(reference: dict[str, Tensor]) -> dict[str, Tensor]:
+def weights_of(reference):
     """Return the reference's weights by name."""
     prefix = "weights."
     weights = {}
@@ -59,9 +55,7 @@ NEW_NAMES = {
 """Prefixes of our names of the weights of BRIDGE and of Visual Blur Perception."""
 
 
-def read_renamed(
-    golden: Path, name: str
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def read_renamed(golden, name):
     """Read the tensors of a published method, and its weights by our names."""
     reference = load_file(golden / "methods" / f"{name}.safetensors")
     weights = {}
@@ -74,9 +68,7 @@ def read_renamed(
     return reference, weights
 
 
-def build_with_weights(
-    settings: dict[str, Any], signal: Tensor, dim: int, weights: dict[str, Tensor]
-):
+def build_with_weights(settings, signal, dim, weights):
     """Make a backbone for a signal, with the reference's weights."""
     _, channels, samples = signal.shape
     config = parts.resolve("backbones", settings)
@@ -89,7 +81,7 @@ def build_with_weights(
 
 
 @pytest.fixture
-def bridge(golden) -> tuple[Any, dict[str, Tensor]]:
+def bridge(golden):
     """BRIDGE's brain encoder with the reference's weights, and the golden tensors."""
     reference, weights = read_renamed(golden, "bridge_brain")
     settings = {

@@ -1,7 +1,5 @@
 """HAVIR's networks compared with the reference, and its two streams."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
@@ -19,9 +17,7 @@ HEADS = {"latent": Head((4, 8, 8), "vae"), "maps": Head((16, 6), "maps")}
 HEADS |= {"image": Head((3, 5), "image"), "text": Head((2, 5), "text")}
 
 
-def load_reference(
-    layout: Layout, golden: Golden, new_prefixes: dict[str, str], folder: Path
-) -> Aligner:
+def load_reference(layout, golden, new_prefixes, folder):
     """Make a model with the reference's weights, save it and load it.
 
     Args:
@@ -46,14 +42,14 @@ def load_reference(
     return aligner.load(folder)
 
 
-def interleave(voxels: Tensor) -> Tensor:
+def interleave(voxels):
     """Make signals [B, 2 V, 1] whose odd voxels are given voxels [B, V]."""
     signal = torch.randn(len(voxels), 2 * voxels.shape[1], 1)
     signal[:, 1::2, 0] = voxels
     return signal
 
 
-def spec_of_odd_voxels(n_voxels: int, region: str) -> SignalSpec:
+def spec_of_odd_voxels(n_voxels, region):
     """Describe the signals of `interleave`, whose odd voxels are a region."""
     indices = tuple(range(1, 2 * n_voxels, 2))
     return SignalSpec((), 1, (5,), (2 * n_voxels,), regions={region: (indices,)})

@@ -5,7 +5,6 @@ import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.backbones.lda import Config
@@ -13,7 +12,7 @@ from brainhive_cli.models.heads import Head
 from tests.worlds.model_layouts import make_signal_spec
 
 
-def fit(signal: Tensor, numbers: Tensor, categories: int, subject: int = 1):
+def fit(signal, numbers, categories, subject=1):
     """Fit a model of subjects 7 and 1 to the signals of subject 1."""
     names = tuple(map(str, range(signal.shape[1])))
     spec = make_signal_spec(names, signal.shape[2], (7, 1))
@@ -23,7 +22,7 @@ def fit(signal: Tensor, numbers: Tensor, categories: int, subject: int = 1):
     return model
 
 
-def score(model, signal: Tensor, index: int) -> Tensor:
+def score(model, signal, index):
     """Return the scores of signals of the subject at an index."""
     return model(signal, torch.full((len(signal),), index))["category"].detach()
 

@@ -23,7 +23,7 @@ Golden = dict[str, Tensor]
 
 
 @pytest.fixture
-def model(golden, tmp_path) -> tuple[Aligner, Golden]:
+def model(golden, tmp_path):
     """NEURONS' brain model of subjects of different widths, saved and loaded."""
     config, expected = read(golden / "neurons" / "brain_model.safetensors")
     widths = tuple(config["ridge_inputs"])
@@ -39,7 +39,7 @@ def model(golden, tmp_path) -> tuple[Aligner, Golden]:
     return aligner.load(tmp_path / "model").eval(), expected
 
 
-def weights_of(expected: Golden) -> Golden:
+def weights_of(expected):
     """Return the reference's weights without the blocks that affect no output."""
     weights = {}
     for key, value in expected.items():
@@ -48,7 +48,7 @@ def weights_of(expected: Golden) -> Golden:
     return weights
 
 
-def read_signals(expected: Golden, index: int) -> tuple[Tensor, Tensor]:
+def read_signals(expected, index):
     """Read the voxels [B, V, 1] of a subject, and the subject's index [B]."""
     voxels = expected[f"input.voxels_subject{index}"].transpose(1, 2)
     return voxels, torch.full((len(voxels),), index)

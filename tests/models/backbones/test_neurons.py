@@ -2,14 +2,11 @@
 
 import json
 import zlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import Head, LossContext, SignalSpec, backbones
@@ -26,7 +23,7 @@ from tests.tools.golden_files import assert_near
 Golden = dict[str, Tensor]
 
 
-def read_golden(golden: Path, name: str) -> tuple[dict[str, Any], Golden, Golden]:
+def read_golden(golden, name):
     """Read a golden file.
 
     Returns:
@@ -44,7 +41,7 @@ def read_golden(golden: Path, name: str) -> tuple[dict[str, Any], Golden, Golden
     return config, tensors, weights
 
 
-def load_weights(module: nn.Module, weights: Golden) -> nn.Module:
+def load_weights(module, weights):
     """Load weights into a module for evaluation."""
     module.load_state_dict(weights)
     return module.eval().requires_grad_(False)
@@ -71,9 +68,7 @@ def test_concepts_are_the_references(golden):
     assert_near(logits, tensors["expected.logits"])
 
 
-def make_decoder(
-    config: dict[str, Any], tensors: Golden, weights: Golden, mode
-) -> TextDrivenDecoder:
+def make_decoder(config, tensors, weights, mode):
     """Make the decoder with the reference's sizes and weights."""
     settings = neurons.Config(
         maps=config["maps"],
@@ -89,9 +84,7 @@ def make_decoder(
     return decoder
 
 
-def decode_masks_singly(
-    decoder: TextDrivenDecoder, motion: Tensor, text: Tensor
-) -> Tensor:
+def decode_masks_singly(decoder, motion, text):
     """Decode the masks of each clip in a batch of its own."""
     masks = []
     for clip in range(len(text)):
@@ -145,20 +138,18 @@ def test_the_text_driven_decoder_decodes_without_a_text(golden):
     assert_near(latents, tensors["right.latents_no_text"])
 
 
-def decode_with_features(
-    decoder: TextDrivenDecoder, motion: Tensor, text: Tensor
-) -> Golden:
+def decode_with_features(decoder, motion, text):
     """Decode, and return the outputs with inner features.
 
     The features are the maps before and after their normalisation, and the outputs of
     the video decoder.
     """
-    features: Golden = {}
+    features = {}
 
-    def record_maps(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    def record_maps(module, inputs, output):
         features.update(maps=inputs[0], normed_maps=output)
 
-    def record_decoder(module: nn.Module, inputs: tuple[Tensor]) -> None:
+    def record_decoder(module, inputs):
         features.update(decoder=inputs[0])
 
     decoder.norm.register_forward_hook(record_maps)
@@ -221,13 +212,13 @@ def test_latents_are_resized_to_their_head_by_nearest_values(golden):
     assert distance == pytest.approx(expected, rel=1e-5)
 
 
-def draw_by_name(seed: int, name: str, shape: Sequence[int]) -> Tensor:
+def draw_by_name(seed, name, shape):
     """Draw numbers by the rule of the golden folder's README."""
     random = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
     return torch.randn(tuple(shape), generator=random)
 
 
-def draw_weight(seed: int, name: str, shape: torch.Size) -> Tensor:
+def draw_weight(seed, name, shape):
     """Draw a weight by the rule of the golden folder's README."""
     if ".weights." in name:
         return torch.full(shape, 0.7)
@@ -237,7 +228,7 @@ def draw_weight(seed: int, name: str, shape: torch.Size) -> Tensor:
     return 1 + 0.1 * values if name.endswith("weight") else 0.1 * values
 
 
-def assert_starts_with(value: Tensor, first_values: Tensor):
+def assert_starts_with(value, first_values):
     assert torch.equal(value.flatten()[: len(first_values)], first_values)
 
 
@@ -270,7 +261,7 @@ def test_at_its_real_widths_the_decoder_is_the_references(golden):
 
 
 @pytest.fixture
-def caption_head(golden) -> tuple[CaptionHead, dict[str, Any], Golden]:
+def caption_head(golden):
     """The caption head with the reference's weights, and its config and tensors."""
     config, tensors, weights = read_golden(golden, "caption")
     settings = neurons.Config(
@@ -324,6 +315,6 @@ HEADS = {
 
 
 @pytest.fixture
-def model() -> nn.Module:
+def model():
     torch.manual_seed(0)
     return backbones.build(neurons.TINY, SPEC, HEADS)

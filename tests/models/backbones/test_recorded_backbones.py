@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import Head, LossContext, SignalSpec, backbones
@@ -162,10 +161,10 @@ def test_heads(recorded, monkeypatch):
     recorded(5, **rows)
 
 
-def fit(model, subject: int, signal: Tensor, targets, held_out):
+def fit(model, subject, signal, targets, held_out):
     """Fit the signals of a subject to targets [N, ...] by head."""
 
-    def read_targets(rows: slice) -> dict[str, Tensor]:
+    def read_targets(rows):
         return {name: target[rows] for name, target in targets.items()}
 
     model.fit(subject, signal, read_targets, held_out)

@@ -15,9 +15,7 @@ ALPHA = {"latent": 5.0, "text": 30.0}
 SPEC = SignalSpec((), 1, (1, 4), (40, 15))
 
 
-def draw_data(
-    voxels: int, count: int = 25
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def draw_data(voxels, count=25):
     """Draw signals [N, V, 1] and targets that depend on them."""
     random = torch.Generator().manual_seed(voxels)
     noise = torch.randn(count, voxels, 1, generator=random)
@@ -30,7 +28,7 @@ def draw_data(
     return signal, targets
 
 
-def fit(signal, targets, subject: int = 1, held_out: int = 0, **settings):
+def fit(signal, targets, subject=1, held_out=0, **settings):
     """Fit the ridge of a subject, and predict all signals.
 
     Args:

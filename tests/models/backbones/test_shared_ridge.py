@@ -2,7 +2,6 @@
 
 import json
 import runpy
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ SubjectData = tuple[Tensor, dict[str, Tensor]]
 """Signals [N, C, T], and targets by head."""
 
 
-def draw_subjects(counts: tuple[int, ...]) -> list[SubjectData]:
+def draw_subjects(counts):
     """Draw signals and targets of each subject, whose means are not 0."""
     random = torch.Generator().manual_seed(sum(counts))
     mixing = torch.randn(CHANNELS * SAMPLES, 7, generator=random)
@@ -40,24 +39,22 @@ def draw_subjects(counts: tuple[int, ...]) -> list[SubjectData]:
     return subjects
 
 
-def join_heads(tensors: dict[str, Tensor]) -> np.ndarray:
+def join_heads(tensors):
     """Join heads to vectors [N, 7]."""
     return torch.cat([value.flatten(1) for value in tensors.values()], 1).numpy()
 
 
-def build(**settings: Any) -> SharedRidge:
+def build(**settings):
     """Make a ridge for two subjects of four sensors."""
     spec = SignalSpec(tuple("ABCD"), SAMPLES, (1, 4), (CHANNELS, CHANNELS))
     return backbones.build(Config(**{"alpha": ALPHA, **settings}), spec, HEADS)
 
 
-def fit(model: SharedRidge, subjects: list[SubjectData]) -> SharedRidge:
+def fit(model, subjects):
     """Fit a ridge to all subjects."""
     for number, (signal, targets) in enumerate(subjects):
 
-        def read_targets(
-            rows: slice, targets: dict[str, Tensor] = targets
-        ) -> dict[str, Tensor]:
+        def read_targets(rows, targets=targets):
             return {name: target[rows] for name, target in targets.items()}
 
         model.fit(number, signal, read_targets, signal[:0])
@@ -142,12 +139,12 @@ def test_it_is_the_reference_ridge_of_calibration(golden):
     all_features = np.tile(features, (len(sources), 1))
     shared_map = cohort["ridge"](np.concatenate(sources), all_features)
 
-    def build_ridge() -> SharedRidge:
+    def build_ridge():
         config = Config(alpha=cohort["PENALTY"], intercept=False)
         head = Head((new_features.shape[1],))
         return SharedRidge(config, new_signal[0].size, {"token": head})
 
-    def as_subject(signal: np.ndarray, values: np.ndarray) -> SubjectData:
+    def as_subject(signal, values):
         return torch.from_numpy(signal), {"token": torch.from_numpy(values)}
 
     new_subject = as_subject(new_signal, new_features)

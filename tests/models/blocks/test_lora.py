@@ -1,11 +1,9 @@
 """Low-rank adapters, compared with the values and gradients of peft."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
@@ -15,7 +13,7 @@ CLOSE = 1e-5
 ENDINGS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
-def open_golden(golden: Path) -> tuple[dict[str, Tensor], nn.Module, Adapter]:
+def open_golden(golden):
     """The reference's tensors, its network, and an adapter of its rank that changes
     nothing yet.
     """
@@ -46,7 +44,7 @@ def open_golden(golden: Path) -> tuple[dict[str, Tensor], nn.Module, Adapter]:
     return tensors, network, Adapter(find_linear_shapes(network, ENDINGS), rank, alpha)
 
 
-def load_change(adapter: Adapter, tensors: dict[str, Tensor]):
+def load_change(adapter, tensors):
     """Load the weights of the reference into an adapter."""
     with torch.no_grad():
         for name, down_weight, up_weight in zip(

@@ -1,23 +1,19 @@
 """Fixtures for tests of encoders."""
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.models.encoders import Encoder
-
 
 @pytest.fixture
-def without_gradients() -> Iterator[None]:
+def without_gradients():
     with torch.no_grad():
         yield
 
 
 @pytest.fixture
-def picture() -> Image.Image:
+def picture():
     """A smooth picture that is not square and fits no network."""
     generator = np.random.default_rng(0)
     small = Image.fromarray(generator.integers(0, 255, (9, 7, 3), dtype=np.uint8))
@@ -25,13 +21,13 @@ def picture() -> Image.Image:
 
 
 @pytest.fixture
-def make_cubic_matrix() -> Callable[[int, int, float], np.ndarray]:
+def make_cubic_matrix():
     """Return a function that makes the matrix [K, N] of a cubic interpolation.
 
     It interpolates N values at K positions that are `step` apart, repeating the ends.
     """
 
-    def make_matrix(n_values: int, n_positions: int, step: float) -> np.ndarray:
+    def make_matrix(n_values, n_positions, step):
         matrix = np.zeros((n_positions, n_values))
         sharpness = -0.75
         centres = (np.arange(n_positions) + 0.5) * step - 0.5
@@ -49,25 +45,25 @@ def make_cubic_matrix() -> Callable[[int, int, float], np.ndarray]:
 
 
 @pytest.fixture
-def embed() -> Callable[[Encoder, Image.Image], torch.Tensor]:
+def embed():
     """Return a function that encodes a picture as a vector [D]."""
 
-    def encode(encoder: Encoder, picture: Image.Image) -> torch.Tensor:
+    def encode(encoder, picture):
         with torch.no_grad():
-            embedding: torch.Tensor = encoder.module(encoder.preprocess(picture)[None])
+            embedding = encoder.module(encoder.preprocess(picture)[None])
         return embedding[0]
 
     return encode
 
 
 @pytest.fixture
-def measure_error() -> Callable[[torch.Tensor, object], float]:
+def measure_error():
     """Return a function that measures an embedding's largest error.
 
     The unit is the standard deviation of the expected embedding.
     """
 
-    def measure(embedding: torch.Tensor, expected: object) -> float:
+    def measure(embedding, expected):
         reference = torch.as_tensor(expected, dtype=torch.float64)
         assert embedding.shape == reference.shape
         return float((embedding - reference).abs().max() / reference.std())

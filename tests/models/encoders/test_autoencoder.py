@@ -1,7 +1,5 @@
 """Training and sharing of the small autoencoder of pictures."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,7 @@ from brainhive_cli.models.generators import autoencoder
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
+def pictures(tmp_path):
     folder = tmp_path / "pictures"
     (folder / "train").mkdir(parents=True)
     random = np.random.default_rng(0)

@@ -1,7 +1,6 @@
 """Tokens and texts of OpenCLIP bigG, on a tiny model, as in MindEye2 and NEURONS."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +36,7 @@ SAME = 1e-6
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bigg")
     torch.manual_seed(0)
     network = open_clip.CLIP(**MODEL)

@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor
 
 from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.data.targets.encoder_keys import find_encoders
@@ -19,12 +18,12 @@ numbers.
 
 
 @pytest.fixture
-def reference(golden) -> dict[str, Tensor]:
+def reference(golden):
     """Golden tensors: a picture and its degradations."""
     return load_file(golden / "methods" / "blur.safetensors")
 
 
-def noise(side_px: int, seed: int = 0) -> Image.Image:
+def noise(side_px, seed=0):
     """Draw a picture of noise."""
     return Image.fromarray(
         np.random.default_rng(seed).integers(0, 256, (side_px, side_px, 3), np.uint8)

@@ -5,7 +5,6 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from torch import Tensor
 
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import encoders
@@ -26,12 +25,12 @@ SAME = 1e-5
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
-def assert_far(actual: Tensor, expected: Tensor):
+def assert_far(actual, expected):
     assert (actual - expected).abs().max() > 1000 * TOLERANCE * expected.abs().max()
 
 
 @pytest.fixture
-def conditions(golden, tmp_path) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def conditions(golden, tmp_path):
     """Versatile Diffusion's tokens of the golden pictures and texts, and the golden
     tensors.
     """
@@ -102,7 +101,7 @@ def test_latents_equal_the_reference_times_the_missing_factor(golden, tmp_path):
     assert_near(encoder.module(expected["in.image"] * 2 - 1), expected["out.latent"])
 
 
-def view_of(side_px: int):
+def view_of(side_px):
     """Make an encoder of pictures with this side."""
     tiny = parts.load("encoders", "vd-vae").TINY
     return tiny.model_copy(update={"resolution_px": side_px}).build()

@@ -3,8 +3,6 @@
 import argparse
 import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +37,7 @@ State = dict[str, Tensor]
 Cubic = Callable[[int, int, float], np.ndarray]
 
 
-def new_state(name: str, seed: int) -> State:
+def new_state(name, seed):
     """Random weights of a vision transformer in DINO's names, to which DreamSim brings
     CLIP's too.
     """
@@ -75,12 +73,12 @@ def new_state(name: str, seed: int) -> State:
     }
 
 
-def write_checkpoint(folder: Path, name: str, state: State):
+def write_checkpoint(folder, name, state):
     """Write weights in the format of their publishers."""
     student_state = new_state(name, 99)
     head = torch.zeros(2)
     if name == "dino_vitb16":
-        wrapped: Any = {
+        wrapped = {
             "student": {
                 f"module.backbone.{key}": value for key, value in student_state.items()
             },
@@ -99,7 +97,7 @@ def write_checkpoint(folder: Path, name: str, state: State):
     torch.save(wrapped, folder / dreamsim.VITS[name].file)
 
 
-def write_adapter(folder: Path, members: int, seed: int = 7) -> State:
+def write_adapter(folder, members, seed=7):
     generator = torch.Generator().manual_seed(seed)
     stem = "base_model.model.extractor_list.{}.model.blocks.{}.attn.qkv.lora_{}.weight"
     parts = {}
@@ -117,13 +115,13 @@ def write_adapter(folder: Path, members: int, seed: int = 7) -> State:
 
 
 def compute(
-    picture: Image.Image,
-    make_cubic_matrix: Cubic,
-    name: str,
-    state: State,
-    adapter: State | None,
-    e: int = 0,
-) -> dict[str, Tensor]:
+    picture,
+    make_cubic_matrix,
+    name,
+    state,
+    adapter,
+    e=0,
+):
     """Compute the outputs of a member in float64, without merging the adapter."""
     w = {key: value.double() for key, value in state.items()}
     patch = int(name[-2:])
@@ -156,13 +154,13 @@ def compute(
         positions = torch.cat([positions[:1], square.reshape(-1, D)])
     eps = 1e-5 if is_clip else 1e-6
 
-    def norm(x: Tensor, layer: str) -> Tensor:
+    def norm(x, layer):
         x = (x - x.mean(-1, keepdim=True)) / (
             x.var(-1, keepdim=True, unbiased=False) + eps
         ).sqrt()
         return x * w[f"{layer}.weight"] + w[f"{layer}.bias"]
 
-    def linear(x: Tensor, layer: str) -> Tensor:
+    def linear(x, layer):
         return x @ w[f"{layer}.weight"].T + w[f"{layer}.bias"]
 
     x = x + positions
@@ -200,8 +198,8 @@ def compute(
     }
 
 
-def config_of(name: str, folder: Path, **knobs: Any) -> dreamsim.Config:
-    config: dreamsim.Config = encoders.resolve(
+def config_of(name, folder, **knobs):
+    config = encoders.resolve(
         {"kind": name, "source": str(folder), "architecture": TINY, **knobs}
     )
     return config

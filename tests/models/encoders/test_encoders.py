@@ -1,17 +1,13 @@
 """Encoders by name and reference, compared with direct calls of their libraries."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import diffusers
 import pytest
 import torch
 import transformers
-from PIL import Image
 from pydantic import TypeAdapter
 from safetensors.torch import save_file
-from torch import Tensor
 from torchvision.transforms import v2
 from transformers import (
     CLIPImageProcessor,
@@ -22,7 +18,6 @@ from transformers import (
 from brainhive_cli.core.base.errors import MissingData, MissingExtra, RecipeError
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import encoders
-from brainhive_cli.models.encoders import Encoder
 
 SAME = 1e-5
 """Largest difference to the library's embedding, in float32."""
@@ -31,12 +26,12 @@ SAME = 1e-5
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
-def embed(encoder: Encoder, picture: Image.Image) -> Tensor:
-    embedding: Tensor = encoder.module.eval()(encoder.preprocess(picture)[None])
+def embed(encoder, picture):
+    embedding = encoder.module.eval()(encoder.preprocess(picture)[None])
     return embedding
 
 
-def write_clip(folder: Path) -> Path:
+def write_clip(folder):
     torch.manual_seed(1)
     CLIPVisionModelWithProjection(
         CLIPVisionConfig(
@@ -49,7 +44,7 @@ def write_clip(folder: Path) -> Path:
     return folder
 
 
-def write_vae(folder: Path) -> Path:
+def write_vae(folder):
     torch.manual_seed(2)
     sizes = {"block_out_channels": [8, 8], "norm_num_groups": 4, "scaling_factor": 0.5}
     blocks = {
@@ -60,7 +55,7 @@ def write_vae(folder: Path) -> Path:
     return folder
 
 
-def clip_directly(folder: Path, picture: Image.Image) -> Tensor:
+def clip_directly(folder, picture):
     processor, tower = (
         cls.from_pretrained(folder)
         for cls in (CLIPImageProcessor, CLIPVisionModelWithProjection)
@@ -68,7 +63,7 @@ def clip_directly(folder: Path, picture: Image.Image) -> Tensor:
     return tower.eval()(**processor(images=[picture], return_tensors="pt")).image_embeds
 
 
-def crop(picture: Image.Image) -> Tensor:
+def crop(picture):
     side_px = 128
     steps = [
         v2.Resize(side_px),
@@ -79,7 +74,7 @@ def crop(picture: Image.Image) -> Tensor:
     return 2 * v2.Compose(steps)(picture)[None] - 1
 
 
-def vae_directly(folder: Path, picture: Image.Image) -> Tensor:
+def vae_directly(folder, picture):
     vae = diffusers.AutoencoderKL.from_pretrained(folder)
     return (vae.encode(crop(picture)).latent_dist.mode() * 0.5).flatten(1)
 
@@ -93,7 +88,7 @@ VIT = {
 VIT |= {"image_size": 32, "patch_size": 16}
 
 
-def write_vit(folder: Path, name: str, **config: Any):
+def write_vit(folder, name, **config):
     """Write a model of transformers and a processor of its size; return the model."""
     network = getattr(transformers, name)
     torch.manual_seed(0)

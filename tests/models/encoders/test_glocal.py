@@ -1,8 +1,5 @@
 """Published transforms of gLocal on bases of their width, and their errors."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -15,7 +12,7 @@ embedding's spread.
 """
 
 
-def base_of(width: int) -> dict[str, Any]:
+def base_of(width):
     sizes = {
         "hidden_size": 16,
         "intermediate_size": 16,
@@ -26,7 +23,7 @@ def base_of(width: int) -> dict[str, Any]:
     return {"kind": "transformers_clip", "source": "random", "architecture": vision}
 
 
-def install(file: Path, folder: Path) -> Path:
+def install(file, folder):
     folder.mkdir(parents=True)
     (folder / "transform.npz").symlink_to(file)
     return folder

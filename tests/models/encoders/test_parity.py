@@ -45,7 +45,7 @@ Pictures = list[Image.Image]
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Pictures:
+def pictures():
     """Pictures of three sizes: photographs, or noise if there are none."""
     photos = sorted(
         (Path(__file__).resolve().parents[4] / "shared/data/photos").glob("*.jpg")
@@ -64,7 +64,7 @@ def pictures() -> Pictures:
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
-def unlike(ours: Tensor, theirs: Tensor) -> float:
+def unlike(ours, theirs):
     """Compute the largest difference in standard deviations of the reference."""
     assert (
         ours.shape == theirs.shape
@@ -93,15 +93,15 @@ def shaken(network):
     return network.eval()
 
 
-def write_transformers(network: str, config, processor) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
+def write_transformers(network, config, processor):
+    def write(folder):
         shaken(getattr(transformers, network)(config)).save_pretrained(folder)
         processor.save_pretrained(folder)
 
     return write
 
 
-def tokens(last_tokens: Tensor, blocks, extra: int) -> dict[str, Tensor]:
+def tokens(last_tokens, blocks, extra):
     """Return outputs by name, from last tokens and tokens of each block.
 
     Args:
@@ -124,10 +124,8 @@ def tokens(last_tokens: Tensor, blocks, extra: int) -> dict[str, Tensor]:
     }
 
 
-def transformers_directly(
-    network: str, extra: int
-) -> Callable[[Path, Pictures], dict[str, Tensor]]:
-    def directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
+def transformers_directly(network, extra):
+    def directly(folder, pictures):
         tower = getattr(transformers, network).from_pretrained(folder).eval()
         processor = transformers.AutoImageProcessor.from_pretrained(folder)
         batch = processor(images=pictures, return_tensors="pt")
@@ -144,7 +142,7 @@ def transformers_directly(
     return directly
 
 
-def vit(side_px: int, patch: int, **options: Any) -> dict[str, Any]:
+def vit(side_px, patch, **options):
     return {**TOWER, "image_size": side_px, "patch_size": patch, **options}
 
 
@@ -168,7 +166,7 @@ DINOV3 = transformers.DINOv3ViTConfig(
 )
 
 
-def square(side_px: int) -> dict[str, int]:
+def square(side_px):
     return {"height": side_px, "width": side_px}
 
 
@@ -183,7 +181,7 @@ SIGLIP2_VIEW = transformers.SiglipImageProcessor(size=square(48), resample=2)
 DINOV3_VIEW = transformers.DINOv3ViTImageProcessor()
 
 
-def write_open_clip(vision: dict[str, Any], **options: Any) -> Callable[[Path], None]:
+def write_open_clip(vision, **options):
     text = {"context_length": 8, "vocab_size": 60, "width": 16, "heads": 2, "layers": 1}
     model = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text, **options}
     view = {
@@ -192,7 +190,7 @@ def write_open_clip(vision: dict[str, Any], **options: Any) -> Callable[[Path], 
         "interpolation": "bilinear",
     }
 
-    def write(folder: Path) -> None:
+    def write(folder):
         folder.mkdir()
         network = shaken(open_clip.CLIP(**model))
         save_file(network.state_dict(), folder / "open_clip_model.safetensors")
@@ -202,7 +200,7 @@ def write_open_clip(vision: dict[str, Any], **options: Any) -> Callable[[Path], 
     return write
 
 
-def open_clip_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
+def open_clip_directly(folder, pictures):
     model, view = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     batch = torch.stack([view(picture) for picture in pictures])
     outputs = {"embedding": model.eval().encode_image(batch)}
@@ -215,8 +213,8 @@ def open_clip_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     return {**outputs, **tokens(model.visual.ln_post(blocks[-1]), blocks, extra=1)}
 
 
-def write_timm(name: str) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
+def write_timm(name):
+    def write(folder):
         model = shaken(timm.create_model(name, num_classes=10))
         folder.mkdir()
         save_file(model.state_dict(), folder / "model.safetensors")
@@ -232,7 +230,7 @@ def write_timm(name: str) -> Callable[[Path], None]:
     return write
 
 
-def timm_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
+def timm_directly(folder, pictures):
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     view = timm.data.create_transform(
         **timm.data.resolve_model_data_config(model), is_training=False
@@ -240,7 +238,7 @@ def timm_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     return timm_outputs(model, torch.stack([view(picture) for picture in pictures]))
 
 
-def timm_outputs(model, batch: Tensor) -> dict[str, Tensor]:
+def timm_outputs(model, batch):
     features = model.forward_features(batch)
     outputs = {"embedding": model.forward_head(features, pre_logits=True)}
     if features.ndim == 4:  # a convolutional network
@@ -257,7 +255,7 @@ def timm_outputs(model, batch: Tensor) -> dict[str, Tensor]:
     return {**outputs, **tokens(features, blocks, model.num_prefix_tokens)}
 
 
-def write_synclr(folder: Path):
+def write_synclr(folder):
     folder.mkdir()
     tower = {f"module.visual.{k}": v for k, v in synclr_network().state_dict().items()}
     state = {
@@ -273,7 +271,7 @@ def synclr_network():
     return shaken(timm.create_model("test_vit", num_classes=0))
 
 
-def synclr_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
+def synclr_directly(folder, pictures):
     steps = [transforms.Resize(160), transforms.CenterCrop(160), transforms.ToTensor()]
     clip = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
     mean, std = clip
@@ -286,8 +284,8 @@ def synclr_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     }
 
 
-def write_vae(shift: float | None) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
+def write_vae(shift):
+    def write(folder):
         blocks = {
             "down_block_types": ["DownEncoderBlock2D"] * 3,
             "up_block_types": ["UpDecoderBlock2D"] * 3,
@@ -304,7 +302,7 @@ def write_vae(shift: float | None) -> Callable[[Path], None]:
     return write
 
 
-def cropped(pictures: Pictures) -> Tensor:
+def cropped(pictures):
     steps = [transforms.Resize(128), transforms.CenterCrop(128), transforms.ToTensor()]
     return (
         torch.stack([transforms.Compose(steps)(picture) for picture in pictures]) * 2
@@ -312,7 +310,7 @@ def cropped(pictures: Pictures) -> Tensor:
     )
 
 
-def vae_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
+def vae_directly(folder, pictures):
     vae = diffusers.AutoencoderKL.from_pretrained(folder)
     latents = vae.encode(cropped(pictures)).latent_dist.mode() - (
         vae.config.shift_factor or 0
@@ -320,7 +318,7 @@ def vae_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     return {"embedding": (latents * 0.13025).flatten(1), "latent": latents * 0.13025}
 
 
-def hf(network: str, config, view, tower: str, extra: int) -> dict[str, Any]:
+def hf(network, config, view, tower, extra):
     return {
         "write": write_transformers(network, config, view),
         "directly": transformers_directly(tower, extra),
@@ -369,7 +367,7 @@ FAMILIES = {
 }
 
 
-def compare(name: str, folder: Path, pictures: Pictures) -> dict[str, float]:
+def compare(name, folder, pictures):
     """Embed with the family's part, all outputs in a single forward, and measure the
     differences from the library.
     """

@@ -1,7 +1,5 @@
 """Embeddings of a fixed picture by encoders without weights, beside those recorded."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from PIL import Image
@@ -26,7 +24,7 @@ KINDS = [
 
 
 @pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
+def without_gradients():
     with torch.no_grad():
         yield
 

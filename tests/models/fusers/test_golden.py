@@ -1,8 +1,5 @@
 """Fusers of published retrieval methods, compared with their repositories."""
 
-from pathlib import Path
-from typing import Any
-
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,7 +10,7 @@ CLOSE = 1e-6
 Tensors = dict[str, Tensor]
 
 
-def read_golden(golden: Path, name: str, **renamed: str) -> tuple[Tensors, Tensors]:
+def read_golden(golden, name, **renamed):
     """Read the tensors of a file, and its weights under our names."""
     tensors = load_file(golden / "methods" / f"{name}.safetensors")
     weights = {
@@ -29,7 +26,7 @@ def read_golden(golden: Path, name: str, **renamed: str) -> tuple[Tensors, Tenso
     return tensors, weights
 
 
-def build(kind: str, dims: dict[str, int], dim: int, *subjects: int, **knobs: Any):
+def build(kind, dims, dim, *subjects, **knobs):
     return parts.resolve("fusers", {"kind": kind, **knobs}).build(dims, dim, *subjects)
 
 

@@ -1,7 +1,5 @@
 """Tokens of all fusers on fixed embeddings, compared with recorded values."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +12,7 @@ from tests.worlds.number_rows import weighted_means
 pytestmark = pytest.mark.usefixtures("doubles")
 UNEQUAL = {"b": 4, "a": 6, "c": 5}
 EQUAL = {"b": 6, "a": 6, "c": 6, "d": 6}
-CASES: dict[str, tuple[Any, dict[str, int]]] = {
+CASES = {
     "branches": (fusers.TINY["branches"], UNEQUAL),
     "concatenation": (fusers.TINY["concatenation"], UNEQUAL),
     "concatenation mapped": (

@@ -1,7 +1,5 @@
 """Tests of captions of decoded tokens by GIT."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import transformers as tf
@@ -23,16 +21,16 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def root(tmp_path) -> Path:
+def root(tmp_path):
     """Repositories of GIT and of a converter from tokens [3, 7]."""
     return git_captioner_repository.write(tmp_path / "served", 3, 7)
 
 
-def make_head_caption(root: Path) -> HeadCaption:
+def make_head_caption(root):
     return HeadCaption(model=str(root / NAME), converter=str(root / CONVERTER))
 
 
-def pictures(count: int) -> torch.Tensor:
+def pictures(count):
     rng = torch.Generator().manual_seed(0)
     shape = (count, 3, SIDE_PX, SIDE_PX)
     return torch.randn(shape, generator=rng) * torch.linspace(0.3, 3, count).view(

@@ -2,10 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,7 +14,6 @@ from diffusers import (
 )
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.generators import Sampling
@@ -46,7 +42,7 @@ def generator_without_keyframe():
 
 
 @pytest.fixture
-def conditioning() -> Conditioning:
+def conditioning():
     """Conditions of two rows, without masks."""
     rng = torch.Generator().manual_seed(1)
     start = torch.rand(2, 2, 3, PX, PX, generator=rng)
@@ -58,17 +54,15 @@ def conditioning() -> Conditioning:
 
 def generate_clips(
     generator,
-    conditioning: Conditioning,
-    seeds: tuple[int, ...] = (1, 2),
-    **sampling: Any,
-) -> Tensor:
+    conditioning,
+    seeds=(1, 2),
+    **sampling,
+):
     settings = {"steps": 3, "guidance": 5.0, "strength": 1.0, **sampling}
     return generator.generate(conditioning, seeds, PX, Sampling(**settings))
 
 
-def draw_golden_weight(
-    seed: int, shape: torch.Size, name: str, is_norm: bool
-) -> Tensor:
+def draw_golden_weight(seed, shape, name, is_norm):
     """Draw a weight as the README of the golden files describes."""
     rng = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
     values = torch.randn(shape, generator=rng)
@@ -78,13 +72,13 @@ def draw_golden_weight(
 
 
 def open_sparse_control(
-    golden: Path,
-) -> tuple[Any, Callable[[], list[Tensor]], dict[str, Tensor]]:
+    golden,
+):
     """Return the golden network, a function that runs it, and the golden tensors."""
     file = golden / "neurons" / "sparse_control.safetensors"
     with safe_open(file, "pt") as file_with_metadata:
         metadata = file_with_metadata.metadata()
-    network: Any = SparseControlNetModel(**json.loads(metadata["config"]))
+    network = SparseControlNetModel(**json.loads(metadata["config"]))
     seed, frames, time = (
         int(metadata[name]) for name in ("seed", "frames", "timestep")
     )
@@ -109,7 +103,7 @@ def open_sparse_control(
         len(golden_tensors["input.text"]), *golden_tensors["input.condition"].shape[1:]
     )
 
-    def residuals() -> list[Tensor]:
+    def residuals():
         with torch.no_grad():
             down_residuals, mid = network(
                 frames_without_noise, time, **inputs, return_dict=False
@@ -119,7 +113,7 @@ def open_sparse_control(
     return network, residuals, golden_tensors
 
 
-def relative_error(actual: Tensor, expected: Tensor) -> float:
+def relative_error(actual, expected):
     assert actual.shape == expected.shape
     return ((actual - expected).norm() / expected.norm()).item()
 
@@ -275,7 +269,7 @@ def test_a_clip_is_what_diffusers_own_pipelines_draw(conditioning):
     assert torch.allclose(clips[0].transpose(0, 1), expected[0], rtol=1e-3, atol=1e-3)
 
 
-def add_first_noise(generator, conditioning: Conditioning) -> Tensor:
+def add_first_noise(generator, conditioning):
     """Add the first noise to the encoded blurry frames [B, C, F, h, w]."""
     scheduler = DDIMScheduler.from_config(SCHEDULER_CONFIG)
     scheduler.set_timesteps(3)

@@ -1,11 +1,10 @@
 """Tests of sampling steps and media of all generators, by recorded numbers."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.generators import (
@@ -29,7 +28,7 @@ PX = 32
 SEEDS = [4, 1]
 
 
-def draw_normal(*shape: int, seed: int = 7) -> Tensor:
+def draw_normal(*shape, seed=7):
     rng = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=rng, dtype=torch.float64)
 
@@ -138,7 +137,7 @@ CONDITIONS = {
 }
 UNCLIP = sdxl_unclip.TINY.model_copy(update={"offset_noise": 0.3})
 DUAL = versatile_diffusion.TINY.model_copy(update={"text_share": 0.7})
-CASES: dict[str, tuple[Any, dict[str, str], dict[str, Any]]] = {
+CASES = {
     "sdxl": (sdxl.TINY, {}, {}),
     "sdxl guided": (
         sdxl.TINY.model_copy(update={"target_px": 64}),

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,10 +11,9 @@ from safetensors.torch import load_file, save, save_file
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.models.generators import Sampling, _denoising
-from brainhive_cli.models.generators.sdxl import SDXL, TINY, Config
+from brainhive_cli.models.generators.sdxl import TINY, Config
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.models.priors import fusion_prior
-from brainhive_cli.models.priors._fusion_network import FusionPrior
 from tests.repositories import text_encoders
 
 SAME_PICTURE = 1e-4
@@ -25,12 +22,12 @@ PX = 32
 
 
 @pytest.fixture
-def generator() -> SDXL:
+def generator():
     return TINY.build()
 
 
 @pytest.fixture
-def prior(generator: SDXL) -> FusionPrior:
+def prior(generator):
     torch.manual_seed(0)
     prior = fusion_prior.TINY.build({"vae": 8}, generator).requires_grad_(False)
     for parameter in prior.attn_adapter.parameters():
@@ -39,14 +36,14 @@ def prior(generator: SDXL) -> FusionPrior:
     return prior
 
 
-def make_tokens(prior: FusionPrior, count: int) -> torch.Tensor:
+def make_tokens(prior, count):
     return prior.project(
         torch.randn(count, prior.dim, generator=torch.Generator().manual_seed(5))
     )
 
 
 @pytest.fixture(scope="module")
-def whole_folder(tmp_path_factory) -> Path:
+def whole_folder(tmp_path_factory):
     """Tiny folder with the layout of the hub, text encoders included."""
     folder = tmp_path_factory.mktemp("sdxl")
     generator = TINY.build()
@@ -61,20 +58,20 @@ def whole_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def folder(whole_folder, tmp_path) -> Path:
+def folder(whole_folder, tmp_path):
     """Copy of the folder, which a test can damage."""
     return Path(shutil.copytree(whole_folder, tmp_path / "sdxl"))
 
 
 def generate_pictures(
-    generator: SDXL,
-    seeds: Sequence[int] = (1,),
-    tokens: torch.Tensor | None = None,
-    null: torch.Tensor | None = None,
-    start: torch.Tensor | None = None,
-    texts: torch.Tensor | list[str] | None = None,
-    **sampling: Any,
-) -> torch.Tensor:
+    generator,
+    seeds=(1,),
+    tokens=None,
+    null=None,
+    start=None,
+    texts=None,
+    **sampling,
+):
     """Generate small pictures in two steps."""
     conditioning = Conditioning(embeddings=tokens, start=start, texts=texts)
     null_conditioning = None if null is None else Conditioning(embeddings=null)
@@ -132,7 +129,7 @@ SIZES = torch.tensor([[64, 48, 0, 3, 32, 32], [32, 32, 0, 0, 32, 32]])
 """Sizes [2, 6] in pixels, as the U-Net takes them."""
 
 
-def make_rngs() -> list[torch.Generator]:
+def make_rngs():
     return [torch.Generator().manual_seed(seed) for seed in (1, 2)]
 
 

@@ -3,7 +3,7 @@
 import json
 import zlib
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture
-def conditioning() -> Conditioning:
+def conditioning():
     return Conditioning(
         torch.randn(2, 4, 16, generator=torch.Generator().manual_seed(1))
     )
@@ -38,16 +38,16 @@ def generator():
 
 def generate_pictures(
     generator,
-    conditioning: Conditioning,
-    seeds: tuple[int, ...] = (1, 2),
-    **sampling: Any,
-) -> Tensor:
+    conditioning,
+    seeds=(1, 2),
+    **sampling,
+):
     return generator.generate(
         conditioning, seeds, PX, Sampling(**{"steps": 3, "guidance": 5.0, **sampling})
     )
 
 
-def draw_golden_weight(seed: int, name: str, shape: list[int]) -> Tensor:
+def draw_golden_weight(seed, name, shape):
     """Draw a weight as the README of the golden files describes."""
     rng = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
     values = torch.randn(shape, generator=rng)
@@ -103,9 +103,7 @@ class Step(NamedTuple):
 
 
 @pytest.fixture
-def golden_steps(
-    golden, generator, monkeypatch
-) -> tuple[list[Step], Tensor, dict[str, Tensor], dict[str, str]]:
+def golden_steps(golden, generator, monkeypatch):
     """Steps without predicted noise, their result, the golden tensors and metadata."""
     file = golden / "neurons/keyframe_unclip.safetensors"
     with safe_open(file, "pt") as golden_file:
@@ -113,9 +111,7 @@ def golden_steps(
     golden_tensors = load_file(file)
     steps = list[Step]()
 
-    def record_step(
-        latents: Tensor, time: Tensor, text: Tensor, **inputs: Any
-    ) -> Tensor:
+    def record_step(latents, time, text, **inputs):
         steps.append(Step(latents, time, inputs["added_cond_kwargs"]["time_ids"]))
         return torch.zeros_like(latents)
 

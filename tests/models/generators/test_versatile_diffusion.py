@@ -2,10 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -33,18 +31,18 @@ suffix if the unconditional side is zeros.
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory) -> Path:
+def published(tmp_path_factory):
     return versatile_diffusion_repository.write(tmp_path_factory.mktemp("vd") / NAME)
 
 
 @pytest.fixture
-def folder(published, home) -> Path:
+def folder(published, home):
     """Copy of the published folder, which a test can damage."""
     return Path(shutil.copytree(published, home / "vd"))
 
 
 @pytest.fixture
-def conditioning() -> Conditioning:
+def conditioning():
     """Conditions of two rows, as HAVIR's heads give them."""
     rng = torch.Generator().manual_seed(1)
     sizes = {"start": (4, 8, 8), "texts": (77, WIDTH), "embeddings": (5, WIDTH)}
@@ -55,17 +53,17 @@ def conditioning() -> Conditioning:
 
 def generate_pictures(
     generator,
-    conditioning: Conditioning,
-    seeds: Sequence[int] = (1, 2),
-    **sampling: Any,
-) -> Tensor:
+    conditioning,
+    seeds=(1, 2),
+    **sampling,
+):
     """Generate small pictures in four steps, with the guidance of Brain-Diffuser."""
     sampling = {"steps": 4, "guidance": 7.5, **sampling}
     return generator.generate(conditioning, seeds, SIDE_PX, Sampling(**sampling))
 
 
 @pytest.fixture
-def dual(golden, home, monkeypatch) -> Golden:
+def dual(golden, home, monkeypatch):
     """Golden tensors, whose weights and noise the generator `vd` has."""
     config, match = read(golden / "havir" / "vd_dual.safetensors")
     vae_config, values = read(golden / "havir" / "latent_target.safetensors")
@@ -85,16 +83,16 @@ def dual(golden, home, monkeypatch) -> Golden:
     return match
 
 
-def _list_seeds(generators: Sequence[torch.Generator]) -> list[int]:
+def _list_seeds(generators):
     return [generator.initial_seed() for generator in generators]
 
 
-def get_side_px(golden: Golden) -> int:
+def get_side_px(golden):
     """Return the side of a picture, which the autoencoder halves."""
     return 2 * golden["in.latent"].shape[-1]
 
 
-def conditions(golden: Golden) -> tuple[Conditioning, Conditioning]:
+def conditions(golden):
     """Return the conditions from the heads of HAVIR, and the unconditional side."""
     heads = {name: golden[f"in.{name}"] for name in ("latent", "image", "text")}
     null = Conditioning(
@@ -217,7 +215,7 @@ def test_the_autoencoder_gives_latents_and_pictures_as_published(dual, golden):
 def test_weights_are_converted_once_and_then_no_longer_needed(
     folder, conditioning, monkeypatch, capsys
 ):
-    def interrupted(*_: Any) -> None:
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     config = Config(source=str(folder))

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes import parts
@@ -27,12 +26,12 @@ RELATIVE = 1e-4
 
 
 @pytest.fixture
-def havir(golden) -> dict[str, Tensor]:
+def havir(golden):
     """Golden values: losses of MindEye1 and kornia, as HAVIR's building blocks."""
     return load_file(golden / "havir" / "losses.safetensors")
 
 
-def temperatures(havir: dict[str, Tensor], name: str) -> list[str]:
+def temperatures(havir, name):
     """List the temperatures in the names `out.<name>_t<temperature>`."""
     start = f"out.{name}_t"
     suffixes = [key.removeprefix(start) for key in havir if key.startswith(start)]
@@ -74,9 +73,7 @@ def test_soft_clip_equals_mindeyes(havir):
     assert temperature_texts
 
 
-def published_mixco(
-    havir: dict[str, Tensor], partner: Tensor, share: Tensor, temperature: float
-) -> float:
+def published_mixco(havir, partner, share, temperature):
     """MindEye1's mixco_nce, which writes the partner's share over a signal's own if it
     is its own partner.
     """
@@ -132,7 +129,7 @@ and float32 sums in another order by 3e-6.
 """
 
 
-def only_temperature(havir: dict[str, Tensor], pattern: str) -> tuple[str, float]:
+def only_temperature(havir, pattern):
     """Return the name and temperature of the only value that matches a pattern."""
     matches = [re.fullmatch(pattern, name) for name in havir]
     (match,) = [match for match in matches if match]

@@ -1,12 +1,10 @@
 """Losses of published retrieval methods, compared with their repositories."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes import parts
@@ -23,9 +21,7 @@ LONG = {**SAMGA, "normalise_signal": False, "scale_by": "softplus"}
 """Signals keep their length, the scale is 2.727."""
 
 
-def compare(
-    kind: str, pair: tuple[Tensor, Tensor], context: LossContext, **knobs: Any
-) -> tuple[Tensor, ...]:
+def compare(kind, pair, context, **knobs):
     """Compute a loss and its gradients for predictions and targets."""
     predicted, target = (tensor.clone().requires_grad_() for tensor in pair)
     loss = parts.resolve("losses", {"kind": kind, **knobs}).build()(

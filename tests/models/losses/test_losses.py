@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes import parts
@@ -13,7 +12,7 @@ KINDS = ("clip", "mixco", "soft_clip")
 
 
 @pytest.fixture
-def tokens() -> tuple[Tensor, Tensor]:
+def tokens():
     torch.manual_seed(0)
     signal = torch.randn(6, 5)
     return signal, signal + torch.randn(6, 5)

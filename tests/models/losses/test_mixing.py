@@ -9,7 +9,7 @@ from brainhive_cli.models.losses import Mixing
 MANY = 20_000
 
 
-def generator() -> torch.Generator:
+def generator():
     return torch.Generator().manual_seed(0)
 
 

@@ -1,14 +1,11 @@
 """Losses and courses of NEURONS, compared with golden values."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
 
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import Course, LossContext, Mixing, Wave, losses
@@ -29,25 +26,25 @@ ROUNDING = 1e-6
 PLAIN = LossContext()
 
 
-def golden_of(golden: Path, name: str) -> dict[str, Tensor]:
+def golden_of(golden, name):
     return load_file(golden / "neurons" / f"{name}.safetensors")
 
 
-def config_of(golden: Path, name: str) -> dict[str, Any]:
+def config_of(golden, name):
     """Read the sizes and temperatures of a golden file."""
     with safe_open(golden / "neurons" / f"{name}.safetensors", "pt") as file:
-        config: dict[str, Any] = json.loads(file.metadata()["config"])
+        config = json.loads(file.metadata()["config"])
         return config
 
 
-def right_of(golden_values: dict[str, Tensor], name: str) -> float:
+def right_of(golden_values, name):
     """Return the correct value: `right.*` if the reference is wrong, else
     `expected.*`.
     """
     return golden_values.get(f"right.{name}", golden_values[f"expected.{name}"]).item()
 
 
-def by_temperature(golden_values: dict[str, Tensor], name: str) -> dict[float, float]:
+def by_temperature(golden_values, name):
     """Read the values of a loss, keyed by temperature."""
     start = f"expected.{name}_"
     values = {

@@ -1,7 +1,6 @@
 """Fusion Prior compared with upstream's numbers and files, and its errors."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,35 +19,33 @@ DIMS = {"vae": 24, "synclr_vit_b_16": 12}
 
 
 @pytest.fixture(scope="module")
-def reference(golden) -> Path:
+def reference(golden):
     """Folder of a prior, its U-Net, and outputs of the reference."""
     return golden / "fusion_prior"
 
 
 @pytest.fixture(scope="module")
-def expected(reference) -> dict[str, torch.Tensor]:
+def expected(reference):
     """Tensors that the reference computed with this prior and U-Net."""
     return load_file(reference / "expected.safetensors")
 
 
 @pytest.fixture(scope="module")
-def prior(reference) -> FusionPrior:
+def prior(reference):
     return FusionPrior.load(reference / "prior").eval()
 
 
 @pytest.fixture
-def golden_unet(reference) -> UNet2DConditionModel:
+def golden_unet(reference):
     return UNet2DConditionModel.from_pretrained(reference / "unet").eval()
 
 
 @pytest.fixture
-def unet() -> UNet2DConditionModel:
+def unet():
     return make_unet()
 
 
-def make_unet(
-    cross_attention_dim: int = 16, n_attentions: int = 1
-) -> UNet2DConditionModel:
+def make_unet(cross_attention_dim=16, n_attentions=1):
     """Make a tiny U-Net of SDXL's layout."""
     torch.manual_seed(0)
     return UNet2DConditionModel(
@@ -67,9 +64,7 @@ def make_unet(
     ).eval()
 
 
-def denoise(
-    unet: UNet2DConditionModel, inputs: dict[str, torch.Tensor], **kwargs
-) -> torch.Tensor:
+def denoise(unet, inputs, **kwargs):
     """Apply a U-Net, with keyword arguments for its cross-attentions."""
     return unet(
         inputs["latent"],
@@ -83,12 +78,12 @@ def denoise(
     ).sample
 
 
-def compute_gap(actual: torch.Tensor, b: torch.Tensor) -> float:
+def compute_gap(actual, b):
     """Return the largest difference between two tensors."""
     return float((actual - b).detach().abs().max())
 
 
-def draw_inputs() -> dict[str, torch.Tensor]:
+def draw_inputs():
     """Draw inputs of the tiny U-Net."""
     generator = torch.Generator().manual_seed(1)
     return {

@@ -1,7 +1,5 @@
 """Diffusion priors of MindEye1 and MindEye2, compared with the reference's numbers."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +14,7 @@ TOLERANCE = 1e-4
 Golden = dict[str, Tensor]
 
 
-def weights_of(golden: Golden) -> Golden:
+def weights_of(golden):
     """Return the reference's weights, by their names in its checkpoint."""
     weights = {}
     for key, value in golden.items():
@@ -27,7 +25,7 @@ def weights_of(golden: Golden) -> Golden:
 
 
 @pytest.fixture
-def reference(golden) -> tuple[mindeye1.Config, Golden]:
+def reference(golden):
     """Settings and golden values of MindEye1's prior at tiny widths."""
     metadata, values = read(golden / "havir" / "mindeye_prior.safetensors")
     net = metadata["net"]
@@ -43,9 +41,7 @@ def reference(golden) -> tuple[mindeye1.Config, Golden]:
 
 
 @pytest.fixture
-def prior(
-    reference: tuple[mindeye1.Config, Golden], tmp_path
-) -> mindeye1.DiffusionPrior:
+def prior(reference, tmp_path):
     """Prior with the reference's weights, saved and loaded."""
     config, values = reference
     prior = config.build({}, None)
@@ -57,7 +53,7 @@ def prior(
 
 
 @pytest.fixture
-def checkpoint(reference: tuple[mindeye1.Config, Golden], tmp_path) -> Path:
+def checkpoint(reference, tmp_path):
     """Checkpoint of the high level's training, as MindEye1 writes it."""
     _, golden = reference
     state = weights_of(golden)
@@ -118,7 +114,7 @@ def test_tokens_are_sampled_as_by_the_reference(prior, reference, monkeypatch):
 
 
 @pytest.fixture
-def neurons(golden) -> tuple[mindeye2.Config, Golden]:
+def neurons(golden):
     """Settings and golden values of NEURONS' prior, which is MindEye2's."""
     metadata, values = read(golden / "neurons" / "prior.safetensors")
     config = mindeye2.Config(

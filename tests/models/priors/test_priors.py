@@ -1,7 +1,5 @@
 """Priors of every kind: how they are found, described and applied."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -14,7 +12,7 @@ DIMS = {"vae": 24, "synclr_vit_b_16": 12}
 
 
 @pytest.fixture
-def saved(tmp_path) -> Path:
+def saved(tmp_path):
     """Folder of a small Fusion Prior."""
     torch.manual_seed(0)
     fusion_prior.TINY.build(DIMS, sdxl.TINY.build()).save(tmp_path / "prior")

@@ -1,7 +1,6 @@
 """Outputs of priors for fixed tokens, compared with recorded numbers."""
 
 from itertools import islice
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from tests.worlds.number_rows import weighted_means
 
 pytestmark = pytest.mark.usefixtures("doubles")
 SMALL = {"dim": 10, "tokens": 3, "depth": 2, "heads": 3, "dim_head": 6, "timesteps": 5}
-SIZES: dict[str, Any] = {
+SIZES = {
     "mindeye1": mindeye1.TINY,
     "mindeye2": mindeye2.TINY,
     "mindeye1 deep": mindeye1.Config(**SMALL),

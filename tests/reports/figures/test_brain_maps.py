@@ -3,7 +3,6 @@
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -12,7 +11,6 @@ from markupsafe import escape
 from PIL import Image
 
 from brainhive_cli.core.base.errors import MissingExtra, install_line
-from brainhive_cli.core.runs.artifacts import BrainMap
 from brainhive_cli.data.signals import Grid, Trials, Underlay, Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.reports.figures import (
@@ -39,7 +37,7 @@ VALUES = np.random.default_rng(1).normal(size=len(INDICES))
 VALUES[100] = -9.0
 
 
-def write_map(folder: Path, space: Voxels = SPACE, **options) -> BrainMap:
+def write_map(folder, space=SPACE, **options):
     options = {"is_diverging": True, "threshold": 1.5} | options
     return write_brain_map(
         folder,

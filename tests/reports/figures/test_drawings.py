@@ -34,15 +34,15 @@ RANDOM = np.random.default_rng(0)
 @pytest.fixture
 def measure_texts(tmp_path, monkeypatch):
     """Return a function that draws an artifact and measures its texts in pixels."""
-    boxes: dict[Text, Bbox] = {}
+    boxes = {}
     draw = Text.draw
 
-    def record(text: Text, renderer: object) -> None:
+    def record(text, renderer):
         if text.get_visible() and text.get_text().strip():
             boxes[text] = text.get_window_extent(renderer)
         draw(text, renderer)
 
-    def measure(artifact: drawings.Drawable) -> tuple[list[tuple[str, Bbox]], Bbox]:
+    def measure(artifact):
         save_figure(artifact, tmp_path / "figure.png")
         with Image.open(tmp_path / "figure.png") as png:
             return [(text.get_text(), box) for text, box in boxes.items()], Bbox(
@@ -54,14 +54,14 @@ def measure_texts(tmp_path, monkeypatch):
     return measure
 
 
-def make_names(count: int, letters: int) -> list[str]:
+def make_names(count, letters):
     return [
         f"N{index:02}{'scrambledpix_and_other_things'[: letters - 3]}"
         for index in range(count)
     ]
 
 
-def make_matrix(rows: list[str], columns: list[str]) -> Heatmap:
+def make_matrix(rows, columns):
     values = RANDOM.normal(size=(len(rows), len(columns)))
     return Heatmap(
         "Similarity",
@@ -74,12 +74,12 @@ def make_matrix(rows: list[str], columns: list[str]) -> Heatmap:
     )
 
 
-def make_head(sensors: list[str]) -> Topomap:
+def make_head(sensors):
     values = dict(zip(sensors, RANDOM.normal(size=len(sensors)).tolist(), strict=True))
     return draw_head("Loss", place_sensors(Sensors(sensors)), values, "margin")
 
 
-def make_bars(count: int, series: int = 1, low: float = -0.3) -> Curve:
+def make_bars(count, series=1, low=-0.3):
     lines = [
         CurveLine(name, np.linspace(low, 0.00002, count).tolist())
         for name in make_names(series, 20)
@@ -89,7 +89,7 @@ def make_bars(count: int, series: int = 1, low: float = -0.3) -> Curve:
     )
 
 
-def make_lines(x_values: list[float], names: list[str], **options: object) -> Curve:
+def make_lines(x_values, names, **options):
     curve_lines = [
         CurveLine(name, (1e-7 * RANDOM.random(len(x_values))).tolist(), chance=1e-8)
         for name in names
@@ -97,7 +97,7 @@ def make_lines(x_values: list[float], names: list[str], **options: object) -> Cu
     return Curve(LONG, LONG, x_values, curve_lines, "top-1", **options)
 
 
-def list_sensors(name: str) -> list[str]:
+def list_sensors(name):
     """List the sensors of a montage, without second names of the same position."""
     mne = pytest.importorskip("mne")
     second_names = {"T3", "T4", "T5", "T6", "A1", "A2", "M1", "M2"}

@@ -20,7 +20,7 @@ TIMES_MS = np.arange(-100, 500, 10.0)
 HEADBAND = "TP9 AF7 AF8 TP10".split()
 
 
-def make_evoked(channels: list[str], has_positions: bool = True) -> Evoked:
+def make_evoked(channels, has_positions=True):
     values = np.random.default_rng(0).normal(size=(len(channels), len(TIMES_MS)))
     positions = look_up_positions(channels).tolist() if has_positions else ()
     return Evoked(
@@ -35,7 +35,7 @@ def make_evoked(channels: list[str], has_positions: bool = True) -> Evoked:
     )
 
 
-def make_trials(unit: str, channels: list[str] = CHANNELS, **fields) -> Trials:
+def make_trials(unit, channels=CHANNELS, **fields):
     signal = np.random.default_rng(0).normal(size=(4, 2, len(channels), len(TIMES_MS)))
     fields = {"provenance": {"sessions": [{"recorded_unit": "fT"}]}} | fields
     return Trials.from_repetitions(

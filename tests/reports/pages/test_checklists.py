@@ -3,8 +3,6 @@
 import csv
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from brainhive_cli.evaluation.explanation.facts import AxisClaim, ExplanationFac
 from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.reports.pages.checklists import (
     FILES,
-    FilledChecklist,
     fill_checklists,
     lay_out_checklists,
     read_checklist,
@@ -69,7 +66,7 @@ SET_UP = {
 }
 
 
-def write_store(home: Path, session: dict[str, Any], **provenance: Any) -> str:
+def write_store(home, session, **provenance):
     """Write the signals of a subject, and return the identity of the store."""
     trials = make_trials(
         1,
@@ -85,7 +82,7 @@ def write_store(home: Path, session: dict[str, Any], **provenance: Any) -> str:
     return SignalStore.open(path).identity
 
 
-def write_run(home: Path, digest: str = "", **changes: Any) -> ShownRun:
+def write_run(home, digest="", **changes):
     """Write a finished retrieval with a single metric."""
     metric = Metric(
         "top1",
@@ -109,7 +106,7 @@ def write_run(home: Path, digest: str = "", **changes: Any) -> ShownRun:
     return ShownRun("one", folder)
 
 
-def read_answers(filled: FilledChecklist) -> dict[str, tuple[str, str]]:
+def read_answers(filled):
     """Return answer and status by the item. Items of MEEG have different names."""
     return {row["item"]: (row["answer"], row["status"]) for row in filled.rows}
 

@@ -9,7 +9,6 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,20 +56,18 @@ START = {
 }
 
 
-def write_picture(colour: str) -> bytes:
+def write_picture(colour):
     file = BytesIO()
     Image.new("RGB", (16, 16), colour).save(file, "PNG")
     return file.getvalue()
 
 
-def read_picture(image_id: str) -> bytes | None:
+def read_picture(image_id):
     pictures = {"cat/1": write_picture("red"), "dog/2": write_picture("blue")}
     return {**pictures, **dict.fromkeys(STRANGE, write_picture("green"))}.get(image_id)
 
 
-def result(
-    window: int, shown_picture: str | None = "cat/1", **changes: Any
-) -> dict[str, Any]:
+def result(window, shown_picture="cat/1", **changes):
     best = [
         {"image": name, "similarity": 0.312345}
         for name in ("dog/2", "cat/1") + tuple(STRANGE)
@@ -110,13 +107,11 @@ def result(
 
 
 @pytest.fixture
-def started() -> Iterator[Callable[..., tuple[LivePage, str]]]:
+def started():
     """Return a function that starts pages. They are stopped after the test."""
     pages = []
 
-    def start(
-        find_picture: Callable[[str], bytes | None] = read_picture, **options: Any
-    ) -> tuple[LivePage, str]:
+    def start(find_picture=read_picture, **options):
         page = LivePage("Live session", find_picture, **options)
         url = page.start()
         pages.append(page)
@@ -128,12 +123,12 @@ def started() -> Iterator[Callable[..., tuple[LivePage, str]]]:
 
 
 def ask(
-    url: str,
-    path: str = "/",
-    token: str | None = None,
-    method: str = "GET",
-    **headers: str,
-) -> tuple[http.client.HTTPResponse, bytes]:
+    url,
+    path="/",
+    token=None,
+    method="GET",
+    **headers,
+):
     """Send a request with some headers. Read the beginning of a stream of events."""
     split = urlsplit(url)
     connection = http.client.HTTPConnection(split.hostname or "", split.port, timeout=5)
@@ -148,9 +143,7 @@ def ask(
     return response, body
 
 
-def read_events(
-    url: str, is_last: Callable[[dict[str, Any]], bool]
-) -> list[dict[str, Any]]:
+def read_events(url, is_last):
     """Read events of a stream with their ids, up to the first that is the last."""
     split, events, number = urlsplit(url), list[dict[str, Any]](), 0
     connection = http.client.HTTPConnection(split.hostname or "", split.port, timeout=5)
@@ -292,7 +285,7 @@ def test_stop_ends_open_streams_with_the_last_event(
     page.publish(START)
     collected_events = list[dict[str, Any]]()
 
-    def read() -> None:
+    def read():
         collected_events.extend(read_events(url, lambda event: False))
 
     readers = [threading.Thread(target=read) for _ in range(2)]
@@ -316,7 +309,7 @@ def test_stop_ends_open_streams_with_the_last_event(
 
 
 @pytest.fixture(scope="module")
-def launched() -> Iterator[Any]:
+def launched():
     """Launch a browser for all tests of this file."""
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed"
@@ -331,13 +324,11 @@ def launched() -> Iterator[Any]:
 
 
 @pytest.fixture
-def open_in_browser(launched: Any) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
+def open_in_browser(launched):
     """Return a function that opens an address, and lists errors of the browser."""
     contexts = []
 
-    def open_page(
-        url: str, width: int = DESK, scheme: str = "light"
-    ) -> tuple[Any, list[str]]:
+    def open_page(url, width=DESK, scheme="light"):
         context = launched.new_context(
             viewport={"width": width, "height": 800}, color_scheme=scheme
         )
@@ -353,7 +344,7 @@ def open_in_browser(launched: Any) -> Iterator[Callable[..., tuple[Any, list[str
         context.close()
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float = 10) -> None:
+def wait_for(condition, timeout_s=10):
     """Wait until a condition holds.
 
     The policy of the page forbids the waits of Playwright, which evaluate a text.
@@ -494,7 +485,7 @@ def test_idle_connections_do_not_exhaust_the_open_files(started, monkeypatch):
     _, url = started()  # 5 of the 20 files may be connections
     address = urlsplit(url).hostname, urlsplit(url).port
 
-    def is_closed(connection: socket.socket) -> bool:
+    def is_closed(connection):
         try:
             return connection.recv(1) == b""
         except ConnectionResetError:

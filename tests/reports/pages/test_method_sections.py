@@ -2,7 +2,6 @@
 
 import re
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,6 @@ from brainhive_cli.reports.pages.method_sections import (
 )
 from brainhive_cli.reports.tables.method_tables import (
     CEILING_SHARE,
-    MethodComparison,
     compare_methods,
     tabulate_methods,
 )
@@ -32,12 +30,12 @@ make_metric = partial(
 
 
 def write_method(
-    folder: Path,
-    label: str,
-    hits: float,
-    caveats: tuple[str, ...] = (),
-    ceiling: Metric | None = None,
-) -> ShownRun:
+    folder,
+    label,
+    hits,
+    caveats=(),
+    ceiling=None,
+):
     """Write an evaluation in which the first items are hits."""
     run_folder = RunFolder(folder / "runs/eval-retrieval" / label)
     metric = make_metric(value=hits, low=hits - 0.05, high=hits + 0.05, caveats=caveats)
@@ -60,9 +58,7 @@ def write_method(
     return ShownRun(label, run_folder)
 
 
-def compare(
-    folder: Path, hits: dict[str, float], selected: tuple[str, ...] = ()
-) -> MethodComparison:
+def compare(folder, hits, selected=()):
     """Compare methods, of which some are selected on test."""
     runs = []
     for label, share in hits.items():

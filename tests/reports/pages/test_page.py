@@ -1,7 +1,6 @@
 """Page: a single HTML file without external files, in which texts are escaped."""
 
 import re
-from pathlib import Path
 
 import pytest
 from markupsafe import escape
@@ -9,7 +8,6 @@ from PIL import Image
 
 from brainhive_cli.core.base import MissingData, Table
 from brainhive_cli.core.runs import (
-    Artifact,
     Curve,
     CurveLine,
     Heatmap,
@@ -22,12 +20,10 @@ from brainhive_cli.core.runs import (
     artifacts,
 )
 from brainhive_cli.core.runs.artifacts import Media
-from brainhive_cli.reports.pages.page import Figure, Page, PageSection, group_artifacts
+from brainhive_cli.reports.pages.page import Page, PageSection, group_artifacts
 
 
-def write_page(
-    tmp_path: Path, *blocks: Table | Figure, **section_fields: object
-) -> str:
+def write_page(tmp_path, *blocks, **section_fields):
     page = Page(
         "Title <x>",
         ["All <b>simulated</b>."],
@@ -38,13 +34,13 @@ def write_page(
     return (tmp_path / "page.html").read_text()
 
 
-def save_picture(folder: Path, name: str, colour: str) -> str:
+def save_picture(folder, name, colour):
     return artifacts.save_picture(
         RunFolder(folder), name, Image.new("RGB", (8, 8), colour)
     )
 
 
-def make_sheet(files: list[str], query: str = "cat/1", verdict: str = "right") -> Sheet:
+def make_sheet(files, query="cat/1", verdict="right"):
     tiles = [
         SheetTile(files[0], ["a cat"]),
         SheetTile(files[1], ["a dog"], {"SSIM": 0.5}, verdict),
@@ -95,7 +91,7 @@ def test_text_is_shown_as_text(tmp_path):
 
 def test_every_kind_of_artifact_is_drawn(tmp_path):
     file = save_picture(tmp_path, "red", "red")
-    shown_artifacts: list[Artifact] = [
+    shown_artifacts = [
         Curve(
             "Loss",
             "epoch",

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -52,7 +51,7 @@ from brainhive_cli.reports.tables import (
 )
 
 
-def metric(name: str, value: float, **fields: object) -> Metric:
+def metric(name, value, **fields):
     context = {
         "n": 40,
         "pool": 100,
@@ -71,7 +70,7 @@ def metric(name: str, value: float, **fields: object) -> Metric:
     return Metric(name, value, **metric_fields)
 
 
-def answer(expected_side: str, scope: str = "") -> Answer:
+def answer(expected_side, scope=""):
     """Make the answer that ranks are on this side of chance."""
     better = {"above chance": 0.01, "at chance": 0.5}[expected_side]
     return Answer(
@@ -79,9 +78,7 @@ def answer(expected_side: str, scope: str = "") -> Answer:
     )
 
 
-def write_run(
-    tmp_path: Path, label: str, top1: float = 0.5, **facts: object
-) -> ShownRun:
+def write_run(tmp_path, label, top1=0.5, **facts):
     """Write a run of an unknown command, with two subjects and two seeds."""
     folder = RunFolder(tmp_path / "runs/lab" / label)
     scopes = {
@@ -123,9 +120,7 @@ def write_run(
     return ShownRun(label, folder)
 
 
-def difference(
-    first_run: str, second: str, name: str, value: float, p: float, **fields: object
-) -> Difference:
+def difference(first_run, second, name, value, p, **fields):
     """Make a difference between two runs, with an interval of ± 0.15."""
     numbers = {
         "difference": value,
@@ -147,13 +142,13 @@ def difference(
     )
 
 
-def write_page(page_folder: Path, *groups: RunGroup) -> str:
+def write_page(page_folder, *groups):
     lay_out_page(groups).write(page_folder / "page.html")
     # plain spaces between numbers and units
     return (page_folder / "page.html").read_text().replace("\u00a0", " ")
 
 
-def make_validation(value: float, pool: int = 30) -> dict[str, object]:
+def make_validation(value, pool=30):
     """Make the validation result of a training, as eval-retrieval stores it."""
     return {
         "metric": "top1",
@@ -162,9 +157,7 @@ def make_validation(value: float, pool: int = 30) -> dict[str, object]:
     }
 
 
-def make_sweep(
-    tmp_path: Path, top1: dict[str, float], validation: dict[str, object] | None = None
-) -> ShownRun:
+def make_sweep(tmp_path, top1, validation=None):
     """Write the workflow of an evaluated sweep.
 
     Args:
@@ -186,7 +179,7 @@ def make_sweep(
     return ShownRun("sweep", folder)
 
 
-def find_bold_rows(group: RunGroup, title: str) -> tuple[str, list[str]]:
+def find_bold_rows(group, title):
     """Return the note of a table, and the labels of its bold rows."""
     table = next(
         table for table in lay_out_tables(group) if table.title.startswith(title)
@@ -239,7 +232,7 @@ def test_the_best_variant_on_validation_is_named_with_its_score(
     ]
 
 
-def write_sheet(shown_run: ShownRun, ranks: list[int | None], *figures: Curve) -> None:
+def write_sheet(shown_run, ranks, *figures):
     """Write a sheet with two pictures and a rank among 40 in each row, and figures."""
     n_candidates = 40
     files = []
@@ -360,7 +353,7 @@ def test_a_mean_rank_among_other_pictures_has_no_value(tmp_path):
     assert "mean rank is better than chance" in finding and "3 of" not in finding
 
 
-def write_evaluation(folder: Path, name: str, *lines: str) -> ShownRun:
+def write_evaluation(folder, name, *lines):
     """Write a finished evaluation of subject 1, with changed lines of its recipe."""
     recipe = {
         "  signals lab/default/sub-01": "0f",
@@ -454,7 +447,7 @@ def test_every_caveat_has_a_sentence_of_its_own(tmp_path):
 TEST = "sign flips over 40 pictures, for these 2 subjects"
 
 
-def compared(tmp_path: Path) -> RunGroup:
+def compared(tmp_path):
     runs = [write_run(tmp_path, "aligned", 0.5), write_run(tmp_path, "base", 0.25)]
     test_counts = {"tests": 12, "tests_of": "6 metrics × 2 runs"}
     pair = difference(

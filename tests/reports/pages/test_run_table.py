@@ -1,12 +1,9 @@
 """The list of runs is a table where it fits, and paragraphs elsewhere."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import yaml
 
-from brainhive_cli.core.base.tables import Table, write_as_list
+from brainhive_cli.core.base.tables import write_as_list
 from brainhive_cli.core.results.measurements import SIMULATED, Measurements, Metric
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.reports.pages.run_table import (
@@ -32,9 +29,7 @@ TOP1 = Metric(
 )
 
 
-def write_run(
-    home: Path, name: str, label: str = "", command: str = "train-align", **changes: Any
-) -> RunFolder:
+def write_run(home, name, label="", command="train-align", **changes):
     """Write a finished run with settings."""
     folder = RunFolder(home / "runs" / command / name)
     folder.write_text("recipe.yaml", yaml.safe_dump(RECIPE | changes))
@@ -45,7 +40,7 @@ def write_run(
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Table:
+def table(tmp_path):
     """Two runs that differ in the backbone and in the noise of the data."""
     first_row = write_run(tmp_path, "a", "[i]wide[/i]", dataset={"noise": 0.5})
     changes = {"backbone": {"kind": "nice"}, "dataset": {"noise": "x" * 200}}

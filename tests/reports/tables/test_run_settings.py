@@ -1,7 +1,5 @@
 """Settings of runs are read from recipes and results, and never show secrets."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -34,7 +32,7 @@ RECIPE = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
+def folder(tmp_path):
     """A run folder with a recipe."""
     run_folder = RunFolder(tmp_path / "runs/train-align/a")
     run_folder.write_text("recipe.yaml", yaml.safe_dump(RECIPE))

@@ -1,7 +1,5 @@
 """Cells of a recipe of train-align, and contradictions in it."""
 
-from pathlib import Path
-
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
@@ -13,7 +11,7 @@ from brainhive_cli.training.alignment import (
 )
 
 
-def resolve(*overrides: str, recipe: Path | None = None) -> Recipe:
+def resolve(*overrides, recipe=None):
     demo = ("dataset={kind: demo, subjects: 3}", "seeds=7")
     return Recipe.resolve(
         "train-align",
@@ -23,7 +21,7 @@ def resolve(*overrides: str, recipe: Path | None = None) -> Recipe:
     )
 
 
-def list_cells(recipe: Recipe) -> list[Cell]:
+def list_cells(recipe):
     return cells_among(recipe, recipe.dataset.build(recipe.paths))
 
 
@@ -80,7 +78,7 @@ def test_models_of_folds_are_told_apart_by_fold():
 
 
 @pytest.fixture
-def preparations(home: Path, pictures: Path) -> str:
+def preparations(home, pictures):
     """A data set with two preparations, one of which has a third subject."""
     for name, subject in (
         ("default", 1),
@@ -98,7 +96,7 @@ def preparations(home: Path, pictures: Path) -> str:
 def test_subjects_are_those_with_signals_of_the_preparation(
     preparations,
 ):
-    def list_names(*overrides: str) -> list[str]:
+    def list_names(*overrides):
         return [
             cell.name
             for cell in list_cells(resolve(preparations, "seeds=1-2", *overrides))

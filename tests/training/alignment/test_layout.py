@@ -1,12 +1,9 @@
 """Architecture of brain models, read from configs and shapes of weights."""
 
 from math import prod
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.models import FUSED_TARGET, Head, SignalSpec
@@ -32,7 +29,7 @@ HEADS = {
 }
 
 
-def state_of(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
+def state_of(**shapes):
     """Make weights that hold their positions. `__` in a name stands for a dot."""
     return {
         name.replace("__", "."): torch.arange(float(prod(shape))).reshape(shape)
@@ -40,7 +37,7 @@ def state_of(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
     }
 
 
-def write_checkpoint(state: dict[str, Tensor], path: Path) -> Path:
+def write_checkpoint(state, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"epoch": 3, "model_state_dict": state}, path)
     return path
@@ -227,7 +224,7 @@ def test_checkpoints_and_whole_models_are_told_from_others(tmp_path):
 
 
 def test_retrieval_compares_the_named_head_token_or_only_head():
-    def compared(names: tuple[str, ...], named_heads: tuple[str, ...] = ()) -> Any:
+    def compared(names, named_heads=()):
         heads = {name: HEADS[name] for name in names}
         return Layout(SPEC, heads, {}, retrieval_heads=named_heads).compared_heads
 
@@ -276,7 +273,7 @@ def test_vectors_or_as_many_tokens_are_fused():
 UPSTREAM = {"brain_channels": 2, "brain_sequence_length": 5, "proj_meta": {"e": 8}}
 
 
-def upstream_state(**fields: tuple[int, ...]) -> dict[str, Tensor]:
+def upstream_state(**fields):
     return state_of(
         vision_model__block__layers__0__ff__w1__weight=(24, 6),
         vision_model__proj_maps__e__weight=(6, 8),

@@ -2,11 +2,9 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from brainhive_cli import aligner
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
@@ -46,7 +44,7 @@ TWO = replace(
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     torch.manual_seed(0)
     Aligner(LAYOUT).save(tmp_path / "model")
     return tmp_path / "model"
@@ -214,7 +212,7 @@ def test_the_cosine_of_joined_heads_is_the_mean_of_theirs():
     )
 
 
-def encoded(model: Aligner) -> tuple[Tensor, Tensor]:
+def encoded(model):
     generator = torch.Generator().manual_seed(1)
     signal, vae, clip = (
         torch.randn(3, *shape, generator=generator) for shape in ((2, 10), (6,), (4,))
@@ -225,7 +223,7 @@ def encoded(model: Aligner) -> tuple[Tensor, Tensor]:
         )
 
 
-def cosines(signal: Tensor, image: Tensor) -> Tensor:
+def cosines(signal, image):
     return (
         torch.nn.functional.normalize(signal) @ torch.nn.functional.normalize(image).T
     )

@@ -1,7 +1,6 @@
 """Recipe of train-align: stages, terms, defaults and keys without an effect."""
 
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from brainhive_cli.training.alignment.terms import Term, check_active, find_mixi
 TWO_STAGES = [{"epochs": 4, "start_from": "a"}, {"epochs": 6, "lr": 1e-3}]
 
 
-def resolve(*overrides: str) -> Recipe:
+def resolve(*overrides):
     demo = ("dataset={kind: demo, subjects: 3}", "seeds=7")
     return Recipe.resolve("train-align", None, {}, list(demo) + list(overrides))
 
@@ -209,11 +208,11 @@ def test_a_recipe_that_says_how_to_train_keeps_its_way(home):
         assert add_usual_backbone(fields) == fields
 
 
-def term(loss: Any = "clip", **fields: Any) -> Term:
+def term(loss="clip", **fields):
     return Term(prediction="token", loss=loss, **fields)
 
 
-def mixing(alpha: float, share: float = 1.0) -> dict[str, Any]:
+def mixing(alpha, share=1.0):
     return {"kind": "mixco", "mix_alpha": alpha, "mix_share": share}
 
 
@@ -393,7 +392,7 @@ def test_folds_make_cells_of_their_own(home):
     dataset["holdout"] = {"by": "runs", "folds": 3}
     own_fields = {"dataset": dataset, "seeds": [1, 2]}
 
-    def cells(mode: str) -> list[Cell]:
+    def cells(mode):
         recipe = Recipe.resolve("train-align", None, own_fields | {"mode": mode}, [])
         return list_cells(recipe, recipe.dataset.build(recipe.paths))
 

@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 
 import pytest
 
@@ -32,9 +31,7 @@ DECODING = sorted(
 )
 
 
-def finished(
-    home: Path, name: str, minutes_ago: float, recipe: str, *overrides: str
-) -> RunFolder:
+def finished(home, name, minutes_ago, recipe, *overrides):
     """Write a finished run of a shipped recipe, without its models."""
     created_recipe = Recipe.resolve("train-align", recipe, {}, overrides)
     run_folder = RunFolder(home / "runs/train-align" / name)
@@ -47,7 +44,7 @@ def finished(
 
 
 @pytest.fixture
-def neurons(home: Path) -> RunFolder:
+def neurons(home):
     return finished(home, "cc2017-intra-neurons-1", 2, "papers/neurons")
 
 
@@ -133,7 +130,7 @@ def test_models_of_a_run_are_listed_by_cell(tmp_path):
 
 
 def test_a_tuned_recipe_has_an_objective_of_its_own_or_its_runs():
-    def recipe(**fields: object) -> Recipe:
+    def recipe(**fields):
         demo = {"dataset": {"kind": "demo", "subjects": 3}}
         return Recipe.resolve("train-align", None, demo | fields, [])
 

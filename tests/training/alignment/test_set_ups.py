@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from tests.worlds.array_trials import make_trials
 from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 
-def described(*overrides: str, text: str = "pictures") -> dict[str, Any]:
+def described(*overrides, text="pictures"):
     arguments = ["dataset=demo"] + list(overrides)
     recipe = Recipe.resolve("train-align", None, {}, arguments)
     return describe_recipe(recipe, Holdout(by=text, folds=2))  # type: ignore[arg-type]
@@ -79,7 +78,7 @@ def test_a_model_folder_says_what_it_records():
     assert "signal.window_ms" not in model
 
 
-def sensors(counts: list[int], **fields: Any) -> Any:
+def sensors(counts, **fields):
     """Trials of two sensors at 100 Hz."""
     signal = np.zeros((len(counts), max(counts), 2, 5), np.float32)
     return make_trials(
@@ -126,7 +125,7 @@ def test_voxels_are_counted_and_have_no_window(widths, channels):
 
 
 def test_a_run_says_where_it_was_trained_and_tested():
-    dataset: Any = SimpleNamespace(recorded_as="nsd", pictured_as="own")
+    dataset = SimpleNamespace(recorded_as="nsd", pictured_as="own")
     plain_run = describe_run(dataset, [1, 2], {"train.lr": 1}, [])
     assert plain_run["dataset"] == "nsd" and plain_run["subjects"] == [1, 2]
     assert plain_run["train.lr"] == 1 and "trained_on_dataset" not in plain_run

@@ -24,7 +24,7 @@ TARGETS = {
 }
 
 
-def course(**fields: object) -> Course:
+def course(**fields):
     return Course.model_validate({"from": 0.0, "to": 1.0, "epochs": [2, 6], **fields})
 
 
@@ -148,7 +148,7 @@ def test_terms_that_cannot_be_trained_are_refused():
 
 
 def test_terms_in_turn_within_an_epoch_mix_signals_in_turn():
-    fields: list[dict[str, object]] = [
+    fields = [
         {"prediction": "a", "loss": "mixco", "epochs": [0, "1/4"]},
         {"prediction": "a", "loss": "soft_clip", "epochs": ["1/4", "1/1"]},
     ]

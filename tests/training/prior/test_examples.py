@@ -18,10 +18,10 @@ from brainhive_cli.training.prior.examples import PriorExamples, load_examples
 LAUNCH = Launch(0, 1, torch.device("cpu"))
 
 
-def pictures_of(count: int = 10, **changes: Any) -> PriorExamples:
+def pictures_of(count=10, **changes):
     """Make pictures without files. Rows from 3 on are for training."""
-    images: Any = [None] * count
-    view: Any = None
+    images = [None] * count
+    view = None
     prior_examples = PriorExamples(
         images, Targets({}), np.arange(3, count), np.arange(3), view
     )  # type: ignore[arg-type]
@@ -29,13 +29,11 @@ def pictures_of(count: int = 10, **changes: Any) -> PriorExamples:
 
 
 @pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def loads(monkeypatch):
     """List the calls that would read pictures, without reading."""
     calls = list[Any]()
 
-    def load(
-        subject_signals: Any, count: int, order: Any, workers: int, launch: Launch
-    ) -> Any:
+    def load(subject_signals, count, order, workers, launch):
         calls.append((subject_signals, count, workers, launch))
         empty = torch.empty(0)
         return (PictureBatch(np.array(rows), empty, empty, {}) for rows in order)
@@ -44,7 +42,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
-def rows_of(launch: Launch = LAUNCH, **changes: Any) -> list[tuple[int, ...]]:
+def rows_of(launch=LAUNCH, **changes):
     """List step, positions and rows of each batch."""
     settings = {"steps": range(5), "size": 3, "passes": 2, "seed": 4, "workers": 0}
     drawn_examples = load_examples(
@@ -94,7 +92,7 @@ def test_processes_share_the_pictures_of_a_step(loads):
 def test_workers_decode_unless_nothing_is_to_be_decoded(
     loads, latents, groups, workers
 ):
-    targets: Any = SimpleNamespace(groups=groups)
+    targets = SimpleNamespace(groups=groups)
     pictures = pictures_of(latents=latents, targets=targets)
     next(load_examples(pictures, range(1), 3, 1, 0, 3, LAUNCH))
     (call,) = loads

@@ -21,7 +21,7 @@ HERE = Launch(0, 1, torch.device("cpu"))
 class Prior(nn.Module):
     """Prior with a single weight."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.part = nn.Linear(1, 1, bias=False)
         nn.init.ones_(self.part.weight)
@@ -32,20 +32,20 @@ class Small(Training):
 
     losses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
-    def compute_loss(self, batch: PictureBatch) -> torch.Tensor:
+    def compute_loss(self, batch):
         return self.prior.part.weight.sum() * 0 + self.losses[batch.step]
 
-    def validate(self) -> list[float]:
+    def validate(self):
         return [0.5, 0.25]
 
 
 @pytest.fixture
-def begin(monkeypatch: pytest.MonkeyPatch) -> Any:
+def begin(monkeypatch):
     """Begin a training of six steps of four pictures, without a generator."""
     monkeypatch.setattr(loop, "embed_empty_prompt", lambda *_: None)
     monkeypatch.setattr(loop, "count_decoders", lambda *_: 0)
 
-    def draw(pictures: Any, steps: range, size: int, passes: int, *_: Any) -> Any:
+    def draw(pictures, steps, size, passes, *_):
         empty = torch.empty(0)
         for step in steps:
             for rows in np.array_split(np.arange(size), passes):
@@ -53,21 +53,21 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(loop, "load_examples", draw)
 
-    def make(*overrides: str) -> Small:
+    def make(*overrides):
         steps = ("train.steps=6", "train.checkpoint_steps=4")
         batches = ("train.batch_size=2", "train.accumulate=2")
         recipe = Recipe.resolve("train-prior", None, {}, steps + batches + overrides)
-        pictures: Any = SimpleNamespace(count_in_step=lambda size, *_: size)
+        pictures = SimpleNamespace(count_in_step=lambda size, *_: size)
         return Small(recipe, pictures, None, Prior(), {}, HERE)
 
     return make
 
 
-def learner_of(training: Training) -> PriorLearner:
+def learner_of(training):
     return PriorLearner(training.prior, [], training.recipe.train)
 
 
-def steps_of(run_folder: RunFolder) -> list[tuple[int, float]]:
+def steps_of(run_folder):
     return [(event["step"], event["loss"]) for event in run_folder.events()]
 
 
@@ -96,7 +96,7 @@ def test_a_training_goes_on_behind_its_checkpoint(begin, tmp_path):
     training = begin()
     train(training, whole_run_folder, learner_of(training), lambda step: None)
 
-    def stop(step: int) -> None:
+    def stop(step):
         if step == 5:
             raise KeyboardInterrupt
 

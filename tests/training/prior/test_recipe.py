@@ -11,7 +11,7 @@ from brainhive_cli.training.prior.loop import DTYPES, freeze_modules, load_gener
 from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
 
 
-def resolve(*overrides: str) -> Recipe:
+def resolve(*overrides):
     return Recipe.resolve("train-prior", None, {}, overrides)
 
 
@@ -52,7 +52,7 @@ def test_a_sampler_is_a_kind_or_a_source():
 
 
 def test_some_known_part_of_a_prior_remains_to_be_trained():
-    prior: Any = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 3)})
+    prior = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 3)})
     assert len(freeze_modules(prior, [])) == 4
     frozen_parameters = freeze_modules(prior, ["a"])
     assert [tuple(parameter.shape) for parameter in frozen_parameters] == [

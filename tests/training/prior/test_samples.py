@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from brainhive_cli.commands import train_prior
 from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.runs import Launch, RunFolder
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 from tests.tools.joined_processes import run_in_processes
 
@@ -129,7 +129,7 @@ def make_examples(tmp_path):
     return paint_pictures(tmp_path / "many", concepts=10, pictures_per_concept=10)
 
 
-def _train(launch: Launch, overrides: tuple[str, ...]) -> None:
+def _train(launch, overrides):
     recipe = train_prior.Recipe.resolve(
         "train-prior", None, {}, tuple(overrides) + ("paths.runs=two",)
     )

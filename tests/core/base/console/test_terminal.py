@@ -5,7 +5,6 @@ an exit code.
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +13,7 @@ from brainhive_cli.core.base.errors import install_line
 BRAINHIVE = f"{sys.executable} -m brainhive_cli"
 
 
-def run_command_line(
-    line: str, home: Path, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def run_command_line(line, home, **environment):
     """Run a line of a shell, in which `brainhive` is this one."""
     variables = {**os.environ, "BRAINHIVE_HOME": str(home), **environment}
     script = line.replace("brainhive", BRAINHIVE)

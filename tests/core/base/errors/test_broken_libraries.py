@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +20,7 @@ from brainhive_cli.core.base import (
 REFUSAL = "PyTorch has CUDA version 13.2 whereas TorchAudio has CUDA version 13.0."
 
 
-def install(folder: Path, name: str, version: str, source: str) -> None:
+def install(folder, name, version, source):
     """Write a package with its metadata, as pip leaves them."""
     (folder / name).mkdir(parents=True)
     (folder / name / "__init__.py").write_text(source)
@@ -32,7 +31,7 @@ def install(folder: Path, name: str, version: str, source: str) -> None:
     )
 
 
-def run_doctor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_doctor(folder, *arguments):
     """Run `doctor` in a process of its own, with packages that come first.
 
     transformers remembers for a whole process whether torchaudio is installed.

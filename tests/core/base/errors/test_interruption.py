@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -26,7 +24,7 @@ from tests.tools.warm_process import stop_ignoring_signals
 
 
 @pytest.fixture(autouse=True)
-def usual_handlers() -> Iterator[None]:
+def usual_handlers():
     initial_getsignals_by_name = {
         number: signal.getsignal(number) for number in INTERRUPT_SIGNALS
     }
@@ -36,7 +34,7 @@ def usual_handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def is_interrupted() -> bool:
+def is_interrupted():
     try:
         raise_if_interrupted()
     except KeyboardInterrupt:
@@ -44,7 +42,7 @@ def is_interrupted() -> bool:
     return False
 
 
-def swallowed(number: int) -> None:
+def swallowed(number):
     with contextlib.suppress(KeyboardInterrupt):
         os.kill(os.getpid(), number)
 
@@ -149,7 +147,7 @@ def test_ctrl_c_does_not_wait_for_threads_of_libraries():
 def test_an_early_ctrl_c_ends_the_program_quietly(
     monkeypatch,
 ):
-    def interrupted(**_: Any) -> None:
+    def interrupted(**_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("brainhive_cli.app.app", interrupted)

@@ -16,7 +16,7 @@ TURNING = ["\u202e", "\u202a", "\u2066", "\u2069", "\u200e", "\u200f", "\u061c"]
 UNSEEN = ["\u200b", "\u200d", "\u2060", "\ufeff", "\xad", "\U000e0041"]
 
 
-def read_rows(text: str) -> list[list[str]]:
+def read_rows(text):
     return list(csv.reader(io.StringIO(text)))
 
 

@@ -57,7 +57,7 @@ class Reader:
     has_digest: bool = False
 
 
-def content(value: Any) -> Any:
+def content(value):
     """Turn what was read into plain values."""
     if isinstance(value, torch.Tensor):
         value = value.detach().float().numpy()
@@ -70,7 +70,7 @@ def content(value: Any) -> Any:
     return value
 
 
-def targets(path: Path) -> None:
+def targets(path):
     attributes = {
         "encoder": "e",
         "dataset": "set",
@@ -92,7 +92,7 @@ def targets(path: Path) -> None:
     writer.finish()
 
 
-def read_targets(path: Path) -> Any:
+def read_targets(path):
     target_store = TargetStore.open(path)
     return content(
         [
@@ -105,7 +105,7 @@ def read_targets(path: Path) -> Any:
     )
 
 
-def signals(path: Path) -> None:
+def signals(path):
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     space, ids = Sensors(("O1", "Oz", "O2")), IDS[:4]
     trials = Trials.from_repetitions(
@@ -114,7 +114,7 @@ def signals(path: Path) -> None:
     SignalStore.write(path, {"train": trials})
 
 
-def read_signals(path: Path) -> Any:
+def read_signals(path):
     train = SignalStore.open(path)["train"]
     return content(
         [
@@ -127,31 +127,31 @@ def read_signals(path: Path) -> Any:
     )
 
 
-def run_command_line(path: Path) -> None:
+def run_command_line(path):
     folder = RunFolder(path.parent)
     folder.write_text("recipe.yaml", "seed: 1\n")
     folder.finish(Measurements(facts=Facts(mode="intra")))
 
 
-def picture_bytes(form: str) -> bytes:
+def picture_bytes(form):
     file = BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file, form)
     return file.getvalue()
 
 
-def table(path: Path) -> None:
+def table(path):
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow reads parquet files")
     rows = pyarrow.table({"path": IDS, "emb": [row.tolist() for row in VALUES]})
     pytest.importorskip("pyarrow.parquet").write_table(rows, path)
 
 
-def read_table(path: Path) -> Any:
+def read_table(path):
     vectors = open_vectors([path], ["e"])
     return content([list(vectors.names), list(read_checked_batches(vectors))])
 
 
-def annotations(path: Path) -> None:
+def annotations(path):
     images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(3)]
     areas = [{"image_id": number, "category_id": 1, "area": 2.0} for number in range(3)]
     path.write_text(
@@ -198,7 +198,7 @@ READERS = [
 ]
 
 
-def damage(path: Path, text: str, seed: int) -> None:
+def damage(path, text, seed):
     """Damage a file."""
     selected_random, content = (
         random.Random(f"{path.name}/{text}/{seed}"),

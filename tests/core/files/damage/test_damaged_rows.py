@@ -4,8 +4,6 @@ one line.
 
 import re
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import h5py
 import pytest
@@ -29,9 +27,7 @@ SIGNALS = (
 
 
 @pytest.fixture
-def own_reader(
-    world: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def own_reader(world, trained_run, tmp_path, monkeypatch):
     """A copy of the world with its first subject and its run, to damage."""
     shutil.copytree(world / "embeddings", tmp_path / "embeddings")
     (tmp_path / f"signals/{DATASET}/default").mkdir(parents=True)
@@ -43,7 +39,7 @@ def own_reader(
     return tmp_path
 
 
-def zero(path: Path, name: str) -> range:
+def zero(path, name):
     """Zero 4 kB in the middle of a dataset; returns its rows that are no longer what
     they were.
     """
@@ -61,9 +57,7 @@ def zero(path: Path, name: str) -> range:
     return range(middle // row_bytes, (middle + ZEROS - 1) // row_bytes + 1)
 
 
-def refused(
-    call: Callable[[], object], path: Path, name: str, rows: range, hint: str
-) -> None:
+def refused(call, path, name, rows, hint):
     with pytest.raises(BrainhiveError) as caught:
         call()
     message = (
@@ -76,11 +70,11 @@ def refused(
     assert caught.value.hint == hint
 
 
-def store_of(home: Path, split: str) -> Path:
+def store_of(home, split):
     return target_path(home / "embeddings", DATASET, split, ENCODER)
 
 
-def signals_of(home: Path) -> Path:
+def signals_of(home):
     return build_store_path(home / "signals", DATASET, "default", 1)
 
 

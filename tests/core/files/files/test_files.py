@@ -5,10 +5,8 @@ import os
 import pickle
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from safetensors import SafetensorError
@@ -53,7 +51,7 @@ def test_lines_end_where_files_have_their_ends(tmp_path, end):
     assert files.read_lines(tmp_path / "test.txt") == lines
 
 
-READERS: dict[str, Callable[[Path], Any]] = {
+READERS = {
     "a.json": documents.read,
     "a.png": media_files.read,
     "events.tsv": tables.read_table,
@@ -74,7 +72,7 @@ def test_no_reader_waits_for_a_pipe_or_reads_a_device(tmp_path):
             read_file(tmp_path / name)
 
 
-FETCHED_READERS: dict[str, Callable[[Path], Any]] = {
+FETCHED_READERS = {
     **READERS,
     "a.npy": pickles.load,
     "a.h5": lambda path: hdf5.open_file(path, "prepare").__enter__(),
@@ -226,7 +224,7 @@ def test_a_failing_disk_is_not_an_absent_file(tmp_path, monkeypatch):
     for name in ("b", "a/b", ""):
         assert not files.is_saved(tmp_path / name)
 
-    def fail(path: Path) -> None:
+    def fail(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
     monkeypatch.setattr(os, "stat", fail)
@@ -272,7 +270,7 @@ def test_a_walk_lists_folders_that_it_does_not_enter(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("")
 
-    def walk(*arguments: Any, **fields: Any) -> list[str]:
+    def walk(*arguments, **fields):
         return [path for path, _ in files.walk(tmp_path, *arguments, **fields)]
 
     assert walk() == ["a", "a/2", "b", "b/in", "b/in/1"]
@@ -286,7 +284,7 @@ def test_wildcards_begin_behind_the_last_folder_that_is_there(tmp_path):
         (study / name).parent.mkdir(parents=True, exist_ok=True)
         (study / name).write_text("")
 
-    def expand(pattern: str) -> list[str]:
+    def expand(pattern):
         paths = files.expand_pattern(study / pattern)
         return [path.relative_to(study).as_posix() for path in paths]
 
@@ -357,7 +355,7 @@ def test_no_word_of_another_type_is_a_name():
     assert len(caught.value.message) < 130 and "…" in caught.value.message
 
 
-def part_of(folder: Path, machine: str, process: int, suffix: str = "") -> Path:
+def part_of(folder, machine, process, suffix=""):
     """A folder that a process of a machine was writing."""
     path = folder / f".a.{machine}{process:x}-1.part{suffix}"
     path.mkdir()
@@ -436,7 +434,7 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path):
 def test_room_is_required_before_the_first_byte(tmp_path, monkeypatch):
     checked_folders = list[Path]()
 
-    def usage(path: Path) -> Any:
+    def usage(path):
         checked_folders.append(path)
         return SimpleNamespace(free=1000)
 

@@ -4,9 +4,7 @@ alone.
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -22,16 +20,16 @@ from brainhive_cli.models.encoders.python import example as make
 ENCODER = "python:not_ours.network:make"
 
 
-def brainhive(*arguments: str) -> Any:
+def brainhive(*arguments):
     return CliRunner().invoke(app, list(arguments))
 
 
-def executed() -> bool:
+def executed():
     return Path("executed").exists()
 
 
 @pytest.fixture(autouse=True)
-def code(home: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def code(home, pictures, monkeypatch):
     """A module in the working directory, as an archive from elsewhere could bring one
     along.
     """
@@ -43,13 +41,13 @@ def code(home: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         del sys.modules[name]
 
 
-def recipe(home: Path, **fields: Any) -> str:
+def recipe(home, **fields):
     (home / "recipe.yaml").write_text(yaml.safe_dump(fields))
     return str(home / "recipe.yaml")
 
 
 @pytest.fixture
-def embedding(home: Path, pictures: Path) -> str:
+def embedding(home, pictures):
     """A recipe file of embed that names code."""
     return recipe(
         home,

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from safetensors.torch import save_file
 from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.data.downloads.sources import SOURCES
 from tests.repositories.hub_repositories import VAE_CONFIG
-from tests.tools.hub_server import Hub, serving
+from tests.tools.hub_server import serving
 
 pytestmark = pytest.mark.nightly
 
@@ -38,7 +37,7 @@ EMBED = ("embed", "--dataset", "image-folder", "--encoders")
 ENCODERS = ",".join(f"hub:{Path(file).parent}" for file in WEIGHTS.values())
 
 
-def write_open_clip(folder: Path) -> None:
+def write_open_clip(folder):
     """Write a tiny CLIP and its config in the layout of open_clip."""
     vision = {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1}
     vision["head_width"] = 16
@@ -52,7 +51,7 @@ def write_open_clip(folder: Path) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps(config))
 
 
-def write_timm(folder: Path) -> None:
+def write_timm(folder):
     """Write the test network of timm and its config."""
     model = timm.create_model("test_vit", num_classes=10)
     folder.mkdir(parents=True)
@@ -66,7 +65,7 @@ def write_timm(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def write_transformers(folder: Path) -> None:
+def write_transformers(folder):
     """Write a tiny vision transformer with its processor."""
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.ViTConfig(
@@ -78,7 +77,7 @@ def write_transformers(folder: Path) -> None:
 
 
 @pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[Hub]:
+def mirror(tmp_path):
     """Mirror with weights for each library, and a data set of the hub."""
     root = tmp_path / "mirror"
     write_open_clip(root / "lab/clip")
@@ -94,9 +93,7 @@ def mirror(tmp_path: Path) -> Iterator[Hub]:
         yield hub
 
 
-def run_brainhive(
-    home: Path, *arguments: str, **variables: str
-) -> subprocess.CompletedProcess[str]:
+def run_brainhive(home, *arguments, **variables):
     """Run Brainhive in a process that reads the variables at its start."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("HF_")
@@ -113,7 +110,7 @@ def run_brainhive(
     )
 
 
-def write_pictures(home: Path) -> None:
+def write_pictures(home):
     """Write two pictures for training and two for test."""
     random = np.random.default_rng(0)
     for split in ("train", "test"):

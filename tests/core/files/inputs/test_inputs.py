@@ -8,7 +8,7 @@ from brainhive_cli.core.files.inputs import Input, describe_missing
 FETCH = "brainhive fetch nsd"
 
 
-def absent(name: str, text: str = FETCH, **fields: object) -> Input:
+def absent(name, text=FETCH, **fields):
     return Input(name, None, MissingData(f"no {name}", text), **fields)  # type: ignore[arg-type]
 
 

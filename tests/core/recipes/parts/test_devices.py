@@ -4,21 +4,17 @@ and no step waits.
 
 import importlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from brainhive_cli import aligner
 from brainhive_cli.api import open_run
 from brainhive_cli.core.base.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.files import foreign_code
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.runs import Launch, Result, RunFolder
+from brainhive_cli.core.runs import Launch, RunFolder
 from brainhive_cli.data.targets import StoreTargets, Targets, group_encoders, spec_of
 from brainhive_cli.data.targets.encoder_groups import BLANK
 from brainhive_cli.models import Decoded, Head, LossContext, Mixing, fusers
@@ -26,7 +22,7 @@ from brainhive_cli.models.backbones import lda
 from brainhive_cli.models.generators import DEFAULT_KIND, Sampling
 from brainhive_cli.training.alignment import Layout, Term, Train
 from brainhive_cli.training.alignment.training import CellData, cell_folder
-from tests.tools.pretended_gpu import GPU, PretendedGpu, pretended_gpu
+from tests.tools.pretended_gpu import GPU, pretended_gpu
 from tests.worlds.array_trials import make_trials
 from tests.worlds.command_fixtures import ALIGN_OVERRIDES, COLOURS, DEMO
 
@@ -48,16 +44,16 @@ SETTINGS = {"epochs": 1, "batch_size": 12, "selection": "last", "precision": "bf
 
 
 @pytest.fixture
-def gpu() -> Iterator[PretendedGpu]:
+def gpu():
     with pretended_gpu() as mode:
         yield mode
 
 
-def all_on_gpu(*tensors: Tensor) -> bool:
+def all_on_gpu(*tensors):
     return {tensor.device for tensor in tensors} == {GPU}
 
 
-MIXED: tuple[Callable[[Tensor], Any], ...] = (
+MIXED = (
     lambda there: there + torch.ones(3),
     lambda there: torch.ones(3)[there.long()],
     lambda there: there.normal_(generator=torch.Generator()),
@@ -76,7 +72,7 @@ def test_a_pretended_gpu_refuses_what_a_real_one_does(gpu):
             mixed(noise)
 
 
-def families(shelf: str) -> list[str]:
+def families(shelf):
     """Name the kinds of a shelf that have code of their own: a row of a table has that
     of its family.
     """
@@ -101,7 +97,7 @@ def test_every_encoder_embeds_there(kind, gpu):
     assert embedding.isfinite().all()
 
 
-def cell_of(config: Any) -> tuple[Layout, CellData]:
+def cell_of(config):
     """Lay out a brain model of two subjects, who differ in their number of voxels where
     it takes any.
     """
@@ -154,9 +150,7 @@ def cell_of(config: Any) -> tuple[Layout, CellData]:
     )
 
 
-def train(
-    layout: Layout, data: CellData, folder: Path, loss: Any, **settings: Any
-) -> None:
+def train(layout, data, folder, loss, **settings):
     folder.mkdir(exist_ok=True)
     terms = [Term(prediction=next(iter(layout.heads)), loss=loss)]
     cell_folder.train_cell(
@@ -291,8 +285,8 @@ def test_every_generator_and_prior_draw_and_learn_there(kind, prior_kind, gpu):
 def test_commands_run_there_from_pictures_to_metrics(
     gpu, home, generator, prior, pictures
 ):
-    def run_command(command: str, *overrides: str) -> Result:
-        module: Any = importlib.import_module(
+    def run_command(command, *overrides):
+        module = importlib.import_module(
             f"brainhive_cli.commands.{command.replace('-', '_')}"
         )
         with foreign_code.allow_code(True):

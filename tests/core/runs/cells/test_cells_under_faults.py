@@ -3,7 +3,6 @@ is lost.
 """
 
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -18,7 +17,7 @@ for milliseconds.
 
 
 @pytest.fixture
-def faulty_disk(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def faulty_disk(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[4] / "benchmarks")
     monkeypatch.setattr(claims, "HEARTBEAT_S", 0.15)
     monkeypatch.setattr(cells, "MAX_POLL_S", 0.3)

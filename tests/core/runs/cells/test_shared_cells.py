@@ -6,9 +6,6 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -22,11 +19,11 @@ MEASURED = {"took", "run", "runs", "variants"}
 """Facts of a run that say how long it took and where it lies."""
 
 
-def results_of(run_folder: Path) -> dict[str, Any]:
+def results_of(run_folder):
     """Read weights and metrics of a run: all that must not depend on who computed
     it.
     """
-    results: dict[str, Any] = {}
+    results = {}
     for path in sorted(run_folder.rglob("*.safetensors")):
         results[path.relative_to(run_folder).as_posix()] = {
             name: value.tolist() for name, value in load_file(path).items()
@@ -44,7 +41,7 @@ def results_of(run_folder: Path) -> dict[str, Any]:
     return results
 
 
-def wait_for(is_there: Callable[[], object], *processes: Any) -> None:
+def wait_for(is_there, *processes):
     """Wait until something is there, as long as one of the processes lives."""
     deadline_s = time.monotonic() + 90
     while not is_there():
@@ -54,7 +51,7 @@ def wait_for(is_there: Callable[[], object], *processes: Any) -> None:
         time.sleep(0.02)
 
 
-def epochs_of(run_folder: Path) -> Counter[tuple[str, int]]:
+def epochs_of(run_folder):
     """Count how often each epoch of each cell stands in the log."""
     return Counter(
         (event["cell"], event["epoch"])

@@ -4,14 +4,10 @@ had, offline.
 
 import importlib
 import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from brainhive_cli.core.files.inputs import Input
 from brainhive_cli.core.runs.jobs import list_inputs
 
 MINDEYE2 = (
@@ -20,23 +16,21 @@ MINDEYE2 = (
 
 
 @pytest.fixture(autouse=True)
-def empty_home(home: Path, image_networks_absent: Path) -> Path:
+def empty_home(home, image_networks_absent):
     """A home without files, and empty caches of weights."""
     return home
 
 
-def inputs_of(command: str, recipe: str, *overrides: str) -> list[Input]:
+def inputs_of(command, recipe, *overrides):
     """List the inputs of a command as `--check` does."""
-    module: Any = importlib.import_module(
+    module = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"
     )
-    inputs: list[Input] = list_inputs(
-        module, module.Recipe.resolve(command, recipe, {}, overrides)
-    )
+    inputs = list_inputs(module, module.Recipe.resolve(command, recipe, {}, overrides))
     return inputs
 
 
-def missing(inputs: Sequence[Input]) -> set[str]:
+def missing(inputs):
     """Name what is missing: stores by their data set and name, runs by the recipe that
     makes them.
     """
@@ -49,11 +43,11 @@ NO_RUN = re.compile(r"no finished train-align run under \S+ has the recipe (\S+)
 STORE = re.compile(r"^(signals|embeddings)[ /](.*?)(?:\.h5)?$")
 
 
-def signals(dataset: str, *subjects: int) -> set[str]:
+def signals(dataset, *subjects):
     return {f"signals {dataset}/default/sub-{subject:02d}" for subject in subjects}
 
 
-def stores(dataset: str, split: str, *encoders: str) -> set[str]:
+def stores(dataset, split, *encoders):
     return {f"embeddings {dataset}/{split}/{encoder}" for encoder in encoders}
 
 

@@ -4,8 +4,6 @@ assertions.
 
 import importlib
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from brainhive_cli.core.runs import Launch, RunFolder
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores import TargetStore, TargetWriter
 from tests.tools.joined_processes import run_in_processes
 from tests.tools.progress_lines import without_progress
@@ -27,19 +25,19 @@ SUMMED_OTHERWISE = 1e-4
 """Gradients are summed in another order, over all steps of a training."""
 
 
-def _run(launch: Launch, command: str, *overrides: str) -> None:
-    pipeline: Any = importlib.import_module(
+def _run(launch, command, *overrides):
+    pipeline = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"
     )
     pipeline.run(pipeline.Recipe.resolve(command, None, {}, overrides), launch)
 
 
-def made_by(runs: Path, command: str) -> RunFolder:
+def made_by(runs, command):
     (path,) = (runs / command).iterdir()
     return RunFolder(path)
 
 
-def weights(run_folder: Path, cell: str) -> dict[str, torch.Tensor]:
+def weights(run_folder, cell):
     return load_file(run_folder / "cells" / cell / "model" / "model.safetensors")
 
 

@@ -1,7 +1,6 @@
 """Homes can be moved: runs are found again, and every command goes on with them."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -14,11 +13,11 @@ QUICK = ("subjects=1", "train.epochs=1")
 
 @pytest.fixture
 def moving(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path,
+    monkeypatch,
     align_overrides,
-    generator: Path,
-    prior: Path,
+    generator,
+    prior,
 ):
     """A home with a prior, a generator and pictures of its own; and its commands, run
     wherever it lies.
@@ -28,7 +27,7 @@ def moving(
         shutil.copytree(source, old_home / name)
     monkeypatch.chdir(tmp_path)  # home is not where commands are run
 
-    def commands(home: Path) -> dict[str, tuple[str, ...]]:
+    def commands(home):
         monkeypatch.setenv("BRAINHIVE_HOME", str(home))
         drawing = (
             f"generator={{kind: sdxl, source: {home}/models/generator}}",

@@ -2,7 +2,6 @@
 aside.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from brainhive_cli.core.runs import Checkpoint, Launch
 ALONE = Launch(0, 1, torch.device("cpu"))
 
 
-def flip(path: Path) -> None:
+def flip(path):
     content = path.read_bytes()
     path.write_bytes(
         content.replace(
@@ -22,21 +21,21 @@ def flip(path: Path) -> None:
     )
 
 
-DAMAGE: list[Callable[[Path], object]] = [
+DAMAGE = [
     flip,
     lambda path: path.write_bytes(path.read_bytes()[:-9]),
 ]
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
+def checkpoint(tmp_path):
     checkpoint = Checkpoint(tmp_path / "checkpoints/cell.pt")
     for step in (1, 2, 3):
         checkpoint.save({"step": step, "weight": torch.ones(9)})
     return checkpoint
 
 
-def step_of(checkpoint: Checkpoint) -> int | None:
+def step_of(checkpoint):
     state = checkpoint.load(ALONE)
     return state and state["step"]
 
@@ -65,7 +64,7 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
 
 
 def test_a_full_disk_leaves_the_checkpoints_as_they_were(checkpoint, monkeypatch):
-    def full(path: Path, content: object) -> None:
+    def full(path, content):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)

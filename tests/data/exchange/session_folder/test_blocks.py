@@ -136,7 +136,7 @@ def test_units_of_another_quantity_are_refused(kind, unit):
 
 
 def test_the_nearest_description_names_the_simulation(tmp_path):
-    def describe(folder: str, **facts: str) -> None:
+    def describe(folder, **facts):
         path = tmp_path / folder / "dataset_description.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"Name": "x", **facts}))

@@ -9,7 +9,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs.result import Result
@@ -22,14 +21,14 @@ Import = Callable[..., Result]
 
 
 @pytest.fixture
-def import_(run_command, things_home) -> Import:
+def import_(run_command, things_home):
     """Import vectors of the small things-eeg (80 training and 12 test pictures)."""
 
     def run_import(
-        source: Path | str,
-        *overrides: str,
-        encoders: str = "clip-b32",
-        again: bool = False,
+        source,
+        *overrides,
+        encoders="clip-b32",
+        again=False,
     ):
         return run_command(
             "import-embeddings",
@@ -43,7 +42,7 @@ def import_(run_command, things_home) -> Import:
 
 
 @pytest.fixture
-def ids(things_home) -> dict[str, list[str]]:
+def ids(things_home):
     root = things_home / "data/things-eeg"
     folders = {"train": root / "training_images", "test": root / "test_images"}
     return {
@@ -56,7 +55,7 @@ def ids(things_home) -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def unique(things_home, ids: dict[str, list[str]]) -> dict[str, list[str]]:
+def unique(things_home, ids):
     """Give each picture a different file name, as THINGS does."""
     root = things_home / "data/things-eeg"
     renamed = {}
@@ -70,36 +69,34 @@ def unique(things_home, ids: dict[str, list[str]]) -> dict[str, list[str]]:
     return renamed
 
 
-def vectors(count: int, seed: int = 0, width: int = 512) -> NDArray[np.float32]:
+def vectors(count, seed=0, width=512):
     values = np.random.default_rng(seed).normal(size=(count, width)) + 0.5
     return values.astype(np.float32)
 
 
-def stem(image_id: str) -> str:
+def stem(image_id):
     return image_id.rsplit("/", 1)[-1]
 
 
-def write_parquet(path: Path, names: list[str], values: NDArray[np.float32]):
+def write_parquet(path, names, values):
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pyarrow.table({"image_id": names, "emb": [row.tolist() for row in values]})
     pyarrow.parquet.write_table(table, path, row_group_size=7)
 
 
-def open_store(
-    home: Path, split: str = "train", encoder: str = "clip-b32"
-) -> TargetStore:
+def open_store(home, split="train", encoder="clip-b32"):
     return TargetStore.open(
         target_store.build_store_path(home / "embeddings", "things-eeg", split, encoder)
     )
 
 
-def list_stored_files(home: Path) -> list[str]:
+def list_stored_files(home):
     """List the names of the files in the folder of stores."""
     return [path.name for path in (home / "embeddings").rglob("*") if path.is_file()]
 
 
 @pytest.fixture
-def cache(tmp_path, unique: dict[str, list[str]]) -> Path:
+def cache(tmp_path, unique):
     """Write the public cache: stems of image ids, and two encoders in a folder."""
     folder = tmp_path / "cache" / "things-eeg"
     for seed, encoder in enumerate((B32, VAE)):

@@ -1,7 +1,5 @@
 """Every changed byte of a finished store is found by a checksum or the seal."""
 
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ VALUES = np.random.default_rng(0).normal(size=(COUNT, DIM)).astype(np.float32)
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
+def path(tmp_path):
     path = tmp_path / "set/train/encoder.h5"
     StorePlan(
         path, IDS, IDS, (DIM,), "float32", {"encoder": "encoder"}, {"sizes": (2,)}
@@ -30,12 +28,12 @@ def path(tmp_path) -> Path:
     return path
 
 
-def find_offset(path: Path, name: str) -> int:
+def find_offset(path, name):
     with h5py.File(path) as file:
         return file[name].id.get_offset()
 
 
-def flip(path: Path, offset: int):
+def flip(path, offset):
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
     path.write_bytes(content)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from brainhive_cli.data.fmri.betas import (
     measure_ncsnr,
 )
 from brainhive_cli.data.recordings.shown_pictures import list_pictures, match_pictures
-from brainhive_cli.data.signals import Trials, Voxels
+from brainhive_cli.data.signals import Voxels
 from brainhive_cli.data.stores import SignalStore, describe_store, make_count_rows
 from brainhive_cli.data.stores.session_store import complete_session, join_sessions
 from tests.worlds.array_trials import make_trials
@@ -61,7 +61,7 @@ class InMemory(Betas):
     def read_betas(self, subject, session):
         return self.held[session][0].copy(), {}, {}
 
-    def prepare(self, folder: Path) -> dict[str, Trials]:
+    def prepare(self, folder):
         """Prepare, join and finish all sessions, as the command does."""
         stores = []
         for session in self.held:
@@ -72,9 +72,7 @@ class InMemory(Betas):
         return self.finish(1, join_sessions(stores, None, {}))
 
 
-def make(
-    seed=0, sessions=2, train=30, test=6, repetitions=3, noise=1.0, **keys
-) -> InMemory:
+def make(seed=0, sessions=2, train=30, test=6, repetitions=3, noise=1.0, **keys):
     """Simulate responses and noise in sessions that show all pictures."""
     random = np.random.default_rng(seed)
     names = (
@@ -97,7 +95,7 @@ def make(
     return InMemory(Steps(**keys), held=held_rows)
 
 
-def change(betas: InMemory, split: str, session: int = 1) -> InMemory:
+def change(betas, split, session=1):
     """Give all trials of a split other values."""
     values, names, splits, runs = betas.held[session]
     random = np.random.default_rng(9)
@@ -299,7 +297,7 @@ def test_missing_pictures_are_not_replaced_by_equal_file_names():
 def test_a_matched_path_is_not_shortened_further():
     """The end of the path alone would match two pictures."""
     ids = ["a/b/c", "z/b/c", "y/q"]
-    stimuli: Any = SimpleNamespace(name="set", are_categories=False)
+    stimuli = SimpleNamespace(name="set", are_categories=False)
     image_ids, splits, dropped = match_pictures(
         ["a/b/c.png", "more/y/q.png", ""], stimuli, (ids, np.array(["s", "t", "u"]))
     )

@@ -3,12 +3,9 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import h5py
 import numpy as np
@@ -20,7 +17,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.core.results.measurements import TWINS
 from brainhive_cli.data.published import laion_fmri
-from brainhive_cli.data.signals import Trials, Voxels
+from brainhive_cli.data.signals import Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.soak import nsd_files
 from tests.tools.trial_numbers import numbers_of_stores
@@ -35,7 +32,7 @@ IMAGERY = Path(
 )
 
 
-def prepare(name: str, *arguments: str, code: int = 0) -> str:
+def prepare(name, *arguments, code=0):
     """Run the command, and return its output as a single line."""
     ended = CliRunner().invoke(app, ["prepare", "--from", name] + list(arguments))
     text = " ".join(f"{ended.stdout} {ended.stderr}".split())
@@ -43,27 +40,25 @@ def prepare(name: str, *arguments: str, code: int = 0) -> str:
     return text
 
 
-def stored(home: Path, dataset: str, split: str, subject: int = 1) -> Trials:
+def stored(home, dataset, split, subject=1):
     return SignalStore.open(home / f"signals/{dataset}/default/sub-{subject:02d}.h5")[
         split
     ]
 
 
-def trials_of(recording: Trials, image_id: str) -> np.ndarray:
+def trials_of(recording, image_id):
     """Return the trials [R, V] of a picture."""
     is_shown = np.array(recording.image_ids) == image_id
     return np.asarray(recording.signal[is_shown])[..., 0]
 
 
-def images(kind: str, split: str, **keys: Any) -> Any:
+def images(kind, split, **keys):
     return (
         parts.resolve("datasets", {"kind": kind, **keys}).build(Paths()).images(split)
     )
 
 
-def write_table(
-    path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> None:
+def write_table(path, columns, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",").writerows(
@@ -71,13 +66,13 @@ def write_table(
         )
 
 
-def paint(path: Path, level: int) -> None:
+def paint(path, level):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (16, 16), (level, level, level)).save(path)
 
 
 @pytest.fixture(autouse=True)
-def seed_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def seed_numbers(monkeypatch):
     """Reset the random numbers before each test."""
     monkeypatch.setitem(globals(), "RANDOM", np.random.default_rng(29))
 
@@ -86,7 +81,7 @@ def seed_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def mini_bids(golden: Path) -> Iterator[ModuleType]:
+def mini_bids(golden):
     """Module that writes LAION-fMRI's files."""
     spec = spec_from_file_location("mini_bids", golden / "bold/mini_bids.py")
     assert spec and spec.loader
@@ -99,8 +94,8 @@ SESSIONS = "preparation.sessions=1,2"
 
 
 @pytest.fixture
-def laion(home: Path, mini_bids: ModuleType) -> Callable[..., dict[str, np.ndarray]]:
-    def write(*subjects: str) -> dict[str, np.ndarray]:
+def laion(home, mini_bids):
+    def write(*subjects):
         root = home / "data/laion-fmri"
         betas = [mini_bids.write_laion(root, subject=subject) for subject in subjects]
         mini_bids.write_laion_splits(root / "splits", subjects=subjects)
@@ -109,7 +104,7 @@ def laion(home: Path, mini_bids: ModuleType) -> Callable[..., dict[str, np.ndarr
     return write
 
 
-def list_shown_trials(home: Path, subject: str = "sub-01") -> list[tuple[str, str]]:
+def list_shown_trials(home, subject="sub-01"):
     """List the session and the label of each trial from the tables."""
     paths = sorted(
         (home / "data/laion-fmri/derivatives").rglob(f"{subject}_*_trials.tsv")
@@ -185,7 +180,7 @@ def test_laion_regions_are_found_in_both_layouts(home, laion, recorded):
     laion("sub-01")
     prepare("laion-fmri", SESSIONS)
     recording = stored(home, "laion-fmri", "train")
-    first_space: Any = recording.space
+    first_space = recording.space
     assert (
         set(first_space.regions) == {"hlvis", "V1v", "hV4", "laionventral"}
         and first_space.grid is not None
@@ -252,7 +247,7 @@ def test_laions_pictures_are_rows_of_their_table_with_captions(home, laion):
 
 
 @pytest.fixture
-def things_trials(home: Path) -> np.ndarray:
+def things_trials(home):
     """Write 2 sessions of 11 trials, and return the responses [V, trials]."""
     root = home / "data/things-fmri"
     pictures = [
@@ -330,7 +325,7 @@ def test_things_responses_match_their_trials(home, things_trials, recorded):
     np.testing.assert_allclose(
         trials_of(train, "axe_02s"), things_trials[:, [7, 18]].T, rtol=1e-6
     )
-    space: Any = train.space
+    space = train.space
     assert {"V1", "LO1-prf"} <= set(space.regions) and "subject_id" not in space.regions
     np.testing.assert_array_equal(space.regions["V1"], [1, 1, 0, 0, 0])
     np.testing.assert_array_equal(space.regions["LO1-prf"], [0, 0, 0, 1, 0])
@@ -361,7 +356,7 @@ def test_things_columns_whose_names_pandas_pickled_are_in_order(home, things_tri
 TYPE_D = "TYPED-FITHRF-GLMDENOISE-RR"
 
 
-def save_without_origin(path: Path, betas: np.ndarray) -> None:
+def save_without_origin(path, betas):
     """Write a session as the publisher's make_nii(betas, [2 2 2], [], 16) does:
     float32, 2 mm, no origin.
     """
@@ -374,9 +369,7 @@ def save_without_origin(path: Path, betas: np.ndarray) -> None:
 
 
 @pytest.fixture
-def bold5000(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[list[str], np.ndarray]:
+def bold5000(home, monkeypatch):
     """Write sessions of 40 and 39 trials, and return their pictures and all volumes."""
     from brainhive_cli.data.published import bold5000
 
@@ -458,7 +451,7 @@ def test_bold5000_betas_without_an_origin_take_that_of_the_mask(home, bold5000):
     )
     nibabel.save(moved, root / "CSI1_brainmask.nii.gz")
     prepare("bold5000")
-    space: Any = stored(home, "bold5000", "test").space
+    space = stored(home, "bold5000", "test").space
     np.testing.assert_array_equal(space.grid.affine, moved.affine)
 
 
@@ -496,9 +489,7 @@ def test_bold5000_regions_hold_all_trials_of_their_voxels(home, bold5000, record
 # Generic Object Decoding, Deep Image Reconstruction
 
 
-def write_bdata(
-    path: Path, columns: dict[str, np.ndarray], names: tuple[str, str], vmap: Any = None
-) -> None:
+def write_bdata(path, columns, names, vmap=None):
     """Write a table as bdpy does, with two regions of its VoxelData columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     widths = [np.atleast_2d(values.T).shape[0] for values in columns.values()]
@@ -588,7 +579,7 @@ def test_current_files_of_deeprecon_are_preferred_to_older_files(home, recorded)
 
 
 @pytest.fixture
-def imagery(home: Path) -> tuple[np.ndarray, list[str], list[str]]:
+def imagery(home):
     """Write NSD and 6 blocks of imagery.
 
     Returns betas [trials, V] in percent, blocks and cues.
@@ -653,7 +644,7 @@ def test_imagery_has_the_voxels_of_nsd_z_scored_by_run(home, imagery, recorded):
 RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
 
 
-def write_imagery_tables(root: Path) -> list[tuple[str, str, str]]:
+def write_imagery_tables(root):
     """Write the public tables and 720 betas.
 
     Returns run, condition and picture of each beta.

@@ -1,7 +1,6 @@
 """Brain images that refer to other files, and the kinds of their values."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from brainhive_cli.data.fmri.volumes import find_inside, find_threshold, open_im
 
 
 @pytest.fixture
-def surface(tmp_path: Path) -> Path:
+def surface(tmp_path):
     values = np.arange(12, dtype=np.float32)
     arrays = [
         nibabel.gifti.GiftiDataArray(values + n, "NIFTI_INTENT_TIME_SERIES")
@@ -26,7 +25,7 @@ def surface(tmp_path: Path) -> Path:
     return path
 
 
-def refuse(path: Path, old_bytes: bytes, new_bytes: bytes, reason: str) -> None:
+def refuse(path, old_bytes, new_bytes, reason):
     content = path.read_bytes()
     assert old_bytes in content
     path.write_bytes(content.replace(old_bytes, new_bytes, 1))

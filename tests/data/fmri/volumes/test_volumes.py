@@ -1,7 +1,5 @@
 """Volumes that are read through a mask."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -16,9 +14,7 @@ SHAPE, VOLUMES, WAY = (3, 4, 5), 6, "save it again"
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
 
 
-def save(
-    path: Path, values: np.ndarray, affine: np.ndarray = AFFINE, dtype: str = ""
-) -> Path:
+def save(path, values, affine=AFFINE, dtype=""):
     header = nibabel.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
     header.set_data_dtype(dtype or values.dtype)
     nibabel.save(nibabel.Nifti1Image(values, affine, header), path)
@@ -26,14 +22,14 @@ def save(
 
 
 @pytest.fixture
-def inside() -> np.ndarray:
+def inside():
     inside = np.random.default_rng(0).random(SHAPE) < 0.5
     inside[0, 0, 0], inside[2, 3, 4] = False, True
     return inside
 
 
 @pytest.fixture
-def mask(tmp_path: Path, inside: np.ndarray) -> Mask:
+def mask(tmp_path, inside):
     return Mask.open(save(tmp_path / "mask.nii.gz", inside.astype(np.uint8)), WAY)
 
 

@@ -18,7 +18,7 @@ VERDICTS = ("", "copy", "cropped", "mirrored")
 Pixels = np.ndarray
 
 
-def texture(seed: int, height: int = 120, width: int = 160) -> Pixels:
+def texture(seed, height=120, width=160):
     """Draw a texture whose amplitudes fall with frequency, as a photograph's do:
     [H, W, 3].
     """
@@ -37,14 +37,14 @@ def texture(seed: int, height: int = 120, width: int = 160) -> Pixels:
     return np.clip(128 + 40 * levels / levels.std(), 0, 255).astype(np.uint8)
 
 
-def bordered(seed: int) -> Pixels:
+def bordered(seed):
     """Draw a texture within borders of uneven width."""
     pixels = np.full((128, 192, 3), 20, np.uint8)
     pixels[10:110, 24:180] = texture(seed, 100, 156)
     return pixels
 
 
-def grating() -> Pixels:
+def grating():
     """Draw stripes, which have few details."""
     wave = 128 + 100 * np.sin(np.arange(100) / 4)
     return np.tile(wave, (80, 1))[..., None].repeat(3, -1).astype(np.uint8)
@@ -59,7 +59,7 @@ PICTURES = {
 }
 
 
-def bits(hashes: Pixels) -> Pixels:
+def bits(hashes):
     return np.unpackbits(np.ascontiguousarray(hashes).view(np.uint8))
 
 
@@ -136,11 +136,11 @@ def test_candidates_of_hashes(recorded):
     recorded(**{str(limit): matches for limit, matches in matchs_by_name.items()})
 
 
-def mix(single_pixels: Pixels, other_pixels: Pixels, share: float) -> Pixels:
+def mix(single_pixels, other_pixels, share):
     return (1 - share) * single_pixels + share * other_pixels
 
 
-def edits() -> dict[str, list[Pixels]]:
+def edits():
     """Give series of edits of a picture, from those that keep it to those that make it
     another one.
     """

@@ -1,7 +1,5 @@
 """Hashes and likenesses of drawn pictures beside those that were recorded."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -18,7 +16,7 @@ from brainhive_cli.data.media.near_copies import (
 Picture = Image.Image
 
 
-def paint(seed: int, size: tuple[int, int] = (150, 110)) -> Picture:
+def paint(seed, size=(150, 110)):
     """Paint a smooth picture with noise, of which the seed decides all."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (20, 27, 3), np.uint8))
@@ -27,7 +25,7 @@ def paint(seed: int, size: tuple[int, int] = (150, 110)) -> Picture:
     return Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8))
 
 
-def edits() -> dict[str, Picture]:
+def edits():
     """Give a picture in ways that are more or less alike."""
     first_paint = paint(0)
     framed = ImageOps.expand(first_paint, (20, 20, 20, 20), "black")
@@ -57,12 +55,12 @@ def edits() -> dict[str, Picture]:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> dict[str, Picture]:
+def pictures():
     """These pictures, painted once."""
     return edits()
 
 
-def bits_of(picture: Picture) -> np.ndarray:
+def bits_of(picture):
     """Give the bits of a hash."""
     return np.unpackbits(hash_picture(picture).view(np.uint8)).astype(np.float64)
 
@@ -103,7 +101,7 @@ def test_likenesses(recorded, pictures):
 
 
 def test_details(recorded, pictures):
-    prepared: dict[str, Any] = {}
+    prepared = {}
     for name in ("itself", "part", "other colours", "framed", "mostly another"):
         picture = pictures[name]
         square = picture.resize((128, 128)).convert("YCbCr")

@@ -43,17 +43,17 @@ STEPS = ("preparation.whiten=no", "preparation.epoch_ms=[-100,500]")
 STEPS += ("preparation.keep_ms=[0,500]",)
 
 
-def paint(path: Path) -> None:
+def paint(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8)).save(path)
 
 
-def microvolts(task: str, number: int) -> float:
+def microvolts(task, number):
     """Return the level of all channels after a picture, which differs by picture."""
     return 10.0 * (1 + list(LISTED).index((task, number)))
 
 
-def record(path: Path, levels, kind="bdf") -> list[float]:
+def record(path, levels, kind="bdf"):
     """Write a recording in which each event raises all channels.
 
     Returns:
@@ -84,7 +84,7 @@ def record(path: Path, levels, kind="bdf") -> list[float]:
     return onsets_s
 
 
-def write_table(path: Path, columns, rows) -> None:
+def write_table(path, columns, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ["\t".join(map(str, row)) for row in (columns,) + tuple(rows)]
     path.write_text("\n".join(lines) + "\n")
@@ -158,7 +158,7 @@ def nemar(home):
     return root
 
 
-def prepare(*arguments: str):
+def prepare(*arguments):
     return CliRunner().invoke(app, ["prepare"] + list(arguments) + list(STEPS))
 
 
@@ -210,12 +210,12 @@ def test_a_wrong_template_is_refused_with_the_columns(nemar, template, problem):
     assert ", ".join(COLUMNS) in raised.value.hint
 
 
-def build(root: Path, **keys):
+def build(root, **keys):
     window = {"epoch_ms": (-100, 500), "keep_ms": (0, 500)}
     return Config(root=str(root), whiten="no", **window, **keys).build(Paths())
 
 
-def read_shown(root: Path, **keys) -> list[str]:
+def read_shown(root, **keys):
     """Read the picture of each trial in the order of time."""
     (trials,) = build(root, **keys).session(1, 1).values()
     return list(trials.image_ids)
@@ -244,7 +244,7 @@ def own_folder(home):
     return root
 
 
-def write_own(root: Path, columns, rows) -> None:
+def write_own(root, columns, rows):
     path = root / "sub-01/eeg/sub-01_task-look_eeg.edf"
     onsets_s = record(path, [10.0] * len(rows), "edf")
     write_table(

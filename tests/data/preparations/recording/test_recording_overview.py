@@ -1,8 +1,6 @@
 """Overview of recordings before they are prepared: channels, positions and counts."""
 
 import re
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.preparations.recording import (
     Config,
-    OwnRecordings,
     _tabulate_pictures,
 )
 from brainhive_cli.data.recordings import as_trials, list_recordings, warn_of_size
@@ -31,22 +28,22 @@ TIMES_S = np.arange(50) / 100
 
 
 @pytest.fixture
-def folder(home: Path) -> Path:
+def folder(home):
     write_pictures(home / "data/image-folder")
     (home / "data/recordings").mkdir()
     return home / "data/recordings"
 
 
 def record(
-    folder: Path,
-    subject: int = 1,
-    session: int = 1,
-    kind: str = "fif",
-    extra_columns: dict[str, float] = {},  # noqa: B006 (read only)
-    bads: tuple[str, ...] = (),
-    pictures: tuple[str, ...] = (),
-    names: tuple[str, ...] = CHANNELS,
-) -> Any:
+    folder,
+    subject=1,
+    session=1,
+    kind="fif",
+    extra_columns={},  # noqa: B006 (read only)
+    bads=(),
+    pictures=(),
+    names=CHANNELS,
+):
     """Save a recording.
 
     Args:
@@ -78,7 +75,7 @@ def record(
     return raw
 
 
-def build(**keys: Any) -> OwnRecordings:
+def build(**keys):
     return Config(**keys).build(Paths())
 
 

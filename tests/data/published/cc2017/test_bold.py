@@ -1,7 +1,5 @@
 """fMRI of cc2017 as it is distributed, and the stores made from it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -18,7 +16,7 @@ from tests.worlds.array_trials import arrange
 
 
 @pytest.fixture
-def root(home: Path) -> Path:
+def root(home):
     return cc2017_files.write(home / "data/cc2017", masks="none")
 
 

@@ -10,8 +10,6 @@ import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.published.cc2017 import Clips, _open_tensor
 from tests.publishers import cc2017_files
 from tests.publishers.cc2017_files import (
@@ -23,16 +21,16 @@ from tests.publishers.cc2017_files import (
 )
 
 
-def make_dataset(**keys: str) -> Dataset:
+def make_dataset(**keys):
     return Clips(**keys).build(Paths())
 
 
-def list_clips(split: str = "train", **keys: str) -> StimulusSet:
+def list_clips(split="train", **keys):
     return make_dataset(**keys).images(split)
 
 
 @pytest.fixture
-def root(home: Path) -> Path:
+def root(home):
     """Write the files, with unpacked masks."""
     root = cc2017_files.write(home / "data/cc2017")
     cc2017_files.unpack_masks(root)
@@ -134,11 +132,11 @@ def test_absent_annotations_are_none(home):
     assert clips.way_out == "brainhive fetch cc2017" and list_clips("test").captions
 
 
-def cut_short(path: Path) -> None:
+def cut_short(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def save_captions(root: Path, content: object) -> None:
+def save_captions(root, content):
     torch.save(content, root / "GT_train_caption.pt")
 
 

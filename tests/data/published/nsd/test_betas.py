@@ -17,7 +17,7 @@ from tests.soak import nsd_files
 from tests.tools.trial_numbers import numbers_of_splits, numbers_of_trials
 
 
-def make_preparation(root: Path, **keys):
+def make_preparation(root, **keys):
     settings = {"sessions": [1, 2], **keys}
     return NsdBetas(root=str(root), **settings).build(Paths())
 
@@ -75,9 +75,7 @@ def test_masks_become_regions_and_the_noise_ceiling_is_kept(
 OWN_MASKS = {"drawn": "masks/subj{subject:02d}_drawn.nii"}
 
 
-def write_own_mask(
-    root: Path, mask: np.ndarray, affine: np.ndarray | None = None
-) -> Path:
+def write_own_mask(root, mask, affine=None):
     """Write a mask of subject 1 at the path in `OWN_MASKS`, by default with the affine
     of the other masks.
     """
@@ -137,7 +135,7 @@ def test_sessions_by_default_and_with_982_test_pictures(
 
 
 @pytest.fixture(scope="module")
-def mini_nsd(golden: Path, tmp_path_factory: pytest.TempPathFactory):
+def mini_nsd(golden, tmp_path_factory):
     """Files of an independent writer, and the trials and voxels that they hold."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(golden / "prepare")

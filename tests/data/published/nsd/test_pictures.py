@@ -2,8 +2,6 @@
 
 import csv
 import pickle
-from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -11,7 +9,6 @@ import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.published.nsd import CAPTIONS, STIM_INFO, STIMULI, NsdPictures
 
@@ -20,7 +17,7 @@ SHARED = {2, 5, 8}
 
 
 @pytest.fixture
-def root(home: Path) -> Path:
+def root(home):
     """Ten pictures, three of which all subjects saw."""
     root = home / "data/nsd"
     write_stimuli(root, 10)
@@ -28,7 +25,7 @@ def root(home: Path) -> Path:
     return root
 
 
-def write_stimuli(root: Path, count: int, number: int = 3) -> Path:
+def write_stimuli(root, count, number=3):
     path = root / "nsddata_stimuli/stimuli/nsd" / STIMULI
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.arange(count * number * number * 3, dtype=np.int64).astype(np.uint8)
@@ -37,7 +34,7 @@ def write_stimuli(root: Path, count: int, number: int = 3) -> Path:
     return path
 
 
-def write_info(root: Path, count: int, shared: set[int]) -> Path:
+def write_info(root, count, shared):
     path = root / "nsddata/experiments/nsd" / STIM_INFO
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
@@ -57,13 +54,13 @@ def write_info(root: Path, count: int, shared: set[int]) -> Path:
     return path
 
 
-def write_captions(root: Path, captions: list[list[str]], dtype: type = str) -> Path:
+def write_captions(root, captions, dtype=str):
     path = root / CAPTIONS
     np.save(path, np.array(captions, dtype), allow_pickle=True)
     return path
 
 
-def make_dataset(**keys: Any) -> Dataset:
+def make_dataset(**keys):
     return NsdPictures(**keys).build(Paths())
 
 

@@ -3,18 +3,14 @@
 import pickle
 import re
 import shutil
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files.inputs import require_inputs
 from brainhive_cli.core.recipes import Paths, parts
-from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files import ids
 from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.published.things_eeg import MONTAGE
@@ -30,26 +26,24 @@ CONCEPTS = {
 FOLDER = {"train": "training_images", "test": "test_images"}
 
 
-def list_paths(split: str) -> list[str]:
+def list_paths(split):
     return [
         f"{FOLDER[split]}/{concept}/{concept[6:]}_01b.jpg"
         for concept in CONCEPTS[split]
     ]
 
 
-def make_signal(
-    split: str, channels: int = 63, samples: int = 10
-) -> NDArray[np.float16]:
+def make_signal(split, channels=63, samples=10):
     shape = len(CONCEPTS[split]), 3, channels, samples
     return np.random.default_rng(0).normal(size=shape).astype(np.float16)
 
 
-def make_content(split: str, **changes: Any) -> dict[str, Any]:
+def make_content(split, **changes):
     return things_files.eeg_content(make_signal(split), list_paths(split), **changes)
 
 
 @pytest.fixture
-def root(home: Path) -> Path:
+def root(home):
     """Write THINGS-EEG in the distributed layout, below home."""
     root = home / "data/things-eeg"
     for split in CONCEPTS:
@@ -58,17 +52,17 @@ def root(home: Path) -> Path:
     return root
 
 
-def write_pictures(folder: Path, split: str, number: int = 4) -> None:
+def write_pictures(folder, split, number=4):
     for path in list_paths(split):
         (folder / path).parent.mkdir(parents=True)
         Image.new("RGB", (number, number)).save(folder / path)
 
 
-def save(root: Path, split: str, content: dict[str, Any]) -> Path:
+def save(root, split, content):
     return things_files.save_eeg(root, 1, split, content)
 
 
-def make_eeg(**keys: Any) -> Dataset:
+def make_eeg(**keys):
     return things_eeg.Distributed(**keys).build(Paths())
 
 
@@ -189,7 +183,7 @@ def test_two_preparations_must_be_told_apart(root):
     )
 
 
-def make_meg(**keys: Any) -> Dataset:
+def make_meg(**keys):
     return parts.load("datasets", "things-meg").Config(**keys).build(Paths())
 
 

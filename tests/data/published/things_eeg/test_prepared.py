@@ -4,8 +4,6 @@ import json
 import pickle
 import shutil
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +19,13 @@ from tests.worlds.array_trials import arrange
 CONCEPTS, IMAGES, TESTS = 2, 3, 2
 
 
-def make_preparation(root: Path, stimuli: str = "things-eeg", **keys: Any):
+def make_preparation(root, stimuli="things-eeg", **keys):
     return Prepared(
         root=str(root), stimuli={"kind": stimuli, "root": str(root)}, **keys
     ).build(Paths())
 
 
-def write_metadata(root: Path) -> dict[str, list[str]]:
+def write_metadata(root):
     """Write the table of pictures, and return their ids by split."""
     train = []
     for c in range(CONCEPTS):
@@ -46,18 +44,18 @@ def write_metadata(root: Path) -> dict[str, list[str]]:
     }
 
 
-def make_signal(*shape: int, dtype: str = "float32") -> np.ndarray:
+def make_signal(*shape, dtype="float32"):
     return np.random.default_rng(len(shape)).normal(size=shape).astype(dtype)
 
 
-def dump(path: Path, content: Any) -> Path:
+def dump(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         pickle.dump(content, file, protocol=4)
     return path
 
 
-def save(path: Path, array: np.ndarray) -> Path:
+def save(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, array)
     return path
@@ -129,7 +127,7 @@ def test_neurobridge_arrays_by_concept_are_in_the_order_of_paths(
         check_arrays(tmp_path / str(is_dict), is_dict)
 
 
-def check_arrays(tmp_path: Path, is_dict: bool) -> None:
+def check_arrays(tmp_path, is_dict):
     ids = write_metadata(tmp_path)
     arrays = {
         "train": make_signal(CONCEPTS, IMAGES, 4, 63, 250),
@@ -152,7 +150,7 @@ def check_arrays(tmp_path: Path, is_dict: bool) -> None:
         assert recording.times_s[0] == pytest.approx(0)
 
 
-def make_info(**changes: Any) -> dict[str, Any]:
+def make_info(**changes):
     """Return the info.json of NeuroBridge's preprocess_eeg.py, with the times of whole
     epochs and the shapes of a session.
     """
@@ -171,7 +169,7 @@ def make_info(**changes: Any) -> dict[str, Any]:
     return {**values, **changes}
 
 
-def write_neurobridge(root: Path, **changes: Any) -> Path:
+def write_neurobridge(root, **changes):
     """Write the arrays of subject 1, and their info.json."""
     write_metadata(root)
     folder = root / "preprocessed_eeg"
@@ -270,7 +268,7 @@ def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(tmp_path, recorde
     recorded(digits=5, **numbers_of_trials(recording))
 
 
-def write_ubp(tmp_path: Path) -> Path:
+def write_ubp(tmp_path):
     """Write UBP's files of subject 1."""
     for split, folder in (("train", "training_images"), ("test", "test_images")):
         pictures = [f"{folder}/00001_thing/thing_{n:02d}s.jpg" for n in range(2)]

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +59,7 @@ NAMES = ("Fp1", "FC5.", "Oz", "HEOG", "X7", "TRIG", "M1")
 TYPES = ("eeg", "eeg", "eeg", "eeg", "eeg", "stim", "mag")
 
 
-def header(**changes: Any) -> Header:
+def header(**changes):
     """Make the header of a recording with EEG, trigger and MEG channels."""
     values = {
         "ch_names": NAMES,
@@ -206,7 +205,7 @@ def test_trials_are_chosen(recorded):
         PATHS[1]: header(n_times=2000, events_without_onset=()),
     }
     rows = {"a": 0, "b": 1, "c": 2}
-    names: Any = SimpleNamespace(
+    names = SimpleNamespace(
         match=lambda headers: (rows, {"events that the table does not have": ["z"]}),
         require_match=lambda *arguments: None,
     )
@@ -218,7 +217,7 @@ def test_trials_are_chosen(recorded):
     )
 
 
-def codes_of(*spans: tuple[int, int]) -> np.ndarray:
+def codes_of(*spans):
     """Return codes from pairs of a code and its number of samples."""
     return np.repeat(*np.transpose(spans))
 
@@ -390,7 +389,7 @@ def test_still_pieces_and_filters(recorded):
     )
 
 
-def session(number: int, dtype: str = "float32") -> Trials:
+def session(number, dtype="float32"):
     """Make the trials of a session, some of which show the same picture."""
     random = np.random.default_rng(number)
     count = 5 + number
@@ -452,7 +451,7 @@ def test_sessions_are_joined(recorded, tmp_path):
             list_store_subjects(tmp_path, "set", name) for name in (None, "a b", "d")
         ],
     )
-    changes: dict[str, Any] = {
+    changes = {
         "channels": {"space": Sensors(("Cz", "O1"), np.eye(3)[:2])},
         "positions": {"space": Sensors(("Cz", "Oz"), np.eye(3)[1:])},
         "space": {"space": Sensors(("Cz", "Oz"))},

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.core.recipes.recipe import validate
@@ -15,12 +14,12 @@ from brainhive_cli.data.signals.augmentations import (
 )
 
 
-def generator(seed: int = 0) -> torch.Generator:
+def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture
-def repeated() -> tuple[Tensor, Tensor]:
+def repeated():
     """Make trials of one to four repetitions, with NaN as padding."""
     count = torch.arange(400) % 4 + 1
     signal = torch.randn(400, 4, 3, 5, generator=generator(9))

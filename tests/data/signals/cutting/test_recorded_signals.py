@@ -4,7 +4,6 @@ numbers.
 
 from dataclasses import replace
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +71,7 @@ from tests.worlds.array_trials import make_trials
 CAP = ("Fp1", "Fz", "C3", "Cz", "P7", "Oz")
 
 
-def draw(*shape: int, seed: int = 0) -> np.ndarray:
+def draw(*shape, seed=0):
     """Draw numbers that are correlated in time."""
     random = np.random.default_rng(seed)
     return np.cumsum(random.normal(size=shape), -1) * 0.3 + random.normal(size=shape)
@@ -209,7 +208,7 @@ def test_flat_channels(recorded, ratio):
     recorded(numbers=numbers)
 
 
-NORMALISATIONS: dict[str, Any] = {
+NORMALISATIONS = {
     "channel": Channel(),
     "whiten": Whiten(),
     "template": Template(),
@@ -342,11 +341,11 @@ def test_windows_of_a_stream(recorded):
     events = [
         (str(number), 7 + 0.61 * number + number**2 / 900) for number in range(45)
     ]
-    rows: dict[str, Any] = {}
+    rows = {}
     for band in ((None, None), (0.5, 30.0)):
         windows = Windows(Cutting(steps, 100), ("a", "b"), band)
         windows.add_event("early", 6.98)
-        found: list[Any] = [windows.locate_events()]
+        found = [windows.locate_events()]
         windows_cut = []
         for number, start in enumerate(range(0, 3000, 170)):
             gaps = windows.add_samples(
@@ -375,7 +374,7 @@ def test_windows_of_a_stream(recorded):
     recorded(digits=6, rows=rows)
 
 
-def region_space() -> Voxels:
+def region_space():
     """Make voxels of overlapping regions, and some of none."""
     rows = np.arange(12)
     regions = {"V1": rows < 4, "V2": (rows > 2) & (rows < 7), "all": rows < 10}
@@ -465,7 +464,7 @@ def test_names_and_positions_of_electrodes(recorded):
     recorded(digits=5, positions=look_up_positions(names), inputs=inputs)
 
 
-def bold_runs(has_extra: bool) -> tuple[list[TrialRun], list[np.ndarray]]:
+def bold_runs(has_extra):
     """Simulate runs of two repetition times with 30 voxels that respond to stimuli.
 
     Voxels share a part of their noise.

@@ -5,7 +5,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.recipes import parts
 from brainhive_cli.data.signals import normalisations
 from brainhive_cli.data.signals.normalisations import Euclidean, Riemannian, Whiten
 
@@ -18,7 +17,7 @@ PARTS = {
 
 
 @pytest.fixture
-def signal() -> np.ndarray:
+def signal():
     """Trials [N, C, T] of correlated channels whose variances differ a hundredfold."""
     random = np.random.default_rng(0)
     mixing = random.normal(size=(5, 5))
@@ -26,12 +25,12 @@ def signal() -> np.ndarray:
     return (mixing @ channels).astype(np.float32)
 
 
-def products(signal: np.ndarray) -> np.ndarray:
+def products(signal):
     wide_signal = signal.astype(np.float64)
     return wide_signal @ wide_signal.transpose(0, 2, 1)
 
 
-def reference(normalisation: parts.Config, signal: np.ndarray) -> np.ndarray:
+def reference(normalisation, signal):
     return normalisation.measure(np.array_split(signal, 4))["reference"]
 
 

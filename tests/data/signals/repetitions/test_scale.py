@@ -7,7 +7,7 @@ from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.signals import Sensors, Trials, measure_scale
 
 
-def make_trials(signal: np.ndarray, names: list[str], unit: str = "a.u.") -> Trials:
+def make_trials(signal, names, unit="a.u."):
     """Make trials [N, R, C, T]."""
     ids = [f"p{row}" for row in range(len(signal))]
     times_s = np.arange(signal.shape[3]) / 100
@@ -15,7 +15,7 @@ def make_trials(signal: np.ndarray, names: list[str], unit: str = "a.u.") -> Tri
 
 
 @pytest.fixture
-def signal() -> np.ndarray:
+def signal():
     return np.random.default_rng(0).normal(size=(40, 2, 6, 10))
 
 

@@ -1,7 +1,5 @@
 """Set expressions over regions of voxels, and their controls."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -23,7 +21,7 @@ SPACE = Voxels(
 PAPER = {"spatial": "nsdgeneral & prf-visualrois", "semantic": "nsdgeneral - spatial"}
 
 
-def find_sets(control: Any = "none", **expressions: str) -> dict[str, list[int]]:
+def find_sets(control="none", **expressions):
     masks = find_stream_masks(expressions, SPACE, control)
     return {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
 

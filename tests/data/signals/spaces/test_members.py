@@ -1,7 +1,5 @@
 """Sensors and voxels, of which a reader asks the same."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ SENSORS = Sensors(["Cz", "Oz"])
 VOXELS = Voxels({"V1": np.array([True, False])}, {"ncsnr": np.ones(2)})
 
 
-def list_members(space: Any) -> set[str]:
+def list_members(space):
     """List the public attributes and methods of a space."""
     return {name for name in dir(space) if not name.startswith("_")}
 

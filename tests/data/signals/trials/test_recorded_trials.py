@@ -2,9 +2,7 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +38,7 @@ CAP = ("Fp1", "Cz", "P7", "Oz")
 PICTURES = 9
 
 
-def record(**changes: Any) -> Trials:
+def record(**changes):
     """Record nine pictures of three concepts, with one to four trials each.
 
     They are in random order in two sessions of three runs.
@@ -74,7 +72,7 @@ STIMULI = SimpleNamespace(
 )
 
 
-def write_split(path: Path) -> str:
+def write_split(path):
     """Write a split of two variants that leave out a picture."""
     ids = list(record().pictures)
     variants = [
@@ -85,7 +83,7 @@ def write_split(path: Path) -> str:
     return str(path)
 
 
-HOLDOUTS: dict[str, dict[str, Any]] = {
+HOLDOUTS = {
     "pictures in folds": {"by": "pictures", "folds": 4, "seed": 2},
     "a share of pictures": {"by": "pictures", "share": 0.35},
     "listed pictures": {"by": "pictures", "test": ["a/*", "b/4"]},
@@ -100,7 +98,7 @@ HOLDOUTS: dict[str, dict[str, Any]] = {
 }
 
 
-def arrange_shape(trials: Trials) -> tuple[int, ...]:
+def arrange_shape(trials):
     """Return the shape [N, R, C, T] of trials that are arranged by picture."""
     return (len(trials.counts), trials.max_repetitions) + tuple(trials.signal.shape[1:])
 
@@ -226,7 +224,7 @@ def test_input_of_models(recorded, monkeypatch):
         ("all", SEPARATE_TEST),
         ("fold", Holdout(by="pictures", folds=3)),
     ):
-        source: Any = SimpleNamespace(
+        source = SimpleNamespace(
             dataset=SimpleNamespace(holdout=holdout), fold=2, signal=signal
         )
         source.signal = SimpleNamespace(normalise=Channel())
@@ -268,7 +266,7 @@ def test_windows_that_overlap(recorded):
 
 TIMES_S = np.cumsum(np.random.default_rng(1).uniform(0.8, 1.6, 30)) + 2
 REGULAR_S = np.arange(14) + 2.013
-ONSETS: dict[str, tuple[Any, ...]] = {
+ONSETS = {
     "equal": (TIMES_S, 1000.0, 0.0),
     "whole seconds": (np.rint(TIMES_S), 1000.0, 0.0),
     "later": (TIMES_S + 0.31, 1000.0, 0.0),
@@ -310,7 +308,7 @@ def test_names_of_events(recorded, tmp_path):
     table.write_text("event\tpicture\n" + "\n".join(rows) + "\n")
     events = ["1", "Stimulus/S  1", "Stimulus/S  2", "Stimulus/2", "Comment/3"]
     events += ["Response/1", "Stimulus/S  0", "5", "Comment/5", "12", "S  5", "005"]
-    header: Any = SimpleNamespace(
+    header = SimpleNamespace(
         events=list(enumerate(events)), events_without_onset=("1", "unknown")
     )
     names = EventNames(table, ids)

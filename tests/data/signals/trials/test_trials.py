@@ -40,7 +40,7 @@ def test_trials_of_a_stimulus_keep_their_order_in_time():
     assert order.tolist() == [1, 5, 0, 2, 4, 3] and counts.tolist() == [2, 3, 1]
 
 
-def record(**changes: object) -> Trials:
+def record(**changes):
     """Record three stimuli with 4, 2 and 1 repetitions of the values 1, 2, 4 and 8.
 
     The padding is NaN.
@@ -126,7 +126,7 @@ def test_without_held_out_trials_the_split_test_is_tested():
 CHANNELS = ("Fz", "Oz", "Pz")
 
 
-def draw_trials(seed: int, is_mapped: bool = False) -> Trials:
+def draw_trials(seed, is_mapped=False):
     """Draw seven stimuli with one to four repetitions, three channels, five samples."""
     random = np.random.default_rng(seed)
     counts = random.integers(1, 5, 7)
@@ -151,12 +151,12 @@ def draw_trials(seed: int, is_mapped: bool = False) -> Trials:
     )
 
 
-def draw_normaliser(random: np.random.Generator) -> Normaliser:
+def draw_normaliser(random):
     mean, matrix = random.normal(size=(3, 1)), random.normal(size=(3, 3))
     return Normaliser(mean.astype(np.float32), matrix.astype(np.float32))
 
 
-def apply_randomly(trials: Trials, seed: int, reads: bool) -> Trials:
+def apply_randomly(trials, seed, reads):
     """Choose, take and normalise in a random order, with or without reads between."""
     random, reading = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     for _ in range(5):
@@ -227,7 +227,7 @@ def test_signals_in_memory_are_not_read_again():
     reads = list[Any]()
     signal = draw_trials(0).signal
 
-    def read_rows(partial_any: Any) -> Any:
+    def read_rows(partial_any):
         reads.append(partial_any)
         return signal[partial_any]
 
@@ -572,7 +572,7 @@ def test_trials_are_ordered_by_onset_else_by_number():
     assert unknown.times_in_run is None
 
 
-def of_origin(**provenance: Any) -> Trials:
+def of_origin(**provenance):
     return record(provenance=provenance)
 
 
@@ -628,7 +628,7 @@ def test_the_kinds_of_preparations_are_those_of_all_sessions(provenance, kinds):
 
 
 def test_the_stimulus_is_marked_only_if_all_sessions_agree():
-    def find_marks(times_s: Any, **provenance: Any) -> Any:
+    def find_marks(times_s, **provenance):
         trials = replace(draw_trials(0), times_s=times_s, provenance=provenance)
         return trials.stimulus_marks
 
@@ -647,7 +647,7 @@ def test_the_stimulus_is_marked_only_if_all_sessions_agree():
 def test_trials_are_read_in_file_order():
     reads = list[int]()
 
-    def read_trial(number: int) -> np.ndarray:
+    def read_trial(number):
         reads.append(number)
         return np.full((2, 3), number)
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from brainhive_cli.data.stores import (
 from brainhive_cli.data.stores.health import measure_health
 
 
-def draw(count: int, width: int) -> np.ndarray:
+def draw(count, width):
     """Draw vectors with repeats, zeros, infinite values and almost dead dimensions."""
     random = np.random.default_rng(count)
     values = random.normal(size=(count, width)) * np.linspace(0.2, 3, width) + 0.7
@@ -106,7 +105,7 @@ def test_equal_embeddings_are_equal_in_every_store(monkeypatch, numbers):
     vectors[[5, 7, 9, 11]] = vectors[[1, 2, 3, 4]] * [[2], [1 + 1e-5], [1], [1]]
     tokens[[5, 7, 11]] = tokens[[1, 2, 4]]
     tokens[11] += 0.02
-    stores: Any = [SimpleNamespace(embedding=array) for array in (vectors, tokens)]
+    stores = [SimpleNamespace(embedding=array) for array in (vectors, tokens)]
     is_candidate = np.ones(12, bool)
     rows = np.flatnonzero(find_equal_embeddings(stores, is_candidate))
     assert rows.tolist() == [1, 2, 5, 7]
@@ -126,7 +125,7 @@ def test_equal_embeddings_differ_by_rounding(distance, is_equal):
         unit /= np.linalg.norm(unit)
         step -= (step @ unit) * unit
         pair = np.stack([unit, unit + distance * step / np.linalg.norm(step)])
-        store: Any = SimpleNamespace(embedding=pair)
+        store = SimpleNamespace(embedding=pair)
         comparisons.append(bool(find_equal_embeddings([store], np.ones(2, bool)).all()))
     # a few random directions keep distances within some 20 %
     assert np.mean(comparisons) > 0.7 if is_equal else np.mean(comparisons) < 0.3
@@ -135,9 +134,7 @@ def test_equal_embeddings_differ_by_rounding(distance, is_equal):
 IDS = [f"train/p{number}" for number in range(6)]
 
 
-def write_store(
-    path: Path, shape: tuple[int, ...] = (3, 2), **attributes: Any
-) -> TargetStore:
+def write_store(path, shape=(3, 2), **attributes):
     path.parent.mkdir(parents=True, exist_ok=True)
     has_pixels = attributes.pop("has_pixels", False)
     StorePlan(

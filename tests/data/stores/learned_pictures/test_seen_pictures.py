@@ -3,10 +3,8 @@
 import json
 import shlex
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.core.results import SEEN_COPIES, SeenPictures
 from brainhive_cli.data.datasets import image_folder
-from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST
 from brainhive_cli.data.stores import TargetStore, TrainingHistory
 from brainhive_cli.training.alignment import model_files
@@ -49,16 +46,16 @@ QUICK = ("sheet_rows=0", "ceiling_splits=0", "subjects=1")
 
 
 @pytest.fixture
-def photos(home: Path) -> Path:
+def photos(home):
     return paint_pictures(home / "photos", N_CONCEPTS, PER_CONCEPT)
 
 
-def open_split(root: Path, name: str) -> StimulusSet:
+def open_split(root, name):
     config = image_folder.Config(root=str(root), test_share=0.25)
     return config.build(Paths()).images(name)
 
 
-def simulated(root: Path, name: str = "photos", test_share: float = 0.25) -> str:
+def simulated(root, name="photos", test_share=0.25):
     images = (
         f"{{kind: image-folder, name: {name}, root: {root}, test_share: {test_share}}}"
     )
@@ -68,7 +65,7 @@ def simulated(root: Path, name: str = "photos", test_share: float = 0.25) -> str
     )
 
 
-def copy_into_test(root: Path, count: int) -> list[str]:
+def copy_into_test(root, count):
     """Replace test pictures by training pictures, and return their names.
 
     The first is copied, and the others are saved in another format.
@@ -168,7 +165,7 @@ def test_too_many_copies_are_refused_or_tested_with_a_caveat(run_command, home, 
     assert line.startswith("3 of") and all(copy in line for copy in copies)
 
 
-def train(run_command: Callable[..., Any], dataset: str) -> Path:
+def train(run_command, dataset):
     """Embed the pictures, train on them, and return the run."""
     run_command("embed", dataset, COLOURS)
     return Path(run_command("train-align", dataset, COLOURS, *SMALL).folder)
@@ -185,7 +182,7 @@ def test_copies_of_pictures_that_validate_are_not_trained_on(run_command, home, 
     # other pixels with the same hash: one is confirmed, one is not here
     pixels[copies[1:], 0] += 1
 
-    def confirm(row: int, name: int) -> str | None:
+    def confirm(row, name):
         return "cropped" if row == copies[1] else None
 
     held_out = choose_held_out(
@@ -195,9 +192,7 @@ def test_copies_of_pictures_that_validate_are_not_trained_on(run_command, home, 
     assert np.flatnonzero(held_out != by_concept).tolist() == copies[:2].tolist()
 
 
-def photograph_into_test(
-    root: Path, edit: Callable[[Image.Image], Image.Image], suffix: str
-) -> str:
+def photograph_into_test(root, edit, suffix):
     """Replace a test picture by an edited training photograph, and return its name."""
     name = open_split(root, "test").image_ids[0]
     image_id = open_split(root, "train").image_ids[0]
@@ -254,7 +249,7 @@ def test_mirrored_pictures_are_tested_with_a_warning(run_command, home, photos):
     )
 
 
-def catch_error(run_command, *arguments: str) -> tuple[str, str, int]:
+def catch_error(run_command, *arguments):
     """Return the message, advice and exit code of an error, without its frames."""
     try:
         run_command(*arguments)

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,13 +20,13 @@ IMPORTED = {"imported": ["train.pt"], "preprocessing": "not known: imported"}
 
 
 @pytest.fixture
-def own_home(world: Path, tmp_path: Path) -> Path:
+def own_home(world, tmp_path):
     """Copy the stores of the world, to change them."""
     shutil.copytree(world / "embeddings", tmp_path / "embeddings")
     return tmp_path / "embeddings"
 
 
-def change_attributes(embeddings: Path, split: str, **attributes: Any) -> str:
+def change_attributes(embeddings, split, **attributes):
     """Change the attributes of a store, and return its path."""
     path = build_store_path(embeddings, DATASET, split, ENCODER)
     with resealed(path) as file:
@@ -81,7 +79,7 @@ def test_imported_stores_of_several_files_are_taken_together(
 def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own_home, tmp_path):
     folder = RunFolder(tmp_path)
 
-    def begin() -> None:
+    def begin():
         keep_identity(folder, {ENCODER: TargetStore.open(path)})
 
     path = build_store_path(own_home, DATASET, "train", ENCODER)

@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,23 +22,23 @@ DATASET = "demo-noise-0.3-40-concepts"
 
 
 @pytest.fixture
-def home_overrides(world: Path, tmp_path: Path) -> tuple[str, ...]:
+def home_overrides(world, tmp_path):
     """Return overrides for short trainings in a folder of this test."""
     return f"paths.runs={tmp_path / 'runs'}", "train.epochs=1"
 
 
 @pytest.fixture
-def own_signals(tmp_path: Path, world: Path) -> str:
+def own_signals(tmp_path, world):
     """Copy the signals for this test, and return the override that selects them."""
     shutil.copytree(world / "signals", tmp_path / "signals")
     return f"paths.signals={tmp_path / 'signals'}"
 
 
-def build_model_path(run_folder: Path, cell: str) -> Path:
+def build_model_path(run_folder, cell):
     return run_folder / "cells" / cell / "model"
 
 
-def replace_signals(signals: Path, subject: int, **changes: object) -> Path:
+def replace_signals(signals, subject, **changes):
     """Write the store of a subject again, with changed fields of its recordings."""
     (path,) = signals.glob(f"{DATASET}/default/sub-{subject:02d}.h5")
     recordings = {

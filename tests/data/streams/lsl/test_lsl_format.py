@@ -1,7 +1,6 @@
 """LSL streams that are read without a network."""
 
 from types import SimpleNamespace
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,7 +21,7 @@ CHANNELS = [
 ]
 
 
-def describe(channels=CHANNELS, count: int | None = None) -> ElementTree.Element:
+def describe(channels=CHANNELS, count=None):
     rows = ""
     for label, kind, unit, coordinates in channels:
         position = "".join(
@@ -40,7 +39,7 @@ def describe(channels=CHANNELS, count: int | None = None) -> ElementTree.Element
     )
 
 
-def make_request(kind: str = "eeg", unit: str = "µV") -> StreamRequest:
+def make_request(kind="eeg", unit="µV"):
     return StreamRequest(("Fp1",), kind, unit, 500.0, (0.0, 1.0), (), lambda: None)
 
 
@@ -123,7 +122,7 @@ def test_units_are_names_or_powers_of_ten(declared, kind, unit):
     assert lsl._read_unit(declared, kind) == unit
 
 
-def listen(code: int, before_s: float) -> LslStream:
+def listen(code, before_s):
     """Make a stream that has read a code at some time, without opening it."""
     stream = LslStream.__new__(LslStream)
     stream.format = SimpleNamespace(rate_hz=10.0)
@@ -162,7 +161,7 @@ def test_a_channel_of_codes_leaves_no_use_for_markers():
     assert Config(marker_channel="TRIGGER").markers == ""
 
 
-def info(name: str, stype: str, **facts: Any) -> SimpleNamespace:
+def info(name, stype, **facts):
     defaults = {"dtype": "float32", "sfreq": 500.0, "n_channels": 4, "source_id": name}
     return SimpleNamespace(name=name, stype=stype, **{**defaults, **facts})
 
@@ -214,7 +213,7 @@ def test_streams_that_are_missing_doubtful_or_unfit_are_refused(
     assert type(caught.value) is error
 
 
-def read_all(stamps, now_s: float = 1000.0, other_clock: int = 0):
+def read_all(stamps, now_s=1000.0, other_clock=0):
     """Read samples with these time stamps through a stream that was not opened."""
     rows = np.arange(2.0 * len(stamps)).reshape(-1, 2)
     waiting = [(rows[:1], stamps[:1]), (rows[1:], stamps[1:]), (rows[:0], stamps[:0])]

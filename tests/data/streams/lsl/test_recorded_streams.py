@@ -1,8 +1,5 @@
 """Streams of fixed samples, compared with recorded results."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -23,20 +20,20 @@ FORMAT = StreamFormat("cap", ("Fz", "Cz"), ("eeg", "eeg"), ("µV", "µV"), RATE_
 class Pause:
     """Clock that advances by a fixed time at each reading and by each sleep."""
 
-    def __init__(self, step_s: float) -> None:
+    def __init__(self, step_s):
         self.time_s, self.step_s = 50.0, step_s
-        self.slept_s: list[float] = []
+        self.slept_s = []
 
-    def read_time(self) -> float:
+    def read_time(self):
         self.time_s += self.step_s
         return self.time_s
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds):
         self.slept_s.append(seconds)
         self.time_s += seconds
 
 
-def blocks() -> Iterator[Any]:
+def blocks():
     """Yield blocks of 7 samples, some with an event."""
     for number in range(6):
         start = 7 * number
@@ -111,7 +108,7 @@ def test_noise_with_events():
     assert np.std(means) > 0
 
 
-def send(rate_hz: float, seed: int) -> np.ndarray:
+def send(rate_hz, seed):
     """Return time stamps with jitter, of which some are late, lost or repeated."""
     random = np.random.default_rng(seed)
     true_s = 20 + np.arange(2400) / (rate_hz * 1.0002)

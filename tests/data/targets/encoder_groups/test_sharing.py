@@ -1,7 +1,7 @@
 """Networks that run over pictures."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.targets.encoder_groups import encode
@@ -10,7 +10,7 @@ from brainhive_cli.data.targets.encoder_groups import encode
 class Network(nn.Module):
     """Keeps whether a GPU's convolutions would round to TF32."""
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images):
         self.rounds = torch.backends.cudnn.allow_tf32
         return images.flatten(1)
 

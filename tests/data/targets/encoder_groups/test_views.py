@@ -1,9 +1,5 @@
 """Groups of encoders encode one view of a stimulus, all views or their average."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -34,14 +30,14 @@ COLOURS = "python:brainhive_cli.models.encoders.python:example"
 FRAMES = 3
 
 
-def encoder(views: Any = "each", **knobs: Any) -> Python:
+def encoder(views="each", **knobs):
     return Python(source=COLOURS, views=views, **knobs)
 
 
-def clips(count: int = 4, frames: int | None = FRAMES, **facts: Any) -> StimulusSet:
+def clips(count=4, frames=FRAMES, **facts):
     """Make different clips of noise, or pictures if `frames` is None."""
 
-    def read_clip(row: int) -> Any:
+    def read_clip(row):
         random = np.random.default_rng(row)
         pixels = random.integers(0, 256, (frames or 1, 8, 8, 3), np.uint8)
         return Clip(pixels, None) if frames else Image.fromarray(pixels[0])
@@ -50,7 +46,7 @@ def clips(count: int = 4, frames: int | None = FRAMES, **facts: Any) -> Stimulus
     return StimulusSet("set", "train", names, names, read_clip, frames=frames, **facts)
 
 
-def encode_frames(stimuli: StimulusSet, row: int) -> torch.Tensor:
+def encode_frames(stimuli, row):
     """Encode each frame without the others, as [F, 12]."""
     clip = stimuli.open(row)
     built = encoder().build()
@@ -60,7 +56,7 @@ def encode_frames(stimuli: StimulusSet, row: int) -> torch.Tensor:
     )
 
 
-def online(configs: Sequence[Any], stimuli: StimulusSet) -> Targets:
+def online(configs, stimuli):
     groups = group_encoders(configs, "fp32", ALONE)
     sources = {
         name: OnlineTargets(stimuli, group, name)
@@ -204,7 +200,7 @@ def test_weights_are_cast_as_autocast_would(precision, dtype):
 )
 def test_outputs_that_are_not_one_a_picture_are_refused(output):
     class Module(torch.nn.Module):
-        def forward(self, pictures: torch.Tensor) -> Any:
+        def forward(self, pictures):
             return output
 
     with pytest.raises(BrainhiveError):
@@ -236,7 +232,7 @@ def test_other_pictures_are_found_by_the_ends_of_ids(tmp_path):
         open_pictures(str(tmp_path / "none"), stimuli)
 
 
-def begin(path: Path, count: int, finished_rows: Sequence[int]) -> TargetWriter:
+def begin(path, count, finished_rows):
     ids = [f"p{row}" for row in range(count)]
     StorePlan(path, ids, ids, (12,), "float32", {}, has_pixels=True).create()
     writer = TargetWriter(path)

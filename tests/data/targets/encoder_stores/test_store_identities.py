@@ -1,9 +1,7 @@
 """What identifies stores of targets, and the lines that make them."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -37,13 +35,13 @@ IDS = [f"p{number}" for number in range(20)]
 
 
 def make(
-    path: Path,
-    ids: list[str] = IDS,
-    number: int = 20,
-    shape: tuple[int, ...] = (4,),
-    values: Any = None,
-    **fields: Any,
-) -> TargetStore:
+    path,
+    ids=IDS,
+    number=20,
+    shape=(4,),
+    values=None,
+    **fields,
+):
     path.parent.mkdir(parents=True, exist_ok=True)
     StorePlan(path, ids, ids, shape, "float32", fields).create()
     writer = TargetWriter(path)
@@ -65,7 +63,7 @@ def make(
     ],
 )
 def test_a_line_embeds_what_encoders_make_and_imports_the_rest(names, commands):
-    encoders: list[Any] = [
+    encoders = [
         SimpleNamespace(kind="imported", name=name) if ":" in name else resolve(name)
         for name in names
     ]

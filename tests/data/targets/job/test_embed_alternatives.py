@@ -40,7 +40,7 @@ def letters():
 
 
 @pytest.fixture
-def coco(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def coco(home, monkeypatch):
     """Five pictures with two captions each."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     (home / "data/coco/annotations").mkdir(parents=True)

@@ -3,7 +3,6 @@ ids.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.data.datasets import Dataset, image_folder
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media.stimuli import Clip, StimulusSet
+from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
 
 COUNT, FRAMES, NAMES = 5, 6, ("animal", "human", "vehicle")
@@ -19,7 +18,7 @@ ENCODERS = "encoders=[key-object-mask, {kind: concepts, count: 3}, caption-token
 
 
 @pytest.fixture
-def clips(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StimulusSet]:
+def clips(home, monkeypatch):
     """Clips that no encoder of annotations decodes; `train` may be replaced."""
     masks = (
         np.random.default_rng(0)
@@ -29,7 +28,7 @@ def clips(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StimulusSet]
     labels = np.eye(3, dtype=np.uint8)[[0, 1, 2, 0, 1]]
     names = Names.of(map(str, range(COUNT)))
 
-    def refuse(index: int) -> Clip:
+    def refuse(index):
         raise AssertionError("decoded")
 
     stimulus_set = StimulusSet(
@@ -57,7 +56,7 @@ def embed(run_command):
     )
 
 
-def store(home: Path, name: str) -> TargetStore:
+def store(home, name):
     (path,) = build_store_path(home / "embeddings", "clips", "train", name).parent.glob(
         f"{name}*.h5"
     )

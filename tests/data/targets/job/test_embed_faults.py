@@ -11,9 +11,6 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -33,7 +30,7 @@ NAMES = {
 }
 
 
-def forked(work: Callable[[], Any]) -> int:
+def forked(work):
     """Run `work` in a fork of this process; return its exit code, negative for a
     signal.
     """
@@ -45,19 +42,17 @@ def forked(work: Callable[[], Any]) -> int:
     return process.exitcode
 
 
-def killed_at(
-    call: int, work: Callable[[], Any], output_path: Path | None = None
-) -> Callable[[], None]:
+def killed_at(call, work, output_path=None):
     """Make `work` die by SIGKILL at its `call`-th call to or from a store; `left` gets
     what was left.
     """
     count = iter(range(call, 0, -1))
 
-    def watch(frame: Any, *_: Any) -> None:
+    def watch(frame, *_):
         if frame.f_code.co_filename.endswith(STORES) and next(count, 0) == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def watched() -> None:
+    def watched():
         threading.setprofile(watch)
         sys.setprofile(watch)
         work()
@@ -69,7 +64,7 @@ def killed_at(
 
 
 @pytest.fixture
-def settings(pictures: Path, code_allowed: None) -> tuple[str, ...]:
+def settings(pictures, code_allowed):
     """Overrides for two encoders over twelve pictures, two at a time."""
     encoders = f"encoders=[{COLOURS!r}, {LARGE!r}]"
     return (
@@ -80,7 +75,7 @@ def settings(pictures: Path, code_allowed: None) -> tuple[str, ...]:
     )
 
 
-def stores(home: Path) -> dict[str, Path]:
+def stores(home):
     return {
         encoder: target_store.build_store_path(
             home / "embeddings", "pictures", "train", name
@@ -89,7 +84,7 @@ def stores(home: Path) -> dict[str, Path]:
     }
 
 
-def count_finished(store: Path, expected: np.ndarray) -> int:
+def count_finished(store, expected):
     """Count the rows that a store says it has, finished or not, and hold that each of
     them is right.
     """
@@ -107,7 +102,7 @@ def count_finished(store: Path, expected: np.ndarray) -> int:
 def test_a_killed_embed_loses_no_row_and_writes_no_wrong_row(
     tmp_path, monkeypatch, pictures, settings, run_command
 ):
-    def embed() -> None:
+    def embed():
         run_command("embed", *settings)
 
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "first"))
@@ -149,7 +144,7 @@ def test_a_full_disk_is_named_and_the_store_can_resume(
         "tests-worlds-large_encoders-load_until_full.h5"
     )
 
-    def on_a_disk_that_fills_up() -> None:
+    def on_a_disk_that_fills_up():
         monkeypatch.setenv("FULL_AFTER", "9")
         ended = CliRunner().invoke(app, ["embed"] + list(settings))
         (home / "told").write_text(f"{ended.exit_code} {ended.stderr}")

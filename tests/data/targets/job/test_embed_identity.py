@@ -4,7 +4,6 @@ two of them mixed.
 
 import json
 import shutil
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -28,14 +27,14 @@ COLOURS = "python:brainhive_cli.models.encoders.python:example"
 
 
 @pytest.fixture
-def network(home: Path) -> Path:
+def network(home):
     """A folder in timm's layout."""
     write(home / "network", seed=0)
     return home / "network"
 
 
 @pytest.fixture
-def embed_arguments(pictures: Path, network: Path) -> tuple[str, ...]:
+def embed_arguments(pictures, network):
     """Overrides that embed a folder of pictures with that network."""
     return (
         f"dataset={{kind: image-folder, root: {pictures}}}",
@@ -43,7 +42,7 @@ def embed_arguments(pictures: Path, network: Path) -> tuple[str, ...]:
     )
 
 
-def write(folder: Path, seed: int, **view: object) -> None:
+def write(folder, seed, **view):
     torch.manual_seed(seed)
     model = timm.create_model("test_vit", num_classes=10)
     folder.mkdir(exist_ok=True)
@@ -57,17 +56,17 @@ def write(folder: Path, seed: int, **view: object) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "pretrained_cfg": view}))
 
 
-def open_store(home: Path) -> TargetStore:
+def open_store(home):
     return TargetStore.open(path(home))
 
 
-def path(home: Path, encoder: str = "local--network") -> Path:
+def path(home, encoder="local--network"):
     return target_store.build_store_path(
         home / "embeddings", "pictures", "train", encoder
     )
 
 
-def directly(network: Path, pictures: Path) -> np.ndarray:
+def directly(network, pictures):
     encoder = encoders.resolve(str(network)).build()
     views = [
         encoder.preprocess(Image.open(file).convert("RGB"))
@@ -77,7 +76,7 @@ def directly(network: Path, pictures: Path) -> np.ndarray:
         return encoder.module(torch.stack(views)).numpy()
 
 
-def states_of(recipe: embed.Recipe) -> dict[str, str]:
+def states_of(recipe):
     (table,) = embed.resolve_job(recipe).preview()
     return {store: state for store, _, state in table.rows}
 
@@ -104,7 +103,7 @@ def test_a_store_whose_weights_are_gone_is_taken_as_it_is(
 
 
 @pytest.fixture
-def imported(run_command, home, pictures, embed_arguments) -> np.ndarray:
+def imported(run_command, home, pictures, embed_arguments):
     """Vectors that stand as that network's store, though nobody knows what made
     them.
     """

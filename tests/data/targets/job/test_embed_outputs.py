@@ -1,7 +1,5 @@
 """embed: several outputs of one network, from one forward and one preprocessing."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import timm
@@ -19,7 +17,7 @@ ROUNDING = 1e-5
 
 
 @pytest.fixture
-def folder(home: Path, pictures: Path) -> tuple[str, ...]:
+def folder(home, pictures):
     """Overrides for the folder of pictures, in an empty home."""
     encoder = {**TIMM, "output": OUTPUTS}
     return (
@@ -30,17 +28,17 @@ def folder(home: Path, pictures: Path) -> tuple[str, ...]:
     )
 
 
-def config_of(output: str) -> encoders.EncoderConfig:
+def config_of(output):
     return encoders.resolve({**TIMM, "output": output})
 
 
-def store_of(home: Path, output: str) -> Path:
+def store_of(home, output):
     return target_store.build_store_path(
         home / "embeddings", "pictures", "train", config_of(output).name
     )
 
 
-def directly(pictures: Path, output: str) -> np.ndarray:
+def directly(pictures, output):
     encoder = config_of(output).build()
     views = [
         encoder.preprocess(Image.open(file).convert("RGB"))
@@ -51,7 +49,7 @@ def directly(pictures: Path, output: str) -> np.ndarray:
 
 
 @pytest.fixture
-def call_counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+def call_counts(monkeypatch):
     """Pictures that went through timm's transform, and through its networks."""
     counts = {"transform": 0, "network": 0}
     create_transform = timm.data.create_transform

@@ -1,7 +1,6 @@
 """Splits, features and crops of fixed pictures, compared with recorded values."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ from brainhive_cli.data.targets.picture_splits import (
 )
 
 
-def draw(count: int) -> np.ndarray:
+def draw(count):
     """Draw unit vectors of uneven groups."""
     random = np.random.default_rng(0)
     group = np.minimum(np.arange(count) % 7, np.arange(count) % 4)
@@ -64,7 +63,7 @@ def test_a_test_without_near_neighbours(recorded, monkeypatch, count):
 def test_features_of_pictures(recorded, monkeypatch, count, block):
     monkeypatch.setattr(likeness, "PICTURES", block)
     random = np.random.default_rng(1)
-    stores: dict[str, Any] = {}
+    stores = {}
     for width in (5, 50):
         values = random.normal(size=(count, width)) * np.linspace(3, 0.2, width) + 0.5
         values = torch.from_numpy(values.astype(np.float32))
@@ -104,8 +103,8 @@ def test_corners_are_those_of_a_crop_of_the_original():
     ]
 
 
-def pictures() -> StimulusSet:
-    def read_picture(row: int) -> Image.Image:
+def pictures():
+    def read_picture(row):
         if row == 4:
             raise BrainhiveError("picture 4", "replace it")
         return Image.new("RGB", (4, 4), (row, 10 * row, 0))
@@ -114,7 +113,7 @@ def pictures() -> StimulusSet:
     return StimulusSet("set", "train", names, names, read_picture)
 
 
-def view(picture: Image.Image) -> Any:
+def view(picture):
     return torch.tensor(picture.getpixel((0, 0))), torch.arange(6.0)
 
 
@@ -124,7 +123,7 @@ def test_pictures_are_read_as_training_and_encoders_see_them():
     assert rows.tolist() == [2, 0] and image.tolist() == [[2, 20, 0], [0, 0, 0]]
     assert sizes.shape == (2, 6) and views["level"].tolist() == [[20], [0]]
 
-    def latent(row: int) -> Any:
+    def latent(row):
         return torch.tensor([row + 0.5]), torch.ones(6)
 
     # nothing is opened for latents alone
@@ -135,7 +134,7 @@ def test_pictures_are_read_as_training_and_encoders_see_them():
 
 
 def test_batches_are_loaded_in_their_order():
-    def read_rows(rows: Any) -> Any:
+    def read_rows(rows):
         return read_pictures(pictures(), view, {}, None, rows)
 
     single_launch = Launch(0, 1, torch.device("cpu"))

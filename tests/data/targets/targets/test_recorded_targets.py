@@ -1,8 +1,6 @@
 """Targets, splits by them, and what is found of them, beside recorded numbers."""
 
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +33,7 @@ HERE = Launch(0, 1, torch.device("cpu"))
 COUNT = 60
 
 
-def vectors(seed: int = 0, width: int = 6) -> np.ndarray:
+def vectors(seed=0, width=6):
     """Draw vectors of twelve concepts, some of which are nearly equal."""
     random = np.random.default_rng(seed)
     centres = np.repeat(random.normal(size=(12, width)), 5, 0)
@@ -44,7 +42,7 @@ def vectors(seed: int = 0, width: int = 6) -> np.ndarray:
     return noisy.astype(np.float32)
 
 
-def store(path: Path, values: np.ndarray, lacks: tuple[int, ...] = ()) -> TargetStore:
+def store(path, values, lacks=()):
     """Write vectors, and skip some."""
     ids = [f"c{row // 5}/{row}" for row in range(COUNT)]
     concepts = [f"c{row // 5}" for row in range(COUNT)]
@@ -186,7 +184,7 @@ def test_views_are_combined(recorded):
 @pytest.mark.parametrize(("count", "has_several"), [(1, False), (3, True)])
 def test_one_of_several_views_is_chosen(count, has_several):
     values = torch.arange(12.0).reshape(2, 3, 2)
-    online: Any = SimpleNamespace(alternatives=count, combines=True)
+    online = SimpleNamespace(alternatives=count, combines=True)
     online_targets = OnlineTargets.choose(online, values, torch.tensor([2, 0]))
     expected = torch.stack([values[0, 2], values[1, 0]]) if has_several else values
     assert torch.equal(online_targets, expected)
@@ -213,9 +211,9 @@ def test_each_store_gets_the_rows_that_it_lacks():
     images = StimulusSet(
         "greys", "train", names, names, lambda row: Image.new("RGB", (2, 2), (row,) * 3)
     )
-    written_rows: dict[str, dict[int, float]] = {"a": {}, "b": {}, "b2": {}}
+    written_rows = {"a": {}, "b": {}, "b2": {}}
 
-    def group(*members: str, factor: int) -> Any:
+    def group(*members, factor):
         return SimpleNamespace(
             name=members[0],
             names=members,
@@ -226,8 +224,8 @@ def test_each_store_gets_the_rows_that_it_lacks():
             },
         )
 
-    def writer(name: str) -> Any:
-        def write(rows: Any, values: Any, **fields: Any) -> None:
+    def writer(name):
+        def write(rows, values, **fields):
             assert len(rows) == len(values) == len(fields["pixels"])
             written_rows[name] |= dict(
                 zip(rows.tolist(), values[:, 0].tolist(), strict=True)
@@ -236,8 +234,8 @@ def test_each_store_gets_the_rows_that_it_lacks():
         return SimpleNamespace(write=write, pending_rows=lacks[name])
 
     lacks = {"a": [0, 1, 2], "b": [0, 2, 4, 6], "b2": [6, 7]}
-    counts: list[int] = []
-    bar: Any = SimpleNamespace(advance=counts.append, expect=counts.append)
+    counts = []
+    bar = SimpleNamespace(advance=counts.append, expect=counts.append)
 
     bad = embed_stimuli(
         images,

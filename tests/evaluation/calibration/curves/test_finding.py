@@ -32,7 +32,7 @@ AMOUNTS = [
 ABOUT = ("signals and labels", "none", "an arm")
 
 
-def measure(arm="transfer", people=6, **facts) -> Measurements:
+def measure(arm="transfer", people=6, **facts):
     """Make measurements of an arm with .1, .22 and .3. Zero-shot has .04."""
     top1 = {"20 pictures": 0.1, "50 pictures": 0.22, "everything": 0.3}
     scopes = {

@@ -2,7 +2,6 @@
 
 from itertools import product
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.results.measurements import TRIALS_TOGETHER, Measurements
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.results.measurements import TRIALS_TOGETHER
 from brainhive_cli.evaluation.calibration.amounts import (
     UNLIMITED,
     limit_amounts,
@@ -48,7 +46,7 @@ from tests.worlds.array_trials import make_trials
 COUNTS = np.array([3, 1, 2, 4, 2, 1, 3, 2, 4, 1, 2])
 
 
-def trials_of(seed: int = 0, subject: int = 4, **left_out: None) -> Trials:
+def trials_of(seed=0, subject=4, **left_out):
     """Make trials of two sessions with two or three runs, each with a break."""
     random = np.random.default_rng(seed)
     is_there = np.arange(4) < COUNTS[:, None]
@@ -59,7 +57,7 @@ def trials_of(seed: int = 0, subject: int = 4, **left_out: None) -> Trials:
         "runs": (np.int16, run % 3),
         "onset_s": (np.float64, 7 + 2.5 * position + 20 * (position > 2) + 0.1 * run),
     }
-    known: dict[str, Any] = {}
+    known = {}
     for name, (kind, values) in columns.items():
         empty = np.nan if name == "onset_s" else -1
         known[name] = np.full(is_there.shape, empty, kind)
@@ -77,7 +75,7 @@ def trials_of(seed: int = 0, subject: int = 4, **left_out: None) -> Trials:
     )
 
 
-AMOUNTS: Any = {"pictures": [2, 7], "trials": [1, 9, 20], "minutes": [0.2, 0.9]}
+AMOUNTS = {"pictures": [2, 7], "trials": [1, 9, 20], "minutes": [0.2, 0.9]}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +126,7 @@ def test_amounts_that_everybody_has():
             limit_amounts([trials_of(0, 9, onset_s=None)], unit, [1], order)
 
 
-def recipe(*arguments: str) -> Recipe:
+def recipe(*arguments):
     return Recipe.resolve("calibrate", None, {}, arguments)
 
 
@@ -142,7 +140,7 @@ IDS = [[f"p{row}" for row in range(9)], [f"p{row}" for row in range(1, 9)]]
 IDS.append([f"p{row}" for row in range(8)])
 
 
-def job_of(*arguments: str, backbone: str = "nice", **changes: Any) -> Any:
+def job_of(*arguments, backbone="nice", **changes):
     """Make a calibration of three people, each of whom saw some of nine pictures."""
     everybody = {}
     for subject, ids in zip((4, 5, 6), IDS, strict=True):
@@ -152,12 +150,12 @@ def job_of(*arguments: str, backbone: str = "nice", **changes: Any) -> Any:
             subject, trials, subject % 3, stand_in, {}, range(9)
         )
 
-    def stores(split: str) -> Any:
+    def stores(split):
         store = SimpleNamespace(image_ids=[f"p{row}" for row in range(22)], pixels=None)
         return {"one": store}
 
-    def model(cell: Cell) -> Any:
-        def find_members(name: Any, ids: Any, pixels: Any, confirm: Any) -> np.ndarray:
+    def model(cell):
+        def find_members(name, ids, pixels, confirm):
             return np.arange(22) % (2 + 2 * cell.seed) == 0
 
         pictures = SimpleNamespace(find_members=find_members)
@@ -179,7 +177,7 @@ def job_of(*arguments: str, backbone: str = "nice", **changes: Any) -> Any:
     training = Training.resolve(
         "train-align", None, {}, ["dataset=demo", f"backbone={backbone}"]
     )
-    fields: dict[str, Any] = {
+    fields = {
         "recipe": recipe(*arguments),
         "align": align,
         "training": training,
@@ -199,7 +197,7 @@ def job_of(*arguments: str, backbone: str = "nice", **changes: Any) -> Any:
 ARMS = ("zero-shot", "transfer", "scratch", "permuted-transfer", "coral")
 
 
-def parts_of(arms: Any = ARMS) -> dict[Any, Part]:
+def parts_of(arms=ARMS):
     """Make random ranks. Transfer is best, and everything has a single draw."""
     ranked = {}
     rows = enumerate(NAMES)
@@ -269,7 +267,7 @@ def test_an_arm_that_was_not_measured_of_everybody_is_left_out():
         parts[first].ranks, parts[first].sizes, {"coral": "few"}, ["scratch"]
     )
     arguments = [f"arms={','.join(ARMS[:4])}", "alignments=coral"]
-    draws: Measurements = summarise_draws(job_of(*arguments), parts, {})
+    draws = summarise_draws(job_of(*arguments), parts, {})
     arms = list(draws.require_facts(CalibrationFacts).arms)
     assert arms == list(ARMS[:4]) and list(draws.missing) == ["coral"]
     stamped = {
@@ -310,7 +308,7 @@ def test_gains_and_what_suffices(recorded):
         name: [1.0 * (random.random(20) < rate) for _ in range(4)]
         for name, rate in rates.items()
     }
-    stand_in: Any = SimpleNamespace(low=0.4, chance=0.1)
+    stand_in = SimpleNamespace(low=0.4, chance=0.1)
     of_two = {name: hit[:2] for name, hit in hits.items()}
     recorded(
         better=[find_better_amounts(gains[:stop], items) for stop in range(1, 5)],
@@ -321,7 +319,7 @@ def test_gains_and_what_suffices(recorded):
     alone = {"everything": hits["everything"]}
     assert find_sufficient_amounts(alone, stand_in, items) == {"is_above_chance": True}
     for low, chance in ((0.1, 0.1), (None, 0.1), (0.0, None)):
-        unsure: Any = SimpleNamespace(low=low, chance=chance)
+        unsure = SimpleNamespace(low=low, chance=chance)
         assert find_sufficient_amounts(hits, unsure, items) == {}
     assert name_scope("zero-shot", "2 pictures") == "zero-shot"
     assert name_scope("transfer", "2 pictures") == "transfer · 2 pictures"
@@ -337,19 +335,19 @@ class Base:
 
     zero_shot = "zero-shot"
 
-    def __init__(self, decodes: bool = True) -> None:
+    def __init__(self, decodes=True):
         self.decodes = decodes
 
-    def can_decode_new_people(self, trials: Trials) -> bool:
+    def can_decode_new_people(self, trials):
         return self.decodes
 
-    def train_arm(self, *asked: Any) -> Any:
+    def train_arm(self, *asked):
         return asked
 
-    def align_signals(self, config: Any, trials: Trials) -> Any:
+    def align_signals(self, config, trials):
         return "signals", config.kind
 
-    def align_tokens(self, config: Any, trials: Trials) -> Any:
+    def align_tokens(self, config, trials):
         return "tokens", config.kind
 
 
@@ -357,8 +355,8 @@ def test_each_arm_is_fitted_in_its_way():
     spec = recipe("alignments=coral,euclidean")
     trials = trials_of()
 
-    def fit(arm: str, pull: float | None = 0.1, count: int = 11, **options: Any) -> Any:
-        base: Any = Base(**options)
+    def fit(arm, pull=0.1, count=11, **options):
+        base = Base(**options)
         return fit_decoder(base, arm, spec, trials.take(np.arange(count)), 5, pull)
 
     assert fit("zero-shot") == fit("transfer", None) == "zero-shot"
@@ -382,29 +380,29 @@ def test_one_draw(recorded):
     class Model:
         device = torch.device("cpu")
 
-        def encode_image(self, gallery: Any) -> torch.Tensor:
+        def encode_image(self, gallery):
             return gallery["one"]
 
     class Decoder:
         model = Model()
 
-        def __init__(self, trials: Trials, is_together: bool) -> None:
+        def __init__(self, trials, is_together):
             self.mean = torch.from_numpy(trials.averages).mean(0).flatten()
             self.is_together = is_together
 
-        def encode(self, signals: Any) -> torch.Tensor:
+        def encode(self, signals):
             values = torch.as_tensor(signals).flatten(1) - self.mean
             return values - values.mean(0) if self.is_together else values
 
     class Learner(Base):
-        def train_arm(self, arm: str, trials: Trials, *more: Any) -> Any:
+        def train_arm(self, arm, trials, *more):
             if arm == "fine-tuning":
                 raise BrainhiveError("it cannot be tuned")
             return Decoder(trials, arm == "subject-layer")
 
     person = Person(4, trials_of(1, 4), 0, tested_trials, {"one": pictures}, rows)
     arms = ["scratch", "subject-layer", "fine-tuning"]
-    base: Any = Learner()
+    base = Learner()
     draws = [
         measure_draw(job_of(), base, person, arms, dict.fromkeys(NAMES), number)
         for number in (0, 1)
@@ -500,13 +498,13 @@ def test_work_is_the_number_of_models():
 
 
 def test_at_most_so_many_pictures_are_read_evenly_spaced():
-    splits: list[str] = []
+    splits = []
 
-    def read(split: str) -> Trials:
+    def read(split):
         splits.append(split)
         return trials_of()
 
-    person: Any = SimpleNamespace(read=read)
+    person = SimpleNamespace(read=read)
     training = read_training(person, reads_singles=False)
     few_training = read_training(person, reads_singles=False, max_pictures=4)
     many = read_training(person, reads_singles=True, max_pictures=40)

@@ -1,8 +1,6 @@
 """Analyses of small random signals, compared with recorded numbers."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -82,9 +80,7 @@ SENSORS = ("Fz", "Cz", "Pz", "O1", "Oz", "T7")
 MIXED = np.eye(6) + 0.3 * np.random.default_rng(9).normal(size=(3, 6, 6))
 
 
-def recording(
-    count: int, seed: int = 0, whitened: bool = False, **fields: Any
-) -> Trials:
+def recording(count, seed=0, whitened=False, **fields):
     """Return trials of sensors with one to four repetitions of each stimulus."""
     random = np.random.default_rng(seed)
     signal = random.normal(1, 1, (count, 4, 6, 12)).astype(np.float32)
@@ -107,7 +103,7 @@ def recording(
     )
 
 
-READ: dict[str, dict[str, Any]] = {
+READ = {
     "as recorded": {},
     "some channels": {"channels": ("Oz", "Cz", "Pz")},
     "whitened": {"whitened": True, "channels": ("Oz", "Cz", "Pz")},
@@ -118,7 +114,7 @@ READ: dict[str, dict[str, Any]] = {
 }
 
 
-def read(seed: int, count: int, fields: dict[str, Any]) -> Trials:
+def read(seed, count, fields):
     """Return trials as a model reads them."""
     created_recording = recording(count, seed, fields.get("whitened", False))
     window_ms = (20.0, 90.0)
@@ -175,7 +171,7 @@ def test_repetitions_far_apart_in_time(recorded):
     number = np.where(is_there, spread.argsort(None).argsort().reshape(12, 4), -1)
     runs = np.where(is_there, random.integers(0, 4, is_there.shape), -1)
     sessions = np.where(is_there, np.arange(4) % 2, -1)
-    known: dict[str, dict[str, Any]] = {
+    known = {
         "unknown": {},
         "onsets": {"onset_s": np.where(is_there, spread, np.nan)},
         "order": {"trial_numbers": number},
@@ -373,7 +369,7 @@ def test_labels_and_corrections(recorded):
     assert (labels.wrong_indices != other_labels.wrong_indices).any()
 
 
-def profile(axis: Axis, effect: Any, metric: str = "margin", **options: Any) -> Profile:
+def profile(axis, effect, metric="margin", **options):
     """Return a profile of 23 items with an effect at each position."""
     random = np.random.default_rng(len(axis.at))
     values = random.normal(size=(len(axis.at), 23)) + np.asarray(effect)[:, None]
@@ -383,7 +379,7 @@ def profile(axis: Axis, effect: Any, metric: str = "margin", **options: Any) -> 
     return Profile(metric, axis, values, null, **options)
 
 
-def short(metrics: Any) -> Any:
+def short(metrics):
     """Return the numbers of metrics, or of a line, as an array."""
     if hasattr(metrics, "low") and hasattr(metrics, "chance"):
         ends = (
@@ -418,7 +414,7 @@ EFFECT = np.where(np.arange(11) > 4, 0.8, 0)
 STEPS = {"kind": "recording", "epoch_ms": [-100, 1700], "keep_ms": [-100, 1700]}
 
 
-def analyses(seed: int, modality: str) -> SubjectProfiles:
+def analyses(seed, modality):
     """Return analyses over time, space, bands and levels of a cell and subject."""
     place = PLACES[modality]
     size = 1 + seed / 10
@@ -443,7 +439,7 @@ def analyses(seed: int, modality: str) -> SubjectProfiles:
     return SubjectProfiles(found, maps if modality == "fMRI" else {})
 
 
-def read_values(figure: Any, folder: Path) -> Any:
+def read_values(figure, folder):
     """Return the values of the coloured voxels of a brain map."""
     if not isinstance(figure, BrainMap):
         return np.empty(0)
@@ -475,7 +471,7 @@ def test_conclusions(
         describe_profiles(groups, items, protocol="a", split="test", seeds=(0, 1))
     )
     random = np.random.default_rng(3)
-    space: Any = Sensors(SENSORS)
+    space = Sensors(SENSORS)
     if modality == "fMRI":
         grid = Grid(
             np.argwhere(np.ones((2, 2, 2))).astype(np.int16), (2, 2, 2), np.eye(4)
@@ -539,7 +535,7 @@ def test_conclusions(
     )
 
 
-FILTERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+FILTERS = {
     "none": ({}, {"band_hz": [None, None]}),
     "broad": ({}, {"band_hz": [0.5, 30]}),
     "no baseline": ({}, {"band_hz": [2, 30], "baseline": False}),

@@ -1,7 +1,6 @@
 """Explanations of signals without a model, compared with recorded numbers."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from brainhive_cli.data.signals import (
     measure_reliability,
     repetitions,
 )
-from brainhive_cli.data.stores import SignalStore, TargetStore
+from brainhive_cli.data.stores import SignalStore
 from brainhive_cli.evaluation.explanation.conclusion import (
     collect_maps,
     summarise_findings,
@@ -57,7 +56,7 @@ FEATURES = {
 }
 
 
-def trials_of(split: str, subject: int, kind: str) -> Trials:
+def trials_of(split, subject, kind):
     """Return noisy trials whose signals depend on the features of a split."""
     random = np.random.default_rng([subject, len(split)])
     features = FEATURES[split]
@@ -67,8 +66,8 @@ def trials_of(split: str, subject: int, kind: str) -> Trials:
     counts = np.resize([4, 2, 3, 4, 2], len(features))
     is_there = np.arange(4) < counts[:, None]
     sessions = np.where(is_there, np.arange(4) % 2, -1).astype(np.int8)
-    space: Any = Sensors(SENSORS)
-    known: dict[str, Any] = {"sessions": sessions}
+    space = Sensors(SENSORS)
+    known = {"sessions": sessions}
     if kind == "whitened":
         signal = np.einsum("nrij,nrjt->nrit", WHITENERS[sessions], signal)
         known |= {"whiteners": WHITENERS}
@@ -100,7 +99,7 @@ def trials_of(split: str, subject: int, kind: str) -> Trials:
     )
 
 
-def store_features(split: str, columns: slice) -> TargetStore:
+def store_features(split, columns):
     """Store some features of the pictures of a split as embeddings."""
     features = FEATURES[split][:, columns]
     image_ids = [f"{split} {row}" for row in range(len(features))]
@@ -116,13 +115,13 @@ LEVELS = {
 }
 
 
-def reader_of(subject: int, kind: str, **options: Any) -> Reader:
+def reader_of(subject, kind, **options):
     trials = {
         split: trials_of(split, subject, kind).select(**options) for split in FEATURES
     }
     test = trials["test"]
     items = Items.independent([list(test.pictures)], "pictures")
-    model: Any = PictureModel()
+    model = PictureModel()
     tests = MemoryTestSet(
         make_runs([model]), "test", stores=LEVELS, recorded={subject: trials}
     )
@@ -136,19 +135,19 @@ KINDS = ("plain", "whitened", "mixed", "voxels")
 
 
 @pytest.fixture(autouse=True)
-def pictures_are_single(monkeypatch: pytest.MonkeyPatch) -> None:
+def pictures_are_single(monkeypatch):
     """Make pictures independent, and limit encoders to two components."""
     module = "brainhive_cli.evaluation.explanation.encoding_model"
     monkeypatch.setattr(f"{module}.MAX_COMPONENTS", 2)
 
-    def list_items(dataset: Any, stimuli: Any, rows: Any) -> Items:
+    def list_items(dataset, stimuli, rows):
         names = [[stimuli.image_ids[row] for row in listed_row] for listed_row in rows]
         return Items.independent(names, "pictures")
 
     monkeypatch.setattr(f"{module}.group_rows", list_items)
 
 
-def values_of(subject_profiles: SubjectProfiles) -> dict[str, Any]:
+def values_of(subject_profiles):
     """Return the numbers of profiles by name."""
     profiles = {
         name: (
@@ -213,7 +212,7 @@ def test_failed_analyses_are_listed_but_recipe_errors_raised():
     subject_profiles = SubjectProfiles()
     profile = Profile("a", Axis("b", [1]), np.zeros((1, 2)))
 
-    def fail(error: Exception) -> Any:
+    def fail(error):
         raise error
 
     subject_profiles.attempt("one", lambda: profile)
@@ -245,15 +244,15 @@ def test_pictures_that_all_were_shown(monkeypatch, p):
         telling=("time in the run",) if p < 1 else (),
         p=p,
     )
-    study: StudyDesign | None = StudyDesign(design, units_of)
-    asked: list[Any] = []
+    study = StudyDesign(design, units_of)
+    asked = []
 
-    def list_items(dataset: Any, stimuli: Any, rows: Any) -> Items:
+    def list_items(dataset, stimuli, rows):
         asked.append(rows)
         names = [[stimuli.image_ids[row] for row in listed_row] for listed_row in rows]
         return Items.independent(names, "pictures")
 
-    def find_units() -> Items:
+    def find_units():
         recorded = {}
         for subject, pictures in enumerate(shown):
             index = np.array([stored[subject].index(picture) for picture in pictures])
@@ -266,7 +265,7 @@ def test_pictures_that_all_were_shown(monkeypatch, p):
         )
         opened = "brainhive_cli.training.alignment.trained.test_job.open_test_set"
         monkeypatch.setattr(opened, lambda *arguments: tests)
-        align: Any = SimpleNamespace(open=lambda cell, head: tests.models[0][0])
+        align = SimpleNamespace(open=lambda cell, head: tests.models[0][0])
         subjects = {number: [Cell("", (), (), number)] for number in (0, 1)}
         return Job(SPEC, align, subjects, [], []).units
 
@@ -297,7 +296,7 @@ def test_accuracy_of_held_out_trials(monkeypatch, recorded):
     predicted = random.integers(0, 3, (4, 13))
     permuted = random.integers(0, 3, (9, 13))
     axis = Axis("b", list("abcd"))
-    trials: Any = None
+    trials = None
     decoded = DecodedTrials(
         names=[],
         groups=[],
@@ -322,14 +321,14 @@ def test_accuracy_of_held_out_trials(monkeypatch, recorded):
 def test_pages_of_signals(monkeypatch, recorded, tmp_path, kind):
     monkeypatch.setattr(repetitions, "MAX_MEASURED_STIMULI", 9)
     reliability = measure_reliability(trials_of("test", 1, kind), "test")
-    drawn: list[Any] = []
+    drawn = []
 
     # figures are listed, not drawn
-    def list_drawn(groups: Any) -> Any:
+    def list_drawn(groups):
         drawn.extend(one for _, some, _ in groups for one in some)
         return []
 
-    def list_headlines(*parts: Any, headlines: Any, **fields: Any) -> Any:
+    def list_headlines(*parts, headlines, **fields):
         drawn.extend(headlines)
         return SimpleNamespace(write=lambda path: None)
 
@@ -405,9 +404,9 @@ def test_head_maps_need_places_of_sensors(tmp_path, names, axis, is_missing):
     space = Sensors(names)
     trials = Trials.from_repetitions(signal, ["a"], space, np.arange(2) / 50, 50.0, "V")
     tests = SimpleNamespace(describe=lambda: {}, caveats=[])
-    job: Any = SimpleNamespace(tests=tests, recipe=SPEC, subjects={1: []})
+    job = SimpleNamespace(tests=tests, recipe=SPEC, subjects={1: []})
 
-    missing: dict[str, str] = {}
+    missing = {}
     summarise_findings(job, profiles, [trials], items, missing, [], {"protocol": "a"})
 
     assert ("head maps" in missing) == is_missing

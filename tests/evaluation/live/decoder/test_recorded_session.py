@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -38,17 +37,17 @@ TIMES_S = np.arange(6) / 100
 ONE = np.ones(1, np.uint64)
 
 
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def spec_of(names: tuple[str, ...] = ("Cz", "Oz", "Fz"), **facts: Any) -> SignalSpec:
+def spec_of(names=("Cz", "Oz", "Fz"), **facts):
     times_s = tuple(TIMES_S.tolist())
     width = len(names) or 9
     return SignalSpec(names, 6, (1,), (width,), 100.0, times_s, unit="µV", **facts)
 
 
-def person_of(spec: SignalSpec, **history: Any) -> Any:
+def person_of(spec, **history):
     """Make a person whose signals a linear model of three channels reads."""
     weights = draw(18, 5, seed=1)
     layout = SimpleNamespace(spec=spec)
@@ -70,7 +69,7 @@ def person_of(spec: SignalSpec, **history: Any) -> Any:
     )
 
 
-def decoder_of(pictures: int = 7, **options: Any) -> WindowDecoder:
+def decoder_of(pictures=7, **options):
     template = Trials.from_repetitions(
         np.zeros((1, 1, 4, 6), np.float32), (), Sensors(CHANNELS), TIMES_S, 100.0, "µV"
     )
@@ -87,7 +86,7 @@ def decoder_of(pictures: int = 7, **options: Any) -> WindowDecoder:
     )
 
 
-def windows_of(names: str, seed: int = 0) -> list[CutWindow]:
+def windows_of(names, seed=0):
     """Make windows of the pictures p0 to p6, q0, q1, or of the unknown picture x0."""
     made = []
     for number, name in enumerate(names.split()):
@@ -166,7 +165,7 @@ def test_first_trials_are_kept_for_the_whitener(recorded, sizes):
     recorded(digits=4, whitener=decoder.whitener, last=results[-1].event["best"])
 
 
-def whitener_of(windows: list[CutWindow]) -> np.ndarray:
+def whitener_of(windows):
     """Compute the whitener of these windows."""
     decoder = decoder_of(
         preparation=LivePreparation(
@@ -229,8 +228,8 @@ def test_learned_trials_come_from_unchanged_stores():
         signals={"s1": "a", "s2": "b", "s3": "c"},
         has_all_subjects=True,
     )
-    model: Any = SimpleNamespace(history=learned)
-    tests: Any = SimpleNamespace(
+    model = SimpleNamespace(history=learned)
+    tests = SimpleNamespace(
         get_recordings=lambda model: source,
         open_person=lambda model, subject: SimpleNamespace(
             train_trials=SimpleNamespace(averages=trials[subject])
@@ -250,13 +249,13 @@ def test_learned_trials_come_from_unchanged_stores():
     assert read_learned_trials(tests, model)[0] is None
 
 
-STEPS: dict[str, Any] = {"kind": "recording", "epoch_ms": (-50, 60), "keep_ms": (0, 60)}
+STEPS = {"kind": "recording", "epoch_ms": (-50, 60), "keep_ms": (0, 60)}
 STEPS |= {"rate_hz": 100.0, "whiten": "no"}
 WHITE = {"preparation": {**STEPS, "whiten": "epochs"}}
 
 
-def plan(spec: SignalSpec, whiten_trials: int | None = None, **learned: Any) -> Any:
-    recipe: Any = SimpleNamespace(whiten_trials=whiten_trials)
+def plan(spec, whiten_trials=None, **learned):
+    recipe = SimpleNamespace(whiten_trials=whiten_trials)
     return plan_preparation(person_of(spec, **learned), recipe)
 
 
@@ -332,22 +331,22 @@ def test_the_template_says_of_windows_what_stores_say():
 class Replay:
     """Stream of windows whose clock advances a second at each reading."""
 
-    def __init__(self, chunks: list[list[CutWindow]]) -> None:
+    def __init__(self, chunks):
         self.chunks, self.clock_s, self.is_closed = list(chunks), 0.0, False
         self.template = decoder_of().template
 
-    def now_s(self) -> float:
+    def now_s(self):
         self.clock_s += 1
         return self.clock_s
 
-    def read_windows(self, wait_s: float) -> list[CutWindow] | None:
+    def read_windows(self, wait_s):
         return self.chunks.pop(0) if self.chunks else None
 
-    def close(self) -> None:
+    def close(self):
         self.is_closed = True
 
 
-def session_of(speed: float = 1.0, **options: Any) -> tuple[Any, Replay]:
+def session_of(speed=1.0, **options):
     chunks = [windows_of(names, number) for number, names in enumerate(SHOWN)]
     replay = Replay(list(chunks) + [[]])
     session = SimpleNamespace(
@@ -368,7 +367,7 @@ def session_of(speed: float = 1.0, **options: Any) -> tuple[Any, Replay]:
 def test_a_session(recorded, monkeypatch, most):
     monkeypatch.setattr(loops, "SHEET_ROWS", 3)
     session, replay = session_of()
-    events: list[Any] = []
+    events = []
     loop = Loop(session, events.append, max_windows=most)
     # one thread, so that windows that wait together are always the same
     for windows in loop._read_windows(replay):
@@ -391,7 +390,7 @@ def test_a_session(recorded, monkeypatch, most):
 def test_a_session_ends_after_so_many_windows_or_with_its_stream():
     for most, ending in ((5, "after 5 windows"), (None, "the stream ended")):
         session, replay = session_of()
-        events: list[Any] = []
+        events = []
         loop = Loop(session, events.append, max_windows=most)
         assert loop.run() == ending and replay.is_closed
         assert loop.decoded == len(events) == (most or 10)
@@ -416,7 +415,7 @@ def test_trials_of_the_training_are_said_once():
     ]
     learned = compute_trial_vectors(torch.stack(signals))
     session, _ = session_of(learned_trials=learned)
-    events: list[Any] = []
+    events = []
     Loop(session, events.append).run()
     assert [event["kind"] for event in events].count("warning") == 1
 
@@ -436,7 +435,7 @@ def test_windows_are_dropped_where_decoding_is_too_slow(
 def test_an_error_of_the_stream_is_raised_by_the_decoding_thread():
     session, replay = session_of()
 
-    def fail(wait_s: float) -> None:
+    def fail(wait_s):
         raise BrainhiveError("the stream is lost")
 
     replay.read_windows = fail  # type: ignore[method-assign]
@@ -445,7 +444,7 @@ def test_an_error_of_the_stream_is_raised_by_the_decoding_thread():
     assert replay.is_closed
 
 
-def stream_of(channels: str, units: str = "µV", kinds: str = "eeg") -> Any:
+def stream_of(channels, units="µV", kinds="eeg"):
     names = tuple(channels.split())
     return SimpleNamespace(
         name="a",
@@ -458,7 +457,7 @@ def stream_of(channels: str, units: str = "µV", kinds: str = "eeg") -> Any:
 def test_columns_are_those_of_the_model():
     steps = Steps(epoch_ms=(-50, 60), keep_ms=(0, 60), rate_hz=100, whiten="no")
     preparation = LivePreparation(steps, ("Cz", "Oz"), "µV")
-    source: Any = type("Source", (), {"model_fields": {"unit": None}})()
+    source = type("Source", (), {"model_fields": {"unit": None}})()
     columns = choose_columns(preparation, stream_of("Oz Fz Cz x"), "none", source)
     assert columns == [2, 0]
     # a mapping reads all channels of the kind
@@ -480,16 +479,16 @@ def test_caveats_of_a_session():
     holdout = SimpleNamespace(caveats=lambda template: [TWINS])
     pictures = SimpleNamespace(caveats=[SEEN_PICTURES])
     learned = SimpleNamespace(list_caveats={"eeg": [CALIBRATED]}.get)
-    job: Any = SimpleNamespace(
+    job = SimpleNamespace(
         align=SimpleNamespace(dataset=SimpleNamespace(holdout=holdout, people="eeg")),
         tests=SimpleNamespace(compare_pictures={1: pictures}.get),
         cell=SimpleNamespace(fold=1),
     )
     model = SimpleNamespace(history=learned)
-    decoder: Any = SimpleNamespace(template=None, model=model)
-    stream: Any = None
+    decoder = SimpleNamespace(template=None, model=model)
+    stream = None
 
-    def caveats(knows: bool, *counts: int) -> set[str]:
+    def caveats(knows, *counts):
         session = OpenSession(job, decoder, stream, None, None, [SIMULATED], knows)
         return set(session.collect_caveats(*counts))
 

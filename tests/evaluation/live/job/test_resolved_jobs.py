@@ -1,10 +1,8 @@
 """Tests of the choice of model, person and names of events."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -15,11 +13,11 @@ from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.training.alignment.cells import Cell
 
 
-def recipe(*arguments: str) -> Recipe:
+def recipe(*arguments):
     return Recipe.resolve("live", None, {}, ("source.kind=mock",) + tuple(arguments))
 
 
-def cells_of(*people: tuple[int, ...]) -> list[Cell]:
+def cells_of(*people):
     return [
         Cell(f"cell {row}", (9,), tested, 1, fold=row + 1)
         for row, tested in enumerate(people)
@@ -27,13 +25,11 @@ def cells_of(*people: tuple[int, ...]) -> list[Cell]:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def opened(monkeypatch):
     """Stand-in for `open_model`, which notes its arguments and returns these cells."""
-    asked: dict[str, Any] = {"cells": cells_of((1,))}
+    asked = {"cells": cells_of((1,))}
 
-    def open_model(
-        name: Any, paths: Any, dataset: Any, subjects: Any, *more: Any
-    ) -> Any:
+    def open_model(name, paths, dataset, subjects, *more):
         asked["subjects"] = subjects
         return jobs_run(asked["cells"])
 
@@ -43,11 +39,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return asked
 
 
-def jobs_run(cells: list[Cell]) -> Any:
+def jobs_run(cells):
     return SimpleNamespace(name="a run", cells=cells, dataset=None)
 
 
-def change(thing: Any, **changes: Any) -> Any:
+def change(thing, **changes):
     """Replace fields of a dataclass or of a stand-in."""
     if isinstance(thing, SimpleNamespace):
         return SimpleNamespace(**{**vars(thing), **changes})
@@ -74,33 +70,33 @@ def test_of_several_people_one_is_named(opened):
     assert opened["subjects"] is None
 
 
-PERSON: Any = SimpleNamespace(
+PERSON = SimpleNamespace(
     recordings=SimpleNamespace(build_path=lambda subject: Path("nowhere"))
 )
 """Person without a store of signals."""
 
 
 def session(
-    tmp_path: Path,
-    *arguments: str,
-    has_markers: bool = True,
-    train_ids: Sequence[str] = ("a/p1", "a/q0"),
-) -> Job:
+    tmp_path,
+    *arguments,
+    has_markers=True,
+    train_ids=("a/p1", "a/q0"),
+):
     """Make a job whose folder of recordings is in this folder."""
 
-    def open_pictures(split: str) -> Any:
+    def open_pictures(split):
         if not train_ids:
             raise MissingData("no embeddings")
         return SimpleNamespace(image_ids=train_ids)
 
     paths = SimpleNamespace(under_home=lambda name: tmp_path / name)
     source = SimpleNamespace(has_markers=has_markers, has_windows=False, is_file=False)
-    spec: Any = recipe(*arguments)
+    spec = recipe(*arguments)
     stand_in = SimpleNamespace(
         events=spec.events, source=source, paths=paths, gallery="test"
     )
     dataset = SimpleNamespace(are_categories=False, name="made")
-    align: Any = SimpleNamespace(dataset=dataset)
+    align = SimpleNamespace(dataset=dataset)
     job = Job(stand_in, align, Cell("a", (1,), (1,), 1), 1)  # type: ignore[arg-type]
     vars(job)["tests"] = SimpleNamespace(open_pictures=open_pictures)
     return job

@@ -1,7 +1,5 @@
 """Tests of `reconstruct --score` for folders of clips."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -19,20 +17,20 @@ FAST = "metrics=frame_ssim,frame_psnr"
 NAMES = ("0", "1", "2")
 
 
-def noisy(frames: np.ndarray) -> np.ndarray:
+def noisy(frames):
     noise = np.random.default_rng(0).normal(0, 12, frames.shape)
     return (frames + noise).clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture
-def truth(home: Path) -> Path:
+def truth(home):
     """Folder of three true clips, each a folder of frames."""
     for number, name in enumerate(NAMES):
         save_frames(home / "truth" / name, draw_clip(number))
     return home / "truth"
 
 
-def scored(path: Path, truth: Path | str, *arguments: str) -> tuple[str, ...]:
+def scored(path, truth, *arguments):
     return (f"score={path}", f"truth={truth}", "sheet_rows=0") + tuple(arguments)
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -16,7 +15,7 @@ PIXELS = "metrics=pixcorr,ssim"
 
 
 @pytest.fixture
-def folders(home: Path) -> tuple[Path, Path]:
+def folders(home):
     """Folders of reconstructions and of three true pictures.
 
     Two pictures have reconstructions. Another reconstruction has no picture.
@@ -36,13 +35,13 @@ def folders(home: Path) -> tuple[Path, Path]:
     return made, truth
 
 
-def save(path: Path, random: np.random.Generator) -> None:
+def save(path, random):
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = random.integers(0, 256, (5, 5, 3), np.uint8)
     Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC).save(path)
 
 
-def asked(folders: tuple[Path, Path], *arguments: str) -> tuple[str, ...]:
+def asked(folders, *arguments):
     return (f"score={folders[0]}", f"truth={folders[1]}") + tuple(arguments)
 
 
@@ -51,7 +50,7 @@ def test_folders_are_scored_by_name_and_unmatched_files_listed(
 ):
     result = run_command("reconstruct", *asked(folders, PIXELS, "protocol=mindeye2"))
 
-    def prepared(name: str) -> torch.Tensor:
+    def prepared(name):
         return metrics.prepare(
             pil_to_tensor(Image.open(folders[0].parent / name).convert("RGB"))[None]
             / 255

@@ -39,7 +39,7 @@ def test_media_of_stimuli_are_generated_once_for_all_cells(
     assert [row[0] for row in result.tables[0].rows][:2] == ["brain", "images, ceiling"]
 
 
-def decoded_set(count: int) -> DecodedSet:
+def decoded_set(count):
     """Make heads of several shapes, whose rows hold their own numbers."""
     numbers = torch.arange(float(count))
     tensors = {

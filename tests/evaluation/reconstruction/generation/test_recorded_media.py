@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -152,14 +151,14 @@ def test_noise_of_items(recorded):
 class Store:
     """Store of the embeddings of some stimuli."""
 
-    def __init__(self, split: str, count: int, width: int) -> None:
+    def __init__(self, split, count, width):
         self.values = np.random.default_rng([count, width]).normal(size=(count, width))
         self.embedding = torch.from_numpy(self.values.astype(np.float32))
         self.image_ids = Names.of(f"{split} {row}" for row in range(count))
         self.done = np.arange(count) % 4 != 2
         self.alternatives = self.pixels = None
 
-    def find_rows(self, image_ids: Any) -> np.ndarray:
+    def find_rows(self, image_ids):
         return np.array([self.image_ids.index(name) for name in image_ids])
 
 
@@ -167,17 +166,17 @@ class Sized:
     """Stand-in for the targets of stores."""
 
     @staticmethod
-    def from_stores(stores: Any, launch: Any, keys: Any, on_device: bool) -> Any:
+    def from_stores(stores, launch, keys, on_device):
         sources = {
             keys[name]: SimpleNamespace(shape=store.embedding.shape[1:], store=store)
             for name, store in stores.items()
         }
         return Sized(sources)
 
-    def __init__(self, sources: Any) -> None:
+    def __init__(self, sources):
         self.sources = sources
 
-    def gather(self, rows: np.ndarray) -> Any:
+    def gather(self, rows):
         return {
             key: source.store.embedding[torch.from_numpy(rows)]
             for key, source in self.sources.items()
@@ -193,9 +192,9 @@ TRAINING = {
 }
 
 
-def made_run(holdout_folds: bool = False, frames: int = 0) -> Any:
-    def images(split: str) -> Any:
-        def open_image(row: int) -> Any:
+def made_run(holdout_folds=False, frames=0):
+    def images(split):
+        def open_image(row):
             pixels = TRAINING[f"train {row}"]
             return Clip(pixels[None], 8) if frames else Image.fromarray(pixels)
 
@@ -206,11 +205,11 @@ def made_run(holdout_folds: bool = False, frames: int = 0) -> Any:
             open=open_image,
         )
 
-    def choose(store: Any, split: str, fold: int) -> np.ndarray:
+    def choose(store, split, fold):
         rows = np.arange(len(store.image_ids))
         return rows % 3 != fold if holdout_folds else rows >= 0
 
-    def find_rows(split: str, fold: int) -> np.ndarray:
+    def find_rows(split, fold):
         store = STORES[split]["looks"]
         return np.flatnonzero(store.done & choose(store, split, fold))
 
@@ -223,8 +222,8 @@ def made_run(holdout_folds: bool = False, frames: int = 0) -> Any:
     )
 
 
-def heads_of(align: Any) -> StimulusHeads:
-    def targets(embeddings: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def heads_of(align):
+    def targets(embeddings):
         joined = torch.cat(list(embeddings.values()), 1)
         return {"token": joined, "square": joined[:, :2, None] ** 2}
 
@@ -232,7 +231,7 @@ def heads_of(align: Any) -> StimulusHeads:
     return StimulusHeads(align, [], keys, targets, CPU)
 
 
-def brain_sets(width: int = 7) -> list[DecodedSet]:
+def brain_sets(width=7):
     random = torch.Generator().manual_seed(1)
     ids = [f"test {row}" for row in (1, 3, 4, 6, 8)]
     sets = []
@@ -243,7 +242,7 @@ def brain_sets(width: int = 7) -> list[DecodedSet]:
     return sets
 
 
-SOURCES: Any = ("images", "brain", "shuffled", "zeroed", "mean_embedding")
+SOURCES = ("images", "brain", "shuffled", "zeroed", "mean_embedding")
 
 
 def test_heads_of_sources(monkeypatch, recorded):
@@ -294,7 +293,7 @@ def test_baselines(monkeypatch, recorded, tmp_path, folds):
     monkeypatch.setattr(baselines, "READ_AHEAD_PICTURES", 4)
     align, run_folder = made_run(folds), RunFolder(tmp_path)
     recipe = Recipe(resolution_px=16)
-    sources: Any = ["nearest", "mean", "still"]
+    sources = ["nearest", "mean", "still"]
 
     made, missing = make_baselines(
         align, recipe, sources, brain_sets(), [], heads_of(align), "a", run_folder
@@ -333,11 +332,11 @@ class Drawn:
 
     sampling = Sampling(steps=2)
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size):
         self.recipe = SimpleNamespace(batch_size=batch_size)
-        self.calls: list[int] = []
+        self.calls = []
 
-    def sample(self, decoded: Any, seeds: Any, on_step: Any, items: Any) -> Any:
+    def sample(self, decoded, seeds, on_step, items):
         self.calls.append(len(seeds))
         assert len(items) == len(seeds)
         on_step(1)
@@ -352,11 +351,11 @@ class Drawn:
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("batch_size", [2, 7])
 def test_generated_files(recorded, tmp_path, count, batch_size):
-    sampler: Any = Drawn(batch_size)
+    sampler = Drawn(batch_size)
     run_folder = RunFolder(tmp_path)
     brain = brain_sets()[0]
 
-    def rerank(pixels: np.ndarray, heads: Decoded) -> torch.Tensor:
+    def rerank(pixels, heads):
         # the candidate that is nearest to a level of its own
         aim = 128 + 60 * heads.tensors["token"][:, 1]
         return -(torch.from_numpy(pixels[:, 0, 0, 0].astype(np.float32)) - aim).abs()
@@ -391,20 +390,18 @@ def test_generated_files(recorded, tmp_path, count, batch_size):
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_the_sampler_gives_each_row_its_conditions(guidance):
-    asked: dict[str, Any] = {}
+    asked = {}
 
-    def draw_zeros(
-        conditioning: Any, seeds: Any, number: int, *more: Any, **fields: Any
-    ) -> Any:
+    def draw_zeros(conditioning, seeds, number, *more, **fields):
         asked.update(tokens=conditioning.embeddings, side=number, null=fields["null"])
         return torch.zeros(len(seeds), 3, number, number)
 
-    prior: Any = SimpleNamespace(
+    prior = SimpleNamespace(
         null=lambda count, seeds: Conditioning(torch.zeros(count, 1, 2)),
         condition=lambda decoded, seeds: Conditioning(torch.ones(2, 1, 2)),
     )
     sampling = Sampling(steps=2, guidance=guidance)
-    output: Any = SimpleNamespace(resolution_px=8, precision="fp16")
+    output = SimpleNamespace(resolution_px=8, precision="fp16")
     sampler = Sampler(lambda *_: None, prior, output, sampling, CPU)
     vars(sampler)["generator"] = SimpleNamespace(generate=draw_zeros, latent_space="a")
 
@@ -420,7 +417,7 @@ def test_the_sampler_gives_each_row_its_conditions(guidance):
 def test_words_of_a_recipe():
     plain_recipe = Recipe(repeats=1)
     assert plain_recipe.describe_generation(True) == "1 repeat"
-    keys: Any = {"best_of": 2, "strength": 0.5, "adapter": "skip"}
+    keys = {"best_of": 2, "strength": 0.5, "adapter": "skip"}
     recipe = Recipe(repeats=3, prior={"scale": 0.5}, **keys)
     words = recipe.describe_generation(True).split(", ")
     assert words[0] == "3 repeats" and "2" in words[1] and "0.5" in words[3]

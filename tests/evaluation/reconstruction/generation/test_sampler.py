@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,12 +16,12 @@ from brainhive_cli.models.priors._fusion_network import FusionPrior
 from tests.repositories import text_encoders
 
 SEEDS = [1, 2]
-SMALL: dict[str, Any] = {"resolution_px": 32, "steps": 2}
+SMALL = {"resolution_px": 32, "steps": 2}
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def speaking(tmp_path_factory: pytest.TempPathFactory, generator: Path) -> str:
+def speaking(tmp_path_factory, generator):
     """Folder of the tiny generator with text encoders."""
     folder = Path(
         shutil.copytree(generator, tmp_path_factory.mktemp("speaking") / "generator")
@@ -31,15 +30,13 @@ def speaking(tmp_path_factory: pytest.TempPathFactory, generator: Path) -> str:
     return str(folder)
 
 
-def tokens(prior: FusionPrior) -> torch.Tensor:
+def tokens(prior):
     return torch.randn(
         len(SEEDS), prior.dim, generator=torch.Generator().manual_seed(0)
     )
 
 
-def sampler_of(
-    speaking: str, prior: Path, adapter: str | None = None, **fields: Any
-) -> tuple[Sampler, Decoded]:
+def sampler_of(speaking, prior, adapter=None, **fields):
     fusion = priors.load(str(prior), adapter=adapter)
     recipe = Recipe(**fields)
     build = sdxl.Config(source=speaking).build
@@ -48,15 +45,13 @@ def sampler_of(
     )
 
 
-def generated(speaking: str, prior: Path, **fields: Any) -> torch.Tensor:
+def generated(speaking, prior, **fields):
     sampler, decoded = sampler_of(speaking, prior, **{**SMALL, **fields})
     return sampler.sample(decoded, SEEDS)
 
 
 @torch.inference_mode()
-def expected(
-    speaking: str, prior: Path, adapter: str = "skip", **fields: Any
-) -> torch.Tensor:
+def expected(speaking, prior, adapter="skip", **fields):
     generator, fusion = (
         sdxl.Config(source=speaking).build(),
         FusionPrior.load(str(prior)),

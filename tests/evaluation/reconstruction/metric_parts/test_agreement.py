@@ -23,7 +23,7 @@ PAIRS = "metrics=pixcorr,ssim"
 
 
 @pytest.fixture
-def folders(home: Path) -> tuple[str, str]:
+def folders(home):
     """Arguments for three pictures: one has a copy, two have other pictures."""
     random = np.random.default_rng(0)
     for name in ("truth/a.png", "truth/b.png", "truth/c.png", "made/b.png"):

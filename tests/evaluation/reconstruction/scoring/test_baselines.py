@@ -20,12 +20,12 @@ COLOURS = "brainhive_cli-models-encoders-python-example"
 CELL = "sub-01_seed-1/sub-01"
 
 
-def pixels(picture: Image.Image | Path) -> np.ndarray:
+def pixels(picture):
     picture = Image.open(picture) if isinstance(picture, Path) else picture
     return np.asarray(picture.convert("RGB"), np.int16)
 
 
-def by_hand(world: Path, run_folder: Path, prior: Path) -> dict[str, str]:
+def by_hand(world, run_folder, prior):
     """Find the training picture nearest to each token, from the files of the run."""
     model = aligner.load(run_folder / "cells/sub-01_seed-1/model")
     (signals,) = (world / "signals/demo-noise-0.3-40-concepts").rglob("sub-01.h5")

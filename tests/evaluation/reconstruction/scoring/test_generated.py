@@ -21,12 +21,12 @@ IDS = ("a", "b", "c", "d", "e", "f")
 
 
 def scored(
-    subject: int,
-    seed: int,
-    repeats: int = 1,
-    folder: Path = Path(),
-    **values: list[float],
-) -> GeneratedSet:
+    subject,
+    seed,
+    repeats=1,
+    folder=Path(),
+    **values,
+):
     """Make a subject's reconstructions, with a value for each item.
 
     All repeats of an item have its value.
@@ -60,7 +60,7 @@ def test_an_item_counts_once_averaged_over_repeats_and_seeds():
     )
 
 
-def ends(value: float, quantile: float, error: float) -> np.ndarray:
+def ends(value, quantile, error):
     """Compute a t interval on the logit scale, between -1 and 1."""
     return np.tanh(
         np.arctanh(value) + np.array([-1, 1]) * quantile * error / (1 - value**2)
@@ -112,14 +112,14 @@ def test_items_are_sorted_from_the_best_by_every_metric():
         assert rank_items([scored_set])[0] == (scored_set, best), name
 
 
-def identify(tensor: torch.Tensor, created_tensor: torch.Tensor, rows: torch.Tensor):
+def identify(tensor, created_tensor, rows):
     """Compute the share of other stimuli that are further away than the true one."""
     distance = torch.cdist(created_tensor, tensor)
     own = distance.gather(1, rows[:, None])
     return (distance > own).sum(1).double() / (len(tensor) - 1)
 
 
-def subtract(tensor: torch.Tensor, created_tensor: torch.Tensor, rows: torch.Tensor):
+def subtract(tensor, created_tensor, rows):
     return (created_tensor - tensor[rows])[:, 0].double()
 
 
@@ -150,5 +150,5 @@ def test_items_are_identified_among_the_chosen_stimuli_alone(batch_size):
     assert list(alone) == ["difference"]
 
 
-def features(media: list[float]) -> torch.Tensor:
+def features(media):
     return torch.tensor(media)[:, None]

@@ -4,7 +4,6 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -68,10 +67,10 @@ IDS = [f"p{row}" for row in range(7)]
 FRAMES = 3
 
 
-def stimuli(frames: int = 0) -> Stimuli:
+def stimuli(frames=0):
     """Make seven stimuli of three concepts."""
 
-    def open_stimulus(image_id: str) -> Any:
+    def open_stimulus(image_id):
         pixels = draw_media(int(image_id[1:]), 40, frames)
         return Clip(pixels, 8) if frames else Image.fromarray(pixels)
 
@@ -79,12 +78,12 @@ def stimuli(frames: int = 0) -> Stimuli:
     return Stimuli(open_stimulus, str, grouping=StimulusGrouping("concept", concepts))
 
 
-def make_sets(folder: Path, frames: int = 0) -> list[GeneratedSet]:
+def make_sets(folder, frames=0):
     """Write reconstructions of two seeds and two subjects, some with two repeats."""
     sets = []
     for number, (subject, seed) in enumerate(((1, 1), (1, 2), (2, 1))):
         name = f"sub-{subject:02d}_seed-{seed}/sub-{subject:02d}"
-        files: dict[str, list[Path]] = {}
+        files = {}
         for row, image_id in enumerate(IDS[: 7 - subject + 1]):
             repeats = 1 + (row + number) % 2
             files[image_id] = [
@@ -153,7 +152,7 @@ def test_clips_of_another_length_are_refused_and_pictures_repeat(
     media = draw_media(0, 40, 3)
     scorer = Scorer(parts, "brainhive", 4, CPU, [lambda: Clip(media, 8)], 3)
     image = Image.fromarray(media[0])
-    bar: Any = SimpleNamespace(advance=lambda count: None)
+    bar = SimpleNamespace(advance=lambda count: None)
     row = np.array([0])
 
     values = scorer.score(
@@ -170,7 +169,7 @@ def test_clips_of_another_length_are_refused_and_pictures_repeat(
     assert "None" not in str(caught.value)
 
 
-def measured(folder: Path, frames: int, shift: int = 0) -> RunFolder:
+def measured(folder, frames, shift=0):
     """Measure a run with two sources. A third source is missing."""
     sets = make_sets(folder, frames)
     if shift:
@@ -208,10 +207,10 @@ def measured(folder: Path, frames: int, shift: int = 0) -> RunFolder:
 LABELS = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 1]] * 2)[:7]
 
 
-def labelled(frames: int = 2) -> StimulusSet:
+def labelled(frames=2):
     """Make stimuli with labels, captions and objects. The last two have no mask."""
 
-    def masks(row: int) -> np.ndarray:
+    def masks(row):
         zeros = np.zeros((frames, 8, 8), np.uint8)
         zeros[:, : row + 1, :4] = 255 * (row < 5)
         return zeros
@@ -232,7 +231,7 @@ def labelled(frames: int = 2) -> StimulusSet:
     )
 
 
-def decoded_as(order: Any) -> Decoded:
+def decoded_as(order):
     random = torch.Generator().manual_seed(3)
     tensors = {
         "mask": torch.rand(7, 2, 1, 4, 4, generator=random),
@@ -243,7 +242,7 @@ def decoded_as(order: Any) -> Decoded:
     return Decoded(tensors, {"caption": texts})[list(order)]
 
 
-def scores_of_tasks(order: Any) -> TaskScores:
+def scores_of_tasks(order):
     return TaskScores.from_decoded(decoded_as(order), labelled(), IDS)
 
 
@@ -520,7 +519,7 @@ def test_a_faint_picture_differs_from_a_copy_by_a_single_level(
     tmp_path, levels, is_original
 ):
     faint = 120 + draw_media(0, 64).astype(np.uint8) // 20  # a deviation of 3 levels
-    stand_in: Any = SimpleNamespace(open=lambda image_id: Image.fromarray(faint))
+    stand_in = SimpleNamespace(open=lambda image_id: Image.fromarray(faint))
     Image.fromarray(faint + levels).save(tmp_path / "a.png")
     generated = GeneratedSet("scored", "made", (), {"a": [tmp_path / "a.png"]})
     originals, _ = find_originals_and_blanks(generated, stand_in)

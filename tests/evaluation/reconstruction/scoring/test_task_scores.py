@@ -1,7 +1,5 @@
 """Tests of scores of decoded masks, concepts and captions."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 import torch
@@ -29,14 +27,14 @@ CAPTIONS = [
 ]
 
 
-def masks(row: int) -> np.ndarray:
+def masks(row):
     """Make the masks of a clip: the upper half, or nothing for the last clip."""
     zeros = np.zeros((FRAMES, 8, 8), np.uint8)
     zeros[:, :4] = 255 * (row < 3)
     return zeros
 
 
-def films(**annotations: object) -> StimulusSet:
+def films(**annotations):
     known = {
         "captions": CAPTIONS.__getitem__,
         "masks": masks,
@@ -48,7 +46,7 @@ def films(**annotations: object) -> StimulusSet:
     )
 
 
-def decoded_as(givers: Sequence[int]) -> Decoded:
+def decoded_as(givers):
     """Make heads with the truth of the stimuli in this order, at half the size."""
     upper = torch.zeros(4, FRAMES, 1, 4, 4)
     upper[:3, :, :, :2] = 0.9

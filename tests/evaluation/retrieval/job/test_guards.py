@@ -4,7 +4,6 @@ import hashlib
 import re
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from brainhive_cli.core.results.measurements import (
     CAVEATS,
     SELECTED_ON_TEST,
     TWINS,
-    Metric,
 )
 from brainhive_cli.data.stores import SignalStore, TargetStore
 from brainhive_cli.measurement.ranks import rank_targets
@@ -31,9 +29,7 @@ QUICK = ("sheet_rows=0", "ceiling_splits=0")
 
 
 @pytest.fixture
-def own(
-    world: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def own(world, trained_run, tmp_path, monkeypatch):
     """Copy of the world and its run, which a test may change."""
     shutil.copytree(world, tmp_path / "own")
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "own"))
@@ -41,7 +37,7 @@ def own(
     return tmp_path / "own"
 
 
-def chance_is_in(metric: Metric) -> bool:
+def chance_is_in(metric):
     return metric.low <= metric.chance <= metric.high
 
 
@@ -177,7 +173,7 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(
     assert "colours" in caught.value.hint + caught.value.message
 
 
-def digests(folder: Path) -> dict[str, str]:
+def digests(folder):
     files = (
         path
         for path in folder.rglob("*")

@@ -1,7 +1,6 @@
 """Tests of the runs and cells that an evaluation measures and compares."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,18 +17,18 @@ from brainhive_cli.training.alignment import FROM_MEAN, Cell, Recipe as AlignRec
 CPU = torch.device("cpu")
 
 
-def recipe(*arguments: str) -> Recipe:
+def recipe(*arguments):
     return Recipe.resolve("eval-retrieval", None, {}, arguments)
 
 
 class Run:
     """Run of cells."""
 
-    def __init__(self, name: str, people: str = "12", **facts: Any) -> None:
+    def __init__(self, name, people="12", **facts):
         self.name, self.reference = name, f"ref {name}"
         self.folder = SimpleNamespace(path=name, duration_s=10.0)
         self.dataset = SimpleNamespace(name="made", splits=("train", "test"))
-        self.recipe: Any = None
+        self.recipe = None
         self.origin = None
         # cells of the second person come first
         self.cells = [
@@ -41,9 +40,9 @@ class Run:
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def runs(monkeypatch):
     """Runs by name, which jobs open."""
-    made: dict[str, Any] = {
+    made = {
         "one": Run("one"),
         "two": Run("two"),
         "elsewhere": Run("elsewhere", dataset=SimpleNamespace(name="other")),
@@ -52,7 +51,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         jobs, "open_model", lambda name, paths, **_: made[name or "one"]
     )
 
-    def require(dataset: Any, split: str, key: str) -> None:
+    def require(dataset, split, key):
         if split not in dataset.splits:
             raise RecipeError(split)
 
@@ -137,7 +136,7 @@ def test_whitening_comes_first_and_a_control_leaves_no_ridge():
     assert recipe("gallery=train+test").split == "test"
 
 
-def job_of(*arguments: str, training: Any = (), **facts: Any) -> Any:
+def job_of(*arguments, training=(), **facts):
     """Make a job of a run on the demo, which compares one of two encoders."""
     finished_run = Run("one", **facts)
     keys = ["dataset=demo", "encoders=[lite0,pixels]", "seeds=3,4"] + list(training)

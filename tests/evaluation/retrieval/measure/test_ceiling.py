@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.results.measurements import Measurements
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.signals import Sensors, Trials
 from brainhive_cli.evaluation.retrieval import measure
@@ -29,7 +28,7 @@ from tests.worlds.memory_test_set import (
 ITEMS, REPETITIONS = 100, 8
 
 
-def trials(noise: float, seed: int = 0) -> torch.Tensor:
+def trials(noise, seed=0):
     """Make trials [N, R, C, T] of patterns with variance 1, in noise."""
     random = torch.Generator().manual_seed(seed)
     pattern = torch.randn(ITEMS, 1, 6, 10, generator=random) + 5 * torch.randn(
@@ -38,9 +37,7 @@ def trials(noise: float, seed: int = 0) -> torch.Tensor:
     return pattern + noise * torch.randn(ITEMS, REPETITIONS, 6, 10, generator=random)
 
 
-def of(
-    signal: torch.Tensor, expand: int | torch.Tensor = REPETITIONS, splits: int = 10
-) -> Measurements:
+def of(signal, expand=REPETITIONS, splits=10):
     expand = torch.as_tensor(expand).expand(len(signal))
     ids, parts = (
         [f"item {n}" for n in range(len(signal))],
@@ -122,7 +119,7 @@ def test_a_ceiling_of_all_subjects_is_the_mean_of_theirs():
     assert chances == pytest.approx([1 / 6, 5 / 6])
 
 
-def draw_noise(*sizes: int, seed: int = 0) -> torch.Tensor:
+def draw_noise(*sizes, seed=0):
     return torch.randn(*sizes, generator=torch.Generator().manual_seed(seed))
 
 
@@ -167,7 +164,7 @@ def test_a_ceiling_skips_pictures_in_a_single_part_and_padding():
         assert (one.values["reliability"] != second.values["reliability"]).any()
 
 
-def noise_that_drifts(design: str) -> Trials:
+def noise_that_drifts(design):
     """Make noise that is a random walk, with the repetitions of a picture in a row."""
     random, pictures = np.random.default_rng(0), np.arange(ITEMS)
     if design == "in a row":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli import api
-from brainhive_cli.core.results.measurements import DESIGN_ALONE, Metric
+from brainhive_cli.core.results.measurements import DESIGN_ALONE
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.reports.sentences.sentences import explain_chance, state_finding
 from brainhive_cli.reports.tables.tables import published_tables
@@ -19,14 +19,14 @@ AXES = {
 }
 
 
-def walk(count: int) -> np.ndarray:
+def walk(count):
     """Simulate trials [n, C, 2] of noise that drifts from trial to trial."""
     rng = np.random.default_rng(0)
     drift = rng.normal(size=(count, CHANNELS, 1)).cumsum(0)
     return drift + rng.normal(size=(count, CHANNELS, 2))
 
 
-def find(run: api.Run, scope: str, name: str) -> Metric:
+def find(run, scope, name):
     """Find a metric of a run."""
     return run.measurements.scopes[scope][name]
 

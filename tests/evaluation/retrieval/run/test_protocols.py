@@ -1,9 +1,7 @@
 """Tests of three ways to select an epoch, and of the caveat of the test set."""
 
 import json
-from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -25,11 +23,11 @@ NAMED = f"{STEP}test ({SELECTED_ON_TEST})"
 
 @pytest.fixture(scope="module")
 def shared(
-    shared_world: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    run_command: Any,
-    align_overrides: Any,
-) -> Any:
+    shared_world,
+    tmp_path_factory,
+    run_command,
+    align_overrides,
+):
     runs = tmp_path_factory.mktemp("protocols")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))

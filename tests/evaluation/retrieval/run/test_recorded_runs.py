@@ -3,20 +3,16 @@
 Models are closed-form ridges, which have no random start.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from operator import attrgetter
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from brainhive_cli import api
-from brainhive_cli.core.results.measurements import Measurements
 from brainhive_cli.evaluation.explanation import encoding_model
 from tests.tools.recorded_numbers import FLOAT32
-from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
+from tests.worlds.command_fixtures import COLOURS, use_home
 
 WORLD = "dataset={kind: demo, noise: 0.6, subjects: 2, concepts: 30}"
 ENCODERS = f"encoders=[{COLOURS!r}]"
@@ -24,9 +20,7 @@ VOXELS = "dataset={kind: demo, noise: 0.6, space: voxels, subjects: 1, concepts:
 
 
 @pytest.fixture(scope="module")
-def home(
-    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
-) -> Iterator[Path]:
+def home(tmp_path_factory, run_command):
     """Home with the embeddings of the demo's pictures."""
     with use_home(tmp_path_factory.mktemp("home")) as home:
         run_command("embed", WORLD, ENCODERS)
@@ -34,7 +28,7 @@ def home(
 
 
 @pytest.fixture(scope="module")
-def ridge(home: Path, run_command: RunCommand) -> Path:
+def ridge(home, run_command):
     """Run of two seeds of a ridge for each of two people."""
     return run_command(
         "train-align", WORLD, ENCODERS, "backbone=ridge", "seeds=1,2"
@@ -49,7 +43,7 @@ FACTS |= {"ceilings", "generalisation", "strength", "suffices", "better", "peopl
 """Facts of a command that are numbers."""
 
 
-def summary(measurements: Measurements) -> dict[str, Any]:
+def summary(measurements):
     """Return the recorded values: metrics, items and facts."""
     read_fields = attrgetter(*FIELDS)
     metrics = {

@@ -19,14 +19,12 @@ ENCODER = "brainhive_cli-models-encoders-python-example"
 
 
 @pytest.fixture
-def weaker(world: Path, run_command, align_overrides, trained_run) -> Path:
+def weaker(world, run_command, align_overrides, trained_run):
     """Second run of the same cells, trained for one epoch."""
     return run_command("train-align", *align_overrides, "train.epochs=1").folder
 
 
-def cosines(
-    run_folder: Path, home: Path, subject: int
-) -> tuple[torch.Tensor, np.ndarray]:
+def cosines(run_folder, home, subject):
     """Compute cosines [N, M] and targets [N] without the code of the package."""
     model = aligner.load(run_folder / "cells" / f"sub-{subject:02d}_seed-1" / "model")
     recording = SignalStore.open(
@@ -44,7 +42,7 @@ def cosines(
     return torch.cosine_similarity(signal[:, None], image[None], dim=2).double(), target
 
 
-def ranked(similarity: torch.Tensor, target: np.ndarray) -> list[int]:
+def ranked(similarity, target):
     return (
         (similarity >= similarity[np.arange(len(target)), target][:, None])
         .sum(1)

@@ -12,9 +12,7 @@ from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.reports.sentences.sentences import list_limits
 
 
-def measured(
-    low: float, high: float, caveats: tuple[str, ...] = (), **facts: object
-) -> Measurements:
+def measured(low, high, caveats=(), **facts):
     """Make measurements of ranks at chance, with an interval of top-1."""
     top1 = Metric(
         "top1",

@@ -1,9 +1,7 @@
 """Tests of small random models and ranks against recorded numbers."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +11,7 @@ from PIL import Image
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.results.measurements import ALL, BACKWARD, Measurements
 from brainhive_cli.core.runs import RunFolder, Sheet
-from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals import Sensors, StudyDesign, Trials, Voxels
-from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.retrieval import baseline, measure, summary
 from brainhive_cli.evaluation.retrieval.baseline import (
     choose_order,
@@ -72,7 +68,7 @@ COUNTS = {"train": 34, "test": 15}
 WIDTH = 6
 
 
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -86,23 +82,23 @@ CPU = torch.device("cpu")
 class Model(PictureModel):
     """Linear model of two people."""
 
-    def __init__(self, number: int = 0, fold: int = 1) -> None:
+    def __init__(self, number=0, fold=1):
         super().__init__("looks", WIDTH, number, fold)
         self.weights = torch.linalg.pinv(MIXING) + 0.1 * draw(40, WIDTH, seed=number)
 
-    def encode(self, trials: Trials, signals: Any = None) -> torch.Tensor:
+    def encode(self, trials, signals=None):
         values = torch.from_numpy(trials.averages) if signals is None else signals
         return values.flatten(1).float() @ self.weights
 
-    def encode_pictures(self, targets: Targets, rows: np.ndarray) -> torch.Tensor:
+    def encode_pictures(self, targets, rows):
         return super().encode_pictures(targets, rows) * (1 + self.number)
 
-    def predict(self, subject: int, signal: torch.Tensor) -> dict[str, torch.Tensor]:
+    def predict(self, subject, signal):
         tokens = signal.flatten(1) @ self.weights + subject
         return {"token": tokens, "latent": (tokens[:, :4] ** 2).unflatten(1, (2, 2))}
 
 
-def draw_trials(subject: int, split: str, has_voxels: bool = False) -> Trials:
+def draw_trials(subject, split, has_voxels=False):
     """Draw noisy trials of pictures. The second person was shown fewer pictures."""
     random = np.random.default_rng([subject, split == "train"])
     # nobody was shown picture 1
@@ -113,7 +109,7 @@ def draw_trials(subject: int, split: str, has_voxels: bool = False) -> Trials:
     counts = np.resize([4, 2, 3, 4, 1], len(shown))
     is_there = np.arange(4) < counts[:, None]
     sessions = np.where(is_there, np.arange(4) % 2, -1).astype(np.int8)
-    space: Any = Sensors(list("abcde"))
+    space = Sensors(list("abcde"))
     if has_voxels:
         signal = signal.reshape(len(shown), 4, 40, 1)
         masks = {"V1": np.arange(40) < 9, "V4": np.arange(40) % 3 == 0}
@@ -142,11 +138,11 @@ TRIALS = {
 
 
 def open_tests(
-    *models: Model,
-    trials: Mapping[int, Mapping[str, Trials]] = TRIALS,
-    dataset: Dataset = DATASET,
-    tests_class: type[MemoryTestSet] = MemoryTestSet,
-) -> MemoryTestSet:
+    *models,
+    trials=TRIALS,
+    dataset=DATASET,
+    tests_class=MemoryTestSet,
+):
     """Open a test set, which lacks the embedding of a picture for each model.
 
     The even and odd pictures of the study are in separate strata.
@@ -175,11 +171,11 @@ def open_tests(
     )
 
 
-def recipe(*arguments: str) -> Recipe:
+def recipe(*arguments):
     return Recipe.resolve("eval-retrieval", None, {}, arguments)
 
 
-CELLS: dict[str, tuple[int, tuple[str, ...]]] = {
+CELLS = {
     "one": (1, ("subsets=4", "repetitions=1,3", "ceiling_splits=3", "seed=5")),
     "one among all": (1, ("gallery=train+test", "control=permuted", "seed=2")),
     "shown": (1, ("only_shown=true", "subsets=40", "repetitions=all")),
@@ -192,7 +188,7 @@ def test_a_cell(monkeypatch, recorded, name):
     # sessions of so few pictures are centred
     monkeypatch.setattr(measure, "MIN_UNITS_FOR_POPULATION", 4)
     count, arguments = CELLS[name]
-    models: Any = [Model(number) for number in range(count)]
+    models = [Model(number) for number in range(count)]
     tests = open_tests(*models)
     cell_recipe = recipe(*arguments)
 
@@ -211,7 +207,7 @@ def test_a_cell(monkeypatch, recorded, name):
     )
 
 
-def describe(scores: Scores) -> dict[str, Any]:
+def describe(scores):
     """Return the numbers of scores and of their further tables."""
     described = {
         name: value
@@ -228,13 +224,13 @@ def describe(scores: Scores) -> dict[str, Any]:
 
 
 def test_more_repetitions_than_there_are_are_refused():
-    models: Any = [Model()]
+    models = [Model()]
     with pytest.raises(RecipeError, match="5"):
         measure_cell(models, open_tests(*models), recipe("repetitions=1,5"))
 
 
 def test_a_gallery_is_of_all_pictures_unless_asked_otherwise():
-    models: Any = [Model(), Model(1)]
+    models = [Model(), Model(1)]
     tests = open_tests(*models)
     gallery = open_gallery(models, tests, ["train", "test"])
     shown_gallery = open_gallery(models, tests, ["train", "test"], only_shown=True)
@@ -251,7 +247,7 @@ def test_a_gallery_is_of_all_pictures_unless_asked_otherwise():
 
 
 def test_shares_of_regions(monkeypatch, recorded):
-    model: Any = Model()
+    model = Model()
     voxels = {split: draw_trials(2, split, has_voxels=True) for split in COUNTS}
     person = open_tests(model, trials={2: voxels}).open_person(model, 2)
     whole_region_shares = measure_region_shares(model, person)
@@ -275,7 +271,7 @@ def test_shares_of_regions(monkeypatch, recorded):
 NAMES = [f"p{row:02d}" for row in range(14)]
 
 
-def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
+def scores(seed, count=14, fold=0, **changes):
     """Make random scores of pictures, some of which share a concept."""
     random = np.random.default_rng([seed, fold])
     names = [NAMES[row] for row in random.permutation(14)[:count]]
@@ -349,7 +345,7 @@ STUDY = StudyDesign(
 """Study whose even and odd pictures are in separate strata."""
 
 
-def tables() -> tuple[CellScores, dict[Cell, Any]]:
+def tables():
     """Make scores of two seeds in two people. The second saw fewer pictures."""
     gallery = Gallery({"test": np.arange(14)}, NAMES, [f"c{n % 5}" for n in range(14)])
     measured = {}
@@ -441,7 +437,7 @@ def test_many_concepts_have_no_table_of_confusions():
 def test_pictures_with_a_twin_are_told_from_others():
     twins = np.isin(np.arange(14), [2, 5])
     compared = SimpleNamespace(image_ids=np.array(NAMES), has_equal_embedding=twins)
-    job: Any = SimpleNamespace(tests=SimpleNamespace(list_seen=lambda: [compared]))
+    job = SimpleNamespace(tests=SimpleNamespace(list_seen=lambda: [compared]))
     shown = ["p02", "p05", "p05", "p00", "p01", "p03"]
     cell = Scores(shown, shown, ranks=np.array([1, 1, 2, 1, 2, 2]))
 
@@ -538,7 +534,7 @@ def test_categories_of_trials(recorded, kinds):
     )
 
 
-def job(*models: Any, **options: Any) -> Any:
+def job(*models, **options):
     """Make a job with a group for each model, which requests a ridge."""
     by_cell = {model.cell: model for model in models}
     tests = open_tests(models[0], **options)
@@ -552,9 +548,9 @@ def job(*models: Any, **options: Any) -> Any:
 
 
 def test_signals_and_targets_of_a_ridge(monkeypatch, recorded):
-    models: Any = [Model()]
+    models = [Model()]
     tests = open_tests(*models)
-    new_model: Any = Model()
+    new_model = Model()
     new_model.cell = Cell("new", (1,), (2,), 1)
     rows = np.array([0, 2, 5, 6, 9, 11, 12, 14])
     monkeypatch.setattr(baseline, "MAX_TARGET_WIDTH", 40)
@@ -566,7 +562,7 @@ def test_signals_and_targets_of_a_ridge(monkeypatch, recorded):
     stranger = read_signals([new_model], tests, 2, rows, CPU)
 
     # signs of components are not defined
-    def describe_signals(subject_signals: Any) -> Any:
+    def describe_signals(subject_signals):
         return [subject_signals[0].abs(), subject_signals[1].abs()] + list(
             subject_signals[2:]
         )
@@ -595,12 +591,12 @@ def test_signals_and_targets_of_a_ridge(monkeypatch, recorded):
 class CategoryTests(MemoryTestSet):
     """Test set of held-out trials of two people, with a category that nobody saw."""
 
-    def find_rows(self, split: str, fold: int = 1) -> np.ndarray:
+    def find_rows(self, split, fold=1):
         categories = self.open_person(self.models[0][0], 1).trials.stimulus
         return np.arange(categories.max() + 2)
 
 
-def category_job(*models: Model, n_categories: int) -> Any:
+def category_job(*models, n_categories):
     """Make a job of which the last trials of the training are held out."""
     trials = {}
     for subject, recorded_trials in TRIALS.items():
@@ -671,7 +667,7 @@ def test_an_order_is_found_by_a_quick_ridge(monkeypatch):
     assert correct_order.orders == 0 and correct_order.order == ""
 
 
-def measured_run() -> Measurements:
+def measured_run():
     tested, measured = tables()
     tested = replace(tested, grouping=StimulusGrouping())
     units = {f"sub-0{number}": [f"{row}" for row in range(14)] for number in (1, 2)}
@@ -697,7 +693,7 @@ def measured_run() -> Measurements:
 
 def test_tables_and_figures(recorded):
     measured = measured_run()
-    stand_in: Any = SimpleNamespace()
+    stand_in = SimpleNamespace()
     laid_out = lay_out(measured, None)
     artifacts = draw_artifacts(stand_in, measured, (), open_tests(Model()), recipe())
 
@@ -718,13 +714,13 @@ def test_tables_and_figures(recorded):
 
 
 def test_sheets_of_queries(recorded, tmp_path):
-    model: Any = Model()
+    model = Model()
     stored = {
         split: [f"{split} {row:02d}" for row in range(count)]
         for split, count in COUNTS.items()
     }
 
-    def images(split: str) -> Any:
+    def images(split):
         return SimpleNamespace(
             has_pictures=True,
             image_ids=stored[split],

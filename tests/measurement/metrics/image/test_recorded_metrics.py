@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.measurement.metrics import MetricScale, image, networks, tasks, video
+from brainhive_cli.measurement.metrics import image, networks, tasks, video
 from brainhive_cli.measurement.metrics.image import prepare, two_way_identification
 from brainhive_cli.measurement.metrics.networks import FEATURE_METRICS, NETWORKS
 from brainhive_cli.measurement.metrics.perceptual import measure_distances
@@ -21,12 +21,12 @@ ROWS = torch.tensor([2, 0, 1, 1])
 """Row of the stimulus of each reconstruction."""
 
 
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+def draw(*shape, seed=0):
     """Draw numbers in 0..1."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def scene(*shape: int, seed: int = 0) -> torch.Tensor:
+def scene(*shape, seed=0):
     """Draw pictures [..., 3, 48, 40] of coarse patches that differ in brightness."""
     patches = draw(*shape, 3, 6, 5, seed=seed)
     fine = torch.kron(patches, torch.ones(8, 8))
@@ -146,7 +146,7 @@ def test_scales_and_networks(recorded):
     parts = dict(image.PARTS) | dict(video.PARTS)
     for name, (_, _, metric) in FEATURE_METRICS.items():
         parts[name] = metric
-    scales: dict[str, MetricScale] = dict(tasks.SCALES)
+    scales = dict(tasks.SCALES)
     for name, metric in parts.items():
         scales[name] = metric.scale
     recorded(

@@ -12,7 +12,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
     find_metric,
     list_networks,
 )
-from brainhive_cli.measurement.metrics import MetricPart, networks
+from brainhive_cli.measurement.metrics import networks
 from brainhive_cli.measurement.metrics.image import resize
 from brainhive_cli.measurement.metrics.networks import (
     FEATURE_METRICS,
@@ -35,7 +35,7 @@ COLOURS = {  # of the repositories' preprocessor_config.json
 }
 
 
-def parts(network: str) -> dict[str, MetricPart]:
+def parts(network):
     rows = FEATURE_METRICS.items()
     metrics = [
         name
@@ -45,7 +45,7 @@ def parts(network: str) -> dict[str, MetricPart]:
     return load_metrics(network, metrics, CPU)
 
 
-def seen_by(name: str) -> torch.Tensor:
+def seen_by(name):
     mean, std = (torch.tensor(colour).view(3, 1, 1) for colour in COLOURS[name])
     return (resize(CLIPS.flatten(0, 1), 224) - mean) / std  # [B · F, 3, 224, 224]
 

@@ -15,7 +15,7 @@ from brainhive_cli.measurement.metrics.perceptual import (
 
 
 @pytest.fixture
-def features() -> tuple[torch.Tensor, torch.Tensor]:
+def features():
     draw = torch.Generator().manual_seed(0)
     stimuli, reconstructions = torch.randn(2, 60, 5, generator=draw)
     return stimuli, 0.5 * reconstructions + 1
@@ -37,7 +37,7 @@ def test_kid_is_the_unbiased_distance_of_cubic_kernels(features):
     stimuli, reconstructions = (x.double().numpy() for x in features)
     n = len(stimuli)
 
-    def kernel(first_features: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def kernel(first_features, b):
         return (first_features @ b.T / first_features.shape[1] + 1) ** 3
 
     mean_within = sum(
@@ -50,7 +50,7 @@ def test_kid_is_the_unbiased_distance_of_cubic_kernels(features):
 
 
 def test_the_interval_covers_the_value_and_narrows_with_pictures():
-    def width(count: int) -> float:
+    def width(count):
         draw = torch.Generator().manual_seed(1)
         stimuli, reconstructions = torch.randn(2, count, 4, generator=draw)
         metric = measure_distances(

@@ -2,11 +2,9 @@
 
 import json
 import re
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from brainhive_cli.models import Head, SignalSpec, backbones
 from brainhive_cli.models.backbones import mindeye2, neurons
@@ -31,14 +29,14 @@ Shapes = dict[str, list[int]]
 
 
 @pytest.fixture
-def manifest(golden) -> dict[str, Any]:
+def manifest(golden):
     """Shapes of the weights in NEURONS' checkpoints."""
     file = golden / "neurons" / "state_dict_manifest.json"
-    content: dict[str, Any] = json.loads(file.read_text())
+    content = json.loads(file.read_text())
     return content
 
 
-def read_shapes(network: nn.Module) -> Shapes:
+def read_shapes(network):
     """Read the shapes of a network's weights, by published names."""
     shapes = {}
     for name, value in network.state_dict().items():
@@ -49,7 +47,7 @@ def read_shapes(network: nn.Module) -> Shapes:
     return shapes
 
 
-def leave_out(shapes: Shapes, *patterns: str) -> Shapes:
+def leave_out(shapes, *patterns):
     """Leave out the weights whose names begin with a pattern."""
     pattern = "|".join(patterns)
     return {
@@ -57,7 +55,7 @@ def leave_out(shapes: Shapes, *patterns: str) -> Shapes:
     }
 
 
-def spec_of(manifest: dict[str, Any], checkpoint: str) -> SignalSpec:
+def spec_of(manifest, checkpoint):
     """Describe the voxels of a checkpoint's subject."""
     _, voxels = manifest["state_dicts"][checkpoint]["ridge.linears.0.weight"]
     return SignalSpec((), 1, (SUBJECT,), (voxels,))

@@ -16,9 +16,7 @@ SAME = 1e-5
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
-def grating(
-    angle: float, phase: float = 0.0, wavelength_px: float = 4.0
-) -> Image.Image:
+def grating(angle, phase=0.0, wavelength_px=4.0):
     """Draw a grating whose luminance changes in the direction of an angle."""
     y, x = np.mgrid[:128, :128]
     across = x * math.cos(angle) + y * math.sin(angle)
@@ -47,7 +45,7 @@ def test_gabor_energy_depends_on_orientation_but_not_on_phase():
     config = gabor.Config(orientations=4, grid=1)
     encoder = config.build()
 
-    def energy(picture: Image.Image) -> torch.Tensor:
+    def energy(picture):
         """Scales by orientations [4, 4], behind the three colours."""
         return encoder.module(encoder.preprocess(picture)[None])[0, 3:].reshape(4, 4)
 

@@ -1,7 +1,5 @@
 """AligNet, compared with SigLIP of transformers on pixels resized as by OpenCV."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -22,7 +20,7 @@ SIDE = 64
 TINY = {"embed_dim": D, "num_heads": HEADS, "depth": DEPTH, "img_size": SIDE}
 
 
-def write_alignet(folder: Path, model: SiglipVisionModel):
+def write_alignet(folder, model):
     """Write transformers' SigLIP under timm's names, as published: prefixed, and with
     AligNet's own heads.
     """

@@ -3,14 +3,11 @@ tensors.
 """
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from brainhive_cli.models import encoders, strip_prefix
 
@@ -25,13 +22,13 @@ CODE = "intern_vit_code_was_run"
 
 
 @pytest.fixture
-def reference(golden) -> dict[str, Tensor]:
+def reference(golden):
     """The golden tensors of a tiny network."""
     return load_file(golden / "methods" / "intern_vit.safetensors")
 
 
 @pytest.fixture
-def repository(reference: dict[str, Tensor], hub_cache: Callable[[str], Path]) -> Path:
+def repository(reference, hub_cache):
     """A snapshot with the files, names and keys of the real repository, and weights of
     the tiny network.
     """
@@ -116,7 +113,7 @@ def repository(reference: dict[str, Tensor], hub_cache: Callable[[str], Path]) -
     return folder
 
 
-def differs(ours: Tensor, golden: Tensor) -> float:
+def differs(ours, golden):
     assert ours.shape == golden.shape and golden.std() > 0
     return float((ours - golden).abs().max())
 

@@ -2,11 +2,9 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files.inputs import require_inputs
@@ -29,16 +27,16 @@ SAMPLING = Sampling(steps=1, guidance=5.0, strength=1)
 
 
 @pytest.fixture(scope="module")
-def repositories(tmp_path_factory) -> Path:
+def repositories(tmp_path_factory):
     return animatediff_repositories.write(tmp_path_factory.mktemp("animatediff"))
 
 
 @pytest.fixture
-def repositories_copy(repositories, tmp_path) -> Path:
+def repositories_copy(repositories, tmp_path):
     return Path(shutil.copytree(repositories, tmp_path / "copied"))
 
 
-def make_config(root: Path, **keys: Any) -> Config:
+def make_config(root, **keys):
     folders = {"source": SD15, "motion": MOTION, "sparse_control": SPARSE}
     folders["domain_adapter"] = "/".join(ADAPTER)
     return Config(
@@ -50,9 +48,7 @@ def make_config(root: Path, **keys: Any) -> Config:
     )
 
 
-def generate_clip(
-    generator, sampling: Sampling = SAMPLING, **conditions: Any
-) -> Tensor:
+def generate_clip(generator, sampling=SAMPLING, **conditions):
     conditioning = Conditioning(
         **{"images": torch.full((1, 3, PX, PX), 0.5), **conditions}
     )

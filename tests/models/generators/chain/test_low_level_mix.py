@@ -20,7 +20,7 @@ DECODED = Decoded(
 
 
 @pytest.fixture
-def autoencoder(tmp_path) -> str:
+def autoencoder(tmp_path):
     """Folder of a tiny autoencoder."""
     sdxl.TINY.build().vae.save_pretrained(tmp_path / "vae")
     return str(tmp_path / "vae")

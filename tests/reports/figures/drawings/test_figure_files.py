@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,7 +9,6 @@ from PIL import Image
 from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.core.results import ALL, CAVEATS, Facts, Measurements, Metric
 from brainhive_cli.core.runs import (
-    Artifact,
     BrainMap,
     Curve,
     CurveLine,
@@ -33,11 +31,11 @@ LOSS = Curve("Loss", "epoch", [1, 2], [CurveLine("train", [1.0, 0.5])])
 
 
 def make_run(
-    tmp_path: Path,
-    *run_artifacts: Artifact,
-    name: str = "lab-0123456789",
-    label: str = "",
-) -> ShownRun:
+    tmp_path,
+    *run_artifacts,
+    name="lab-0123456789",
+    label="",
+):
     """Write a finished run with these artifacts."""
     folder = RunFolder(tmp_path / "runs/lab" / name)
     artifacts.write(folder, run_artifacts)
@@ -55,14 +53,14 @@ def make_run(
     return ShownRun(label or name, folder)
 
 
-def list_names(paths: list[Path]) -> list[str]:
+def list_names(paths):
     """List the file names without suffix, each once."""
     return list(
         dict.fromkeys(re.sub(r"\.(svg|png|pdf)$", "", path.name) for path in paths)
     )
 
 
-def make_sheet(tmp_path: Path, rows: int = 5) -> Sheet:
+def make_sheet(tmp_path, rows=5):
     """Make a sheet with pictures of the run that `make_run` writes."""
     folder = RunFolder(tmp_path / "runs/lab/lab-0123456789")
     file = artifacts.save_picture(folder, "a", Image.new("RGB", (8, 8), "red"))

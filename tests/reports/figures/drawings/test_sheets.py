@@ -1,7 +1,6 @@
 """Sheets: rows of pictures with text that does not overlap."""
 
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,17 +27,13 @@ CAPTIONS = [
 ]
 
 
-def draw_sheet(
-    tmp_path: Path, rows: list[list[DrawnTile]], title: str = "", **options: float
-) -> np.ndarray:
+def draw_sheet(tmp_path, rows, title="", **options):
     save_sheet(title, rows, tmp_path / "sheet.png", **options)
     with Image.open(tmp_path / "sheet.png") as png:
         return np.asarray(png.convert("RGB")).astype(int)
 
 
-def find_corners(
-    sheet: np.ndarray, colour: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def find_corners(sheet, colour):
     """Find the first and the last pixel [row, column] of a colour."""
     positions = np.argwhere(np.abs(sheet - colour).max(2) < 3)
     return positions.min(0), positions.max(0)
@@ -74,7 +69,7 @@ def test_captions_stay_on_the_sheet_and_do_not_overlap(
 ):
     drawn_boxes, draw = {}, Text.draw
 
-    def record(text: Text, renderer: object) -> None:
+    def record(text, renderer):
         if text.get_text():
             drawn_boxes[text] = text.get_window_extent(renderer)
         draw(text, renderer)

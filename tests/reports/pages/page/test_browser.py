@@ -2,9 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +9,6 @@ from PIL import Image
 
 from brainhive_cli.core.base.tables import Table
 from brainhive_cli.core.runs import (
-    Artifact,
     Curve,
     CurveLine,
     Heatmap,
@@ -40,7 +36,7 @@ PHONE, DESK = 390, 1280
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser():
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with playwright.sync_playwright() as started:
         opened = started.chromium.launch(executable_path=CHROMIUM, args=sandbox)
@@ -49,7 +45,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     run = RunFolder(folder)
     red, blue = (
@@ -60,7 +56,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiles = [SheetTile(red, ["a_very_long_name_of_a_concept"])] + [
         SheetTile(blue, ["a dog"]) for _ in range(5)
     ]
-    shown: list[Artifact] = [
+    shown = [
         Curve(
             "Loss",
             "epoch",
@@ -99,7 +95,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clips_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clips_file(tmp_path_factory):
     """Write a page with two rows of two clips.
 
     The codec is VP9, because Chromium without licensed codecs does not play H.264.
@@ -169,11 +165,11 @@ def test_clips_of_a_row_play_together_and_no_controls_cover_them(browser, clips_
 
 
 @pytest.fixture
-def browser_page(browser: Any, page_file: Path) -> Iterator[Any]:
+def browser_page(browser, page_file):
     """Return a function that opens the page, and lists errors of the browser."""
     contexts = []
 
-    def open_page(width: int = DESK, scheme: str = "light") -> tuple[Any, list[str]]:
+    def open_page(width=DESK, scheme="light"):
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme
         )

@@ -1,7 +1,5 @@
 """Notebook output: tables with escaped texts."""
 
-from pathlib import Path
-
 from brainhive_cli.api import Comparison
 from brainhive_cli.core.base.tables import Table, TableCell
 from brainhive_cli.core.results import (
@@ -20,7 +18,7 @@ SCRIPT = "<script>alert('x')</script>"
 CAVEAT = next(iter(CAVEATS))
 
 
-def make_run(tmp_path: Path, name: str = "lab") -> RunFolder:
+def make_run(tmp_path, name="lab"):
     """Write a finished run with a metric and a caveat."""
     folder = RunFolder(tmp_path / "runs/lab" / name)
     folder.write_text("recipe.yaml", "epochs: 3\n")

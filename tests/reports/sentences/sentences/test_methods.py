@@ -2,9 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -24,7 +21,6 @@ from tests.worlds.command_fixtures import (
     ALIGN_OVERRIDES,
     COLOURS,
     DEMO,
-    RunCommand,
     use_home,
 )
 from tests.worlds.swept_recipes import list_run_recipes
@@ -36,13 +32,13 @@ NUMBER = re.compile(r"(?<![\w.-])\d+(?:[.,]\d+)*(?:e-?\d+)?(?![\w])")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(tmp_path_factory):
     with use_home(tmp_path_factory.mktemp("methods")) as home:
         yield home
 
 
 @pytest.fixture(scope="module")
-def runs(home: Path, run_command: RunCommand) -> dict[str, list[Path]]:
+def runs(home, run_command):
     """Train and test an LDA on recorded fMRI, and a network on simulated EEG."""
     run_command("demo", "real=true")
     runs_of_methods = {
@@ -60,11 +56,11 @@ def runs(home: Path, run_command: RunCommand) -> dict[str, list[Path]]:
     return runs_of_methods
 
 
-def make_groups(folder: Path) -> list[RunGroup]:
+def make_groups(folder):
     return [RunGroup([ShownRun("run", RunFolder(folder))])]
 
 
-def list_numbers(value: Any) -> Iterator[str]:
+def list_numbers(value):
     """List all numbers in nested values, also in texts, and the lengths of lists."""
     if isinstance(value, dict):
         for key, inner in value.items():

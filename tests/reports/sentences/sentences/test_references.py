@@ -31,7 +31,7 @@ WITHOUT_PAPERS = {
 """Data sets of the user or of the demo, and data sets with pictures of others."""
 
 
-def field(key: str, name: str) -> str:
+def field(key, name):
     """Return a field of an entry without its outer braces. Empty if it is absent."""
     match = re.search(rf"^  {name} *= \{{(.*)\}},?$", ENTRIES[key], re.M)
     return match[1] if match else ""

@@ -3,8 +3,6 @@
 import json
 import re
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -67,18 +65,18 @@ SPEC = SignalSpec((), 1, (SUBJECT,), (VOXELS,))
 
 
 @pytest.fixture(scope="module")
-def written_aligner() -> Aligner:
+def written_aligner():
     torch.manual_seed(0)
     model = Aligner(Layout(SPEC, HEADS, NEURONS, retrieval_heads=("image",))).eval()
     with torch.no_grad():
-        shared: Any = model.backbone.brain.backbone
+        shared = model.backbone.brain.backbone
         # so that a model without the constant is another one
         zeros = torch.zeros(1, shared.backbone_linear.in_features)
         assert shared.mix(zeros).abs().min() > 0.05
     return model
 
 
-def feature_mixers() -> State:
+def feature_mixers():
     """Make MindEye2's mixer blocks over features, which have no effect on outputs."""
     torch.manual_seed(2)
     mixers = {}
@@ -94,7 +92,7 @@ def feature_mixers() -> State:
     return mixers
 
 
-def as_published(written_aligner: Aligner) -> State:
+def as_published(written_aligner):
     """Return the weights of a model as a checkpoint of NEURONS names them."""
     state = {}
     for name, value in written_aligner.backbone.state_dict().items():
@@ -109,7 +107,7 @@ def as_published(written_aligner: Aligner) -> State:
     return state
 
 
-def save(state: State, path: Path) -> Path:
+def save(state, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(
         {"epoch": 49, "model_state_dict": state, "train_losses": [0.5], "lrs": [5e-5]},
@@ -118,7 +116,7 @@ def save(state: State, path: Path) -> Path:
     return path
 
 
-def blurry_branch() -> nn.ModuleDict:
+def blurry_branch():
     """Make the layers of MindEye2's blurry branch, with their published names."""
     torch.manual_seed(1)
     kinds = ("UpDecoderBlock2D",) * 3
@@ -136,7 +134,7 @@ def blurry_branch() -> nn.ModuleDict:
 
 
 @pytest.fixture(scope="module")
-def neurons(written_aligner: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def neurons(written_aligner, tmp_path_factory):
     path = (
         tmp_path_factory.mktemp("neurons")
         / "exp_1/subj_01/checkpoints/brain_model_prior_last.pth"
@@ -145,9 +143,7 @@ def neurons(written_aligner: Aligner, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def mindeye2(
-    written_aligner: Aligner, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def mindeye2(written_aligner, tmp_path_factory):
     """MindEye2's: no projection to text, no decoders, and a branch of blurry
     pictures.
     """
@@ -171,7 +167,7 @@ def test_the_names_are_those_of_the_manifest(written_aligner, golden):
         "state_dicts"
     ]
 
-    def general(names) -> set[str]:
+    def general(names):
         return {
             re.sub(r"\.\d+(?=\.)", ".N", name)
             for name in names
@@ -337,17 +333,17 @@ Golden = dict[str, Tensor]
 PUBLISHED = "autoencoder_subj05_4x_locont_no_reconst"
 
 
-def read_golden(path: Path) -> Golden:
+def read_golden(path):
     with safe_open(path, "pt") as file:
         return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
 
 
-def first_subject(golden: Golden) -> Tensor:
+def first_subject(golden):
     """Return the subject index of each signal of a golden file."""
     return torch.zeros(len(golden["in.voxels"]), dtype=torch.long)
 
 
-def weights_of(golden: Golden) -> Golden:
+def weights_of(golden):
     return {
         name.removeprefix("weights."): tensor
         for name, tensor in golden.items()
@@ -355,7 +351,7 @@ def weights_of(golden: Golden) -> Golden:
     }
 
 
-def save_mindeye1(state: Golden, path: Path) -> Path:
+def save_mindeye1(state, path):
     """Write a checkpoint as MindEye1's save_ckpt does, by torch before 2.1."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scheduler = {
@@ -381,13 +377,13 @@ def save_mindeye1(state: Golden, path: Path) -> Path:
 
 
 @pytest.fixture
-def low(golden: Path) -> Golden:
+def low(golden):
     """Golden values: MindEye1's low level at tiny widths."""
     return read_golden(golden / "havir/structural.safetensors")
 
 
 @pytest.fixture
-def low_file(low: Golden, tmp_path: Path) -> Path:
+def low_file(low, tmp_path):
     """The checkpoint, with the attention names of diffusers 0.13."""
     state = {}
     for name, value in weights_of(low).items():
@@ -409,13 +405,13 @@ def low_file(low: Golden, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def high(golden: Path) -> Golden:
+def high(golden):
     """Golden values: MindEye1's high level at tiny widths."""
     return read_golden(golden / "havir/semantic.safetensors")
 
 
 @pytest.fixture
-def high_file(high: Golden, tmp_path: Path) -> Path:
+def high_file(high, tmp_path):
     """The checkpoint, which holds the diffusion prior and the brain model."""
     state = {f"voxel2clip.{name}": value for name, value in weights_of(high).items()}
     shape = high["out.projected"].shape[1:]
@@ -476,21 +472,21 @@ Reference = dict[str, Tensor]
 
 
 @pytest.fixture
-def reference(golden: Path, kind: str) -> Reference:
+def reference(golden, kind):
     """Signals, weights and output of one of the BrainHiVE repository's brain
     encoders.
     """
     return load_file(golden / "backbones" / f"{kind}.safetensors")
 
 
-def config_of(reference: Reference) -> dict[str, Any]:
+def config_of(reference):
     """The config of a model with this brain encoder."""
     _, channels, samples = reference["signal"].shape
     sizes = {"brain_channels": channels, "brain_sequence_length": samples}
     return KEPT | sizes | {"hidden_size": reference["output"].shape[1]}
 
 
-def state_of(reference: Reference) -> Reference:
+def state_of(reference):
     """Name the weights of a brain encoder as upstream's whole model does, together with
     a fusion encoder.
     """
@@ -506,11 +502,11 @@ def state_of(reference: Reference) -> Reference:
 
 
 def write(
-    folder: Path,
-    config: dict[str, object],
-    state: dict[str, Tensor],
-    file: str = "model.safetensors",
-) -> Path:
+    folder,
+    config,
+    state,
+    file="model.safetensors",
+):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     save_file(state, folder / file, metadata={"format": "pt"})

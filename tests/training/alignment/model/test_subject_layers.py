@@ -66,7 +66,7 @@ def test_a_new_subject_begins_as_the_mean_of_those_learned(tmp_path):
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-def aligner(kind: str) -> Aligner:
+def aligner(kind):
     torch.manual_seed(0)
     return Aligner(
         make_token_layout(
@@ -75,7 +75,7 @@ def aligner(kind: str) -> Aligner:
     )
 
 
-def synchronised(model: Aligner) -> int:
+def synchronised(model):
     return sum(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
 
 

@@ -15,7 +15,7 @@ def test_a_sweep_is_one_queue_and_goes_on_where_it_stopped(
     runs_override, trained = f"paths.runs={tmp_path / 'runs'}", []
     train_cell = cell_folder.train_cell
 
-    def stop_at_the_third(name: str, *arguments: object) -> None:
+    def stop_at_the_third(name, *arguments):
         trained.append(name)
         if len(trained) == 3:
             raise KeyboardInterrupt
@@ -44,7 +44,7 @@ def test_runs_of_a_sweep_read_their_common_inputs_once(
     opened_stores = []
     read_training = training_data.read_training
 
-    def count(signals: object, subject: int, *arguments: object) -> object:
+    def count(signals, subject, *arguments):
         opened_stores.append(subject)
         return read_training(signals, subject, *arguments)
 

@@ -9,7 +9,7 @@ import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.data.signals import Normaliser, Trials
+from brainhive_cli.data.signals import Normaliser
 from brainhive_cli.measurement import depends_on_other_trials, rank_targets
 from brainhive_cli.training.alignment import Stage, Term, Train
 from brainhive_cli.training.alignment.trained import (
@@ -20,7 +20,6 @@ from brainhive_cli.training.alignment.trained import (
     SUBJECT_LAYER,
     TRAINED_ARMS,
     TRANSFER,
-    PersonModel,
     SourceModel,
     choose_pull,
     few_shot,
@@ -38,7 +37,7 @@ SIGNAL_PARTS = ("euclidean", "riemannian", "whiten", "channel")
 FREE, PAIRED = ("coral", "moments"), ("procrustes", "ridge")
 
 
-def responses_of(subject: int, pictures=np.arange(PICTURES)) -> Trials:  # noqa: B008
+def responses_of(subject, pictures=np.arange(PICTURES)):  # noqa: B008
     """Signals that all people share, mixed and shifted by each person's channels, with
     noise.
     """
@@ -54,7 +53,7 @@ def responses_of(subject: int, pictures=np.arange(PICTURES)) -> Trials:  # noqa:
     )
 
 
-def base_of(normalise: str | None = None) -> SourceModel:
+def base_of(normalise=None):
     """A model of three people, whose signals were normalised or not."""
     people = other_responses = [responses_of(subject) for subject in (1, 2, 3)]
     if normalise:
@@ -86,18 +85,18 @@ def base_of(normalise: str | None = None) -> SourceModel:
     return SourceModel(model, targets, TERMS, TRAIN, people)
 
 
-def load_part(kind: str):
+def load_part(kind):
     shelf = "normalisations" if kind in SIGNAL_PARTS else "alignments"
     return parts.resolve(shelf, kind)
 
 
 @pytest.fixture(scope="module")
-def base() -> SourceModel:
+def base():
     return base_of()
 
 
 @pytest.fixture(scope="module")
-def whitened() -> SourceModel:
+def whitened():
     return base_of("whiten")
 
 
@@ -105,11 +104,11 @@ LEARNED = responses_of(NEW, np.arange(0, PICTURES, 2))
 TESTED = responses_of(NEW, np.arange(1, PICTURES, 2))
 
 
-def decode(decoder: PersonModel, responses: Trials = TESTED) -> torch.Tensor:
+def decode(decoder, responses=TESTED):
     return decoder.encode(responses.averages)
 
 
-def top1(decoder: PersonModel, responses: Trials) -> float:
+def top1(decoder, responses):
     """Return the share of signals whose picture has rank 1 among the shown ones."""
     with torch.inference_mode():
         gallery = decoder.model.encode_image(
@@ -121,9 +120,7 @@ def top1(decoder: PersonModel, responses: Trials) -> float:
     return float((targets == 1).float().mean())
 
 
-def fit_arm(
-    base: SourceModel, arm: str, responses: Trials = LEARNED, seed: int = 0
-) -> PersonModel:
+def fit_arm(base, arm, responses=LEARNED, seed=0):
     if arm in SIGNAL_PARTS:
         return base.align_signals(load_part(arm), responses)
     if arm in tuple(FREE) + tuple(PAIRED):
@@ -233,7 +230,7 @@ def test_the_strongest_pull_leaves_only_the_alignment_of_signals(base):
     )
 
 
-def repeated(subject: int, *, voxels: bool = False) -> Trials:
+def repeated(subject, *, voxels=False):
     """Responses with up to three repetitions of a picture."""
     random = np.random.default_rng(subject)
     signal = responses_of(subject).signal[:, None] + random.normal(
@@ -253,9 +250,9 @@ def repeated(subject: int, *, voxels: bool = False) -> Trials:
 
 
 @pytest.fixture
-def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+def fits(monkeypatch):
     """Arguments of the trainings, which are not run."""
-    calls: list[tuple] = []
+    calls = []
 
     def note(layout, data, terms, train, start, seed, *, launch):
         calls.append((layout, data, train, start, seed))

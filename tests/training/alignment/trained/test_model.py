@@ -24,7 +24,7 @@ MEAN = Normaliser(np.zeros((2, 1)), np.ones((2, 1)))
 OWN = Normaliser(np.ones((2, 1)), np.ones((2, 1)))
 
 
-def make_model(tests_new_subjects: bool = False) -> TrainedModel:
+def make_model(tests_new_subjects=False):
     """Make a model of persons 2 and 3 with random weights, of 2 channels."""
     torch.manual_seed(0)
     spec = make_signal_spec(("P7", "Oz"), 4, (2, 3))
@@ -102,10 +102,10 @@ def test_samples_of_a_signal_depend_on_its_picture_alone(
     model = make_model()
     signals = np.random.default_rng(0).normal(size=(5, 2, 4)).astype(np.float32)
     trials = make_trials(2, signals, np.arange(5), ("P7", "Oz"))
-    seeds: list[int] = []
+    seeds = []
     decode = model.module.decode
 
-    def watch(signal: torch.Tensor, index: torch.Tensor, block: list[int]) -> object:
+    def watch(signal, index, block):
         seeds.extend(block)
         return decode(signal, index, block)
 

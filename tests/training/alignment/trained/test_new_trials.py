@@ -1,15 +1,13 @@
 """Trials in memory: unit, window, whitening and the reported differences."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.data.signals import Trials, Voxels
+from brainhive_cli.data.signals import Voxels
 from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.trained.new_trials import prepare_as, read_new
@@ -21,9 +19,7 @@ STEPS = {"epoch_ms": (-40, 80), "keep_ms": (0, 80), "rate_hz": 50, "whiten": "no
 WHITENERS = np.random.default_rng(5).normal(size=(2, 3, 3)).astype(np.float32)
 
 
-def person_of(
-    spec: SignalSpec, *stored: Trials, delay_s: float = 0.0, subject: int = 1
-) -> Any:
+def person_of(spec, *stored, delay_s=0.0, subject=1):
     """Make a person whose signals a model reads that has a whitener of subject 1."""
     history = TrainingHistory(whiteners={1: WHITENERS}, recorded_channels=RECORDED)
     store = SimpleNamespace(splits=dict(enumerate(stored)))
@@ -37,20 +33,18 @@ def person_of(
     )
 
 
-def sensors(preparation: Mapping[str, Any], **fields: Any) -> SignalSpec:
-    facts: dict[str, Any] = {"unit": "µV", "rate_hz": 50.0, **fields}
+def sensors(preparation, **fields):
+    facts = {"unit": "µV", "rate_hz": 50.0, **fields}
     return replace(make_signal_spec(("Oz", "Pz"), 4), preparation=preparation, **facts)
 
 
-def epochs(
-    unit: str = "V", names: tuple[str, ...] = ("Pz", "Fz", "Oz", "Cz"), start_s=-0.06
-) -> Trials:
+def epochs(unit="V", names=("Pz", "Fz", "Oz", "Cz"), start_s=-0.06):
     signal = np.random.default_rng(2).normal(size=(3, len(names), 20))
     trials = make_trials(1, signal, np.arange(3), names, 100.0)
     return replace(trials, unit=unit, times_s=start_s + np.arange(20) / 100)
 
 
-CASES: dict[str, tuple[Any, ...]] = {
+CASES = {
     "whole": (sensors(STEPS), epochs()),
     "without a baseline": (sensors(STEPS | {"baseline": False}), epochs()),
     "other unit": (sensors(STEPS, unit="T"), epochs()),

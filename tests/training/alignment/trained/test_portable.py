@@ -1,7 +1,5 @@
 """Brain models as torch modules: their linear steps and their limits."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -23,10 +21,10 @@ TIMES_S = tuple((np.arange(SAMPLES) - 2) / RATE_HZ)
 
 
 def sensors_model(
-    learned: TrainingHistory | None = None,
-    names: tuple[str, ...] = NAMES,
-    **signal: Any,
-) -> Aligner:
+    learned=None,
+    names=NAMES,
+    **signal,
+):
     """Make a model of two subjects with subject layers."""
     spec = SignalSpec(
         names,
@@ -47,7 +45,7 @@ def sensors_model(
     return model
 
 
-def voxels_model(**signal: Any) -> Aligner:
+def voxels_model(**signal):
     """Make a model of two subjects with 5 and 4 voxels, and a ridge for each."""
     spec = SignalSpec((), 1, (4, 7), (5, 4), signal=signal)
     backbone = {"kind": "mindeye2", "hidden": 8, "blocks": 1}
@@ -56,7 +54,7 @@ def voxels_model(**signal: Any) -> Aligner:
     return Aligner(layout).eval()
 
 
-def whitened() -> TrainingHistory:
+def whitened():
     """A record of two sessions of the first person, of more channels than the model
     takes.
     """
@@ -65,7 +63,7 @@ def whitened() -> TrainingHistory:
     return TrainingHistory(whiteners={1: whiteners}, recorded_channels=RECORDED)
 
 
-def normaliser(rows: int, columns: int) -> Normaliser:
+def normaliser(rows, columns):
     random = np.random.default_rng(rows + columns)
     return Normaliser(
         random.normal(size=(rows, 1)).astype(np.float32),
@@ -73,7 +71,7 @@ def normaliser(rows: int, columns: int) -> Normaliser:
     )
 
 
-def linear_steps(module: PortableModel) -> dict[str, Any]:
+def linear_steps(module):
     """Return all numbers of a portable model, and its tokens of fixed signals."""
     signal = torch.randn(
         (4,) + tuple(module.example.shape[1:]),
@@ -92,7 +90,7 @@ def linear_steps(module: PortableModel) -> dict[str, Any]:
     }
 
 
-CASES: dict[str, tuple[Any, ...]] = {
+CASES = {
     "as trained": (sensors_model, 1),
     "second person": (sensors_model, 4),
     "new person": (sensors_model, 5),
@@ -184,11 +182,11 @@ def test_absent_channels_are_mapped_or_refused():
 class Program:
     """Program whose tokens differ from the model's by a number."""
 
-    def __init__(self, module: PortableModel, measure_error: float) -> None:
+    def __init__(self, module, measure_error):
         self.tokens = module.encode(module.model_input).clone()
         self.tokens[3, 1] += measure_error
 
-    def module(self) -> Any:
+    def module(self):
         return lambda signal: self.tokens
 
 
@@ -211,7 +209,7 @@ def test_a_file_has_the_tokens_of_its_model(
         # tokens of 1 at most
         program = Program(module, share * 1e-4 + added)
 
-    def export(*arguments: Any, dynamic_shapes: Any) -> Program:
+    def export(*arguments, dynamic_shapes):
         # a file takes one signal or many
         ((axis, size),) = dynamic_shapes[0].items()
         assert (axis, size.min) == (0, 1)
@@ -245,12 +243,12 @@ def test_tokens_that_are_no_numbers_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_backbone_that_cannot_be_exported_is_named(tmp_path, monkeypatch):
-    def fail(*arguments: Any, **options: Any) -> None:
+    def fail(*arguments, **options):
         raise raised
 
     monkeypatch.setattr(torch.export, "export", fail)
     module = PortableModel(sensors_model(), 1)
-    raised: Exception = ValueError("no such operator")
+    raised = ValueError("no such operator")
     with pytest.raises(BrainhiveError):
         save_program(module, tmp_path / "model.pt2")
     # what is wrong with the machine is no fault of the backbone

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -22,9 +21,7 @@ from brainhive_cli.training.alignment.trained.sharing import (
 )
 
 
-def learned_from(
-    stimuli: tuple[str, ...], recordings: tuple[str, ...], **fields: Any
-) -> TrainingHistory:
+def learned_from(stimuli, recordings, **fields):
     fields = {"has_all_subjects": True, **fields}
     return TrainingHistory(stimulus_kinds=stimuli, recording_kinds=recordings, **fields)
 

@@ -2,8 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +10,9 @@ from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.signals import Holdout, Normaliser, Signal, Trials
-from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.trained import (
     TestSet,
-    TrainedModel,
-    TrainedModels,
     check_test_set,
     open_test_set,
     test_set as test_sets,
@@ -27,13 +22,13 @@ from tests.worlds.run_copies import change_unit, copy_run
 
 
 @pytest.fixture
-def run(trained_run: Path) -> TrainedRun:
+def run(trained_run):
     """Run of two people, with a cell for each."""
     return TrainedRun.read(RunFolder(trained_run))
 
 
 @pytest.fixture
-def first_person_only(world: Path, tmp_path: Path) -> Paths:
+def first_person_only(world, tmp_path):
     """Folders that hold the signals of person 1, and none of person 2."""
     store = "signals/demo-noise-0.3-40-concepts/default/sub-01.h5"
     source = world / store
@@ -46,25 +41,25 @@ def first_person_only(world: Path, tmp_path: Path) -> Paths:
 # checks
 
 
-def drop_cell(run: Path) -> str:
+def drop_cell(run):
     config = next((run / "cells").glob("*/model/config.json"))
     config.unlink()
     return config.name
 
 
-def drop_weights(run: Path) -> str:
+def drop_weights(run):
     file = next((run / "cells").glob("*/model/model.safetensors"))
     file.unlink()
     return file.name
 
 
-def cut_weights(run: Path) -> str:
+def cut_weights(run):
     file = next((run / "cells").glob("*/model/model.safetensors"))
     file.write_bytes(b"nothing")
     return file.name
 
 
-def check(folder: Path, **options: Any) -> dict[tuple[str, int], Trials]:
+def check(folder, **options):
     trained_run = TrainedRun.read(RunFolder(folder), **options)
     return check_test_set(open_test_set(trained_run, "test"), ["test"])
 
@@ -80,7 +75,7 @@ def test_a_run_that_lost_a_file_is_refused_by_its_check(trained_run, tmp_path, s
 
 
 def test_a_check_reads_neither_weights_nor_signals(trained_run, monkeypatch):
-    def refuse(*arguments: Any, **keys: Any) -> None:
+    def refuse(*arguments, **keys):
         raise AssertionError
 
     monkeypatch.setattr(aligners, "load", refuse)
@@ -112,22 +107,22 @@ def test_models_of_several_seeds_share_the_trials_of_a_person(run):
     assert tests.open_person(first_model, 1) is not tests.open_person(first_model, 2)
 
 
-def hold_out_another_fold(model: TrainedModel) -> TrainedModel:
+def hold_out_another_fold(model):
     return replace(model, cell=replace(model.cell, fold=2))
 
 
-def select_another_window(model: TrainedModel) -> TrainedModel:
+def select_another_window(model):
     return replace(model, signal=Signal(window_ms=(0, 500)))
 
 
-def read_channels_in_another_order(model: TrainedModel) -> TrainedModel:
+def read_channels_in_another_order(model):
     other_model = replace(model)
     spec = replace(model.layout.spec, names=model.layout.spec.names[::-1])
     vars(other_model)["layout"] = replace(model.layout, spec=spec)
     return other_model
 
 
-def store_a_normaliser(model: TrainedModel) -> TrainedModel:
+def store_a_normaliser(model):
     layout, history = model.layout, model.history
     mean = Normaliser(np.zeros((17, 1)), np.ones((17, 1)))
     other_model = replace(model)
@@ -213,11 +208,11 @@ def test_runs_with_other_pictures_are_not_tested_together(run, monkeypatch):
 
 
 @pytest.fixture
-def described(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+def described(monkeypatch):
     """Arguments of each described study, whose design is its number."""
-    calls: list[tuple[Any, ...]] = []
+    calls = []
 
-    def describe(*arguments: Any, is_film: bool) -> int:
+    def describe(*arguments, is_film):
         calls.append(tuple(arguments) + (is_film,))
         return len(calls)
 
@@ -225,7 +220,7 @@ def described(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
-def find_studies(*runs: TrainedModels, split: str = "test") -> list[Any]:
+def find_studies(*runs, split="test"):
     """Describe the study of runs, the first of which is opened before the others."""
     first_test_set = open_test_set(runs[0], "test")
     other_test_sets = [
@@ -295,7 +290,7 @@ def test_a_study_has_the_trials_of_all_tested_people(
 
     incomplete = open_test_set(run, "test")
 
-    def open_stores(split: str) -> dict[str, TargetStore]:
+    def open_stores(split):
         if split == "train":
             raise MissingData("no pictures")
         return tests.open_stores(split)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,13 +22,13 @@ from brainhive_cli.training.alignment.trained.run import TrainedRun
 class ProvenanceOnly:
     """Recordings whose stores have only the provenance of each split."""
 
-    def __init__(self, facts: dict[int, list[dict[str, Any]]]) -> None:
+    def __init__(self, facts):
         self.facts = facts
 
-    def build_path(self, subject: int) -> Path:
+    def build_path(self, subject):
         return Path(__file__ if subject in self.facts else "absent")
 
-    def open_store(self, subject: int) -> Any:
+    def open_store(self, subject):
         splits = enumerate(self.facts[subject])
         return SimpleNamespace(
             splits={
@@ -67,9 +66,9 @@ class ProvenanceOnly:
     ],
 )
 def test_a_delay_and_a_unit_are_those_of_the_stores(facts, delay_s, unit):
-    recordings: Any = ProvenanceOnly(facts)
+    recordings = ProvenanceOnly(facts)
     model = TrainedModel(Path("a model"), Cell("a", (2, 3), (1,), 1), [], Signal())
-    nothing_stated: Any = None
+    nothing_stated = None
     person = TestedPerson(1, "test", model, recordings, nothing_stated, nothing_stated)
     assert person.delay_s == pytest.approx(delay_s)
     assert person.recorded_unit == unit
@@ -77,7 +76,7 @@ def test_a_delay_and_a_unit_are_those_of_the_stores(facts, delay_s, unit):
 
 
 @pytest.fixture
-def normalised_run(run_command: Any, align_overrides: Any, runs: str) -> TrainedRun:
+def normalised_run(run_command, align_overrides, runs):
     """Run of person 1, whose signals are normalised for each channel."""
     training = run_command(
         "train-align",
@@ -145,7 +144,7 @@ def test_seen_pictures_are_left_out_of_tested_trials_alone(trained_run):
     all_trials = person.read("test")
     seen_rows = all_trials.stimulus[:3]
 
-    def find_seen(subject: int, rows: Any) -> Any:
+    def find_seen(subject, rows):
         assert subject == 1
         return np.isin(rows, seen_rows)
 

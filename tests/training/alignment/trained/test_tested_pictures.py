@@ -1,9 +1,7 @@
 """Pictures of a test, compared with learned pictures."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from brainhive_cli.data.stores.learned_pictures import (
     LearnedPictures,
     hash_names,
 )
-from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.training.alignment.trained.tested_pictures import (
     ALTERED_WARNINGS,
     CONCEPT_WARNING,
@@ -36,11 +33,11 @@ IMAGES = [f"t{row}" for row in range(20)]
 
 
 def make_stores(
-    pixels: Any = None,
-    embedding: Any = None,
-    is_finished: Any = None,
-    **attributes: Any,
-) -> dict[str, Any]:
+    pixels=None,
+    embedding=None,
+    is_finished=None,
+    **attributes,
+):
     """Make a target store of 20 pictures of 20 concepts."""
     random = np.random.default_rng(0)
     attributes = {"config": {}, **attributes}
@@ -56,13 +53,13 @@ def make_stores(
 
 
 def compare_pictures(
-    models: dict[int, list[TrainingHistory]],
-    confirm: Callable[[int, int], Any] = lambda row, name: "",
-    stores: Any = None,
-    split: str = "test",
-    holdout: Any = SEPARATE_TEST,
-    **fields: Any,
-) -> TestedPictures:
+    models,
+    confirm=lambda row, name: "",
+    stores=None,
+    split="test",
+    holdout=SEPARATE_TEST,
+    **fields,
+):
     dataset = SimpleNamespace(
         name="set", pictured_as="set", people="eeg", holdout=holdout
     )
@@ -70,15 +67,13 @@ def compare_pictures(
     return TestedPictures(dataset, split, 1, stores, models, confirm, **fields)  # type: ignore[arg-type]
 
 
-def make_model_history(
-    ids: list[str], pixels: Any = None, concepts: list[str] | None = None, **fields: Any
-) -> TrainingHistory:
+def make_model_history(ids, pixels=None, concepts=None, **fields):
     pixels = make_pixels(*range(1, 1 + len(ids))) if pixels is None else pixels
     pictures = LearnedPictures.from_image_ids("set", ids, pixels, concepts or [])
     return replace(make_history(**fields), pictures=pictures)
 
 
-def list_rows(mask: np.ndarray) -> list[int]:
+def list_rows(mask):
     return np.flatnonzero(mask).tolist()
 
 
@@ -153,7 +148,7 @@ def test_only_concepts_of_earlier_trainings_are_named():
     )
     has_embedding = np.arange(20) != 2
 
-    def concepts(*models: TrainingHistory, stores: Any = None) -> list[int]:
+    def concepts(*models, stores=None):
         pictures = compare_pictures({1: list(models)}, stores=stores)
         assert (SEEN_CONCEPTS in pictures.caveats) == pictures.masks_by_warning[
             CONCEPT_WARNING

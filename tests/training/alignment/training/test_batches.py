@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned_pictures import hash_names
 from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.training.alignment import Aligner, Recipe
@@ -44,7 +43,7 @@ PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 WIDTHS = {1: 3, 4: 5, 7: 4}
 
 
-def voxels(subject: int, repetitions: int = 1) -> Trials:
+def voxels(subject, repetitions=1):
     """Make signals [N, V, 1] whose values tell subject and stimulus."""
     pictures, width = np.arange(PICTURES), WIDTHS[subject]
     averages = (
@@ -57,7 +56,7 @@ def voxels(subject: int, repetitions: int = 1) -> Trials:
     return make_trials(subject, signal, pictures, (), None, regions=regions)
 
 
-def data_of(repetitions: int = 1) -> CellData:
+def data_of(repetitions=1):
     targets = make_targets({"e": torch.arange(PICTURES, dtype=torch.float32)[:, None]})
     trials = [voxels(subject, repetitions) for subject in WIDTHS]
     return CellData(trials, targets, np.zeros(PICTURES, bool), None)
@@ -133,7 +132,7 @@ def test_subjects_with_different_signals_do_not_train_together():
             )
 
 
-def of_subjects(count: int, repetitions: int = 3) -> CellData:
+def of_subjects(count, repetitions=3):
     """Make trials of subjects of different widths, the last with half the pictures."""
     trials = [
         replace(voxels(list(WIDTHS)[index % 3], repetitions), subject=index + 1)
@@ -185,7 +184,7 @@ def test_an_epoch_has_mindeye2s_steps_with_balanced_subjects():
 CPU = torch.device("cpu")
 
 
-def data_with(alternatives: int) -> CellData:
+def data_with(alternatives):
     random = np.random.default_rng(0)
     first_person, *other_people = (
         random.normal(size=(PICTURES, 8)).astype(np.float32)
@@ -239,7 +238,7 @@ def test_the_gallery_is_the_level_that_the_recipe_names():
         assert torch.equal(targets["e"], expected)
 
 
-def ragged(subject: int, seed: int, width: int) -> Trials:
+def ragged(subject, seed, width):
     """Make five pictures with up to three trials. Absent trials are not finite."""
     random = np.random.default_rng(seed)
     counts = random.integers(1, 4, 5)
@@ -269,7 +268,7 @@ def test_rows_of_a_bank_are_the_signals_of_their_subject(
         for row, single in enumerate(by_picture):
             # a picture with fewer trials has its last one as padding
             absent = [single[-1]] * (recording.max_repetitions - len(single))
-            values: Any = {
+            values = {
                 "averages": [single.mean(0)],
                 "singles": list(single),
                 "stimuli": [np.stack(list(single) + list(absent))],
@@ -297,9 +296,7 @@ def test_rows_of_a_bank_are_the_signals_of_their_subject(
             np.testing.assert_allclose(signal, expected[row], atol=1e-6)
 
 
-def known_pictures(
-    copies: dict[int, int], distances: dict[int, int] | None = None
-) -> np.ndarray:
+def known_pictures(copies, distances=None):
     """Make random digests and hashes of 12 pictures. Hashes of copies differ in few
     bits.
     """
@@ -331,7 +328,7 @@ def test_copies_of_held_out_pictures_are_held_out_too(unit):
     )
     compared = list[tuple[int, int]]()
 
-    def confirm(row: int, name: int) -> Any:
+    def confirm(row, name):
         compared.append((row, name))
         return "copy"
 
@@ -394,7 +391,7 @@ def test_a_person_whom_a_model_does_not_know_has_no_index():
         assert torch.equal(bank.gather(rows)[:, 0, 0], expected)
 
 
-def signals_of(batches: Batches, seed: int, rows: Any, **fields: Any) -> torch.Tensor:
+def signals_of(batches, seed, rows, **fields):
     parts, _, _ = batches.draw(np.asarray(rows), seed, **fields)
     return torch.cat([signal for signal, _ in parts])
 
@@ -425,7 +422,7 @@ def test_each_process_and_step_draws_augmentations_of_its_own(
         held_out=np.zeros(PICTURES, bool),
     )
 
-    def draw(rank: int, seed: int) -> torch.Tensor:
+    def draw(rank, seed):
         launch = replace(CPU_LAUNCH, rank=rank, processes=2)
         return signals_of(
             make_batches(data, launch, augment=augment), seed, np.arange(PICTURES)
@@ -437,7 +434,7 @@ def test_each_process_and_step_draws_augmentations_of_its_own(
 
 
 def test_mixtures_differ_between_processes_and_steps():
-    def draw(rank: int, seed: int) -> Any:
+    def draw(rank, seed):
         launch = replace(CPU_LAUNCH, rank=rank, processes=2)
         _, _, context = make_batches(data_of(), launch).draw(
             np.arange(80), seed, (0.5, 1.0)
@@ -463,7 +460,7 @@ def test_mixtures_differ_between_processes_and_steps():
 def test_what_is_drawn_once_depends_on_seed_and_subject_alone():
     embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
 
-    def bank(seed: int, subjects: list[int], position: int = 0) -> list[torch.Tensor]:
+    def bank(seed, subjects, position=0):
         trials = [cells.simulate_trials(1, embedding) for _ in subjects]
         numbered = [
             replace(trial, subject=subject)
@@ -550,7 +547,7 @@ def test_an_alternative_target_is_drawn_for_each_trial_and_step():
     rows = batches.split_epoch(0, 0)[0]
     source = batches.targets.sources["e"]
 
-    def levels(seed: int) -> list[int]:
+    def levels(seed):
         _, targets, context = batches.draw(rows, seed)
         options = torch.stack(
             [
@@ -626,7 +623,7 @@ def test_feedback_needs_three_alternatives_of_every_target():
 
 
 @pytest.fixture
-def model_and_data() -> tuple[Aligner, CellData]:
+def model_and_data():
     embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
     data = cells.make_cell_data(embedding, 2)
     torch.manual_seed(0)
@@ -638,9 +635,7 @@ def model_and_data() -> tuple[Aligner, CellData]:
     return model, data
 
 
-def rank_slowly(
-    model: Aligner, data: CellData, trials: Trials, index: int | None, rows: Any
-) -> list[int]:
+def rank_slowly(model, data, trials, index, rows):
     """Rank by the cosine with each picture that some row shows."""
     numbers = sorted({int(trials.stimulus[row]) for row in rows})
     ranks = []

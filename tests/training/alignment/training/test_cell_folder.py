@@ -39,7 +39,7 @@ def test_a_checkpoint_is_written_each_minute_and_before_a_stop(
     cell = CellFolder("a", RunFolder(tmp_path), CPU_LAUNCH, None, bar)
     written_steps = list[int]()
 
-    def content() -> dict[str, Any]:
+    def content():
         written_steps.append(1)
         return {"step": len(written_steps)}
 

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 
 @pytest.fixture
-def data() -> CellData:
+def data():
     return make_cell_data(np.zeros((PICTURES, 8), np.float32))
 
 
@@ -91,7 +90,7 @@ def test_initial_weights_are_those_that_were_recorded(data, init, recorded):
     recorded(4, **model.state_dict())
 
 
-def sensors_model(subjects: tuple[int, ...], seed: int = 0, **fields: Any) -> Aligner:
+def sensors_model(subjects, seed=0, **fields):
     """Make a model with a matrix of channels for each person."""
     torch.manual_seed(seed)
     spec = replace(make_signal_spec(("Oz", "Pz"), 5, subjects), **fields)
@@ -103,9 +102,7 @@ def sensors_model(subjects: tuple[int, ...], seed: int = 0, **fields: Any) -> Al
     return model
 
 
-def voxels_model(
-    subjects: tuple[int, ...], widths: tuple[int, ...], seed: int = 0, **fields: Any
-) -> Aligner:
+def voxels_model(subjects, widths, seed=0, **fields):
     """Make a model with a ridge of voxels for each person."""
     torch.manual_seed(seed)
     backbone = {"kind": "mindeye2", "hidden": 8, "blocks": 1}

@@ -1,7 +1,5 @@
 """Job of train-align."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -24,7 +22,7 @@ TIMES_S = np.arange(20) / 100
 def test_reading_a_recipe_or_naming_its_run_loads_no_weights(
     world, align_overrides, prior, monkeypatch
 ):
-    def refused(*_: Any, **__: Any) -> None:
+    def refused(*_, **__):
         raise AssertionError("weights were read, or looked for, which may ask the hub")
 
     for name in ("safetensors.torch.load_file", "torch.load"):
@@ -101,7 +99,7 @@ ANIMALS = {"kind": "categories", "names": ["cat", "dog"]}
 HELD_OUT = ANIMALS | {"holdout": {"by": "runs", "folds": 2}}
 
 
-def store(subject: int, sessions: int | None = None, runs: int = 2) -> None:
+def store(subject, sessions=None, runs=2):
     """Store 12 trials of a person, with or without sessions."""
     signal = np.random.default_rng(subject).normal(size=(12, 3, 20))
     columns = {} if sessions is None else {"session": np.arange(12) * sessions // 12}
@@ -117,7 +115,7 @@ def store(subject: int, sessions: int | None = None, runs: int = 2) -> None:
     )
 
 
-def job_of(**fields: Any) -> Job:
+def job_of(**fields):
     recipe = Recipe.resolve(
         "train-align", None, {"dataset": HELD_OUT, "seeds": [1], **fields}, []
     )
@@ -128,7 +126,7 @@ def test_people_of_training_and_test_must_be_here(home):
     for subject in (1, 2):
         store(subject)
 
-    def lacks_people(**fields: Any) -> bool:
+    def lacks_people(**fields):
         missing = filter(
             None, (input_row.error for input_row in job_of(**fields).inputs())
         )
@@ -183,7 +181,7 @@ def test_a_ridge_is_counted_in_fits_because_it_has_no_epochs(home):
     assert (work.count, work.unit) == (work.cells, "fits")
 
 
-def base_of(home: Any, *cells: Cell, **fields: Any) -> BaseRun:
+def base_of(home, *cells, **fields):
     recipe = Recipe.resolve("train-align", None, {"dataset": HELD_OUT, **fields}, [])
     dataset = recipe.dataset.build(recipe.paths)
     return BaseRun(RunFolder(home / "run"), "run", recipe, dataset, list(cells))
@@ -211,7 +209,7 @@ def test_a_tuned_model_keeps_the_keys_of_its_run(home, capsys):
         store(subject)
     base = base_of(home, Cell("a", (1, 2), (1, 2), 1))
 
-    def tune(**fields: Any) -> Recipe:
+    def tune(**fields):
         mode = {"mode": "finetune", "dataset": HELD_OUT}
         return inherit_keys(
             Recipe.resolve("train-align", None, mode | fields, []), base

@@ -1,9 +1,7 @@
 """Training of a cell on random signals that contain the embedding of their picture."""
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from torch import nn
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.results import UNKNOWN_HISTORY, CellFacts, Measurements
-from brainhive_cli.core.runs import Checkpoint, Launch, RunFolder
+from brainhive_cli.core.runs import Checkpoint, RunFolder
 from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models import (
     FUSED_TARGET,
@@ -59,19 +57,17 @@ Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture
-def embedding() -> np.ndarray:
+def embedding():
     return np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
 
 
 @pytest.fixture
 def train(
-    tmp_path: Path,
-) -> Callable[..., tuple[Weights, Measurements, list[dict[str, Any]]]]:
+    tmp_path,
+):
     """Train a cell in its own folder. Return weights, metrics and events."""
 
-    def run_cell(
-        data: CellData, folder: str = "run", loss: Any = "clip", **knobs: Any
-    ) -> Any:
+    def run_cell(data, folder="run", loss="clip", **knobs):
         run_folder, events = RunFolder(tmp_path / folder), list[dict[str, Any]]()
         run_folder.path.mkdir(exist_ok=True)
         config = Train(
@@ -94,7 +90,7 @@ def train(
     return run_cell
 
 
-def read_results(run_folder: Path) -> tuple[Weights, Measurements]:
+def read_results(run_folder):
     cell = run_folder / "cells" / "cell"
     state = load_file(cell / "model" / "model.safetensors")
     measurements = Measurements.from_document(
@@ -109,17 +105,17 @@ def read_results(run_folder: Path) -> tuple[Weights, Measurements]:
     return state, measurements.with_facts(cells={"cell": timeless})
 
 
-def is_same(single_weights: Weights, other_weights: Weights) -> bool:
+def is_same(single_weights, other_weights):
     return single_weights.keys() == other_weights.keys() and all(
         torch.equal(single_weights[key], other_weights[key]) for key in single_weights
     )
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, final_number: int) -> None:
+def interrupt(monkeypatch, final_number):
     """Raise KeyboardInterrupt after some steps."""
     step, steps = Learner.step, []
 
-    def pressed(learner: Learner) -> None:
+    def pressed(learner):
         if len(steps) == final_number:
             raise KeyboardInterrupt
         steps.append(step(learner))
@@ -239,7 +235,7 @@ def test_training_without_progress_stops_and_keeps_the_best(
     data = replace(
         make_cell_data(embedding), targets=make_targets({"e": torch.from_numpy(noise)})
     )  # nothing to be learned
-    validated: list[Weights] = []
+    validated = []
     rank = loop.rank_queries
 
     def watched(aligner, *arguments):
@@ -307,7 +303,7 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
     assert torch.equal(targets["e"], data.targets.gather(stimulu)["e"])
 
 
-def _resume_in_two(launch: Launch, folder: Path) -> None:
+def _resume_in_two(launch, folder):
     """Train a cell in two processes, without and with an interruption."""
     data = make_cell_data(
         np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2
@@ -318,7 +314,7 @@ def _resume_in_two(launch: Launch, folder: Path) -> None:
     terms = [Term(prediction=TOKEN_HEAD, loss="mixco")]
     cell_folder.CHECKPOINT_INTERVAL_S = 0.0
 
-    def run_cell(name: str) -> None:
+    def run_cell(name):
         train_cell(
             "cell",
             1,
@@ -372,15 +368,13 @@ STAGES = [
 
 
 @pytest.fixture
-def data() -> CellData:
+def data():
     return make_cell_data(
         np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2
     )
 
 
-def train_stages(
-    data: CellData, folder: Path, stages: list[dict[str, Any]], **knobs: Any
-) -> Weights:
+def train_stages(data, folder, stages, **knobs):
     """Train a cell in these stages."""
     folder.mkdir(exist_ok=True)
     settings = {
@@ -398,7 +392,7 @@ def train_stages(
     return load_file(folder / "cells" / "cell" / "model" / "model.safetensors")
 
 
-def list_learning_rates(stage: Stage, steps: int) -> list[float]:
+def list_learning_rates(stage, steps):
     """List the learning rate of each step."""
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], stage.lr)
     schedule, rates = make_lr_scheduler(optimizer, stage, steps), []
@@ -438,10 +432,10 @@ def test_one_cycle_equals_neurons_learning_rates(golden):
 def test_frozen_parts_keep_their_weights_in_evaluation_mode(
     data, tmp_path, monkeypatch
 ):
-    modes: list[dict[str, bool]] = []
+    modes = []
     step = Learner.step
 
-    def watched(learner: Learner) -> None:
+    def watched(learner):
         modes.append(
             {name: module.training for name, module in learner.model[1].named_modules()}
         )
@@ -491,7 +485,7 @@ def test_a_stage_starts_from_a_model_folder_with_its_history(data, tmp_path):
     assert TrainingHistory.read(written_model).selection == "test"
 
 
-def shipped(name: str | None, *overrides: str) -> Recipe:
+def shipped(name, *overrides):
     return Recipe.resolve("train-align", name, {}, overrides)
 
 
@@ -598,7 +592,7 @@ def test_a_pull_moves_weights_by_its_share_of_the_learning_rate(data):
     step, first_weights = Learner.step, dict[float, Weights]()
     for pull in (0.0, 0.4):
 
-        def keep(learner: Learner, pull: float = pull) -> None:
+        def keep(learner, pull=pull):
             step(learner)
             state = {
                 key: value.clone()
@@ -657,7 +651,7 @@ LEARNED = PICTURES - 15
 REFERENCE_KINDS = ["brain_mlp", "brain_projection", "ts_conv", "nice", "atm", "eeg_net"]
 
 
-def long(kind: str) -> Layout:
+def long(kind):
     """Make a layout whose signals are long enough for convolutions."""
     layout = make_layout(make_cell_data(EMBEDDING), kind)
     return replace(
@@ -692,7 +686,7 @@ def test_reference_weights_and_decay_are_as_in_transformers():
     class Model(PreTrainedModel):
         config_class = PretrainedConfig
 
-        def __init__(self, backbone: nn.Module, fuser: nn.Module) -> None:
+        def __init__(self, backbone, fuser):
             super().__init__(PretrainedConfig())
             self.backbone, self.fuser = backbone, fuser
             torch.manual_seed(5)
@@ -728,7 +722,7 @@ def test_reference_weights_and_decay_are_as_in_transformers():
         assert len(group["params"]) == len(names) and group["weight_decay"] == 0.05
 
 
-def make_learner(model: torch.nn.Module, **knobs: Any) -> Learner:
+def make_learner(model, **knobs):
     """Make a learner in its first stage, with one step in an epoch."""
     learner = Learner(model, torch.nn.ModuleList(), Train(**knobs), 1)
     learner.enter_stage()
@@ -786,10 +780,10 @@ def test_gradients_are_clipped_unless_their_norm_may_be_any():
 
 
 def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch):
-    averages: list[Weights] = []
+    averages = []
     step = Learner.step
 
-    def watched(learner: Learner) -> None:
+    def watched(learner):
         step(learner)
         losses, aligner = (module.state_dict() for module in learner.model)
         weights = aligner | {f"losses.{key}": value for key, value in losses.items()}
@@ -837,7 +831,7 @@ def test_a_batch_has_the_order_of_its_micro_batches(embedding):
     # a backbone that learns with its targets gets those of its own rows
     rows = list[Any]()
 
-    def learn(signal: Any, subject: Any, given_any: Any, _: object) -> Any:
+    def learn(signal, subject, given_any, _):
         rows.append((len(signal), given_any["further"].tolist()))
         return {TOKEN_HEAD: signal[:, 0, :1]}, {"further": given_any["further"] + 1}
 
@@ -859,21 +853,21 @@ class Calls:
         kept_step: Number of the step after which it is written.
     """
 
-    def __init__(self, checkpoint: Checkpoint, kept_step: int) -> None:
+    def __init__(self, checkpoint, kept_step):
         self.checkpoint, self.kept_step = checkpoint, kept_step
         self.calls = list[Any]()
         self.steps_done = 0
 
-    def at_start(self, steps: int) -> None:
+    def at_start(self, steps):
         self.calls.append(("start", steps))
 
-    def after_step(self, content: Callable[[], dict[str, Any]]) -> None:
+    def after_step(self, content):
         self.calls.append("step")
         self.steps_done += 1
         if self.steps_done == self.kept_step:
             self.checkpoint.save(content())
 
-    def after_epoch(self, event: dict[str, Any]) -> None:
+    def after_epoch(self, event):
         assert event.keys() == {
             "epoch",
             "epochs",
@@ -883,7 +877,7 @@ class Calls:
         }
         self.calls.append(("epoch", event["epoch"], event["epochs"]))
 
-    def at_end(self, aligner: Aligner, epoch: int, metrics: Sequence[Any]) -> None:
+    def at_end(self, aligner, epoch, metrics):
         names = [metric.name for metric in metrics]
         self.calls.append(("end", aligner.training, epoch, "top1" in names))
 

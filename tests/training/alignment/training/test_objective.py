@@ -1,11 +1,10 @@
 """Weighted sum of loss terms."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.models.losses import LossContext
@@ -18,7 +17,7 @@ TARGETS = {name: torch.randn(4, 6, generator=GENERATOR) for name in "abc"}
 CONTEXT = LossContext()
 
 
-def term(**fields: Any) -> Term:
+def term(**fields):
     return Term.model_validate({"prediction": "a", **fields})
 
 
@@ -41,7 +40,7 @@ def test_terms_of_one_loss_learn_one_scale():
 
 
 def test_only_contrastive_losses_compare_centred_vectors():
-    def centre(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def centre(values):
         return {name: value - value.mean(1, True) for name, value in values.items()}
 
     for loss, is_contrastive in (("clip", True), ("mse", False)):
@@ -83,11 +82,11 @@ def test_a_step_in_which_no_term_counts_learns_nothing():
 class Odd(nn.Module):
     """Loss that returns any value."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value):
         super().__init__()
         self.value = value
 
-    def forward(self, *_: object) -> Any:
+    def forward(self, *_):
         return self.value
 
 

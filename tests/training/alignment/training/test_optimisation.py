@@ -1,7 +1,6 @@
 """Schedules, moving averages, parameter groups and selection of an epoch."""
 
 import copy
-from typing import Any
 
 import pytest
 import torch
@@ -16,11 +15,11 @@ from brainhive_cli.training.alignment.training.optimisation import (
 )
 
 
-def make_optimizer(lr: float = 0.5) -> torch.optim.SGD:
+def make_optimizer(lr=0.5):
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr, momentum=0.9)
 
 
-def list_learning_rates(optimizer: Any, schedule: Any, steps: int) -> list[float]:
+def list_learning_rates(optimizer, schedule, steps):
     """List the learning rate of each step."""
     rates = []
     for _ in range(steps):
@@ -77,7 +76,7 @@ def test_one_cycle_is_torchs_whose_rise_takes_three_tenths():
         assert learning_rates == pytest.approx(list_learning_rates(torchs, cycle, 40))
 
 
-def make_learner(model: torch.nn.Module, steps: int = 1, **knobs: Any) -> Learner:
+def make_learner(model, steps=1, **knobs):
     learner = Learner(model, torch.nn.ModuleList(), Train(**knobs), steps)  # type: ignore[arg-type]
     learner.enter_stage()
     return learner
@@ -236,11 +235,11 @@ def test_gradients_are_clipped_and_forgotten():
 
 
 def test_a_continued_training_has_all_that_it_had(tmp_path):
-    def begin() -> Learner:
+    def begin():
         torch.manual_seed(0)
         return make_learner(torch.nn.Linear(2, 1), 3, ema=0.9, epochs=2)
 
-    def continue_training(learner: Learner) -> None:
+    def continue_training(learner):
         for parameter in learner.parameters:
             parameter.grad = torch.ones_like(parameter)
         learner.step()

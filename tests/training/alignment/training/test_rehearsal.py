@@ -1,9 +1,7 @@
 """Rehearsal of a training step, which raises the errors of the training."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,31 +31,31 @@ INTER = ("mode=inter", "subjects=1", "train.selection=test", "signal.name=other"
 
 
 def store(
-    dataset: dict[str, Any],
-    subject: int,
-    name: str = "default",
-    channels: tuple[str, ...] = CHANNELS,
-    seed: int | None = None,
-    split: str = "",
-) -> None:
+    dataset,
+    subject,
+    name="default",
+    channels=CHANNELS,
+    seed=None,
+    split="",
+):
     """Store two trials of each picture, in two sessions."""
     images = dataset_of(dataset)
     splits = [split] if split else ["train", "test"]
     image_ids = [str(i) for name in splits for i in images.images(name).image_ids] * 2
     random = np.random.default_rng(subject if seed is None else seed)
     signal = random.normal(size=(len(image_ids), len(channels), 160))
-    axes: dict[str, Any] = {"channels": channels, "times_s": np.arange(160) / 250}
+    axes = {"channels": channels, "times_s": np.arange(160) / 250}
     session = np.arange(len(image_ids)) * 2 // len(image_ids)
     axes |= {"unit": "uV", "session": session}
     api.store_trials(signal, image_ids, dict(dataset), subject, name=name, **axes)
 
 
-def dataset_of(dataset: dict[str, Any]) -> Any:
+def dataset_of(dataset):
     return parts.resolve("datasets", dataset).build(Paths())
 
 
 @pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def people(tmp_path_factory):
     """Store twelve pictures with two embeddings, and the trials of people."""
     home = tmp_path_factory.mktemp("rehearsed")
     with pytest.MonkeyPatch.context() as patch:
@@ -75,12 +73,12 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         yield dataset
 
 
-def job_of(dataset: dict[str, Any], *overrides: str) -> TrainingRun:
+def job_of(dataset, *overrides):
     recipe = Recipe.resolve("train-align", None, {"dataset": dataset}, overrides)
     return TrainingRun.resolve(recipe)
 
 
-def list_files() -> list[Path]:
+def list_files():
     return sorted(Path(os.environ["BRAINHIVE_HOME"]).rglob("*"))
 
 
@@ -203,7 +201,7 @@ def test_what_can_be_trained_is_not_refused(people, overrides):
 
 
 def test_a_rehearsal_reads_no_signal(people, monkeypatch):
-    def refused(*_: Any, **__: Any) -> None:
+    def refused(*_, **__):
         raise AssertionError("signals were read")
 
     monkeypatch.setattr(Trials, "read", refused)
@@ -216,7 +214,7 @@ def test_cells_of_equal_shapes_are_rehearsed_once(people, monkeypatch):
     steps = []
     compute_loss = rehearsal.compute_loss
 
-    def count(*arguments: Any) -> None:
+    def count(*arguments):
         steps.append(arguments)
         compute_loss(*arguments)
 
@@ -238,7 +236,7 @@ def test_a_training_starts_from_weights_of_its_sizes(people):
 
 
 def test_a_network_that_asks_for_values_is_not_refused(people, monkeypatch):
-    def ask(*_: Any) -> None:
+    def ask(*_):
         torch.empty(1, device="meta").item()
 
     monkeypatch.setattr(rehearsal, "Aligner", ask)
@@ -249,7 +247,7 @@ def test_a_part_that_needs_more_trials_gets_the_batch(people, monkeypatch):
     sizes = []
     compute_loss = rehearsal.compute_loss
 
-    def refuse_few(*arguments: Any) -> None:
+    def refuse_few(*arguments):
         sizes.append(len(arguments[3]))
         if sizes[-1] == 2:
             raise ValueError("a median of two")
@@ -262,7 +260,7 @@ def test_a_part_that_needs_more_trials_gets_the_batch(people, monkeypatch):
 
 @pytest.mark.parametrize("error", [RuntimeError, ValueError, NotImplementedError])
 def test_an_error_in_a_part_is_not_swallowed(people, monkeypatch, error):
-    def fail(*_: Any) -> None:
+    def fail(*_):
         raise error("the sizes of tensors must match")
 
     monkeypatch.setattr(loop, "forward", fail)

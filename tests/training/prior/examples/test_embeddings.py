@@ -1,7 +1,6 @@
 """Embeddings and latents of a prior's training, stored or computed when needed."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets
 from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.training.prior.examples import load_examples
-from brainhive_cli.training.prior.loop import Training
 
 TIMM = "{kind: timm, source: random, architecture: test_vit}"
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
@@ -21,7 +19,7 @@ ROUNDING = 1e-5
 """Batches of other sizes round differently in float32."""
 
 
-def embeddings(training: Training) -> dict[str, torch.Tensor]:
+def embeddings(training):
     batch = next(
         load_examples(training.pictures, range(1), 4, 1, 0, 0, training.launch)
     )
@@ -88,20 +86,20 @@ def test_computed_embeddings_are_those_that_a_store_would_hold(
 CACHED = "cache_latents=true"
 
 
-def loss(training: Training) -> torch.Tensor:
+def loss(training):
     return training.compute_loss(
         next(load_examples(training.pictures, range(1), 4, 1, 0, 0, training.launch))
     )
 
 
-def latents_of(training: Training) -> np.ndarray:
+def latents_of(training):
     pictures = training.pictures
     return np.stack(
         [pictures.latents(index)[0].numpy() for index in range(len(pictures.images))]
     )
 
 
-def stores(home: Path) -> list[Path]:
+def stores(home):
     return sorted((home / "latents").rglob("*.h5*"))
 
 
@@ -133,9 +131,7 @@ def test_an_interrupted_store_is_completed_and_then_only_read(
 ):
     encode, encoded_rows, max_calls = SDXL.encode, list[int](), 1
 
-    def count_call(
-        generator: SDXL, images: torch.Tensor, random: object = None
-    ) -> torch.Tensor:
+    def count_call(generator, images, random=None):
         if len(encoded_rows) == max_calls:
             raise KeyboardInterrupt
         encoded_rows.append(len(images))

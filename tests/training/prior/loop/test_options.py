@@ -1,7 +1,6 @@
 """Options of train-prior."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,14 +16,14 @@ from brainhive_cli.data.media.views import (
 )
 from brainhive_cli.models import Conditioning, priors
 from brainhive_cli.training.prior.examples import load_examples
-from brainhive_cli.training.prior.loop import PriorLearner, Training, train
+from brainhive_cli.training.prior.loop import PriorLearner, train
 from tests.worlds.command_fixtures import load_first_batch
 
 ROUNDING = 1e-6
 """Sums over pictures in another order, float32."""
 
 
-def trained(training: Training, folder: RunFolder) -> PriorLearner:
+def trained(training, folder):
     learner = PriorLearner(
         training.prior, training.recipe.freeze, training.recipe.train
     )
@@ -32,7 +31,7 @@ def trained(training: Training, folder: RunFolder) -> PriorLearner:
     return learner
 
 
-def gradients(learner: PriorLearner) -> list[torch.Tensor]:
+def gradients(learner):
     """Return the gradients of the first step, up to a factor."""
     return [
         learner.optimizer.state[parameter]["exp_avg"]
@@ -40,7 +39,7 @@ def gradients(learner: PriorLearner) -> list[torch.Tensor]:
     ]
 
 
-def make_batch(count: int) -> PictureBatch:
+def make_batch(count):
     """Make a batch with only the positions in the step."""
     empty = torch.empty(0)
     return PictureBatch(
@@ -80,10 +79,10 @@ def test_accumulated_passes_have_the_gradient_of_one_large_batch(
 def test_gradient_checkpointing_gives_the_same_gradient(
     prior_overrides, begin_training
 ):
-    def backward(training: Training) -> tuple[int, list[torch.Tensor]]:
+    def backward(training):
         kept_bytes = [0]
 
-        def count(tensor: torch.Tensor) -> torch.Tensor:
+        def count(tensor):
             kept_bytes[0] += tensor.nbytes
             return tensor
 
@@ -156,7 +155,7 @@ KEYS = ("resize=bilinear", "crop_ids=original", "posterior=sample")
 
 
 @pytest.fixture
-def large(pictures: Path) -> Path:
+def large(pictures):
     """Make the folder of large and wide pictures."""
     for file in sorted(pictures.rglob("*.png")):
         Image.open(file).resize((75, 51), Image.Resampling.BICUBIC).save(file)
@@ -233,7 +232,7 @@ def test_posterior_samples_depend_on_step_and_position_only(
 ):
     prior_overrides = list(prior_overrides) + ["posterior=sample"]
 
-    def draw_samples(rank: int, processes: int, passes: int = 1) -> torch.Tensor:
+    def draw_samples(rank, processes, passes=1):
         launch = Launch(rank, processes, torch.device("cpu"))
         training = begin_training(*prior_overrides, launch=launch)
         mine = load_examples(training.pictures, range(3, 4), 8, passes, 0, 0, launch)

@@ -10,7 +10,7 @@ from brainhive_cli.training.prior.examples import load_examples
 from brainhive_cli.training.prior.loop import LAST, PriorLearner, train
 from brainhive_cli.training.prior.samples import draw_loss_curve, save_samples
 
-DESIGNS: dict[str, tuple[str, ...]] = {
+DESIGNS = {
     "as it is": (),
     "passes with equal noise": (
         "train.accumulate=2",

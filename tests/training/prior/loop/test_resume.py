@@ -1,7 +1,6 @@
 """Training of a prior that resumes after an interruption."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from brainhive_cli.training.prior.loop import PriorLearner
 pytestmark = pytest.mark.nightly
 
 
-def weights(run_folder: Path) -> dict[str, torch.Tensor]:
+def weights(run_folder):
     return {
         f"{part_name}.{name}": weight
         for part_name in CLASSES
@@ -35,9 +34,7 @@ def test_an_interruption_leaves_no_trace_in_log_and_samples(
     prior_overrides = prior_overrides + ("sample_items=2", "sample_every=4")
     save = PriorLearner.save
 
-    def interrupted(
-        learner: PriorLearner, *arguments: object, **fields: object
-    ) -> None:
+    def interrupted(learner, *arguments, **fields):
         if learner.step == 9:
             raise KeyboardInterrupt
         save(learner, *arguments, **fields)
@@ -69,7 +66,7 @@ def test_an_interruption_leaves_no_trace_in_log_and_samples(
     assert resumed.metrics == straight.metrics
 
 
-def events(run_folder: Path) -> list[dict[str, object]]:
+def events(run_folder):
     """Read the log without times."""
     lines = (run_folder / "log.jsonl").read_text().splitlines()
     return [
@@ -78,7 +75,7 @@ def events(run_folder: Path) -> list[dict[str, object]]:
     ]
 
 
-def read_files(run_folder: Path) -> dict[str, bytes]:
+def read_files(run_folder):
     """Read the samples, and the data of figures such as the curve."""
     files = [
         path

@@ -2,15 +2,12 @@
 
 import json
 import runpy
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from brainhive_cli.data.signals.normalisations import Euclidean
-from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.measurement.ranks import rank_targets
@@ -20,7 +17,6 @@ from brainhive_cli.training.alignment.trained.few_shot import (
     PERMUTED_SCRATCH,
     SCRATCH,
     TRANSFER,
-    PersonModel,
     SourceModel,
 )
 from brainhive_cli.training.alignment.training import CellData, fit
@@ -40,7 +36,7 @@ picture of 200 in one draw of ten.
 """
 
 
-def responses_of(signal: np.ndarray, subject: int, first_number: int = 0) -> Trials:
+def responses_of(signal, subject, first_number=0):
     names = tuple(f"E{index}" for index in range(signal.shape[1]))
     return make_trials(
         subject,
@@ -51,9 +47,7 @@ def responses_of(signal: np.ndarray, subject: int, first_number: int = 0) -> Tri
     )
 
 
-def base_of(
-    cohort: dict[str, Any], features: np.ndarray, people: list[Trials], is_aligned: bool
-) -> SourceModel:
+def base_of(cohort, features, people, is_aligned):
     """Fit the shared ridge to the people of the sources; aligned signals are smaller by
     the root of T.
     """
@@ -95,7 +89,7 @@ def base_of(
 class Cohort:
     """The golden cohort, its table, and models of the people of the sources."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.expected = json.loads((folder / "cohort.json").read_text())
         self.settings = runpy.run_path(str(folder / "cohort.py"))
         self.seed = self.expected["seed"]
@@ -119,13 +113,13 @@ class Cohort:
         )
         self.gallery = torch.from_numpy(pictures["test"]).float()
 
-    def top1(self, decoder: PersonModel, number: int) -> float:
+    def top1(self, decoder, number):
         """Score the test trials of a new person."""
         tokens = decoder.encode(self.data["test"][number].astype(np.float32))
         target = torch.arange(len(self.gallery))
         return float((rank_targets(tokens, self.gallery, target) == 1).double().mean())
 
-    def score(self, arm: str, number: int, size: int, draw: int) -> float:
+    def score(self, arm, number, size, draw):
         """Calibrate an arm on some trials of a new person, and score it."""
         pool, random = self.pools[number], np.random.default_rng([self.seed, draw])
         partial_pool = pool.take(random.permutation(len(pool.stimulus))[:size])
@@ -139,7 +133,7 @@ class Cohort:
 
 
 @pytest.fixture(scope="module")
-def cohort(golden: Path) -> Cohort:
+def cohort(golden):
     return Cohort(golden / "calibrate")
 
 

@@ -1,7 +1,6 @@
 """Model folders, which are the model of a single cell."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -18,13 +17,13 @@ from tests.worlds.run_copies import copy_run
 
 
 @pytest.fixture
-def folder(trained_run: Path, tmp_path: Path) -> Path:
+def folder(trained_run, tmp_path):
     """Copy of the model of person 1, beside the recipe of its run."""
     return next(copy_run(trained_run, tmp_path).glob("cells/sub-01*/model"))
 
 
 @pytest.fixture
-def run(trained_run: Path) -> TrainedRun:
+def run(trained_run):
     """Run that trained the model."""
     return TrainedRun.read(RunFolder(trained_run))
 
@@ -46,7 +45,7 @@ def test_a_folder_reads_the_trials_of_its_run(folder, run):
 
 
 def test_a_folder_is_known_by_the_digest_of_its_files(folder, run):
-    def find_digest() -> str:
+    def find_digest():
         model = ModelFolder.read(
             RunFolder(folder), dataset=run.dataset_config, subjects=[1]
         )

@@ -1,7 +1,5 @@
 """Runs without their weights: subjects and other data sets."""
 
-from pathlib import Path
-
 import pytest
 
 from brainhive_cli.core.base.errors import MissingData, RecipeError
@@ -13,7 +11,7 @@ from brainhive_cli.training.alignment.trained.run import TrainedRun
 DEMO = {"kind": "demo", "subjects": 2, "concepts": 40}
 
 
-def write_run(home: Path, *arguments: str) -> RunFolder:
+def write_run(home, *arguments):
     """Write the recipe of a run on two people, without its models."""
     dataset = "dataset={kind: demo, subjects: 2, concepts: 40}"
     recipe = Recipe.resolve(
@@ -24,7 +22,7 @@ def write_run(home: Path, *arguments: str) -> RunFolder:
     return folder
 
 
-def list_tests(trained_run: TrainedRun) -> list[tuple[int, tuple[int, ...]]]:
+def list_tests(trained_run):
     return [(cell.seed, cell.tested_on) for cell in trained_run.cells]
 
 

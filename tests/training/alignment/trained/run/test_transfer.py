@@ -21,9 +21,7 @@ SPEC = replace(
 )
 
 
-def recorded(
-    channels=("P7", "Cz", "oz"), rate_hz=100.0, samples=80, start_s=0.0
-) -> Trials:
+def recorded(channels=("P7", "Cz", "oz"), rate_hz=100.0, samples=80, start_s=0.0):
     """Make a recording of another data set, which fits the model by default."""
     signal = np.zeros((1, 1, len(channels), samples), np.float32)
     times_s = start_s + np.arange(samples) / rate_hz
@@ -32,7 +30,7 @@ def recorded(
     )
 
 
-def match(recording: Trials, spec: SignalSpec = SPEC, signal: Signal = Signal()):  # noqa: B008
+def match(recording, spec=SPEC, signal=Signal()):  # noqa: B008
     return match_recording(spec, recording, signal, None, "other subject 1")
 
 

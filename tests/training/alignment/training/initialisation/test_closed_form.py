@@ -1,7 +1,6 @@
 """Backbones with a closed form: their starts, and new subjects."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,15 @@ from safetensors.torch import load_file
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.signals import Trials, trials as trials_module
+from brainhive_cli.data.signals import trials as trials_module
 from brainhive_cli.models.backbones.ridge import Ridge
 from brainhive_cli.models.heads import Head
-from brainhive_cli.training.alignment import FROM_MEAN, Layout, Train
-from brainhive_cli.training.alignment.training import CellData, fit, loop
+from brainhive_cli.training.alignment import FROM_MEAN, Train
+from brainhive_cli.training.alignment.training import fit, loop
 from tests.worlds.alignment_cells import PICTURES, make_cell_data, make_layout
 
 
-def weights(run_folder: Path, cell: str) -> torch.Tensor:
+def weights(run_folder, cell):
     return load_file(run_folder / "cells" / cell / "model" / "model.safetensors")[
         "backbone.weight"
     ]
@@ -74,7 +73,7 @@ def test_a_shared_map_decodes_new_subjects_and_can_be_fine_tuned(
 
 
 @pytest.fixture
-def cell() -> tuple[Layout, CellData]:
+def cell():
     """Make data of two subjects. The second saw few pictures, some without a target."""
     random = np.random.default_rng(0)
     embedding = random.normal(size=(PICTURES, 8)).astype(np.float32)
@@ -97,12 +96,10 @@ def cell() -> tuple[Layout, CellData]:
 def test_a_closed_form_learns_from_no_held_out_picture(cell, monkeypatch):
     calls, solve = dict[int, Any](), Ridge.fit
 
-    def keep(
-        self: Any, subject: int, signal: Any, targets: Any, remaining: Any
-    ) -> None:
+    def keep(self, subject, signal, targets, remaining):
         values = []
 
-        def read_rows(rows: slice) -> Any:
+        def read_rows(rows):
             values.append(targets(rows))
             return values[-1]
 
@@ -145,7 +142,7 @@ def test_a_closed_form_is_measured_on_what_it_held_out(cell, monkeypatch):
     ended = list[tuple[int, Any]]()
 
     class Folder:
-        def at_end(self, aligner: Any, epoch: int, metrics: Any) -> None:
+        def at_end(self, aligner, epoch, metrics):
             ended.append((epoch, metrics))
 
     layout, data = cell
@@ -174,10 +171,10 @@ def test_a_closed_form_reads_signals_in_blocks(cell, monkeypatch, is_mapped):
     expected = fit(layout, data, [], Train(validation=0.25), seed=1)
     reads = list[int]()
 
-    def read_late(trials: Trials) -> Trials:
+    def read_late(trials):
         signal = trials.signal
 
-        def read_rows(rows: Any) -> Any:
+        def read_rows(rows):
             reads.append(len(signal[rows]))
             return signal[rows]
 

@@ -17,7 +17,7 @@ ROUNDING = 1e-5
 FUSERS = [kind for kind in parts.list_kinds("fusers") if kind != "heads"]
 
 
-def aligner_of(fuser: str, backbone: str = "linear") -> Aligner:
+def aligner_of(fuser, backbone="linear"):
     """Make a model of three encoders and two subjects with random weights."""
     configs = {
         shelf: parts.load(shelf, kind).TINY

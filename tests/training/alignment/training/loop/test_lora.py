@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from brainhive_cli.models.encoders import resolve
 from brainhive_cli.training.alignment import Aligner, model as aligners
 from brainhive_cli.training.alignment.trained import open_targets, open_test_set
 from brainhive_cli.training.alignment.trained.run import TrainedRun
-from tests.worlds.command_fixtures import RunCommand
 
 ENCODER = "{kind: timm, source: random, architecture: test_vit}"
 NAME = resolve({"kind": "timm", "source": "random", "architecture": "test_vit"}).name
@@ -40,9 +38,7 @@ LORA = (
 
 
 @pytest.fixture(scope="module")
-def results(
-    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
-) -> dict[str, Any]:
+def results(tmp_path_factory, run_command):
     """Train a frozen model and one with LoRA. Also return their home."""
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("lora")

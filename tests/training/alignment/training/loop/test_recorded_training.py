@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models import FUSED_TARGET, TOKEN_HEAD, FusionEncoder, Head
 from brainhive_cli.training.alignment import Layout, Term, Train
@@ -30,7 +29,7 @@ from tests.worlds.model_layouts import make_signal_spec
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
 
 
-def person(subject: int, count: int) -> Trials:
+def person(subject, count):
     """Make up to three trials of pictures in random order. A row has no picture."""
     random = np.random.default_rng(subject)
     stimulus = random.permutation(PICTURES)[:count]
@@ -48,7 +47,7 @@ def person(subject: int, count: int) -> Trials:
     )
 
 
-def cell_of(**changes: Any) -> CellData:
+def cell_of(**changes):
     """Make data of subjects 2 and 4, with three targets of each picture."""
     held_out = np.random.default_rng(3).random(PICTURES) < 0.3
     targets = make_targets(
@@ -61,7 +60,7 @@ def cell_of(**changes: Any) -> CellData:
     return replace(data, grouping=alike, **changes)
 
 
-def layout_of(**changes: Any) -> Layout:
+def layout_of(**changes):
     """Make a layout with a fused token and a head of an embedding."""
     spec = make_signal_spec(CHANNELS, SAMPLES, (2, 4))
     fuser = {"kind": "fusion_encoder", "intermediate_size": 16}
@@ -78,7 +77,7 @@ def layout_of(**changes: Any) -> Layout:
 
 LINEAR = {"kind": "linear"}
 SMOOTH = {"kind": "smooth", "p": 0.5}
-DESIGNS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], Any]] = {
+DESIGNS = {
     "as it is": ({}, {}, {}, "clip"),
     "single trials of each subject": (
         {"repetitions": "single", "epoch_trials": 60},

@@ -1,15 +1,12 @@
 """Fine-tuning of a model to a new subject, with a share of its data."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.training.alignment.stages import Finetune
 from brainhive_cli.training.alignment.training.training_data import take_share
 from tests.worlds.array_trials import make_trials
@@ -18,12 +15,12 @@ THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 
 
 @pytest.fixture
-def own_runs(world: Path, tmp_path: Path) -> str:
+def own_runs(world, tmp_path):
     """Return an override with a folder of runs for this test."""
     return f"paths.runs={tmp_path / 'runs'}"
 
 
-def take_pictures(share: float) -> set[int]:
+def take_pictures(share):
     """Take a share of trials, two for each picture, where 20 pictures are held out."""
     pictures = np.repeat(np.random.default_rng(1).permutation(200), 2)
     signal = np.broadcast_to(pictures[:, None, None], (400, 2, 3)).astype(np.float32)
@@ -52,7 +49,7 @@ def test_a_share_has_whole_pictures_and_is_part_of_larger_shares():
     assert take_pictures(0.1) == take_pictures(0.1)
 
 
-def recorded_in_sessions() -> Trials:
+def recorded_in_sessions():
     """Make three pictures with up to three repetitions, whose signals are the number of
     the session.
     """
@@ -89,13 +86,11 @@ def test_first_sessions_are_exactly_their_trials():
         assert np.array_equal(trials.singles[:, 0, 0], trials.sessions + 1)
 
 
-def load_weights(run_folder: Path, cell: str) -> dict[str, torch.Tensor]:
+def load_weights(run_folder, cell):
     return load_file(run_folder / "cells" / cell / "model" / "model.safetensors")
 
 
-def measure_distance(
-    weights: dict[str, torch.Tensor], other_weights: dict[str, torch.Tensor]
-) -> float:
+def measure_distance(weights, other_weights):
     return max(
         float((weights[key] - other_weights[key]).abs().max()) for key in weights
     )
