@@ -20,21 +20,15 @@ from brainhive_cli.data.files.bids_labels import (
 )
 from brainhive_cli.data.preparations.recording import choose_trials
 from brainhive_cli.data.recordings import (
-    FlatSegments,
     Header,
     compare_rates_and_references,
     compare_subjects,
     describe_channels,
-    filter_samples,
-    find_missing_column,
     group_by_entry,
     keep_channels,
     list_unusual_channels,
-    name_events,
-    read_number,
 )
 from brainhive_cli.data.recordings.channels import describe_size
-from brainhive_cli.data.recordings.headers import _check_order, _read_event_rows
 from brainhive_cli.data.recordings.stim_channels import (
     _combine_lines,
     _round_codes,
@@ -279,45 +273,6 @@ def test_codes(recorded):
         _round_codes(np.array([0, 0, 0, 1.3, 2.4, 8.0]), "STI")
 
 
-def test_rows_of_tables(recorded):
-    texts = ("1.5", "n/a", "2.004", "-0.2", "7")
-    rows = [{"onset": text, "name": f"p{n}"} for n, text in enumerate(texts)]
-    rows[4]["name"] = "n/a"
-    path = Path("sub-01_ses-02_task-x_events.tsv")
-    event_rows = [
-        _read_event_rows(path, rows, "name", unit, 250.0)[0] for unit in ("s", "ms")
-    ]
-    backward = [(value, "") for value in (0, 100, 205, 50, None, 160, 260)]
-    table = [{"number": "07", "kind": "a"}, {"number": "12.0", "kind": "n/a"}]
-    events = [
-        name_events(path, ["number", "kind"], table, template, path)
-        for template in ("{number:03d}", "{task}-{number}", "{kind}{session}", "kind")
-    ]
-    assert [[row[name] for row in table] for name in events] == [
-        ["007", "012"],
-        ["x-07", "x-12.0"],
-        ["a02", "n/a"],
-        ["a", "n/a"],
-    ]
-    absent = [
-        find_missing_column(template, ["number", "stimulus_id"])
-        for template in ("", "{number}{run}", "{number", "other", "number")
-    ]
-    assert absent == ["", "run", "{number", "other", ""]
-    recorded(
-        listed=[
-            [[-9 if value is None else value, name] for value, name in r]
-            for r in event_rows
-        ],
-        order=[_check_order(path, backward), _check_order(path, backward[:3])],
-        numbers=[read_number(text) for text in ("1.50", "2", "-3")],
-    )
-    assert np.isnan([read_number(text) for text in ("", "n/a", None)]).all()
-    repeated_values = [(value, "") for value in (0, 100, 200, 3, 103, 203)]
-    with pytest.raises(BrainhiveError):
-        _check_order(path, repeated_values)
-
-
 def test_labels_of_subjects_and_sessions():
     root = Path("/data/sub-99")
     labels = [
@@ -361,32 +316,6 @@ def test_labels_of_subjects_and_sessions():
     with pytest.raises(BrainhiveError):
         number_sessions(known, ["absent*"])
     assert sorted(["a10", "a9", "a"], key=natural_key) == ["a", "a9", "a10"]
-
-
-def test_still_pieces_and_filters(recorded):
-    random = np.random.default_rng(0)
-    samples = random.normal(size=(4, 2030))
-    samples[:3, 400:700] = 5
-    samples[:2, 1200:1300] = 5
-    samples[:, 1900:] = 1
-    pieces = FlatSegments(2030, 500.0)
-    for row in samples:
-        pieces.add(row)
-    onsets = np.arange(50, 2000, 75)
-    signal = np.cumsum(random.normal(size=1500)) + 80
-    signal[600:640] = np.nan
-    breaks = [(300, 300), (1000, 1040), (-5, 20)]
-    recorded(
-        digits=5,
-        still=[
-            pieces.are_flat(onsets, span, 4) for span in ((-20, 100), (0, 0), (-50, 9))
-        ],
-        filtered=[
-            filter_samples(signal, 100.0, band, phase, breaks)
-            for band in ((1.0, None), (None, 20.0), (0.5, 30.0), (None, None))
-            for phase in ("zero", "forward")
-        ],
-    )
 
 
 def session(number, dtype="float32"):

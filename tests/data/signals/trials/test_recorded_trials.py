@@ -6,21 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.recordings import Account, EventNames
-from brainhive_cli.data.recordings.onset_shift import compare_onsets
 from brainhive_cli.data.signals import (
     SEPARATE_TEST,
     Holdout,
-    Overlap,
     Sensors,
     Signal,
     Trials,
-    digest_trials,
-    group_trials,
-    make_trial_reader,
 )
 from brainhive_cli.data.signals.normalisations import Channel
 from brainhive_cli.data.targets import model_input as model_input_module
@@ -31,8 +23,7 @@ from brainhive_cli.data.targets.model_input import (
     model_input,
     spec_of,
 )
-from tests.tools.trial_numbers import numbers_of_trials
-from tests.worlds.array_trials import arrange, make_trials
+from tests.worlds.array_trials import arrange
 
 CAP = ("Fp1", "Cz", "P7", "Oz")
 PICTURES = 9
@@ -150,61 +141,6 @@ def test_holdouts(recorded, name, tmp_path, monkeypatch):
     )
 
 
-def test_trials(recorded, monkeypatch):
-    trials = record()
-    chosen_trials = trials.choose(
-        (4 * trials.picture_of_trial + trials.repetition) % 3 > 0
-    )
-    cut_trials = trials.select(["Oz", "occipital", "P7"], (-20, 41), 0.5, "it")
-    scaled = trials.select(None, None, 3.0, "it", normalises_trials=True)
-    normaliser = Channel().build(Channel().measure([trials.averages]))
-    generator = torch.Generator().manual_seed(3)
-    taken_scaled = scaled.take(np.array([8, 0, 5]))
-    scaled_twice = taken_scaled.choose(
-        taken_scaled.repetition == taken_scaled.picture_of_trial
-    )
-    order, counts = group_trials(np.array(["b", "a", "b", "c", "a", "b"]))
-    gather = make_trial_reader(order, (2, 1), "f4", lambda row: np.full((2, 1), row))
-    constant = np.ones((4, 3, 4), np.float32)
-    constant[2] = np.arange(12).reshape(3, 4)
-    arrays = [trials.averages, trials.as_repetitions()]
-    digests = trials.digests
-    monkeypatch.setattr("brainhive_cli.data.signals.trials.MAX_STIMULI_PER_READ", 4)
-    in_blocks = [
-        record().averages,
-        record().as_repetitions(),
-        record().digests == digests,
-    ]
-    recorded(
-        digits=5,
-        trials=numbers_of_trials(trials),
-        whole=arrays,
-        in_blocks=in_blocks,
-        chosen=[
-            chosen_trials.averages,
-            chosen_trials.as_repetitions(chosen_trials.onset_s, np.nan),
-            chosen_trials.as_repetitions(chosen_trials.runs, -1),
-            chosen_trials.counts,
-        ],
-        cut=[cut_trials.averages, cut_trials.times_s, cut_trials.rows],
-        scaled=[scaled.averages, scaled.as_repetitions()],
-        normalised=[
-            scaled.normalise(normaliser).averages,
-            cut_trials.take(np.array([2, 1])).averages,
-            trials.normalise(normaliser).take(np.arange(2, 5)).singles,
-        ],
-        twice=[
-            scaled_twice.averages,
-            scaled_twice.index,
-            scaled_twice.onset_s[:, None],
-        ],
-        drawn=[trials.average(count, generator).averages for count in (1, 2, 7)],
-        grouped=[order, counts, gather(slice(1, 3))],
-        constant=list(digest_trials(constant) == 0),
-        copies=len(set(digests.ravel().tolist())),
-    )
-
-
 def test_input_of_models(recorded, monkeypatch):
     trials = replace(record(), subject=3, stimulus=np.arange(PICTURES))
     signal = Signal(channels=["Oz", "Cz"], window_ms=(0, 50), scale=2.0)
@@ -238,126 +174,4 @@ def test_input_of_models(recorded, monkeypatch):
         read=model_input(spec, trials, None),
         statistics=fractions,
         matched=match_stimuli(trials, stand_in, "it").stimulus,
-    )
-
-
-def test_windows_that_overlap(recorded):
-    onset_s = np.cumsum(np.random.default_rng(0).uniform(0.3, 0.6, (2, 40)), 1)
-    rows = []
-    for length_s in (0.2, 0.5, 1.0):
-        times_s = np.arange(round(length_s * 50)) / 50 - 0.1
-        trials = [
-            Trials.from_repetitions(
-                np.zeros((40, 1, 1, len(times_s)), np.float32),
-                [str(row) for row in range(40)],
-                Sensors(["Oz"]),
-                times_s,
-                50.0,
-                "µV",
-                runs=(np.arange(40)[:, None] // 13).astype(np.int16),
-                onset_s=onset[:, None],
-            )
-            for onset in onset_s
-        ]
-        overlap = Overlap.measure(trials, times_s)
-        rows.append([overlap, overlap.description] if overlap else [])
-    recorded(digits=5, rows=rows)
-
-
-TIMES_S = np.cumsum(np.random.default_rng(1).uniform(0.8, 1.6, 30)) + 2
-REGULAR_S = np.arange(14) + 2.013
-ONSETS = {
-    "equal": (TIMES_S, 1000.0, 0.0),
-    "whole seconds": (np.rint(TIMES_S), 1000.0, 0.0),
-    "later": (TIMES_S + 0.31, 1000.0, 0.0),
-    "earlier by a delay": (TIMES_S - 0.2, 500.0, 0.2),
-    "earlier by less": (TIMES_S - 0.2, 500.0, 0.1),
-    "much earlier": (TIMES_S - 13.3, 500.0, 0.0),
-    "much later with more rows": (np.r_[1, 3.3, TIMES_S + 4.62, 99], 250.0, 0.0),
-    "drifting": (TIMES_S * 1.001, 100.0, 0.0),
-    "rows that lack a marker": (np.r_[TIMES_S[:20], 50.3, 51.7], 1000.0, 0.0),
-    "some rows": (TIMES_S[4::2] + 0.07, 1000.0, 0.0),
-    "two rows": (TIMES_S[:2], 1000.0, 0.0),
-    "others": (np.cumsum(np.random.default_rng(2).uniform(1, 9, 30)), 1000.0, 0.0),
-    "slightly late": (TIMES_S + 0.004, 1000.0, 0.0),
-    "late by two samples": (TIMES_S + 0.021, 100.0, 0.0),
-    # as many belong together by other shifts
-    "a part of regular ones": (REGULAR_S[4:10] + 0.2, 1000.0, 0.0, REGULAR_S),
-}
-"""Seconds of rows, rate in Hz and delay; also those of markers, if not `TIMES_S`."""
-
-
-@pytest.mark.parametrize("name", ONSETS)
-def test_onsets_beside_markers(recorded, name):
-    onsets_s, rate_hz, delay_s, *others_s = ONSETS[name]
-    times_s = others_s[0] if others_s else TIMES_S
-    markers = [(round(times_ * rate_hz), "S  1") for times_ in times_s]
-    hint = ""
-    try:
-        doubt = compare_onsets(onsets_s, markers, rate_hz, delay_s)
-    except BrainhiveError as error:
-        doubt, hint = error.message, error.hint
-    recorded(is_doubted=bool(doubt), doubt=doubt, hint=hint)
-
-
-def test_names_of_events(recorded, tmp_path):
-    table = tmp_path / "events.tsv"
-    ids = ["train/ant", "train/007", "test/car", "test/bee 01"]
-    rows = ["001\tant.png", "S  2\t007.png", "Comment/3\tcar", "0\tzebra.png", "\tx"]
-    rows += ["12\tn/a", "\t", "5\tbee 01.jpg"]
-    table.write_text("event\tpicture\n" + "\n".join(rows) + "\n")
-    events = ["1", "Stimulus/S  1", "Stimulus/S  2", "Stimulus/2", "Comment/3"]
-    events += ["Response/1", "Stimulus/S  0", "5", "Comment/5", "12", "S  5", "005"]
-    header = SimpleNamespace(
-        events=list(enumerate(events)), events_without_onset=("1", "unknown")
-    )
-    names = EventNames(table, ids)
-    matched, left_over = names.match([header])
-    free = EventNames(None, ids).match([header])
-    exact = EventNames(None, ["face", "house"], are_categories=True)
-    recorded(
-        rows=[matched.get(event, -1) for event in events],
-        single=[
-            -1 if (row := names.find_row(event)) is None else row for event in events
-        ],
-        left_over=[
-            sorted(map(str, unused_names)) for unused_names in left_over.values()
-        ],
-        counts=[
-            dict(unused_names)
-            for unused_names in left_over.values()
-            if isinstance(unused_names, dict)
-        ],
-        pictures=[len(names.find_pictures(events)), names.count_pictures()],
-        named=names.name_pictures(events),
-        account=names.account.as_facts(),
-        without_table=[len(free[0]), len(free[1])],
-        exact=[exact.find_row(name) or 0 for name in ("House", "house", "a/house")],
-    )
-
-
-def test_ledgers(recorded):
-    account = Account()
-    for number, source in enumerate("abcde"):
-        account.set_aside("files", "too short", f"{source}.fif", number)
-        account.set_aside("files", "too short", f"{source}.fif", 2)
-    account.set_aside("rows", "blank", "t.csv")
-    recorded(lines=account.describe(), facts=account.as_facts())
-    assert [line.endswith("…") for line in account.describe()] == [True, False]
-
-
-def test_voxels_are_read_by_region(recorded):
-    random = np.random.default_rng(0)
-    signal = random.normal(size=(5, 2, 12, 1)).astype(np.float32)
-    trials = make_trials(
-        1, signal, range(5), regions={"V1": range(2, 7), "V2": [5, 6, 10]}
-    )
-    selected_trials = trials.select(["V2", "V1"], None, 2.0, "it")
-    spec = spec_of([replace(selected_trials, subject=1)])
-    recorded(
-        digits=5,
-        rows=selected_trials.rows,
-        regions=selected_trials.regions,
-        averages=selected_trials.averages,
-        spec=[spec.widths, spec.regions],
     )

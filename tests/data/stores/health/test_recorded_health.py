@@ -13,43 +13,11 @@ from brainhive_cli.data.stores import (
     TargetStore,
     TargetWriter,
     find_equal_embeddings,
-    find_finite_rows,
     get_stimuli_and_pixels,
     has_unknown_pictures,
-    health as health_module,
     make_health_row,
     target_store,
 )
-from brainhive_cli.data.stores.health import measure_health
-
-
-def draw(count, width):
-    """Draw vectors with repeats, zeros, infinite values and almost dead dimensions."""
-    random = np.random.default_rng(count)
-    values = random.normal(size=(count, width)) * np.linspace(0.2, 3, width) + 0.7
-    values[:, 1] = 2 + 2.5e-6 * random.normal(size=count)
-    values[:, 2] = 2 + 4e-6 * random.normal(size=count)
-    values[3 : 3 + count // 5] = values[-(count // 5) :] * 1.5
-    values[1 :: max(count // 3, 2)] = 0
-    values[5 % count, 0], values[7 % count, :3] = np.inf, np.nan
-    return values.astype(np.float64)
-
-
-@pytest.mark.parametrize("block", [2**24, 16 * 6 * 11])
-@pytest.mark.parametrize("count", [1, 9, 40, 700])
-def test_health_of_vectors(recorded, monkeypatch, count, block):
-    monkeypatch.setattr(health_module, "MAX_VALUES_IN_MEMORY", block)
-    monkeypatch.setattr(health_module, "MAX_PAIRED_VECTORS", 300)
-    values = draw(count, 6)
-    flatnonzero = np.flatnonzero(np.arange(count) % 7 != 6)
-    recorded(
-        6,
-        whole=measure_health(values, np.arange(count)),
-        chosen=measure_health(values.reshape(count, 3, 2), flatnonzero),
-        none=measure_health(values, np.arange(0)),
-        finite=find_finite_rows(values).sum(),
-    )
-
 
 SOUND = Health(16, 20, 1.0, [1.0] * 5, 2, 0, 0.5, 0.25)
 

@@ -5,16 +5,10 @@ import pytest
 
 from brainhive_cli.data.streams import (
     Clock,
-    Event,
-    Replay,
-    StreamFormat,
     StreamRequest,
     mock as mocks,
 )
 from brainhive_cli.data.streams._sample_times import SampleTimes
-
-RATE_HZ = 100.0
-FORMAT = StreamFormat("cap", ("Fz", "Cz"), ("eeg", "eeg"), ("µV", "µV"), RATE_HZ)
 
 
 class Pause:
@@ -31,44 +25,6 @@ class Pause:
     def sleep(self, seconds):
         self.slept_s.append(seconds)
         self.time_s += seconds
-
-
-def blocks():
-    """Yield blocks of 7 samples, some with an event."""
-    for number in range(6):
-        start = 7 * number
-        samples = np.arange(start, start + 7)[:, None] + [0.0, 0.5]
-        events = [Event((start + 3) / RATE_HZ, f"picture {number}")]
-        yield samples, events if number % 2 else []
-
-
-@pytest.mark.parametrize(("speed", "step_s"), [(1.0, 0.013), (3.0, 0.0)])
-def test_chunks_of_a_replay(recorded, speed, step_s):
-    pause = Pause(step_s)
-    clock = Clock(speed, pause.read_time, pause.sleep)
-    stream = Replay(FORMAT, clock, blocks(), starts=[20, 9, 20])
-    sizes = []
-    first_times_s = []
-    events = []
-    samples = []
-    for wait_s in [0.004, 1.0] * 50:
-        chunk = stream.read(wait_s)
-        if chunk is None:
-            break
-        sizes.append(len(chunk.times_s))
-        first_times_s += chunk.times_s[:1].tolist()
-        events += [[event.time_s, event.name] for event in chunk.events]
-        samples += chunk.samples[:, 0].tolist()
-
-    assert stream.read(1.0) is None
-    assert samples == list(range(42))
-    assert events == [[0.1, "picture 1"], [0.24, "picture 3"], [0.38, "picture 5"]]
-    recorded(
-        sizes=sizes,
-        first_times_s=first_times_s,
-        slept_s=sum(pause.slept_s),
-        now_s=stream.now_s(),
-    )
 
 
 @pytest.mark.parametrize(

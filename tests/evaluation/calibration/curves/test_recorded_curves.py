@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes.recipe import Paths
@@ -14,19 +13,13 @@ from brainhive_cli.evaluation.calibration.amounts import (
     UNLIMITED,
     limit_amounts,
     measure_amounts,
-    measure_timeline,
-    select_trials,
 )
 from brainhive_cli.evaluation.calibration.curves import (
     choose_headline,
-    draw_artifacts,
-    find_better_amounts,
-    find_sufficient_amounts,
     measure_seen_share,
-    name_scope,
     summarise_draws,
 )
-from brainhive_cli.evaluation.calibration.facts import CalibrationFacts, Strength
+from brainhive_cli.evaluation.calibration.facts import CalibrationFacts
 from brainhive_cli.evaluation.calibration.job import Job, Person, read_training
 from brainhive_cli.evaluation.calibration.measure import (
     Part,
@@ -35,12 +28,10 @@ from brainhive_cli.evaluation.calibration.measure import (
     fit_decoder,
     list_arms,
     make_reduced_recipe,
-    measure_draw,
 )
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import Cell, Recipe as Training
-from tests.tools.recorded_numbers import metric_rows
 from tests.worlds.array_trials import make_trials
 
 COUNTS = np.array([3, 1, 2, 4, 2, 1, 3, 2, 4, 1, 2])
@@ -72,37 +63,6 @@ def trials_of(seed=0, subject=4, **left_out):
         100.0,
         COUNTS,
         **{**known, **left_out},
-    )
-
-
-AMOUNTS = {"pictures": [2, 7], "trials": [1, 9, 20], "minutes": [0.2, 0.9]}
-
-
-@pytest.mark.parametrize(
-    "lacking", [(), ("sessions",), ("runs", "sessions"), ("runs",)], ids=str
-)
-def test_amounts(recorded, lacking):
-    trials = trials_of(**dict.fromkeys(lacking))
-    trials_by_name = {
-        f"{unit} {order} {seed}": select_trials(
-            trials,
-            unit,
-            list(AMOUNTS[unit]) + [UNLIMITED],
-            order,
-            np.random.default_rng(seed),
-        )
-        for unit, order, seed in product(AMOUNTS, ("draws", "recording"), (0, 1))
-    }
-    sizes = [measure_amounts(trials, one) for one in trials_by_name["pictures draws 0"]]
-    elapsed, total = measure_timeline(trials)
-    recorded(
-        digits=5,
-        timeline=(trials.as_repetitions(elapsed, np.nan), total),
-        chosen={
-            name: [trials.as_repetitions(mask * 1.0) for mask in masks]
-            for name, masks in trials_by_name.items()
-        },
-        sizes=sizes,
     )
 
 
@@ -217,49 +177,6 @@ def parts_of(arms=ARMS):
     return ranked
 
 
-@pytest.mark.parametrize(
-    ("arms", "headline"),
-    [(ARMS, "transfer"), (("scratch",), "scratch"), (("permuted-scratch",), "")],
-    ids=["all", "one", "control"],
-)
-def test_conclusions(
-    recorded,
-    arms,
-    headline,
-):
-    text = ",".join(arm for arm in arms if arm != "coral")
-    arguments = [f"arms={text}"] + list(["alignments=coral"] if "coral" in arms else [])
-    pulls = dict.fromkeys(NAMES, 0.3)
-    strength = {"all/seed-1 on 4": Strength(pulls=pulls, chosen_by="recipe")}
-
-    draws = summarise_draws(job_of(*arguments), parts_of(arms), strength)
-
-    facts = draws.require_facts(CalibrationFacts)
-    artifacts = draw_artifacts(draws)
-    recorded(
-        digits=5,
-        scopes={name: metric_rows(metrics) for name, metrics in draws.scopes.items()},
-        facts=facts.model_dump(include=FACTS),
-        drawn=[
-            [
-                list(getattr(one, "at", ())),
-                [list(line.values) for line in getattr(one, "lines", ())],
-                [list(row) for row in getattr(one, "rows", ())],
-            ]
-            for one in artifacts
-        ],
-    )
-    titles = [one.title for one in artifacts]
-    assert list(facts.arms) == list_arms(recipe(*arguments)) and len(
-        set(titles)
-    ) == len(titles)
-    assert facts.arm == headline
-
-
-FACTS = {"amounts", "people", "lead", "suffices", "better", "trained_on", "seen_share"}
-FACTS |= {"is_above_chance", "pictures_left_out", "epochs"}
-
-
 def test_an_arm_that_was_not_measured_of_everybody_is_left_out():
     parts = parts_of()
     first = next(iter(parts))
@@ -294,35 +211,6 @@ def test_an_arm_that_was_not_measured_of_everybody_is_left_out():
 )
 def test_the_arm_of_the_finding(arms, headline):
     assert choose_headline(arms) == headline
-
-
-def test_gains_and_what_suffices(recorded):
-    random = np.random.default_rng(3)
-    items = Items.from_sizes([20] * 4)
-    gains = [
-        [random.normal(mean, 0.3, 20) for _ in range(4)]
-        for mean in (0.25, 0.2, 0.05, -0.3)
-    ]
-    rates = {"1": 0.2, "2": 0.55, "3": 0.8, "everything": 0.85}
-    hits = {
-        name: [1.0 * (random.random(20) < rate) for _ in range(4)]
-        for name, rate in rates.items()
-    }
-    stand_in = SimpleNamespace(low=0.4, chance=0.1)
-    of_two = {name: hit[:2] for name, hit in hits.items()}
-    recorded(
-        better=[find_better_amounts(gains[:stop], items) for stop in range(1, 5)],
-        reversed=find_better_amounts(gains[::-1], items),
-        sufficient=find_sufficient_amounts(hits, stand_in, items),
-        of_two=find_sufficient_amounts(of_two, stand_in, items),
-    )
-    alone = {"everything": hits["everything"]}
-    assert find_sufficient_amounts(alone, stand_in, items) == {"is_above_chance": True}
-    for low, chance in ((0.1, 0.1), (None, 0.1), (0.0, None)):
-        unsure = SimpleNamespace(low=low, chance=chance)
-        assert find_sufficient_amounts(hits, unsure, items) == {}
-    assert name_scope("zero-shot", "2 pictures") == "zero-shot"
-    assert name_scope("transfer", "2 pictures") == "transfer · 2 pictures"
 
 
 def test_shares_of_pictures_that_others_saw():
@@ -369,55 +257,6 @@ def test_each_arm_is_fitted_in_its_way():
     assert fit("scratch", None)[3] == 0.0
     assert fit("coral") == ("tokens", "coral")
     assert fit("euclidean") == ("signals", "euclidean")
-
-
-def test_one_draw(recorded):
-    tested_trials = trials_of(7, 4)
-    rows = 2 * np.arange(11)
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.randn(11, 15, generator=generator)
-
-    class Model:
-        device = torch.device("cpu")
-
-        def encode_image(self, gallery):
-            return gallery["one"]
-
-    class Decoder:
-        model = Model()
-
-        def __init__(self, trials, is_together):
-            self.mean = torch.from_numpy(trials.averages).mean(0).flatten()
-            self.is_together = is_together
-
-        def encode(self, signals):
-            values = torch.as_tensor(signals).flatten(1) - self.mean
-            return values - values.mean(0) if self.is_together else values
-
-    class Learner(Base):
-        def train_arm(self, arm, trials, *more):
-            if arm == "fine-tuning":
-                raise BrainhiveError("it cannot be tuned")
-            return Decoder(trials, arm == "subject-layer")
-
-    person = Person(4, trials_of(1, 4), 0, tested_trials, {"one": pictures}, rows)
-    arms = ["scratch", "subject-layer", "fine-tuning"]
-    base = Learner()
-    draws = [
-        measure_draw(job_of(), base, person, arms, dict.fromkeys(NAMES), number)
-        for number in (0, 1)
-    ]
-    recorded(
-        digits=5,
-        ranks=[{f"{key}": ranks for key, ranks in one.ranks.items()} for one in draws],
-        sizes=[one.sizes for one in draws],
-    )
-    assert [one.together for one in draws] == [["subject-layer"], []]
-    assert [list(one.missing) for one in draws] == [["fine-tuning"]] * 2
-    # all recordings are used in the first draw alone
-    whole_names = [{name for _, name in one.ranks} for one in draws]
-    assert whole_names == [set(NAMES), {"2 pictures", "7 pictures"}]
-    assert {arm for arm, _ in draws[0].ranks} == {"scratch", "subject-layer"}
 
 
 def test_strengths_that_nobody_chooses():

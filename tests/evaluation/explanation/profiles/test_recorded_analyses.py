@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes import parts
@@ -16,8 +15,6 @@ from brainhive_cli.data.signals import (
     Voxels,
     average_by_part,
     average_repetitions,
-    repetitions,
-    separate_in_time,
 )
 from brainhive_cli.data.signals.repetitions import read_repetitions
 from brainhive_cli.evaluation.explanation import conclusion
@@ -26,53 +23,30 @@ from brainhive_cli.evaluation.explanation.conclusion import (
     describe_finding,
     list_scopes,
 )
-from brainhive_cli.evaluation.explanation.encoding_model import (
-    average_positions,
-    correlate_over_pictures,
-    estimate_ceilings,
-    predict_signals,
-    profile_correlation,
-    profile_unique_correlation,
-)
 from brainhive_cli.evaluation.explanation.figures import (
     draw_findings,
     make_summary_table,
 )
-from brainhive_cli.evaluation.explanation.filter_reach import find_latest_onsets
 from brainhive_cli.evaluation.explanation.findings import (
     correct_findings,
     describe_profiles,
 )
 from brainhive_cli.evaluation.explanation.profiles import (
     BAND,
-    LEVEL,
     REGION,
     SECTION,
     SENSOR,
     TIME,
     Axis,
-    Labels,
     Profile,
     SubjectProfiles,
-    compute_p_values,
-    correct_p_values,
-    draw_permutations,
-    standardise,
 )
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, find_mixture
 from brainhive_cli.evaluation.explanation.similarity import (
-    compute_ceilings,
     compute_distances,
-    estimate_ceiling_from_halves,
-    measure_similarity,
     rank_models,
 )
-from brainhive_cli.measurement import Items, StimulusGrouping, average_random_halves
-from brainhive_cli.reports.figures.head_maps import (
-    draw_head,
-    flatten_positions,
-    place_sensors,
-)
+from brainhive_cli.measurement import Items
 from brainhive_cli.reports.pages.page import DETAILS, FINDING
 from tests.worlds.brain_maps import read_drawn_values
 
@@ -152,176 +126,6 @@ def test_sensor_space(recorded, name):
     )
 
 
-def test_many_stimuli_are_read_in_chunks(monkeypatch, recorded):
-    whole_joined_array = np.concatenate(
-        list(average_repetitions(recording(9, whitened=True)))
-    )
-    monkeypatch.setattr(repetitions, "MAX_STIMULI_PER_READ", 4)
-
-    chunks = list(average_repetitions(recording(9, whitened=True)))
-
-    assert [len(chunk) for chunk in chunks] == [4, 4, 1]
-    np.testing.assert_array_equal(np.concatenate(chunks), whole_joined_array)
-
-
-def test_repetitions_far_apart_in_time(recorded):
-    random = np.random.default_rng(4)
-    is_there = np.arange(4) < recording(12).counts[:, None]
-    spread = random.permuted(np.arange(48)).reshape(12, 4) * 3.0
-    number = np.where(is_there, spread.argsort(None).argsort().reshape(12, 4), -1)
-    runs = np.where(is_there, random.integers(0, 4, is_there.shape), -1)
-    sessions = np.where(is_there, np.arange(4) % 2, -1)
-    known = {
-        "unknown": {},
-        "onsets": {"onset_s": np.where(is_there, spread, np.nan)},
-        "order": {"trial_numbers": number},
-        "runs": {"runs": runs.astype(np.int16)},
-        "sessions": {"sessions": sessions.astype(np.int8)},
-        "sessions and runs": {
-            "sessions": sessions.astype(np.int8),
-            "runs": runs.astype(np.int16),
-        },
-    }
-    found = {}
-    for name, lists in known.items():
-        try:
-            found[name] = separate_in_time(recording(12, **lists))
-        except BrainhiveError:
-            found[name] = ()
-    recorded(**found)
-
-
-def test_places_of_sensors(recorded):
-    random = np.random.default_rng(1)
-    head = random.normal(size=(7, 3))
-    head = 90 * head / np.linalg.norm(head, axis=1, keepdims=True) + [3, 8, 40]
-    names = list("abcdefg")
-    unknown, double = head.copy(), head.copy()
-    unknown[1], unknown[4] = 0, np.nan
-    double[3] = double[2] + 1e-6
-    sensors = place_sensors(Sensors(names, unknown))
-    picture = draw_head("a", sensors, dict(zip(names, head[:, 0], strict=True)), "r")
-    few_head = head.copy()
-    few_head[:4] = 0
-
-    recorded(
-        plane=flatten_positions(head),
-        placed=[list(map(float, place)) for place in sensors.values()],
-        names=[names.index(name) for name in sensors],
-        standard=place_sensors(Sensors(SENSORS)),
-        values=[point.value for point in picture.points],
-        is_diverging=picture.is_diverging,
-    )
-    assert place_sensors(Sensors(names, double)) == {}
-    assert place_sensors(Sensors(names, few_head)) == {}
-    assert len(place_sensors(Sensors(names[1:], few_head[1:]))) == 0
-    assert len(place_sensors(Sensors(names[:6], unknown[:6]))) == 4
-    assert place_sensors(Voxels({}, {}, None)) == {}
-
-
-LEVELS = {"looks": 5, "meaning": 3, "words": 7}
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_encoding_model(recorded, count):
-    random = np.random.default_rng(count)
-    widths = dict(list(LEVELS.items())[:count])
-    train, test = (
-        {name: random.normal(size=(items, width)) for name, width in widths.items()}
-        for items in (40, 13)
-    )
-    maps = [random.normal(size=(width, 4 * 6)) for width in widths.values()]
-    signals = []
-    for values in (train, test):
-        products = [x @ y for x, y in zip(values.values(), maps, strict=True)]
-        clean = np.sum(products, 0)
-        signals.append(clean + random.normal(0, 3, clean.shape))
-    signal = signals[1].reshape(-1, 4, 6)
-    labels = Labels.draw(np.arange(13), Items.from_sizes([13]), 30, 2)
-    inputs = [
-        {name: torch.from_numpy(part).float() for name, part in side.items()}
-        for side in (train, test)
-    ]
-    chunks = torch.from_numpy(signals[0]).float().split(16)
-
-    full, partial = predict_signals(
-        *inputs,
-        lambda: iter(chunks),
-        (4, 6),
-        (random.permutation(40), labels.wrong_indices),
-        4,
-    )
-
-    times = Axis(TIME, [10.0 * row for row in range(6)])
-    at_times = [np.s_[..., [row]] for row in range(6)]
-    halves = [np.s_[:, [0, 2]], np.s_[:, [1, 2, 3]]]
-    regions = Axis(REGION, ["a", "b"])
-    split = [stimulus[None] for stimulus in signal]
-    trials = [
-        np.concatenate([one, one, one]) + random.normal(size=(3, 4, 6)) for one in split
-    ]
-    draw = torch.Generator().manual_seed(1)
-    recorded(
-        digits=4,
-        full=full,
-        partial=partial,
-        map=correlate_over_pictures(full, signal),
-        average=average_positions(signal, halves),
-        by_time=profile_correlation(full, signal, times, at_times, labels),
-        by_region=profile_correlation(full, signal, regions, halves, labels),
-        unique={
-            name: [
-                profile_unique_correlation(full, sides, signal, times, at_times),
-                profile_unique_correlation(full, sides, signal, regions, halves),
-            ]
-            for name, sides in partial.items()
-        },
-        ceilings=estimate_ceilings(
-            trials, full, lambda one: average_random_halves(one, draw)
-        ),
-    )
-
-
-@pytest.mark.parametrize("subjects", [1, 3])
-@pytest.mark.parametrize("count", [1, 3])
-def test_similarity(monkeypatch, recorded, subjects, count):
-    random = np.random.default_rng(subjects)
-    features = {
-        name: random.normal(size=(9, 2, width))
-        for name, width in list(LEVELS.items())[:count]
-    }
-    models = rank_models(features)
-    places = [
-        [
-            random.normal(size=(9, 5 + subject)) + features["looks"][:, 0, :1] * time
-            for subject in range(subjects)
-        ]
-        for time in range(3)
-    ]
-    pictures = StimulusGrouping("concept", dict(enumerate("aabbbcdde"))).make_items(
-        [range(9)]
-    )
-    axis = Axis(TIME, [0.0, 8.0, 16.0])
-    # a few permutations at once
-    monkeypatch.setattr(
-        "brainhive_cli.evaluation.explanation.similarity.MAX_DISTANCES", 36 * 7
-    )
-
-    measured, bounds = measure_similarity(axis, places, models, pictures, 25, 3)
-
-    one, other = places[1][0], places[2][0]
-    recorded(
-        models=models,
-        profiles=[part.profiles for part in measured],
-        bounds=bounds,
-        halves=[
-            estimate_ceiling_from_halves([one, other]),
-            estimate_ceiling_from_halves([one, one[::-1]]),
-        ],
-        ceilings=compute_ceilings(np.stack(list(models.values()))),
-    )
-
-
 @pytest.mark.parametrize("shape", [(3, 5), (5, 1)])
 def test_few_pictures_have_no_distances(shape):
     patterns = np.random.default_rng(0).normal(size=(6, 6))
@@ -334,39 +138,6 @@ def test_a_model_without_differences_is_named():
     features = {"a": np.eye(5), "b": np.random.default_rng(0).normal(size=(5, 3))}
     with pytest.raises(BrainhiveError, match="a has"):
         rank_models(features)
-
-
-def test_labels_and_corrections(recorded):
-    random = np.random.default_rng(5)
-    names = list("fbhacgdelkjipomn")
-    concepts = dict(zip(sorted(names), "xxyyyzzwvvuustrr", strict=True))
-    units = StimulusGrouping("concept", concepts).make_items([names])
-    correct_permutation = random.permutation(18)[:16]
-    ranks = random.permuted(np.tile(np.arange(1, 19), (2, 16, 1)), axis=2)
-    labels = Labels.draw(correct_permutation, units, 30, 4)
-    other_labels = Labels.draw(correct_permutation, units, 30, 5)
-    axis = Axis(LEVEL, ["a", "b"])
-    tests = [
-        standardise(x[0], x[1:])
-        for x in (random.normal(size=(41, 3)), random.exponential(size=(41, 2)) ** 3)
-    ]
-    constant = standardise(np.zeros(2), np.zeros((40, 2)))
-
-    recorded(
-        labels=labels,
-        of_other_seed=other_labels,
-        orders=draw_permutations(units, 5, 2),
-        ranks=Profile.from_ranks(axis, ranks, labels, 18),
-        few=Profile.from_ranks(axis, np.minimum(ranks, 3), labels, 3),
-        one=Profile.from_ranks(axis, ranks * 0 + 1, labels, 1),
-        taken=Profile.from_matrices("margin", axis, ranks, labels).take(["b"]),
-        standardised=[test[0] for test in tests],
-        together=correct_p_values(list(tests) + [constant]),
-        alone=[compute_p_values(test, test[1:]) for test in tests],
-    )
-    # labels of another seed are others, the wrong ones too
-    assert (labels.permuted_indices != other_labels.permuted_indices).any()
-    assert (labels.wrong_indices != other_labels.wrong_indices).any()
 
 
 def profile(axis, effect, metric="margin", **options):
@@ -532,34 +303,4 @@ def test_conclusions(
         drawn=drawn,
         table=[row[3:] for row in make_summary_table(bounded, "a", {}).rows],
         reason=bool(reason),
-    )
-
-
-FILTERS = {
-    "none": ({}, {"band_hz": [None, None]}),
-    "broad": ({}, {"band_hz": [0.5, 30]}),
-    "no baseline": ({}, {"band_hz": [2, 30], "baseline": False}),
-    "forward": ({"filtered_hz": [0.3, 40]}, {"band_hz": [1, 20], "phase": "forward"}),
-    "low": ({}, {"band_hz": [None, 8]}),
-    "edge": ({"filtered_hz": [0, 122.6]}, {}),
-    "below the edge": ({"filtered_hz": [0, 40], "recorded_hz": 100.0}, {}),
-    "sessions": ({"sessions": [{"filtered_hz": [1, 50]}, {}]}, {}),
-    "simulated": ({"preparation": {}, "simulated": "a"}, {}),
-    "simulated and prepared": ({"simulated": "a"}, {"band_hz": [4, 30]}),
-}
-
-
-@pytest.mark.parametrize("name", FILTERS)
-def test_reach_of_filters(recorded, name):
-    source, steps = FILTERS[name]
-    times_ms = np.arange(-104, 604, 16.0)
-    span_ms = {"epoch_ms": [-120, 632], "keep_ms": [-104, 616]}
-    steps = {**STEPS, **span_ms, "whiten": "no", "rate_hz": 62.5, **steps}
-    provenance = {"recorded_hz": 250.0, "preparation": steps} | source
-    signal = np.zeros((1, 1, 1, len(times_ms)), np.float32)
-    trials = Trials.from_repetitions(
-        signal, ["a"], Sensors(["Oz"]), times_ms / 1000, 62.5, "uV", provenance
-    )
-    recorded(
-        latest=np.nan_to_num(find_latest_onsets(trials)[::4], posinf=9999).tolist()
     )

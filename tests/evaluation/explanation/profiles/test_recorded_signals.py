@@ -34,7 +34,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.evaluation.explanation.similarity import explain_similarity
-from brainhive_cli.evaluation.explanation.trial_decoding import DecodedTrials
 from brainhive_cli.measurement import Items, LabelDesign
 from brainhive_cli.reports.pages import signal_page
 from brainhive_cli.reports.pages.signal_page import write_signal_page
@@ -182,26 +181,6 @@ def test_pictures_that_were_shown_once_have_no_ceiling():
     )
 
 
-@pytest.mark.parametrize("people", [1, 3])
-@pytest.mark.parametrize("kind", ["plain", "voxels"])
-def test_similarity(recorded, kind, people):
-    readers = [reader_of(subject, kind) for subject in range(1, people + 1)]
-    measured, bounds = explain_similarity(readers, LEVELS["test"], SPEC)
-
-    recorded(
-        digits=4,
-        measured=[values_of(single_profile) for single_profile in measured],
-        bounds=bounds,
-    )
-    if kind == "voxels":
-        # a region of one voxel has no patterns
-        places = {
-            tuple(single_profile.axis.at)
-            for single_profile in measured[0].profiles.values()
-        }
-        assert places == {("V1", "V4")}
-
-
 def test_regions_need_two_voxels_of_everybody():
     reader = reader_of(1, "voxels", channels=["one"])
     with pytest.raises(BrainhiveError):
@@ -288,33 +267,6 @@ def test_pictures_that_all_were_shown(monkeypatch, p):
     shown[1] = stored[1] = [1, 4]
     with pytest.raises(BrainhiveError):
         find_units()
-
-
-def test_accuracy_of_held_out_trials(monkeypatch, recorded):
-    random = np.random.default_rng(0)
-    integers = random.integers(0, 3, 13)
-    predicted = random.integers(0, 3, (4, 13))
-    permuted = random.integers(0, 3, (9, 13))
-    axis = Axis("b", list("abcd"))
-    trials = None
-    decoded = DecodedTrials(
-        names=[],
-        groups=[],
-        stimuli=integers,
-        predictions=predicted[None],
-        axis=axis,
-        n_stimuli=3,
-        trials=trials,
-        units=np.arange(13),
-    )
-    whole_profile = decoded.make_profile(axis, predicted, permuted, 0.4)
-    module = "brainhive_cli.evaluation.explanation.trial_decoding"
-    monkeypatch.setattr(f"{module}.MAX_COMPARISONS", 130)
-
-    profile = decoded.make_profile(axis, predicted, permuted, 0.4)
-
-    np.testing.assert_array_equal(profile.null, whole_profile.null)
-    recorded(profile=profile)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -99,29 +99,6 @@ def windows_of(names, seed=0):
 SHOWN = ("p1 p4 p1 q0", "p1 x0 p2 p4", "p6 p1")
 
 
-def test_results_of_windows(recorded):
-    decoder = decoder_of()
-    decoder.warm_up()
-    results = []
-    for number, names in enumerate(SHOWN):
-        results += decoder.decode(windows_of(names, number))
-
-    keys = ("window", "margin", "rank", "repetitions", "average_best", "average_rank")
-    recorded(
-        digits=4,
-        events=[[result.event[key] for key in keys] for result in results],
-        best=[result.event["best"] for result in results],
-        signals=[result.signal for result in results],
-    )
-    showns = [result.event["shown"] for result in results]
-    assert showns[3:6] == ["a/q0", "a/p1", None]
-    # the model was trained on picture 2; others are not searched, or not known
-    is_testeds = [result.is_tested for result in results]
-    assert is_testeds == [True, True, True, False, True, False, False, True, True, True]
-    assert list(decoder.unknown_events) == ["x0"]
-    assert decoder.decode([]) == [] and len(results) == 10
-
-
 def test_lists_of_the_template_are_not_those_of_windows():
     plain_decoder, numbered = decoder_of(), decoder_of()
     lists = {"trial_numbers": np.zeros(1, np.int64), "known_digests": ONE}
@@ -207,14 +184,6 @@ def test_trials_of_the_training_are_known_again():
 
     assert [result.is_learned for result in found] == [True, False, True, False]
     assert not of_one[0].is_learned
-
-
-def test_trials_are_described_by_some_of_their_numbers(recorded):
-    trial_vectors = compute_trial_vectors(draw(3, 5, 700) + 4)
-    assert trial_vectors.shape == (3, 1167) and torch.allclose(
-        trial_vectors.norm(dim=1), torch.ones(3)
-    )
-    recorded(digits=4, few=compute_trial_vectors(draw(3, 2, 5)), many=trial_vectors)
 
 
 def test_learned_trials_come_from_unchanged_stores():
@@ -361,30 +330,6 @@ def session_of(speed=1.0, **options):
         is_exchangeable=True,
     )
     return session, replay
-
-
-@pytest.mark.parametrize("most", [None, 5])
-def test_a_session(recorded, monkeypatch, most):
-    monkeypatch.setattr(loops, "SHEET_ROWS", 3)
-    session, replay = session_of()
-    events = []
-    loop = Loop(session, events.append, max_windows=most)
-    # one thread, so that windows that wait together are always the same
-    for windows in loop._read_windows(replay):
-        left = None if most is None else most - loop.decoded
-        loop._decode(windows[:left])
-        if loop.decoded == most:
-            break
-
-    keys = ("window", "onset_s", "hits", "stream")
-    recorded(
-        digits=4,
-        events=[[event[key] for key in keys] for event in events],
-        latency=loop.summarise_latencies(),
-        score=[loop.score.ranks, loop.score.average_ranks, loop.score.learned],
-        unknown=loop.unknown,
-    )
-    assert loop.first_results == events[:3]
 
 
 def test_a_session_ends_after_so_many_windows_or_with_its_stream():

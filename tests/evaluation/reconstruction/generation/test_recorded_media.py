@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.runs import Launch, RunFolder
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media import Clip, media_files
 from brainhive_cli.evaluation.reconstruction import baselines, generation
@@ -29,10 +29,6 @@ from brainhive_cli.evaluation.reconstruction.generation import (
     DecodedSet,
     Sampler,
     StimulusHeads,
-    derive_noise_seed,
-    draw_derangement,
-    generate_set,
-    make_decoded_sets,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.evaluation.reconstruction.scoring import (
@@ -44,9 +40,7 @@ from brainhive_cli.training.alignment.cells import Cell
 from tests.worlds.reconstructions import draw_media
 
 CPU = torch.device("cpu")
-HERE = Launch(0, 1, CPU)
 IDS = [f"p{row}" for row in range(7)]
-FRAMES = 3
 
 
 def test_one_column_of_a_clip_is_cut(tmp_path):
@@ -125,27 +119,6 @@ def test_stills_repeat_the_first_frame(tmp_path):
     Image.fromarray(draw_media(1, 12)).save(picture)
     with pytest.raises(MissingData):
         make_stills([replace(clips, files={"a": [picture]})], run_folder)
-
-
-def test_noise_of_items(recorded):
-    recorded(
-        seeds=[
-            derive_noise_seed(3, "a", 0),
-            derive_noise_seed(3, "a", 1),
-            derive_noise_seed(3, "a", 1, 2),
-        ],
-        other=[
-            derive_noise_seed(4, "a", 0),
-            derive_noise_seed(3, "b", 0),
-            derive_noise_seed(3, "a", 0, 0),
-        ],
-        orders=[
-            draw_derangement(9, 0),
-            draw_derangement(9, 1),
-            draw_derangement(9, (1, 2)),
-            draw_derangement(2, 0),
-        ],
-    )
 
 
 class Store:
@@ -242,49 +215,6 @@ def brain_sets(width=7):
     return sets
 
 
-SOURCES = ("images", "brain", "shuffled", "zeroed", "mean_embedding")
-
-
-def test_heads_of_sources(monkeypatch, recorded):
-    monkeypatch.setattr(generation, "Targets", Sized)
-    heads = heads_of(made_run())
-    whole_heads = heads.average_heads("train")
-    # three stimuli at once
-    monkeypatch.setattr(generation, "MAX_VALUES_PER_BLOCK", 3 * 7)
-    sets = make_decoded_sets(SOURCES, brain_sets(), heads, "test", 3)
-    blocks = list(heads.iterate_heads("test", np.arange(7)))
-    keyed = list(heads.iterate_heads("test", np.arange(7), ["b"]))
-
-    recorded(
-        digits=5,
-        average=heads.average_heads("train").tensors,
-        sets=[
-            generated_set.decoded and generated_set.decoded.tensors
-            for generated_set in sets
-        ],
-        ids=[generated_set.image_ids for generated_set in sets],
-        blocks=[[len(block) for block in some] for some in (blocks, keyed)],
-        widths=[
-            block.tensors["token"].shape[1] for block in tuple(blocks) + tuple(keyed)
-        ],
-    )
-    torch.testing.assert_close(
-        whole_heads.tensors, heads.average_heads("train").tensors
-    )
-    twice = ["brain", "brain", "shuffled", "shuffled"]
-    order = ["images"] + list(twice) + ["zeroed", "mean_embedding"]
-    assert [generated_set.source for generated_set in sets] == order
-    assert [generated_set.name for generated_set in sets[:4]] == [
-        "images",
-        "sub-01/sub-01",
-        "sub-02/sub-02",
-        "shuffled/sub-01/sub-01",
-    ]
-    assert sets[1].name_file("test 1", 2) == "samples/sub-01/sub-01/test 1/02.png"
-    decoded_sets = make_decoded_sets(["brain"], brain_sets(), heads, "test", None)
-    assert len(decoded_sets[0].image_ids) == 5
-
-
 @pytest.mark.parametrize("folds", [False, True])
 def test_baselines(monkeypatch, recorded, tmp_path, folds):
     monkeypatch.setattr(generation, "Targets", Sized)
@@ -325,67 +255,6 @@ def test_baselines(monkeypatch, recorded, tmp_path, folds):
         made_run(frames=1), recipe, ["mean"], brain_sets(), [], None, "a", run_folder
     )
     assert list(clips[1]) == ["mean"]
-
-
-class Drawn:
-    """Sampler whose pictures depend only on heads and seeds."""
-
-    sampling = Sampling(steps=2)
-
-    def __init__(self, batch_size):
-        self.recipe = SimpleNamespace(batch_size=batch_size)
-        self.calls = []
-
-    def sample(self, decoded, seeds, on_step, items):
-        self.calls.append(len(seeds))
-        assert len(items) == len(seeds)
-        on_step(1)
-        level = torch.zeros(len(seeds))
-        if decoded is not None:
-            level = decoded.tensors["token"][:, 0]
-        noise = torch.tensor([seed % 97 for seed in seeds]) / 97
-        values = (0.4 * torch.sigmoid(level) + 0.6 * noise)[:, None, None, None]
-        return values.expand(-1, 3, 4, 4)
-
-
-@pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("batch_size", [2, 7])
-def test_generated_files(recorded, tmp_path, count, batch_size):
-    sampler = Drawn(batch_size)
-    run_folder = RunFolder(tmp_path)
-    brain = brain_sets()[0]
-
-    def rerank(pixels, heads):
-        # the candidate that is nearest to a level of its own
-        aim = 128 + 60 * heads.tensors["token"][:, 1]
-        return -(torch.from_numpy(pixels[:, 0, 0, 0].astype(np.float32)) - aim).abs()
-
-    choose = rerank if count > 1 else None
-    sets = [brain, replace(brain, source="zeroed", cell=None, decoded=None)]
-    for generated_set in sets:
-        generate_set(
-            sampler,
-            generated_set,
-            run_folder,
-            HERE,
-            2,
-            5,
-            n_candidates=count,
-            rerank=choose,
-        )
-    files = sorted(tmp_path.rglob("*.png"))
-    levels = [int(np.asarray(Image.open(file))[0, 0, 0]) for file in files]
-
-    recorded(levels=levels, calls=sampler.calls)
-    assert len(files) == 20
-    # only what is missing is generated again
-    sampler.calls.clear()
-    files[3].unlink()
-    generate_set(
-        sampler, sets[0], run_folder, HERE, 2, 5, n_candidates=count, rerank=choose
-    )
-    assert sum(sampler.calls) == count
-    assert [int(np.asarray(Image.open(file))[0, 0, 0]) for file in files] == levels
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])

@@ -6,38 +6,26 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.core.results.measurements import ALL, BACKWARD, Measurements
-from brainhive_cli.core.runs import RunFolder, Sheet
 from brainhive_cli.data.signals import Sensors, StudyDesign, Trials, Voxels
-from brainhive_cli.evaluation.retrieval import baseline, measure, summary
+from brainhive_cli.evaluation.retrieval import baseline, summary
 from brainhive_cli.evaluation.retrieval.baseline import (
-    choose_order,
     find_order,
-    look_up_assigned,
     open_first_models,
     rank_by_classifiers,
-    read_signals,
-    read_targets,
-    try_orders,
 )
 from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
-from brainhive_cli.evaluation.retrieval.figures import draw_artifacts
 from brainhive_cli.evaluation.retrieval.folds import (
     measure_categories,
     measure_guess,
-    merge_folds,
 )
 from brainhive_cli.evaluation.retrieval.measure import (
     measure_cell,
-    measure_region_shares,
-    measure_signal_ceiling,
     open_gallery,
 )
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.evaluation.retrieval.scopes import select_scopes
 from brainhive_cli.evaluation.retrieval.summary import (
     CellScores,
     compare_with_baselines,
@@ -47,11 +35,9 @@ from brainhive_cli.evaluation.retrieval.summary import (
     describe_control,
     describe_duplicates,
     judge_cells,
-    measure_ceilings,
     measure_cells,
     measure_scopes,
 )
-from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.evaluation.retrieval.verification import compare_metrics
 from brainhive_cli.measurement import Gallery, LabelDesign, Scores, StimulusGrouping
 from brainhive_cli.training.alignment.cells import Cell
@@ -175,38 +161,6 @@ def recipe(*arguments):
     return Recipe.resolve("eval-retrieval", None, {}, arguments)
 
 
-CELLS = {
-    "one": (1, ("subsets=4", "repetitions=1,3", "ceiling_splits=3", "seed=5")),
-    "one among all": (1, ("gallery=train+test", "control=permuted", "seed=2")),
-    "shown": (1, ("only_shown=true", "subsets=40", "repetitions=all")),
-    "two": (2, ("corrections=csls", "ceiling_splits=0", "control=shuffled")),
-}
-
-
-@pytest.mark.parametrize("name", CELLS)
-def test_a_cell(monkeypatch, recorded, name):
-    # sessions of so few pictures are centred
-    monkeypatch.setattr(measure, "MIN_UNITS_FOR_POPULATION", 4)
-    count, arguments = CELLS[name]
-    models = [Model(number) for number in range(count)]
-    tests = open_tests(*models)
-    cell_recipe = recipe(*arguments)
-
-    gallery, scores = measure_cell(models, tests, cell_recipe)
-    if cell_recipe.ceiling_splits:
-        for subject, table in scores.items():
-            ceiling = measure_signal_ceiling(models, tests, subject, cell_recipe)
-            scores[subject] = replace(table, ceiling=ceiling)
-
-    recorded(
-        digits=4,
-        rows=gallery.rows,
-        ids=gallery.image_ids,
-        concepts=gallery.concepts,
-        scores={f"{subject}": describe(table) for subject, table in scores.items()},
-    )
-
-
 def describe(scores):
     """Return the numbers of scores and of their further tables."""
     described = {
@@ -244,28 +198,6 @@ def test_a_gallery_is_of_all_pictures_unless_asked_otherwise():
         set(gallery.test_rows.tolist()) & seen
     )
     assert shown_gallery.rows["train"].tolist() == gallery.rows["train"].tolist()
-
-
-def test_shares_of_regions(monkeypatch, recorded):
-    model = Model()
-    voxels = {split: draw_trials(2, split, has_voxels=True) for split in COUNTS}
-    person = open_tests(model, trials={2: voxels}).open_person(model, 2)
-    whole_region_shares = measure_region_shares(model, person)
-    monkeypatch.setattr(measure, "SIGNALS_PER_BATCH", 4)
-
-    region_shares = measure_region_shares(model, person)
-
-    recorded(
-        digits=4, found={name: describe(one) for name, one in region_shares.items()}
-    )
-    for name, scores in whole_region_shares.items():
-        for head, values in scores.values.items():
-            np.testing.assert_allclose(
-                values, region_shares[name].values[head], rtol=1e-4
-            )
-    without_regions = open_tests(model).open_person(model, 2)
-    with pytest.raises(RecipeError):
-        measure_region_shares(model, without_regions)
 
 
 NAMES = [f"p{row:02d}" for row in range(14)]
@@ -371,60 +303,6 @@ def tables():
     ), measured
 
 
-def test_metrics_of_cells(recorded):
-    tested, measured = tables()
-    units = {"sub-01": list("abcdefghijklmn"), "sub-02": list("abcdefghijk")}
-    scopes, cells, values = measure_cells(tested, measured, units)
-    ranks = [np.roll(group[0].ranks, 3) for group in tested.groups]
-    plain, differences = compare_with_baselines(
-        tested, {"ridge": ranks, "lda": ranks[::1]}
-    )
-    ceilings = measure_ceilings(
-        {"sub-01": scores(1).ceiling, "sub-02": scores(2, 11).ceiling},
-        replace(tested, groups=[]),
-    )
-    alike = measure_ceilings(
-        {"sub-01": scores(1).ceiling, "sub-02": scores(2).ceiling},
-        replace(tested, groups=[]),
-    )
-    recorded(
-        digits=5,
-        scopes={name: metric_rows(metrics) for name, metrics in scopes.items()},
-        seeds=[cell.seed for cell in cells.values()],
-        values={
-            name: {
-                key: np.array(column, np.float64)
-                for key, column in columns.items()
-                if key not in ("image_ids", "units")
-            }
-            for name, columns in values.items()
-        },
-        plain={name: metric_rows(metrics) for name, metrics in plain.items()},
-        differences=differences,
-        alone=compare_with_single_runs(tested, ["a run", "another"]),
-        ceilings={
-            name: metric_rows(metrics) for name, metrics in ceilings.scopes.items()
-        },
-        all_ceilings=metric_rows(alike.scopes["ceiling · all"]),
-        answers=judge_cells(tested, STUDY)
-        + judge_cells(replace(tested, grouping=StimulusGrouping()), STUDY),
-        control=describe_control("permuted", tested),
-        confusions=count_confusions(tested.tables),
-        seedless=[metric.seed_sd for metric in scopes[ALL].values()],
-    )
-    # a further table that one cell lacks, or has of another size, is none of all
-    lacking = replace(tested.groups[0][0], scopes={})
-    other = replace(tested.groups[0][0], scopes={"subsets": Scores(pool=5)})
-    table = tested.groups[0][0].scopes["subsets"]
-    twice = replace(table, n_targets=table.n_targets + 1)
-    ambiguous = replace(tested.groups[0][0], scopes={"subsets": twice})
-    for changed_scores in (lacking, other, ambiguous):
-        group = [changed_scores, tested.groups[0][1]]
-        changed = replace(tested, groups=[group, tested.groups[1]])
-        assert changed.get_tables("subsets") is None
-    assert list(select_scopes(Measurements(scopes), "corrections")) == ["csls"]
-
-
 def test_many_concepts_have_no_table_of_confusions():
     names = [f"{row}" for row in range(51)]
     assert count_confusions([Scores(concepts=names, nearest_concepts=names)]) is None
@@ -452,41 +330,6 @@ def test_pictures_with_a_twin_are_told_from_others():
     )
     alone = replace(cell, labels=shown[3:], ranks=cell.ranks[3:])
     assert describe_duplicates(job, [alone]) == []
-
-
-def test_folds(recorded):
-    gallery = Gallery({"test": np.arange(14)}, NAMES, [f"c{n % 5}" for n in range(14)])
-    other = replace(gallery, image_ids=[f"q{row}" for row in range(14)])
-    measured = {}
-    for fold, pictures in ((1, gallery), (2, gallery), (3, other)):
-        for seed in (1, 2):
-            cell = Cell(f"all/seed-{seed}/fold-{fold}", (1, 2), (1, 2), seed, fold)
-            people = {1: scores(seed, 6, fold), 2: scores(2 + seed, 5, fold)}
-            if fold == 2:
-                del people[2]
-            if fold == 3:
-                people[1] = replace(people[1], groups=(), scopes={}, is_trialwise=False)
-            measured[cell] = pictures, people
-
-    merged = merge_folds(measured)
-
-    recorded(
-        digits=5,
-        cells={
-            cell.name: {
-                "pictures": pictures.image_ids,
-                "concepts": pictures.concepts,
-                "tables": {f"{name}": describe(one) for name, one in people.items()},
-            }
-            for cell, (pictures, people) in merged.items()
-        },
-    )
-    # one fold is left as it is
-    first = next(iter(measured))
-    assert merge_folds({first: measured[first]}) == {first: measured[first]}
-    fewer = replace(gallery, image_ids=NAMES[:9], concepts=gallery.concepts[:9])
-    with pytest.raises(BrainhiveError, match="9 to 14"):
-        merge_folds({**measured, next(reversed(measured)): (fewer, {})})
 
 
 @pytest.mark.parametrize("kinds", [2, 3])
@@ -547,47 +390,6 @@ def job(*models, **options):
     )
 
 
-def test_signals_and_targets_of_a_ridge(monkeypatch, recorded):
-    models = [Model()]
-    tests = open_tests(*models)
-    new_model = Model()
-    new_model.cell = Cell("new", (1,), (2,), 1)
-    rows = np.array([0, 2, 5, 6, 9, 11, 12, 14])
-    monkeypatch.setattr(baseline, "MAX_TARGET_WIDTH", 40)
-    monkeypatch.setattr(baseline, "TARGETS_PER_BATCH", 9)
-    signals = read_signals(models, tests, 1, rows, CPU)
-    monkeypatch.setattr(baseline, "MAX_TRAIN_SIGNALS", 25)
-    monkeypatch.setattr(baseline, "MAX_SIGNALS_FOR_AXES", 12)
-    few_signals = read_signals(models, tests, 1, rows, CPU)
-    stranger = read_signals([new_model], tests, 2, rows, CPU)
-
-    # signs of components are not defined
-    def describe_signals(subject_signals):
-        return [subject_signals[0].abs(), subject_signals[1].abs()] + list(
-            subject_signals[2:]
-        )
-
-    recorded(
-        digits=3,
-        everything=describe_signals(signals),
-        few=describe_signals(few_signals),
-        stranger=describe_signals(stranger),
-        targets=read_targets(tests.open_stores("test"), rows, CPU),
-    )
-    assert [
-        len(subject_signals[3]) for subject_signals in (signals, few_signals, stranger)
-    ] == [
-        4,
-        4,
-        1,
-    ]
-    monkeypatch.setattr(baseline, "MIN_TRAIN_SIGNALS", 26)
-    with pytest.raises(BrainhiveError):
-        read_signals(models, tests, 1, rows, CPU)
-    with pytest.raises(BrainhiveError):
-        read_signals(models, tests, 1, np.array([99]), CPU)
-
-
 class CategoryTests(MemoryTestSet):
     """Test set of held-out trials of two people, with a category that nobody saw."""
 
@@ -628,31 +430,6 @@ def test_ranks_of_classifiers(monkeypatch, recorded):
     assert rank_by_classifiers(one_fold, CPU) == {}
 
 
-def test_orders_of_pictures(recorded):
-    random = np.random.default_rng(2)
-    rows = np.array([1, 4, 6, 7, 11, 12, 15, 20, 22])
-    row = rows[random.permutation(9)[:7]]
-    ranked = {
-        order: random.permuted(np.tile(np.arange(1, 10), (7, 1)), axis=1)
-        for order in ("as filed", "reversed")
-    }
-    alike = StimulusGrouping(
-        "concept", dict(zip(rows.tolist(), "aabbbcdde", strict=True))
-    )
-    tried = try_orders(3, ranked, row, rows, alike)
-    sure = [(0.0004, "a"), (0.0002, "b"), (0.5, "c"), (1.0, "d")]
-
-    recorded(
-        tried=[p for p, _ in tried],
-        looked_up=look_up_assigned(ranked["reversed"], row, rows),
-        concluded=choose_order(tried),
-    )
-    assert len({arguments for _, arguments in tried}) == len(tried) == 7
-    assert (choose_order(sure).order, choose_order(sure).order_p) == ("b", 0.0008)
-    assert choose_order([(0.00026, "a")] + list(sure[2:]) + [(1.0, "e")]).order == ""
-    assert choose_order([]).orders == 0
-
-
 def test_an_order_is_found_by_a_quick_ridge(monkeypatch):
     monkeypatch.setattr(baseline, "MAX_MISFILED_P", 0.05)
     misfiled = {}
@@ -689,70 +466,6 @@ def measured_run():
         confusion_matrix=count_confusions(tested.tables),
     )
     return Measurements(scopes | plain, {"ceiling · sub-03": "few"}, facts, values)
-
-
-def test_tables_and_figures(recorded):
-    measured = measured_run()
-    stand_in = SimpleNamespace()
-    laid_out = lay_out(measured, None)
-    artifacts = draw_artifacts(stand_in, measured, (), open_tests(Model()), recipe())
-
-    rows = {one.title: [list(row) for row in one.rows] for one in laid_out}
-    figures = [
-        [
-            np.array(getattr(one, "values", ()), np.float64),
-            [list(line.values) for line in getattr(one, "lines", ())],
-            list(getattr(one, "at", ())),
-        ]
-        for one in artifacts
-    ]
-    recorded(digits=4, tables=rows, figures=figures)
-    assert [table.title for table in lay_out(measured, ("control", "ceiling"))] == [
-        "Measured, and under the control",
-        "Split-half ceiling of the signals",
-    ]
-
-
-def test_sheets_of_queries(recorded, tmp_path):
-    model = Model()
-    stored = {
-        split: [f"{split} {row:02d}" for row in range(count)]
-        for split, count in COUNTS.items()
-    }
-
-    def images(split):
-        return SimpleNamespace(
-            has_pictures=True,
-            image_ids=stored[split],
-            dataset="made",
-            open=lambda row: Image.new("RGB", (4, 4), (row, 0, len(split))),
-        )
-
-    tests = open_tests(model, dataset=replace(DATASET, images=images))
-    run_folder = RunFolder(tmp_path)
-    arguments = ["gallery=train+test", "sheet_rows=4", "seed=2"]
-
-    artifacts = draw_artifacts(
-        run_folder, measured_run(), [model], tests, recipe(*arguments)
-    )
-
-    (sheet,) = [one for one in artifacts if isinstance(one, Sheet)]
-    files = {tile.file for row in sheet.rows for tile in row.tiles}
-    recorded(
-        queries=[row.query for row in sheet.rows],
-        lines=[[tile.lines for tile in row.tiles] for row in sheet.rows],
-        right=[[tile.verdict == "right" for tile in row.tiles] for row in sheet.rows],
-        files=sorted(files),
-    )
-    assert all((tmp_path / file).is_file() for file in files)
-    stored_only = SimpleNamespace(has_pictures=False)
-    tests = open_tests(
-        model, dataset=replace(DATASET, images=lambda split: stored_only)
-    )
-    artifacts = draw_artifacts(
-        run_folder, measured_run(), [model], tests, recipe(*arguments)
-    )
-    assert not any(isinstance(one, Sheet) for one in artifacts)
 
 
 def test_a_report_differs_where_a_number_does():
