@@ -334,7 +334,7 @@ def test_a_channel_of_triggers_is_refused(home, channel_name):
 
 
 def respond(labels):
-    """Simulate trials of one second that contain only the response to the next label.
+    """Simulate trials of a second that contain only the response to the next label.
 
     Args:
         labels: Labels [runs, trials].

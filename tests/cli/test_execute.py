@@ -1,4 +1,4 @@
-"""What a command line leaves when it fails: one document under `--json`, and no empty
+"""What a command line leaves when it fails: a document under `--json`, and no empty
 run.
 """
 

@@ -285,7 +285,7 @@ def few_signals(folder):
 
 
 def many_ties(folder):
-    """Write similarities rounded to one decimal, which have many ties."""
+    """Write similarities rounded to a single decimal, which have many ties."""
     values = np.round(compute_similarity(simulate_predictions(22)), 1).astype(
         np.float16
     )
@@ -542,7 +542,7 @@ EPOCHS = {
 def test_logs_of_several_subjects_are_compared_by_their_means(
     claim, names, has_validation, state, tmp_path
 ):
-    """The rows of all subjects must not be read as epochs of one training."""
+    """The rows of all subjects must not be read as epochs of a single training."""
     folder = write_subjects(tmp_path / "own", claim, names, has_validation)
     assert audit_states(folder)["epoch"][0] == state
 
@@ -672,7 +672,7 @@ def in_a_turned_matrix(folder):
 
 
 def with_a_missing_candidate(folder):
-    """Write a gallery in which one embedding is missing."""
+    """Write a gallery in which an embedding is missing."""
     arrays = simulate_predictions(50, noise=1)
     arrays["gallery"][7] = np.nan
     values = np.nan_to_num(compute_similarity(arrays), nan=-1.0)
@@ -737,7 +737,7 @@ def test_two_galleries_are_not_taken_for_seeds(tmp_path):
 
 
 def lacking_seeds(folder):
-    """Claim the mean score of five seeds, and write one seed."""
+    """Claim the mean score of five seeds, and write a single seed."""
     values = [compute_similarity(simulate_predictions(seed)) for seed in range(50, 55)]
     claim = float(np.mean([score_top_k(value) for value in values]))
     lowest = min(values, key=score_top_k)
@@ -807,7 +807,7 @@ def one_of_the_seeds(folder):
     ],
 )
 def test_a_claim_of_files_that_are_not_there_is_not_decidable(make, tmp_path):
-    """A mean over seeds cannot be checked with the files of one seed."""
+    """A mean over seeds cannot be checked with the files of a single seed."""
     fact = make(tmp_path / "own")
     checks = audit_states(tmp_path / "own")
     assert FINDING not in [state for state, _ in checks.values()]

@@ -117,7 +117,7 @@ def test_check_lists_the_designs_without_simulation(home):
 
 def test_the_study_of_the_pictures_is_written(home):
     write_pictures(home / "pictures")
-    line = ("design", "--pictures", "pictures", "encoder=gabor", "order.runs=2")
+    line = ["design", "--pictures", "pictures", "encoder=gabor", "order.runs=2"]
     line += ("--people", "2", "--train-repetitions", "2", "--test-repetitions", "2")
     result = invoke(*line, "--write", "1", "--json")
     assert result.exit_code == 0, result.output

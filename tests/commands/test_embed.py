@@ -28,7 +28,7 @@ def store_of(home, encoder="brainhive_cli-models-encoders-python-example"):
 
 
 def embed_directly(reference, pictures):
-    """Embed all pictures of a folder in one batch, without the command."""
+    """Embed all pictures of a folder in a single batch, without the command."""
     encoder = encoders.resolve(reference).build()
     inputs = [
         encoder.preprocess(Image.open(file).convert("RGB"))

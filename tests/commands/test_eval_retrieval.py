@@ -149,12 +149,12 @@ def test_without_pictures_a_run_is_finished_without_its_sheet(
         raise MissingData(f"no pictures of {name}", "fetch them")
 
     monkeypatch.setattr("brainhive_cli.data.datasets._list_split", refuse)
-    overrides = (
+    overrides = [
         f"run={trained_run}",
         "sheet_rows=2",
         "baseline=none",
         "ceiling_splits=0",
-    )
+    ]
     recipe = eval_retrieval.Recipe.resolve("eval-retrieval", None, {}, overrides)
     inputs = list_inputs(eval_retrieval, recipe)
     (pictures,) = (item for item in inputs if item.error is not None)

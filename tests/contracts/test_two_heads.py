@@ -158,7 +158,7 @@ def test_a_diffusion_prior_trains_with_its_model_and_then_alone(
         "prior: {kind: mindeye1, head: tokens, depth: 1, heads: 2, dim_head: 8, "
         "timesteps: 4}"
     )
-    overrides = (
+    overrides = [
         DATASET,
         HEADS,
         "mode=joint",
@@ -171,7 +171,7 @@ def test_a_diffusion_prior_trains_with_its_model_and_then_alone(
         "terms=[{prediction: latent, loss: mse}, {prediction: tokens, loss: clip}, "
         "{prediction: denoised, loss: mse, weight: 30}]",
         (f"backbone={{kind: with_prior, backbone: {{kind: {BACKBONE}}}, {prior}}}"),
-    )
+    ]
     joint_run = run_command("train-align", *overrides).folder
     model = joint_run / "cells/all_seed-1/model"
     stages = (

@@ -153,7 +153,7 @@ def test_the_page_states_the_result_without_the_preparation(home, my_parts):
 
 
 def use_brain_model():
-    """One training step of the page's backbone, fuser and loss."""
+    """A training step of the page's backbone, fuser and loss."""
     layout = make_token_layout(
         make_signal_spec(tuple("ABCDEFGH"), 20), 12, {"colours": 12}
     )

@@ -1,4 +1,4 @@
-"""The notebooks of the guides: every cell runs, in order, in one namespace."""
+"""The notebooks of the guides: every cell runs, in order, in the same namespace."""
 
 import ast
 import html

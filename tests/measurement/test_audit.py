@@ -64,7 +64,7 @@ def test_an_interval_as_if_trials_were_independent_is_a_finding(share, expected)
 def test_one_answer_for_nine_tenths_of_the_signals_is_a_collapse(often, expected):
     similarities = torch.zeros(COUNT, COUNT)
     similarities[:, 0] = 1
-    # one order of all pictures gives as much as each signal's own
+    # an order of all pictures gives as much as each signal's own
     similarities -= torch.arange(COUNT) / 1000
     for row in range(often, COUNT):
         similarities[row, 1 + row % 7] += 2

@@ -183,7 +183,7 @@ def test_ranks_over_folds_vary_as_the_inflation_factor_says():
 
 def test_equal_learners_rarely_differ_significantly():
     """Issue 60, row 19. Two learners of other features; without the inflation .11 of
-    one subject differ.
+    a subject differ.
     """
     random, rejected, subjects = np.random.default_rng(0), 0, 1
     for _ in range(150):

@@ -91,4 +91,4 @@ def test_the_interval_rarely_ever_misses_the_rate(design, rate):
     )
     ours, wilson = results
     assert ours <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5  # two standard errors
-    assert wilson > 0.08  # an interval for one moment does not
+    assert wilson > 0.08  # an interval for a single moment does not

@@ -61,7 +61,7 @@ def test_similarities_and_tokens_give_the_same_ranks_with_ties(tokens):
 
 
 def in_float64(signal, gallery, target):
-    """Rank by one product of unit tokens in float64; ties, within its rounding, rank
+    """Rank by a product of unit tokens in float64; ties, within its rounding, rank
     against the model.
     """
     unit = torch.nn.functional.normalize

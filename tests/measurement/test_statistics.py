@@ -168,9 +168,9 @@ def test_items_of_one_unit_scatter_together():
 
 
 def test_each_subject_with_units_of_its_own_costs_a_degree():
-    """Issue 60, row 18: runs of one subject each counted as runs that all share.
+    """Issue 60, row 18: runs of a single subject each counted as runs that all share.
 
-    As many as there are runs, less one mean for each of the subjects.
+    As many as there are runs, less a mean for each of the subjects.
     """
     random, people, runs = np.random.default_rng(0), 4, 3
     ids = [[(person, trial) for trial in range(6 * runs)] for person in range(people)]
@@ -248,8 +248,8 @@ def test_intervals_cover_new_concepts_of_unequal_size():
 @pytest.mark.nightly
 @pytest.mark.parametrize("subjects", [1, 10])
 def test_intervals_cover_new_concepts_with_several_pictures(subjects):
-    """Ten pictures of 40 concepts; taken for independent, they hold .55 of one subject,
-    .80 of ten.
+    """Ten pictures of 40 concepts; taken for independent, they hold .55 of a
+    single subject, .80 of ten.
     """
     random, n_covered = np.random.default_rng(subjects), np.zeros(2)
     ids = [list(range(400))] * subjects

@@ -57,7 +57,7 @@ def test_pictures_of_fewer_than_ten_concepts_are_the_units():
         "pictures within 3 concepts",
         4,
     )
-    # concepts with one picture are one stratum
+    # concepts with a single picture are a stratum
     assert items.strata == [["cat", None, None], ["cat"]]
 
 

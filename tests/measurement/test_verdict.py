@@ -116,7 +116,7 @@ def test_shared_wrong_labels_are_rarely_above_chance():
 
 def test_a_weak_effect_that_ten_subjects_share_is_found():
     """Found in .00 of runs where ranks averaged over subjects are compared with the
-    spread of one guess.
+    spread of a guess.
     """
     random, n_found = np.random.default_rng(0), 0
     for _ in range(20):

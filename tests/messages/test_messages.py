@@ -1,4 +1,4 @@
-"""What each command prints, compared with one text file per command.
+"""What each command prints, compared with a text file per command.
 
 A file holds command lines and, below each, the output in 80 columns. To change the
 wording, edit the program and run `pytest tests/messages --rewrite`, then read

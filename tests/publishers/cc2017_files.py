@@ -105,7 +105,7 @@ def write_labels(root: Path, split: str, count: int) -> Path:
 
 
 def make_key_masks(count: int) -> NDArray[np.bool_]:
-    """Make masks [N, F, H, W] of a running dog of one pixel. Clip 1 has no dog."""
+    """Make masks [N, F, H, W] of a running dog of a single pixel. Clip 1 has no dog."""
     masks = np.zeros((count, FRAMES, SIDE, SIDE), bool)
     for frame in range(FRAMES):
         masks[:, frame, 2, frame] = True

@@ -73,7 +73,7 @@ def write_record(root: Path, name: str, pictures: Pictures, seed: int = 0) -> di
 
 
 def write_pictures(root: Path, *records: Pictures) -> None:
-    """Write the pictures of all splits into one folder, with pixels drawn by name."""
+    """Write the pictures of all splits into a folder, with pixels drawn by name."""
     folder = root / "stimuli/raw"
     folder.mkdir(parents=True, exist_ok=True)
     for pictures in records:

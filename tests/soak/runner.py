@@ -91,7 +91,7 @@ class Outcome:
     Attributes:
         code: Exit code, or the negative number of a signal.
         result: Values of the JSON on stdout, and digests of new files, by name.
-        problems: Description of each problem, in one line.
+        problems: Description of each problem, in a line.
         counts: Number of recipes or calls by verdict.
         killed_run: Result of the first run that a signal killed.
     """

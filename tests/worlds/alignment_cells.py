@@ -21,7 +21,7 @@ CPU_LAUNCH = Launch(0, 1, torch.device("cpu"))
 def simulate_trials(subject: int, embedding: np.ndarray) -> Trials:
     """Simulate noisy signals [N, R, C, T] that hold embeddings [N, 8].
 
-    The last picture has one trial.
+    The last picture has a single trial.
     """
     random = np.random.default_rng(subject)
     clean = (embedding @ random.normal(size=(8, 24))).reshape(len(embedding), 1, 2, 12)

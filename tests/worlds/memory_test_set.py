@@ -104,7 +104,7 @@ class MemoryRun:
 
 
 class PictureModel:
-    """Model of two people, which compares the embeddings of one encoder.
+    """Model of two people, which compares the embeddings of a single encoder.
 
     Args:
         encoder: Name of the encoder.

@@ -1,4 +1,4 @@
-"""Layouts of models with one token, as most of BrainHiVE's are."""
+"""Layouts of models with a single token, as most of BrainHiVE's are."""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ ENCODER = "brainhive_cli-models-encoders-python-example"
 
 
 def explained(code, errors, number, text, hint):
-    """Hold that stderr is one error line and one line of advice."""
+    """Hold that stderr is an error line and a line of advice."""
     lines = [line for line in errors.splitlines() if not line.startswith("preparing ")]
     assert len(lines) == 2, errors
     assert lines[0].startswith("error: ") and re.search(text, lines[0]), errors

@@ -334,10 +334,10 @@ def test_a_rank_does_not_depend_on_other_test_signals(
 def real_recordings(signals, runs, run_command, tmp_path):
     """Overrides for embedded real pictures, with signals copied from the demo."""
     root = paint_pictures(tmp_path / "real", concepts=8, pictures_per_concept=6)
-    overrides = (
+    overrides = [
         f"dataset={{kind: image-folder, root: {root}, test_share: 0.25}}",
         f"paths.embeddings={tmp_path / 'embeddings'}",
-    )
+    ]
     dataset = Recipe.resolve("train-align", None, {}, overrides).dataset.build(Paths())
     store = tmp_path / "signals/demo-noise-0.3-40-concepts/default/sub-01.h5"
     copies = {}

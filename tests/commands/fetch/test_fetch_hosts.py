@@ -186,7 +186,7 @@ def fetch(*arguments):
 
 
 def join_output(result):
-    """Join both outputs of a command into one line."""
+    """Join both outputs of a command into a single line."""
     return " ".join((result.stdout + result.stderr).split())
 
 

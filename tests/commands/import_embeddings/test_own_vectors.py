@@ -135,7 +135,7 @@ def test_imported_embeddings_are_used_by_their_name(
 def test_pictures_of_imported_embeddings_are_known_if_readable(
     run_command, home, tmp_path, capsys
 ):
-    """Issue 60, row 11: the stamp of one store is a stamp of all."""
+    """Issue 60, row 11: the stamp of a store is a stamp of all."""
     write_pictures(tmp_path / "pictures")
     names = sorted(name for names in PICTURES.values() for name in names)
     np.savez(tmp_path / "mine.npz", **{name: np.arange(4.0) for name in names})

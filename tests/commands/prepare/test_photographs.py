@@ -50,7 +50,7 @@ def draw_responses(files, random):
 
 @pytest.fixture(scope="module")
 def recorded(shared, tmp_path_factory):
-    """Home with the recording and the pictures of one person."""
+    """Home with the recording and the pictures of a person."""
     photos = shared / "data" / "photos"
     if not photos.is_dir():
         pytest.skip("no photographs in the shared folder")

@@ -91,12 +91,12 @@ def test_verify_takes_runs_but_no_models_or_absent_data(
     tmp_path, run_command, monkeypatch
 ):
     with use_home(tmp_path):
-        quick = (
+        quick = [
             "dataset={kind: demo, noise: 0.3, subjects: 1, concepts: 40}",
             f"encoders=[{COLOURS!r}]",
             "backbone=ridge",
             "seeds=0",
-        )
+        ]
         run_command("embed", *quick[:2])
         sweep = run_command("train-align", *quick, "sweep.backbone.alpha=[1.0,10.0]")
         facts = sweep.metrics.facts

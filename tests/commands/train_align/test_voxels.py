@@ -66,7 +66,7 @@ def test_subjects_with_different_numbers_of_voxels_share_a_run(
     assert region_tables
 
     # a subject with another number of voxels
-    other_subject = (VOXELS[0].replace("subjects: 2", "subjects: 6"), "subjects=6")
+    other_subject = [VOXELS[0].replace("subjects: 2", "subjects: 6"), "subjects=6"]
     model = run_folder / "cells/all_seed-1/model"
     with pytest.raises(BrainhiveError, match=r"\d+ .*subjects \(1, 2\)"):
         run_command("eval-retrieval", runs, f"align_run={model}", *other_subject)

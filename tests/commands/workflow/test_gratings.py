@@ -46,7 +46,7 @@ def home(tmp_path_factory, shared):
 
 
 def decode(home, run_command, kind):
-    """Go from recordings to the category that was shown, leaving out one run at a
+    """Go from recordings to the category that was shown, leaving out a run at a
     time.
     """
     fields = {

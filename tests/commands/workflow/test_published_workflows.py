@@ -3,7 +3,7 @@ publishers write them.
 
 Cut down are sizes alone: pictures, voxels, epochs, steps, and the widths of the
 networks, which a hub on this machine has under the published names, in the published
-files and layouts. All run in one home.
+files and layouts. All run in a single home.
 """
 
 import json
@@ -82,7 +82,7 @@ DRAWN = (
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """One home with all data sets, and a hub with all models; beyond it nothing
+    """A home with all data sets, and a hub with all models; beyond it nothing
     answers.
     """
     home, repositories = (

@@ -102,7 +102,7 @@ def test_subjects_and_seeds_have_their_means():
     )
     assert (table.title, table.note) == ("Top-1", "a note")
 
-    # runs have no spread of their own, and one subject has no mean
+    # runs have no spread of their own, and a single subject has no mean
     table = tabulate_subjects("Top-1", seeds, {"subject 1": scores["subject 1"]})
     assert table.rows == (("subject 1", 2.0, 4.0),)
 

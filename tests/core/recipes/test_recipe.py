@@ -1,4 +1,4 @@
-"""From YAML, flags and overrides to one recipe; each test resolves a real recipe of a
+"""From YAML, flags and overrides to a recipe; each test resolves a real recipe of a
 command.
 """
 
@@ -186,7 +186,7 @@ def test_a_fingerprint_depends_only_on_changed_defaults(
         for override in ("train.epochs=3", "train.lr=0.1")
     }
 
-    # as if a later version had one key more, and one with another default
+    # as if a later version had a key more, and one with another default
     class Later(Recipe):
         later: int = 7
 

@@ -220,7 +220,7 @@ def test_runs_that_a_run_needs_are_made_first(job, capsys):
     for steps in other_counting.steps, counting.steps:
         assert steps[-1] == "summarise 0 0"
 
-    # one line says that they are finished, whoever asks
+    # a line says that they are finished, whoever asks
     capsys.readouterr()
     driver.run(replace(job_of_all, stores={"signals": "4"}), ALONE)
     assert capsys.readouterr().err.count("found finished runs") == 2

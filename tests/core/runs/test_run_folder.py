@@ -1,4 +1,4 @@
-"""Run folders: a run is its recipe, one command writes it, and names appear only when
+"""Run folders: a run is its recipe, a command writes it, and names appear only when
 complete.
 """
 
@@ -399,7 +399,7 @@ def test_a_run_is_found_by_folder_name_or_end_of_its_name(home):
     for command, reference in absent:
         with pytest.raises(MissingData):
             runs.find(folder, command, reference)
-    # two of one name
+    # two of the same name
     finished(home, "explain", "demo-abc", NOON_S)
     assert runs.find(folder, "embed", "demo-abc").path == first_finished.path
     with pytest.raises(RecipeError):
@@ -576,7 +576,7 @@ def test_a_bad_label_is_refused_and_never_shown(home, text):
 
     with pytest.raises(RecipeError) as caught:
         LabelledRecipe.resolve("train-align", None, {"run.label": text}, [])
-    # a message of one line, without the bad character
+    # a message of a single line, without the bad character
     assert "label" in caught.value.message and caught.value.message.isprintable()
     run_folder = RunFolder(home / "runs/train-align/a")
     run_folder.write_text("label.txt", text)

@@ -1,4 +1,4 @@
-"""Weights: sound files are read as they are; whatever is wrong with one is one error
+"""Weights: sound files are read as they are; whatever is wrong with one is an error
 that names it.
 """
 

@@ -129,7 +129,7 @@ def test_lost_signals_of_zeros_make_no_sums_equal(tmp_path):
 
 @pytest.mark.parametrize("width", [1, 2])
 def test_training_pictures_of_few_dimensions_are_compared(width, tmp_path):
-    """The covariance of one dimension is a scalar."""
+    """The covariance of a single dimension is a scalar."""
     vectors = RANDOM.normal(size=(50, width))
     np.savez(tmp_path / "own.npz", pred=vectors, gallery=vectors, train=vectors)
     rows = {row[0]: row for row in audit(open_result(tmp_path))}

@@ -222,7 +222,7 @@ def draw_hashes(random, count, few_bits):
     """
     choice = random.choice([0, 1, 20, 21, 24], (count, 1))
     odd_bits = random.choice([0, 3, 13, 14, 15], (count, 1))
-    # hashes of one bit are near to constant pictures
+    # hashes of a single bit are near to constant pictures
     views = np.random.default_rng(0).integers(0, 2**63, (2, 1), dtype=np.uint64)
     views = np.array([[2**62], [0]], np.uint64) if few_bits else views
     hashes = np.repeat(views, near_copies.VIEWS, 1).T.reshape(1, -1).repeat(count, 0)

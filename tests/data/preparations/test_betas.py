@@ -435,7 +435,7 @@ def test_a_session_of_another_scale_needs_a_yes(
     folder, run_command, zscore, is_refused
 ):
     write_person(folder, scale=0.1)
-    keys = ("preparation.kind=betas", f"preparation.zscore={zscore}")
+    keys = ["preparation.kind=betas", f"preparation.zscore={zscore}"]
     if is_refused:
         with pytest.raises(BrainhiveError, match=r"session 2 .* 0\.1"):
             run_command("prepare", *keys)

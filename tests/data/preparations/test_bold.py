@@ -386,7 +386,7 @@ def write_surfaces(data, mini_bids, space):
                         "space-T1w_desc-preproc", f"hemi-{name}_space-{space}"
                     )
                 )
-                # an array a volume; of one run a single one, as nilearn writes it
+                # an array a volume; of a run a single one, as nilearn writes it
                 several_runs = (
                     [np.ascontiguousarray(values)] if "run-2" in path.name else values.T
                 )

@@ -274,12 +274,12 @@ def test_a_table_that_fits_in_two_orders_is_refused(folder):
     names = np.array(SHOWN.pictures)[shuffled]
     table = folder / "sub-01_ses-01_trials.csv"
     table.write_text("picture\n" + "\n".join(names) + "\n")
-    # codes of the events agree with one order
+    # codes of the events agree with a single order
     save_epochs(folder, cut_epochs(record())[shuffled])
     _, prepared = prepare(epochs, whiten="no")
     is_test = np.isin(names, PICTURES["test"])
     assert list(prepared["test"].image_ids) == names[is_test].tolist()
-    # all events have one code
+    # all events have the same code
     save_epochs(folder, cut_one_code()[shuffled])
     with pytest.raises(BrainhiveError, match=r"trials\.csv"):
         prepare(epochs)

@@ -369,7 +369,7 @@ def test_magnetometers_and_gradiometers_need_whitening(data):
 
 def test_trials_of_a_saturated_amplifier_are_dropped_and_counted(data, recorded):
     def stand_still(raw):
-        raw._data[:5, 5000:10000] = 3e-3  # one channel goes on
+        raw._data[:5, 5000:10000] = 3e-3  # a channel goes on
         return raw
 
     image_names, _, _ = record_shown(data, change=stand_still)

@@ -296,8 +296,8 @@ def test_records_of_a_person_are_never_in_training_and_test(
     run_command("prepare", "preparation=mosaic", V1)
     dataset_override = "dataset={kind: mosaic, studies: [NSD, NOD]}"
     run_command("embed", dataset_override, ENCODER)
-    settings = ("backbone=shared-ridge", "seeds=0", "signal.normalise=null")
-    settings = tuple(settings) + ("train.validation=0", ENCODER)
+    settings = ["backbone=shared-ridge", "seeds=0", "signal.normalise=null"]
+    settings += ["train.validation=0", ENCODER]
 
     def train(dataset, *arguments):
         run_command("train-align", dataset, *settings, *arguments)

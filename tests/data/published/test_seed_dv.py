@@ -173,7 +173,7 @@ def home(root, tmp_path, monkeypatch):
 @pytest.mark.nightly
 @pytest.mark.parametrize(("subject", "has_effect"), [(1, False), (2, True)])
 def test_concepts_are_decoded_in_held_out_blocks(home, subject, has_effect):
-    subjects = ("--subjects", str(subject))
+    subjects = ["--subjects", str(subject)]
     run_json("prepare", "--recipe", "studies/seed-dv", *subjects)
     run_json("embed", "--recipe", "studies/seed-dv")
     run_json("train-align", "--recipe", "studies/seed-dv", *subjects)
@@ -185,7 +185,7 @@ def test_concepts_are_decoded_in_held_out_blocks(home, subject, has_effect):
 @pytest.mark.parametrize(("subject", "has_effect"), [(1, False), (2, True)])
 def test_clips_of_held_out_films_are_retrieved(home, subject, has_effect):
     """Concepts follow one another in series, and can be tested nevertheless."""
-    subjects = ("--subjects", str(subject))
+    subjects = ["--subjects", str(subject)]
     run_json("prepare", "--recipe", "papers/seed-dv", *subjects)
     encoder = "encoders=[{kind: concepts, count: 40}, demo-text]"
     run_json("embed", "--dataset", "seed-dv", encoder)

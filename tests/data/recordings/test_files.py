@@ -134,11 +134,11 @@ def test_recordings_of_different_names_are_listed(tmp_path, other_path):
 
 
 def test_a_fif_file_of_something_else_is_no_recording(tmp_path):
-    other_files = (
+    other_files = [
         "sub-01_acq-calibration_meg.fif",
         "sub-01_task-emptyroom_meg.fif",
         "ct_sparse.fif",
-    )
+    ]
     other_files += (
         "sub-01-epo.fif",
         "sub-01_epo-1.fif",

@@ -9,7 +9,7 @@ TIMES_S = np.arange(100) / 100
 
 
 def trials(onset_s):
-    """Make trials of two runs with these onsets in each, and windows of one second."""
+    """Make trials of two runs with these onsets in each, and windows of a second."""
     count = 8
     return Trials.from_repetitions(
         np.zeros((2 * count, 1, 1, 100), np.float32),

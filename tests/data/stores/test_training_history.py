@@ -89,7 +89,7 @@ def test_a_history_that_does_not_fit_its_model_is_refused(folder, tmp_path):
     assert_refused(f"{ARRAYS_FILE} .* does not belong to config.json")
     file.unlink()
     assert_refused(f"no file .*{ARRAYS_FILE}")
-    # one bit of the last array
+    # a single bit of the last array
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert_refused(f"{ARRAYS_FILE} .* differs from its digest")
 

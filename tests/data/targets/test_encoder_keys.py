@@ -51,12 +51,12 @@ def test_a_model_of_a_users_encoder_is_evaluated_in_its_run(
         / "sub-01_seed-1"
         / "model"
     )
-    test = (
+    test = [
         align_overrides[0],
         "subjects=1",
         "sheet_rows=0",
         f"paths.runs={tmp_path / 'runs'}",
-    )
+    ]
 
     assert (
         run_command("eval-retrieval", f"run={model}", *test).metrics.facts.verdict

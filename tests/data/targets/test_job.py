@@ -7,11 +7,11 @@ ENCODER = "python:brainhive_cli.models.encoders.python:example"
 
 
 def test_a_preview_writes_no_split(run_command, pictures):
-    arguments = (
+    arguments = [
         f"dataset={{kind: image-folder, root: {pictures}}}",
         f"encoders=['{ENCODER}']",
         "held_out={by: clusters, folds: 2}",
-    )
+    ]
     split_file = run_command("embed", *arguments).files["split"]
     assert split_file.is_file()
     split_file.unlink()

@@ -11,7 +11,7 @@ from brainhive_cli.data.targets.picture_splits import (
 
 
 def draw(groups, number, spread):
-    """Draw unit vectors [groups × each, 16], around one direction for each group."""
+    """Draw unit vectors [groups × each, 16], around a direction for each group."""
     random = np.random.default_rng(0)
     centres = random.normal(size=(groups, 16))
     vectors = np.repeat(centres, number, 0) + spread * random.normal(

@@ -201,7 +201,7 @@ def test_a_band_is_found_where_the_signal_has_it():
 
 
 def test_voxels_add_up_to_the_margin_each_by_its_weights(tmp_path):
-    """With one training signal, the values sum to the difference of the margins.
+    """With a single training signal, the values sum to the difference of the margins.
 
     A linear model whose bias determines the length of its tokens has a closed form.
     """

@@ -39,7 +39,7 @@ def test_the_control_has_the_values_of_permuted_labels():
 
 
 def correct(measured, null):
-    """Compute corrected p values of one test."""
+    """Compute corrected p values of a single test."""
     return correct_p_values([standardise(measured, null)])[0]
 
 

@@ -132,7 +132,7 @@ def test_designs_that_do_not_fit_keep_their_number():
 
 def test_a_study_takes_the_minutes_of_its_design(home):
     write_pictures(home / "pictures")
-    keys = ("train_repetitions=40", "test_repetitions=30", "people=1", "order.runs=3")
+    keys = ["train_repetitions=40", "test_repetitions=30", "people=1", "order.runs=3"]
     keys += ("session_minutes=5", "order.catch_share=0.2", "order.break_s=24")
     design_run = resolve("pictures=pictures", "encoder=gabor", *keys)
     for design in design_run.fitting.values():
@@ -152,7 +152,7 @@ def test_more_pictures_than_codes_are_refused_early(home):
         folder = home / f"pictures/train/concept_{number % 50}"
         folder.mkdir(exist_ok=True)
         (folder / f"{number}.png").write_bytes(first_picture.read_bytes())
-    keys = ("train_pictures=250", "test_pictures=6", "onset_interval_s=0.09")
+    keys = ["train_pictures=250", "test_pictures=6", "onset_interval_s=0.09"]
     keys += ("order.stimulus_ms=50",)
     with pytest.raises(BrainhiveError, match=r"two trigger codes.*0\.09 s"):
         resolve("pictures=pictures", "encoder=gabor", *keys).check()

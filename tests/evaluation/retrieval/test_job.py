@@ -60,12 +60,12 @@ def test_a_check_and_the_run_open_each_run_once(
 def test_what_does_not_fit_a_run_is_refused_before_it(
     run_command, trained_run, tmp_path, keys, facts
 ):
-    asked = (
+    asked = [
         f"run={trained_run}",
         "sheet_rows=0",
         keys,
         f"paths.runs={tmp_path / 'none'}",
-    )
+    ]
     job = RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, asked))
     with pytest.raises(BrainhiveError) as caught:
         job.check()
@@ -135,7 +135,7 @@ def test_a_sweep_is_compared_with_the_best_on_validation(
     ]
     assert {pair.tests_of for pair in comparisons} == {"1 metric × 2 variants"}
 
-    # runs that are finished are said in one line
+    # runs that are finished are said in a line
     capsys.readouterr()
     run_command("eval-retrieval", *line, runs)
     err = capsys.readouterr().err

@@ -66,7 +66,7 @@ FREE = LabelDesign.free(np.arange(20), np.zeros(20, np.int64))
 
 
 def test_the_verdict_covers_all_subjects_and_averages_seeds():
-    """Each picture is first for one seed and last for the other: chance on average."""
+    """Each picture is first for a seed and last for the other: chance on average."""
     right, wrong_full = (
         1 + (np.arange(20) - np.arange(20)[:, None]) % 20,
         np.full((20, 20), 10),

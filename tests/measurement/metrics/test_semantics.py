@@ -37,7 +37,7 @@ def pictures(count):
 
 
 def published_f1(true_scores, generated):
-    """Compute the F1 of one pair as SEED's seed/metrics.py defines it, set by set."""
+    """Compute the F1 of a pair as SEED's seed/metrics.py defines it, set by set."""
     recalls, precisions = [], []
     for level in np.arange(0.05, 0.95, 0.05):
         seen_objects, drawn_objects = (

@@ -19,7 +19,7 @@ def test_dice_is_twice_the_common_pixels_divided_by_all():
     true_masks = torch.zeros(3, 2, 4, 4, dtype=torch.uint8)
     true_masks[:2, :, 0] = 1  # 4 pixels in each of two frames
     decoded = torch.full((3, 2, 4, 4), 0.5)  # at the threshold: outside
-    decoded[0, 0, 0] = 0.51  # one frame of two: 2 · 4 / (4 + 8)
+    decoded[0, 0, 0] = 0.51  # a frame of two: 2 · 4 / (4 + 8)
     decoded[1, :, 1:3] = 0.9
 
     values = dice(decoded, true_masks)
@@ -121,5 +121,5 @@ def test_cider_is_ten_for_true_captions_and_ignores_common_words():
     assert scores_of_true == pytest.approx([10, 10]) and shuffled == pytest.approx(
         [0, 0]
     )
-    # one item: no word is rarer than others
+    # a single item: no word is rarer than others
     assert "cider" not in score_captions(["a man"], [["a man"]])

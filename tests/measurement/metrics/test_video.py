@@ -41,7 +41,7 @@ def test_frame_metrics_equal_the_reference(reference):
     assert published == pytest.approx(
         reference["expected.ssim_reference"].item(), abs=1e-6
     )
-    # of one frame
+    # of a single frame
     clips = [
         (255 * picture).round().byte()[:, None]
         for picture in (stimulus, reconstruction)

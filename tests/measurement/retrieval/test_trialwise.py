@@ -24,7 +24,7 @@ def encode(signals):
     [
         lambda tokens: tokens - 0.05 * tokens.mean(0),
         lambda tokens: batch_norm(tokens, None, None, training=True),
-        # NaN of one trial
+        # NaN of a single trial
         lambda tokens: tokens / (tokens - tokens[:1]).square().sum(),
     ],
     ids=["a twentieth of the mean", "batch norm", "no token"],

@@ -437,7 +437,7 @@ def test_reliability(recorded):
     halves = average_halves(trials, torch.from_numpy(counts), generator)
     by_parts = average_halves(trials, torch.full((8,), 6), generator, parts)
     first_half, second = (half_mean.numpy() for half_mean in halves[:2])
-    units = unit_vectors(first_half), unit_vectors(second)
+    units = [unit_vectors(first_half), unit_vectors(second)]
     listed_trials = [
         trial[:count].numpy() for trial, count in zip(trials, counts, strict=True)
     ]

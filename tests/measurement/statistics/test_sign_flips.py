@@ -64,7 +64,7 @@ def test_the_interval_contains_exactly_the_accepted_effects():
 
 
 def test_units_weigh_what_they_hold_and_flip_together():
-    """Twenty equal items of one unit say as little as one: the p of six units, not of
+    """Twenty equal items of a unit say as little as one: the p of six units, not of
     25 items.
     """
     values = np.repeat([1.0, 1, 1, 1, 1, 1], [20, 1, 1, 1, 1, 1])

@@ -19,7 +19,7 @@ from tests.tools.golden_files import assert_near, read, select_prefix
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""
 SAME = 1e-5
-"""One picture and the library's own batch of it, in float32."""
+"""A picture and the library's own batch of it, in float32."""
 
 
 pytestmark = pytest.mark.usefixtures("without_gradients")

@@ -431,9 +431,9 @@ def test_a_missing_generator_is_asked_for(tmp_path, fail, monkeypatch):
 def test_places_that_cannot_be_written_are_named(golden, figures, tmp_path, fail):
     (tmp_path / "train.log").write_text(SAMGA_LOG)
     file_path = tmp_path / "train.log" / "samga.json"
-    arguments = ("--export", "samga", file_path, "--figures", figures)
+    arguments = ["--export", "samga", file_path, "--figures", figures]
     assert str(file_path) in fail(*arguments)
-    arguments = ("--import", tmp_path / "train.log", "samga", "--figures", figures)
+    arguments = ["--import", tmp_path / "train.log", "samga", "--figures", figures]
     assert str(file_path) in fail(*arguments, "--into", file_path)
 
 

@@ -204,7 +204,7 @@ def test_the_path_says_whose_voxels_a_file_takes(tmp_path):
     for name in ("last.pth", "subj09/last.pth", "subj15/x.pth", "subj05/a/b/c/d/x.pth"):
         with pytest.raises(BrainhiveError):
             find_subjects(tmp_path / name)
-    # which was tuned to one person after a training on all others
+    # which was tuned to a person after a training on all others
     tuned_path = write_checkpoint(
         SHARED, tmp_path / "final_subj01_pretrained_40sess/last.pth"
     )

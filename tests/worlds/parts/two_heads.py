@@ -47,7 +47,7 @@ class TwoHeads(nn.Module):
         )
 
     def forward(self, signal: Tensor, subject_index: Tensor) -> dict[str, Tensor]:
-        """Predict the heads from voxels [B, V, 1] of one subject."""
+        """Predict the heads from voxels [B, V, 1] of a subject."""
         subject = self.subjects[int(subject_index[0])]
         return {
             name: stream(signal[..., 0], subject)

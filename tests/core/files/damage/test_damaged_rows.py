@@ -1,5 +1,5 @@
 """4 kB of zeros in the middle of a store: whatever reads these rows refuses them, in
-one line.
+a line.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Inputs of a command: states in words, errors in order, and one line for each way to
+"""Inputs of a command: states in words, errors in order, and a line for each way to
 get what is missing.
 """
 

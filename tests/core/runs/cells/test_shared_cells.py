@@ -1,4 +1,4 @@
-"""Commands of one line share their work: cell by cell, also where one of them is killed
+"""Commands of a line share their work: cell by cell, also where one of them is killed
 or stopped.
 """
 

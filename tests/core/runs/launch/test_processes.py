@@ -48,18 +48,18 @@ def test_processes_share_pictures_and_report_errors_in_one_line(
     # of 12, so that the second process meets it
     last_path = sorted(pictures.rglob("*.png"))[-1]
     last_path.write_bytes(b"no picture")
-    settings = (
+    settings = [
         f"dataset={{kind: image-folder, root: {pictures}}}",
         COLOURS,
         "batch_size=2",
-    )
+    ]
     path = home / "embeddings" / "pictures" / "train" / f"{ENCODER}.h5"
 
     ended = brainhive("embed", *settings, *TWO)
 
     lines = without_progress(ended.stderr)
     assert (ended.returncode, len(lines)) == (1, 2), ended.stderr
-    answer = json.loads(ended.stdout)  # one document, not one a process
+    answer = json.loads(ended.stdout)  # a single document, not one a process
     assert answer["exit_code"] == 1 and lines[0] == f"error: {answer['error']}"
     assert (
         lines[0].startswith("error: 1 pictures cannot be decoded: ")

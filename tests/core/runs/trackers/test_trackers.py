@@ -1,4 +1,4 @@
-"""Trackers get what the log gets, as one run a cell."""
+"""Trackers get what the log gets, as a run a cell."""
 
 import importlib.util
 import json

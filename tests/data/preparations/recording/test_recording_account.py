@@ -141,7 +141,7 @@ def test_a_table_of_a_person_is_read_for_this_person(folder):
     assert folder / "sub-02_events.csv" in preparation.files(2)
     assert folder / "sub-02_events.csv" not in preparation.files(1)
 
-    # the same in one table with a column of people
+    # the same in a single table with a column of people
     table = [f"1,{line}" for line in (folder / "events.csv").read_text().split()[1:]]
     table += [f"2,{line}" for line in rows]
     (folder / "sub-02_events.csv").unlink()

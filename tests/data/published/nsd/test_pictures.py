@@ -44,7 +44,7 @@ def write_info(root, count, shared):
             ["", "cocoId", "cocoSplit", "nsdId", "shared1000"] + list(columns)
         )
         for row in range(count):
-            # a picture that is not shared is shown to one subject
+            # a picture that is not shared is shown to a single subject
             is_shared = row in shared
             trials = [0] * 8
             for subject in range(8):

@@ -712,7 +712,7 @@ def test_repetitions_become_a_table_and_back(seed, is_mapped, is_unknown):
 
 def test_successive_trials_of_an_id_are_a_picture():
     signal = np.arange(6, dtype=np.float32)[:, None, None]
-    axes = Sensors(["Oz"]), np.zeros(1), None, "µV"
+    axes = [Sensors(["Oz"]), np.zeros(1), None, "µV"]
     trials = Trials(signal, ["b", "b", "a", "c", "c", "c"], *axes)
 
     assert list(trials.pictures) == ["b", "a", "c"]

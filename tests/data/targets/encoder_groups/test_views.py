@@ -1,4 +1,4 @@
-"""Groups of encoders encode one view of a stimulus, all views or their average."""
+"""Groups of encoders encode a view of a stimulus, all views or their average."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""embed: several targets of one stimulus: the captions of a picture, the frames of a
+"""embed: several targets of a stimulus: the captions of a picture, the frames of a
 clip.
 """
 

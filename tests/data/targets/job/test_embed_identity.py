@@ -87,10 +87,10 @@ def test_a_store_whose_weights_are_gone_is_taken_as_it_is(
     run_command("embed", *embed_arguments)
     inode = path(home).stat().st_ino
     shutil.rmtree(network)
-    repeated_command = (
+    repeated_command = [
         embed_arguments[0],
         f"encoders=[{ {'kind': 'reference', 'source': str(network)} }]",
-    )
+    ]
 
     recipe = embed.Recipe.resolve("embed", None, {}, repeated_command)
     states, inputs = states_of(recipe), list_inputs(embed, recipe)

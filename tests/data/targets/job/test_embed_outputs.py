@@ -1,4 +1,4 @@
-"""embed: several outputs of one network, from one forward and one preprocessing."""
+"""embed: several outputs of a network, from a single forward pass and preprocessing."""
 
 import numpy as np
 import pytest

@@ -234,7 +234,7 @@ def test_conclusions(
     items = replace(items, inflation=inflation)
     groups = [[analyses(0, modality), analyses(1, modality)], [analyses(2, modality)]]
     if modality == "fMRI":
-        # of one region all subjects have no value
+        # of a single region all subjects have no value
         name = "encoding:space"
         groups[1][0].profiles[name] = groups[1][0].profiles[name].take(["FFA", "V1"])
         del groups[1][0].profiles["bands"]

@@ -91,7 +91,7 @@ def test_neurons_two_columns_are_cut_at_their_border(run_command, home):
         ]
         for half in (slice(0, 27), slice(27, 54))
     ]
-    assert not np.array_equal(*columns)  # as cut in the middle: one column apart
+    assert not np.array_equal(*columns)  # as cut in the middle: a single column apart
 
 
 def test_clips_with_other_frames_or_names_are_refused(run_command, home, truth):

@@ -106,7 +106,7 @@ def measured(tmp_path):
         for order in ([0, 1, 2, 3], [0, 2, 1, 3], [1, 2, 0, 3])
     ]
     make_set = GeneratedSet
-    drawn = ("drawn", ["simulated"])
+    drawn = ["drawn", ["simulated"]]
     generated = (
         [
             make_set(

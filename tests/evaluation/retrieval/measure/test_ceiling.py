@@ -84,7 +84,7 @@ def test_halves_of_noise_match_by_chance_and_patterns_always():
     [([2], 2 / 3), ([3], 3 / 4), ([4], 4 / 5), ([5], 5 / 6), ([2, 5], 28 / 37)],
 )
 def test_reliability_is_of_all_repetitions(available, expected):
-    """Pictures and noise have equal variance, and halves of 5 leave one repetition out.
+    """Pictures and noise have equal variance, and halves of 5 leave a repetition out.
 
     Halves of 2 and 5 have 1.5 repetitions on average, correlate by 1 / 1.75, and are
     predicted 7 / 3 times longer.
@@ -156,7 +156,7 @@ def test_a_ceiling_skips_pictures_in_a_single_part_and_padding():
     assert single.reason == "one repetition of each picture"
     # each split and each seed halves in its own way
     noise = draw_noise(40, 4, 8, seed=3)
-    args = noise, torch.full((40,), 4), list(map(str, range(40)))
+    args = [noise, torch.full((40,), 4), list(map(str, range(40)))]
     expand = torch.arange(4).expand(40, -1)
     one, other = (measure_ceiling(*args, 2, seed, expand) for seed in (0, 1))
     half_ceiling = measure_ceiling(*args, 1, 0, expand)

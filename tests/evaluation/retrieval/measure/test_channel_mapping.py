@@ -18,7 +18,7 @@ RECORDED = ("P7", "P3", "Pz", "P4", "P8", "PO7", "POz", "PO8", "O1", "O2")
 @pytest.fixture
 def fewer(run_command, world, trained_run):
     """Run of the world, and a data set with 10 of its 17 channels."""
-    asked = (f"run={trained_run}", OTHER, "sheet_rows=0", "ceiling_splits=0")
+    asked = [f"run={trained_run}", OTHER, "sheet_rows=0", "ceiling_splits=0"]
     path = world / "signals/demo-noise-0.2-8-concepts/default/sub-01.h5"
     if not path.is_file():
         run_command("embed", OTHER, f"encoders=[{COLOURS!r}]", "splits=test")

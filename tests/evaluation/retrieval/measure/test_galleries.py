@@ -51,7 +51,7 @@ def test_training_pictures_are_candidates_too_when_asked(
 def test_runs_of_a_sweep_are_evaluated_side_by_side(
     run_command, world, align_overrides, tmp_path
 ):
-    runs = (f"paths.runs={tmp_path}", "subjects=1", "train.epochs=4")
+    runs = [f"paths.runs={tmp_path}", "subjects=1", "train.epochs=4"]
     quick = ["sheet_rows=0", "ceiling_splits=0"]
     swept = run_command(
         "train-align",

@@ -98,10 +98,10 @@ def test_two_runs_compared(recorded, ridge, run_command):
         "seeds=1,2",
     ).folder
 
-    chosen = (f"run={ridge}", f"against={second}", "ceiling_splits=0")
-    result = run_command("eval-retrieval", *chosen, "sheet_rows=0")
+    arguments = [f"run={ridge}", f"against={second}", "ceiling_splits=0"]
+    result = run_command("eval-retrieval", *arguments, "sheet_rows=0")
     joined = run_command(
-        "eval-retrieval", f"run={ridge},{second}", *chosen[2:], "sheet_rows=0"
+        "eval-retrieval", f"run={ridge},{second}", *arguments[2:], "sheet_rows=0"
     )
 
     # scopes of single runs have their folder
@@ -150,9 +150,9 @@ def test_shares_of_regions(
     monkeypatch,
 ):
     monkeypatch.setattr(encoding_model, "MAX_COMPONENTS", 12)
-    chosen = (VOXELS, ENCODERS, "signal.normalise=channel")
-    run_command("embed", *chosen[:2])
-    trained = run_command("train-align", *chosen, "backbone=ridge", "seeds=1").folder
+    arguments = [VOXELS, ENCODERS, "signal.normalise=channel"]
+    run_command("embed", *arguments[:2])
+    trained = run_command("train-align", *arguments, "backbone=ridge", "seeds=1").folder
 
     result = run_command(
         "eval-retrieval",

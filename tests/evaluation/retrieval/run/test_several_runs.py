@@ -20,7 +20,7 @@ ENCODER = "brainhive_cli-models-encoders-python-example"
 
 @pytest.fixture
 def weaker(world, run_command, align_overrides, trained_run):
-    """Second run of the same cells, trained for one epoch."""
+    """Second run of the same cells, trained for a single epoch."""
     return run_command("train-align", *align_overrides, "train.epochs=1").folder
 
 

@@ -355,7 +355,7 @@ def test_categories_of_trials(recorded, kinds):
     classes = measure_categories(groups, cell_scores.context)
     scopes = compare_with_guess(measure_scopes(ALL, cell_scores), cell_scores)
     of_categories = replace(cell_scores, are_categories=True)
-    # labels of one concept, which average precision counts
+    # labels of a single concept, which average precision counts
     shared = [[replace(one, concepts=["x"] * len(one.labels)) for one in groups[0]]]
     even = [[Scores(labels=["a", "b"], concepts=["a", "b"])]]
 
@@ -412,7 +412,7 @@ def category_job(*models, n_categories):
 
 
 def test_ranks_of_classifiers(monkeypatch, recorded):
-    models = Model(0), Model(0, fold=2), Model(1)
+    models = [Model(0), Model(0, fold=2), Model(1)]
     found = {}
     for n_categories in (2, 4):
         all_folds = category_job(*models, n_categories=n_categories)

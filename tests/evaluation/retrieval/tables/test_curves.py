@@ -13,7 +13,7 @@ def curves(shared_world, run_command, align_overrides):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
         run = f"run={run_command('train-align', *align_overrides).folder}"
-        few = (run, "subjects=1", "ceiling_splits=0")
+        few = [run, "subjects=1", "ceiling_splits=0"]
         return run_command("eval-retrieval", *few, "repetitions=all"), run_command(
             "eval-retrieval", *few
         )

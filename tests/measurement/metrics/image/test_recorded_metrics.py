@@ -36,14 +36,14 @@ def scene(*shape, seed=0):
 def test_metrics_of_pictures(recorded):
     stimuli = scene(3)
     reconstructions = 0.5 * stimuli[ROWS] + 0.5 * scene(4, seed=5)
-    reconstructions[3] = 0.5  # one colour
+    reconstructions[3] = 0.5  # a single colour
     values = {
         name: metric.compare(
             metric.features(stimuli), metric.features(reconstructions), ROWS
         )
         for name, metric in image.PARTS.items()
     }
-    features = networks.standardise(stimuli), networks.standardise(reconstructions)
+    features = [networks.standardise(stimuli), networks.standardise(reconstructions)]
     recorded(
         digits=4,
         **values,

@@ -1,4 +1,4 @@
-"""Sweeps of trainings, whose cells are one queue."""
+"""Sweeps of trainings, whose cells are a single queue."""
 
 from pathlib import Path
 

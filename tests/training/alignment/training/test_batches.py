@@ -506,7 +506,7 @@ def test_what_was_drawn_once_belongs_to_its_sample_in_every_step():
 def test_samples_are_averages_single_trials_or_drawn_averages(
     repetitions,
 ):
-    # values name picture and trial; the last picture has one trial
+    # values name picture and trial; the last picture has a single trial
     values = np.arange(PICTURES)[:, None] * 10.0 + [1, 2, 4]
     signal = np.tile(values[..., None, None], (1, 1, 2, 12)).astype(np.float32)
     counts = np.full(PICTURES, 3)
@@ -607,7 +607,7 @@ def test_the_smallest_epochs_that_can_be_are_taken():
             whole_batches.steps == 3
             and list(map(len, whole_batches.split_epoch(0, 0))) == [60] * 3
         )
-    # one subject whose pictures are all held out leaves no equal shares
+    # a single subject whose pictures are all held out leaves no equal shares
     trials = [voxels(1), voxels(4).take(np.arange(5))]
     held_out = np.arange(PICTURES) < 5
     partly = replace(data_of(), trials=trials, held_out=held_out)

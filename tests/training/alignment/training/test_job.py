@@ -194,7 +194,7 @@ def test_the_model_that_is_tuned_never_saw_the_person(home):
     for seed, name in ((7, "other-7"), (8, "other-8"), (9, "other-7")):
         base_model = find_base_model(base, Cell("tuned", (3,), (3,), seed))
         assert base_model == home / "run/cells" / name / "model"
-    # none, and several of one seed
+    # none, and several of the same seed
     with pytest.raises(BrainhiveError):
         find_base_model(base, Cell("tuned", (1,), (1,), 7))
     with pytest.raises(BrainhiveError):

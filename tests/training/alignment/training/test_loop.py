@@ -100,7 +100,7 @@ def read_results(run_folder):
     took = cell_facts.took
     assert took["seconds"] > 0 and took["peak_memory_bytes"] > 10**6
     assert took["parameters"] <= sum(value.numel() for value in state.values())
-    # which differs from one run to the next
+    # which differs from run to run
     timeless = cell_facts.model_copy(update={"took": {}})
     return state, measurements.with_facts(cells={"cell": timeless})
 
@@ -293,7 +293,7 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
     batches = make_batches(data)
 
     samples = np.concatenate(batches.split_epoch(1, 0))
-    # the last has one trial
+    # the last has a single trial
     assert len(samples) == len(set(samples)) == 2 * (44 * REPETITIONS + 1)
     parts, targets, _ = batches.draw(samples, 0)
     stimulu = batches.samples.stimulus[np.sort(samples)]
@@ -677,7 +677,7 @@ def test_trials_that_fill_no_batch_are_spread_kept_or_left_out():
         # each once
         assert all(len(set(np.concatenate(epoch))) == sum(sizes) for epoch in epochs)
         joined_array = set(np.concatenate([rows for epoch in epochs for rows in epoch]))
-        assert len(joined_array) == LEARNED  # what one epoch leaves out, another takes
+        assert len(joined_array) == LEARNED  # what an epoch leaves out, another takes
 
 
 def test_reference_weights_and_decay_are_as_in_transformers():
@@ -723,7 +723,7 @@ def test_reference_weights_and_decay_are_as_in_transformers():
 
 
 def make_learner(model, **knobs):
-    """Make a learner in its first stage, with one step in an epoch."""
+    """Make a learner in its first stage, with a single step in an epoch."""
     learner = Learner(model, torch.nn.ModuleList(), Train(**knobs), 1)
     learner.enter_stage()
     return learner
@@ -846,7 +846,7 @@ def test_a_batch_has_the_order_of_its_micro_batches(embedding):
 
 
 class Calls:
-    """Callbacks that write down their calls, and keep the checkpoint of one step.
+    """Callbacks that write down their calls, and keep the checkpoint of a step.
 
     Args:
         checkpoint: File of the checkpoint.

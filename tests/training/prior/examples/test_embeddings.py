@@ -139,7 +139,7 @@ def test_an_interrupted_store_is_completed_and_then_only_read(
 
     monkeypatch.setattr(SDXL, "encode", count_call)
     with pytest.raises(KeyboardInterrupt):
-        begin_training(*prior_overrides, CACHED)  # after one batch
+        begin_training(*prior_overrides, CACHED)  # after a single batch
     left_stores, max_calls = stores(home), 100
     resumed, second_run = (
         begin_training(*prior_overrides, CACHED),

@@ -109,14 +109,14 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(
         "seeds=1,2",
         "train.epochs=2",
     )
-    frozen_training = (
+    frozen_training = [
         "mode=finetune",
         "seeds=1,2",
         "train.epochs=1",
         "train.lr=1e-9",
         "finetune.share=0.1",
         own_runs,
-    )
+    ]
 
     result = run_command(
         "train-align", *align_overrides, *frozen_training, "backbone=nice", "dim=8"

@@ -16,7 +16,7 @@ def test_trials_of_a_session_are_taken_out_of_training():
     ).trials[0]
     trials = replace(first_trial.choose(first_trial.repetition < 2), subject=4)
     sessions = trials.repetition.astype(np.int8)
-    sessions[:2] = 0  # a picture that one session shows
+    sessions[:2] = 0  # a picture that a single session shows
     trials = replace(trials, sessions=sessions)
 
     learned, tested_trials = hold_out_recordings([trials, first_trial], {4: [2]})
