@@ -233,3 +233,11 @@ def test_claims_are_as_exact_as_their_decimals(tmp_path, claim, rounding):
     claims = open_result(folder).claims
 
     assert claims["rounding"] == pytest.approx(rounding)
+
+
+def test_a_file_that_is_cut_short_is_named_and_the_others_are_read(tmp_path, capfd):
+    folder = write(tmp_path / "own")
+    (folder / "more.json").write_text("[1, 2")
+
+    assert audit(open_result(folder))
+    assert f"not read: {folder / 'more.json'}" in capfd.readouterr().err

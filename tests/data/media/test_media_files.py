@@ -1,5 +1,6 @@
 """Files of pictures and clips keep pixels, frames and rates."""
 
+import os
 import struct
 
 import numpy as np
@@ -172,6 +173,8 @@ def test_frames_of_uneven_durations_are_repeated_or_refused(tmp_path):
         1000 / np.mean([60, 210 / levels.count(1), 60])
     )
     assert save(0, 0, 0).rate_hz is None
+    # GIF rounds durations to 10 ms
+    assert save(50, 60, 50).rate_hz == pytest.approx(1000 / np.mean([50, 60, 50]))
     with pytest.raises(BrainhiveError):
         save(100, 150, 100)
 
@@ -223,3 +226,11 @@ def test_frames_of_a_long_video_are_read_by_their_number(tmp_path):
     assert np.abs(loaded_frames.mean((1, 2, 3)) - levels[[3, 255, 299]]).max() < 3
     with pytest.raises(BadPicture):
         media_files.read_frames(path, [299, 300])
+
+
+def test_a_pipe_is_refused_as_a_video_before_it_blocks(tmp_path):
+    pytest.importorskip("av")
+    path = tmp_path / "film.mp4"
+    os.mkfifo(path)
+    with pytest.raises(BadPicture, match=r"film\.mp4"):
+        media_files.read_video(path)

@@ -24,18 +24,25 @@ def pictures(home):
             Image.fromarray(
                 generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
             ).save(path)
+    write_embeddings(home)
+    return home
+
+
+def write_embeddings(home, unit=1, origin=0):
+    """Write random embeddings of all pictures."""
+    generator = np.random.default_rng(1)
+    for split, count in COUNTS.items():
         images = build_dataset(home).images(split)
         path = target_store.build_store_path(
             home / "embeddings", "photos", split, "vae"
         )
+        path.unlink(missing_ok=True)
         StorePlan(path, images.image_ids, images.concepts, (8,), "float32", {}).create()
         writer = TargetWriter(path)
-        writer.write(
-            writer.pending_rows, generator.normal(size=(count, 8)).astype(np.float32)
-        )
+        embeddings = unit * generator.normal(size=(count, 8)) + origin
+        writer.write(writer.pending_rows, embeddings.astype(np.float32))
         writer.close()
         writer.finish()
-    return home
 
 
 def build_dataset(home):
@@ -69,3 +76,12 @@ def test_demo_recordings_differ_by_subject_and_noise():
     assert demo.Config(noise=2).build(Paths()).name == "demo-noise-2"
     with pytest.raises(MissingData, match="validation"):
         dataset.images("validation")
+
+
+def test_signals_depend_on_embeddings_in_units_of_the_training_embeddings(pictures):
+    recording = build_dataset(pictures).recording(1, "test")
+
+    write_embeddings(pictures, unit=3, origin=20)
+
+    moved = build_dataset(pictures).recording(1, "test")
+    np.testing.assert_allclose(moved.signal, recording.signal, atol=1e-3)

@@ -227,6 +227,12 @@ def test_absent_damaged_or_other_files_of_a_folder_are_named(folder):
     shutil.rmtree(scheduler)
     with pytest.raises(MissingData, match="scheduler/"):
         Config(source=str(folder)).build()
+    # a check finds a missing config without reading weights
+    unet.unlink()
+    errors = [item.error for item in Config(source=str(folder)).inputs()]
+    assert [
+        str(error) for error in errors if error and "unet/config.json" in str(error)
+    ]
 
 
 def test_a_variant_of_the_weights_is_read_by_its_name_alone(folder):

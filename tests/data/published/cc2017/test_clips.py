@@ -179,3 +179,13 @@ def test_tensors_with_other_axes_are_refused(tmp_path, shape, is_read):
             _open_tensor(path, ("N", 6, "H", "W"))
     with pytest.raises(BrainhiveError):
         _open_tensor(path, ("N", 6, "H"))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1.5), (-0.5, 1), (0, np.nan)])
+def test_values_beyond_those_of_pictures_are_refused(home, low, high):
+    root = cc2017_files.write(home / "data/cc2017", masks="none")
+    frames = torch.full((COUNTS["test"], 6, 3, 8, 8), float(low))
+    frames[:, 0] = high
+    torch.save(frames, root / "GT_test_3fps.pt")
+    with pytest.raises(BrainhiveError, match="not in 0 to 1"):
+        list_clips("test").open(0)
