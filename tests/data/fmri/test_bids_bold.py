@@ -36,22 +36,33 @@ def write(path, content=""):
     return path
 
 
-def make_run(path, sidecars=((), ()), confounds=None):
+def make_run(
+    path,
+    raw_sidecars=(),
+    derived_sidecars=(),
+    confounds=None,
+):
     """Describe a run with a BOLD file."""
+    sidecars = (raw_sidecars, derived_sidecars)
     return BoldRun(1, (path,), path, sidecars, confounds, {}, (path,))
 
 
+def save_bold(path, volumes, tr_s):
+    """Save a volume series whose header has a TR."""
+    image = nibabel.Nifti1Image(np.zeros((2, 2, 2, volumes), np.float32), np.eye(4))
+    image.header.set_zooms((1, 1, 1, tr_s))
+    nibabel.save(image, path)
+
+
 def test_files_are_known_by_their_entities(tmp_path):
-    for name in (
-        "sub-01_task-x_run-010_space-MNI_res-2_den-9k_desc-preproc_bold.nii.gz",
-        "sub-01_bold.json",
-        "._sub-01_bold.json",
-    ):
-        write(tmp_path / FUNC / name)
-    few_files, many_files = BidsIndex(tmp_path).list_files(FUNC)
-    assert (read_space(few_files), read_entities(few_files)) == ("", {"sub": "01"})
-    assert read_space(many_files) == "MNI:res-2:den-9k"
-    entities = read_entities(many_files)
+    name = "sub-01_task-x_run-010_space-MNI_res-2_den-9k_desc-preproc_bold.nii.gz"
+    for file in (name, "sub-01_bold.json", "._sub-01_bold.json"):
+        write(tmp_path / FUNC / file)
+    few_entities, many_entities = BidsIndex(tmp_path).list_files(FUNC)
+    assert read_space(few_entities) == ""
+    assert read_entities(few_entities) == {"sub": "01"}
+    assert read_space(many_entities) == "MNI:res-2:den-9k"
+    entities = read_entities(many_entities)
     assert (entities["run"], entities["desc"]) == ("010", "preproc")
 
 
@@ -64,7 +75,7 @@ def test_nearer_files_and_those_of_more_entities_come_last(tmp_path):
     ]
     other_names = ["task-y_bold.json", "task-x_events.json", "task-x_bold.tsv"]
     other_names += ["sub-01/sub-01_pilot_bold.json", "bold.json"]
-    for name in list(names) + list(other_names):
+    for name in names + other_names:
         write(tmp_path / name)
     bold = FUNC / "sub-01_task-x_run-01_bold.nii.gz"
     inherited = BidsIndex(tmp_path).find_inherited(bold, "_bold.json")
@@ -91,9 +102,13 @@ def write_runs(root, *names):
 )
 def test_runs_have_the_numbers_of_their_labels(tmp_path, names, numbers):
     runs = write_runs(tmp_path, *names)
-    assert [finished_run.number for finished_run in runs] == numbers
-    labels = [finished_run.bold_files[0].name.split("_")[1] for finished_run in runs]
-    assert "run-10" not in names or labels == ["run-1", "run-2", "run-10"]
+    assert [run.number for run in runs] == numbers
+
+
+def test_labels_of_runs_are_sorted_as_numbers(tmp_path):
+    runs = write_runs(tmp_path, "run-2", "run-10", "run-1")
+    labels = [run.bold_files[0].name.split("_")[1] for run in runs]
+    assert labels == ["run-1", "run-2", "run-10"]
 
 
 def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path):
@@ -111,11 +126,10 @@ def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path):
 
     (bold_run,) = find_runs(index, index, (left_surface, without_mask), account)
 
-    correct_with_name = left_surface.with_name(
-        left_surface.name.replace("hemi-L", "hemi-R")
-    )
-    assert bold_run.bold_files == (left_surface, correct_with_name)
-    assert (bold_run.confounds_file, bold_run.image_files) == (table, {"brain": mask})
+    right = left_surface.name.replace("hemi-L", "hemi-R")
+    assert bold_run.bold_files == (left_surface, left_surface.with_name(right))
+    assert bold_run.confounds_file == table
+    assert bold_run.image_files == {"brain": mask}
     assert list(account.counts.values()) == [1]
 
 
@@ -154,39 +168,31 @@ def test_two_versions_of_one_run_are_refused(tmp_path):
 )
 def test_times_of_volumes_are_those_of_the_sidecars(tmp_path, raw, derived, expected):
     """The header has a TR of 2 s."""
-    image = nibabel.Nifti1Image(np.zeros((2, 2, 2, 5), np.float32), np.eye(4))
-    image.header.set_zooms((1, 1, 1, 2.0))
     path = tmp_path / "x_bold.nii"
-    nibabel.save(image, path)
-    first_sidecar = write(tmp_path / "first.json", {"RepetitionTime": 9.0})
-    own_sidecar, further_sidecar = (
-        write(tmp_path / f"{number}.json", content)
-        for number, content in enumerate((raw, derived))
-    )
-    finished_run = make_run(
-        path, ((first_sidecar, own_sidecar) if raw else (), (further_sidecar,))
-    )
+    save_bold(path, volumes=5, tr_s=2.0)
+    farther_sidecar = write(tmp_path / "task-x.json", {"RepetitionTime": 9.0})
+    raw_sidecars = (farther_sidecar, write(tmp_path / "raw.json", raw)) if raw else ()
+    derived_sidecar = write(tmp_path / "derived.json", derived)
+    run = make_run(path, raw_sidecars, (derived_sidecar,))
     if expected is None:
         with pytest.raises(BrainhiveError):
-            read_timing(finished_run)
+            read_timing(run)
     else:
-        assert read_timing(finished_run)[:3] == (5,) + tuple(expected)
+        assert read_timing(run)[:3] == (5,) + expected
 
 
 @pytest.mark.parametrize(
     ("header_s", "is_read"), [(0, True), (1, True), (2000, True), (3, False)]
 )
 def test_a_header_may_know_no_time_or_count_milliseconds(tmp_path, header_s, is_read):
-    image = nibabel.Nifti1Image(np.zeros((2, 2, 2, 4), np.float32), np.eye(4))
-    image.header.set_zooms((1, 1, 1, header_s))
-    nibabel.save(image, tmp_path / "x_bold.nii")
+    save_bold(tmp_path / "x_bold.nii", volumes=4, tr_s=header_s)
     sidecar = write(tmp_path / "x.json", {"RepetitionTime": 2})
-    finished_run = make_run(tmp_path / "x_bold.nii", ((sidecar,), ()))
+    run = make_run(tmp_path / "x_bold.nii", (sidecar,))
     if is_read:
-        assert read_timing(finished_run) == (4, 2, 0.0, "0")
+        assert read_timing(run) == (4, 2, 0.0, "0")
     else:
         with pytest.raises(BrainhiveError):
-            read_timing(finished_run)
+            read_timing(run)
 
 
 EVENTS = """onset\tduration\ttrial_type\tpart\tpicture
@@ -201,12 +207,10 @@ n/a\t2\tpicture\t1.0\tc.png
 def test_events_are_pictures_in_the_order_of_time(tmp_path):
     path = write(tmp_path / "sub-01_events.tsv", EVENTS)
     pictures, dropped = read_events(path, "picture", {"part": 1}, path)
-    assert [(onset, name) for onset, _, name, _ in pictures] == [
-        (3.0, "a.png"),
-        (7.5, "b.png"),
-    ]
-    assert np.isnan(pictures[0][1]) and pictures[1][1] == 2
-    assert sorted(dropped.values()) == [1, 1, 1] and len(dropped) == 3
+    rows = [(onset_s, name) for onset_s, _, name, _ in pictures]
+    assert rows == [(3.0, "a.png"), (7.5, "b.png")]
+    assert np.isnan(pictures[0][1]) and pictures[1][1] == 2  # durations
+    assert list(dropped.values()) == [1, 1, 1]
     assert len(read_events(path, "picture", {}, path)[0]) == 3
     assert len(read_events(path, "picture", {"part": [2, "1"]}, path)[0]) == 3
 
@@ -227,8 +231,8 @@ CONFOUNDS = """trans_x\ttrans_x_derivative1\tcosine00\tcosine01\tzero\tcsf
 
 def test_confounds_are_columns_by_name_and_pattern(tmp_path):
     table = write(tmp_path / "x_timeseries.tsv", CONFOUNDS)
-    finished_run = make_run(tmp_path / "x_bold.nii", confounds=table)
-    confounds, noted = read_confounds(finished_run, ["trans_x*", "cosine", "zero"], 3)
+    run = make_run(tmp_path / "x_bold.nii", confounds=table)
+    confounds, noted = read_confounds(run, ["trans_x*", "cosine", "zero"], 3)
     assert {name: values.tolist() for name, values in confounds.items()} == {
         "trans_x": [1, 2, 4],
         "trans_x_derivative1": [0, 1, 2],
@@ -236,10 +240,10 @@ def test_confounds_are_columns_by_name_and_pattern(tmp_path):
         "cosine01": [1, 2, 1],
     }
     assert list(noted.values()) == [1, 1]
-    assert read_confounds(finished_run, [], 3) == ({}, {})
-    assert read_confounds(finished_run, ["non_steady"], 3) == ({}, {})
+    assert read_confounds(run, [], 3) == ({}, {})
+    assert read_confounds(run, ["non_steady"], 3) == ({}, {})
     for groups, volumes in ((["csf"], 3), (["absent"], 3), (["cosine"], 4)):
         with pytest.raises(BrainhiveError):
-            read_confounds(finished_run, groups, volumes)
+            read_confounds(run, groups, volumes)
     with pytest.raises(MissingData):
         read_confounds(make_run(table), ["cosine"], 3)

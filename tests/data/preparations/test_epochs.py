@@ -11,11 +11,6 @@ from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeEr
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.core.results.measurements import UNKNOWN_STEPS
 from brainhive_cli.data.preparations import epochs, recording
-from tests.tools.trial_numbers import (
-    numbers_of_preparation,
-    numbers_of_splits,
-    numbers_of_stores,
-)
 from tests.worlds.own_recordings import (
     CHANNELS,
     PICTURES,
@@ -23,7 +18,6 @@ from tests.worlds.own_recordings import (
     Presentation,
     annotate,
     make_raw,
-    write_pictures,
 )
 
 mne = pytest.importorskip("mne")
@@ -32,15 +26,9 @@ AXES = {"channels": list(CHANNELS), "rate_hz": RATE_HZ, "start_ms": -200, "unit"
 STEPS = {"epoch_ms": (-200, 1000), "keep_ms": (0, 1000)}
 
 
-@pytest.fixture
-def folder(home):
-    write_pictures(home / "data/image-folder")
-    (home / "data/recordings").mkdir()
-    return home / "data/recordings"
-
-
-def record(names=SHOWN.pictures):
-    return annotate(make_raw(SHOWN, seed=0), SHOWN, list(names))
+def record():
+    """Record all pictures three times, in memory."""
+    return annotate(make_raw(SHOWN, seed=0), SHOWN, list(SHOWN.pictures))
 
 
 def cut_epochs(raw, **options):
@@ -49,26 +37,39 @@ def cut_epochs(raw, **options):
     return mne.Epochs(raw, events, event_id, verbose="ERROR", **options)
 
 
-def write_trials(folder, more_lines=()):
+def write_trials(folder, more_lines=(), column="run"):
+    """Write a table of the pictures, in runs (or sessions) of five trials."""
     lines = [f"{name}.png,{row // 5}" for row, name in enumerate(SHOWN.pictures)]
-    text = "\n".join(["picture,run"] + list(lines) + list(more_lines))
+    text = "\n".join([f"picture,{column}"] + lines + list(more_lines))
     (folder / "sub-01_ses-01_trials.csv").write_text(text + "\n")
 
 
 def write(folder, kind):
-    cut_once = cut_epochs(record())
+    """Write epochs of all trials in a format, with the names of their pictures."""
+    all_trials = cut_epochs(record())
     path = folder / f"sub-01_ses-01{'-epo.fif' if kind == 'fif' else '.' + kind}"
-    signal = cut_once.get_data(verbose="ERROR")
+    signal = all_trials.get_data(verbose="ERROR")
     if kind == "fif":
-        cut_once.save(path, fmt="double", verbose="ERROR")
+        all_trials.save(path, fmt="double", verbose="ERROR")
     elif kind == "set":
-        mne.export.export_epochs(path, cut_once, verbose="ERROR")
+        mne.export.export_epochs(path, all_trials, verbose="ERROR")
     elif kind == "npz":
-        axes = {"ch_names": CHANNELS, "times": cut_once.times, "unit": "uV"}
+        axes = {"ch_names": CHANNELS, "times": all_trials.times, "unit": "uV"}
         np.savez(path, X=signal * 1e6, picture=SHOWN.pictures, **axes)
     else:
         np.save(path, signal)
         write_trials(folder)
+
+
+def write_set(folder, change):
+    """Write epochs for EEGLAB, with changed fields of its structure."""
+    from scipy.io import loadmat, savemat
+
+    path = folder / "sub-01_ses-01.set"
+    mne.export.export_epochs(path, cut_epochs(record()), verbose="ERROR")
+    eeg = loadmat(path, simplify_cells=True)
+    fields = {key: value for key, value in eeg.items() if key[0] != "_"}
+    savemat(path, fields | change(fields), oned_as="row")
 
 
 def prepare(module, **keys):
@@ -76,57 +77,60 @@ def prepare(module, **keys):
     return built, built.session(1, 1)
 
 
-@pytest.mark.parametrize("kind", ("fif", "set", "npz", "npy"))
-def test_epochs_become_what_their_recording_becomes(folder, kind, recorded):
+@pytest.mark.parametrize(
+    ("kind", "keys", "tolerance"),
+    [
+        ("fif", {}, 1e-5),
+        ("set", {}, 1e-3),  # float32
+        ("npz", {"in_order": True}, 1e-5),
+        ("npy", {"in_order": True, "axes": AXES}, 1e-5),
+    ],
+)
+def test_epochs_become_what_their_recording_becomes(folder, kind, keys, tolerance):
     record().save(folder / "sub-01_ses-01.fif", verbose="ERROR")
-    built, expected = prepare(recording, **STEPS, rate_hz=125)
+    _, expected = prepare(recording, **STEPS, rate_hz=125)
     write(folder, kind)
-    keys = {"axes": AXES} if kind == "npy" else {}
-    if kind in ("npy", "npz"):
-        keys["in_order"] = True
-    whole_train = prepare(epochs, whiten="no", rate_hz=RATE_HZ, **keys)[1]["train"]
-    assert whole_train.times_s[[0, -1]].round(6).tolist() == [0, 1]  # no sample is lost
+
     built, prepared = prepare(epochs, rate_hz=125, keep_ms=(0, 1000), **keys)
 
-    assert list(prepared) == ["train", "test"] and built.shapes(1, 1) == {
-        split: trials.signal.shape for split, trials in expected.items()
-    }
-    for split, trials in expected.items():
-        resulting_prepared = prepared[split]
-        assert list(resulting_prepared.image_ids) == list(trials.image_ids)
-        assert (resulting_prepared.unit, resulting_prepared.space.names) == (
-            "whitened",
-            trials.space.names,
-        )
-        # EEGLAB writes float32
-        atol = 1e-3 if kind == "set" else 1e-5
-        np.testing.assert_allclose(resulting_prepared.signal, trials.signal, atol=atol)
+    assert list(prepared) == ["train", "test"]
+    for split, trials in prepared.items():
+        assert built.shapes(1, 1)[split] == trials.signal.shape
+        assert list(trials.image_ids) == list(expected[split].image_ids)
+        assert trials.space.names == expected[split].space.names
+        assert trials.unit == "whitened"
         np.testing.assert_allclose(
-            resulting_prepared.times_s, trials.times_s, atol=1e-9
+            trials.signal, expected[split].signal, atol=tolerance
         )
-        assert resulting_prepared.provenance["preparation"]["epoch_ms"] == [
-            -200,
-            1000.8,
-        ]
-        assert (
-            UNKNOWN_STEPS not in resulting_prepared.caveats
-        )  # the key of the recipe says it
-
-    # times of events, runs of a table; a folder may hold both kinds
+        np.testing.assert_allclose(trials.times_s, np.arange(125) / 125, atol=1e-9)
+        # the last sample lasts 0.8 ms
+        assert trials.provenance["preparation"]["epoch_ms"] == [-200, 1000.8]
+        # the key of the recipe says that there were no other steps
+        assert UNKNOWN_STEPS not in trials.caveats
     if kind == "fif":
         seconds = prepared["train"].onset_s - expected["train"].onset_s
         np.testing.assert_allclose(seconds, 0, atol=1e-6)
     if kind == "npy":
         assert folder / "sub-01_ses-01_trials.csv" in built.files(1)
-        indexs = [SHOWN.pictures.index(name) for name in prepared["test"].image_ids[:1]]
-        assert prepared["test"].runs[0] == indexs[0] // 5
-    if kind != "set":
-        lines = built.look_over([1]).warnings
-        (line,) = [line for line in lines if "--from recording" in line]
-        assert "sub-01_ses-01.fif" in line
-        built, _ = prepare(recording, **STEPS)
-        assert any("--from epochs" in line for line in built.look_over([1]).warnings)
-    recorded(digits=4, **numbers_of_splits(prepared))
+        row = SHOWN.pictures.index(prepared["test"].image_ids[0])
+        assert prepared["test"].runs[0] == row // 5
+
+
+@pytest.mark.parametrize("kind", ["fif", "npz"])
+def test_no_sample_of_epochs_is_lost(folder, kind):
+    write(folder, kind)
+    _, prepared = prepare(epochs, whiten="no", rate_hz=RATE_HZ)
+    assert prepared["train"].times_s[[0, -1]].round(6).tolist() == [0, 1]
+
+
+def test_a_folder_may_hold_recordings_and_epochs(folder):
+    record().save(folder / "sub-01_ses-01.fif", verbose="ERROR")
+    write(folder, "fif")
+    lines = prepare(epochs)[0].look_over([1]).warnings
+    (line,) = [line for line in lines if "--from recording" in line]
+    assert "sub-01_ses-01.fif" in line
+    lines = prepare(recording, **STEPS)[0].look_over([1]).warnings
+    assert any("--from epochs" in line for line in lines)
 
 
 @pytest.mark.parametrize("in_order", [True, False, None])
@@ -137,10 +141,7 @@ def test_an_unknown_order_of_trials_is_not_stored(folder, in_order):
         assert trials.onset_s is None
         assert (trials.trial_numbers is not None) == bool(in_order)
     if in_order:
-        rows = np.concatenate(
-            [recording.trial_numbers for recording in prepared.values()]
-        )
-        numbers = rows[rows >= 0]
+        numbers = np.concatenate([trials.trial_numbers for trials in prepared.values()])
         assert sorted(numbers) == list(range(len(SHOWN.pictures)))
 
 
@@ -154,44 +155,32 @@ def test_eye_channels_of_arrays_are_left_out(folder, types):
 
 def test_a_store_of_epochs_equals_that_of_prepare(folder, run_command):
     record().save(folder / "sub-01_ses-01.fif", verbose="ERROR")
-    steps = [f"preparation.{key}=[{low},{high}]" for key, (low, high) in STEPS.items()]
-    plain_overrides = ["preparation.whiten=no", "preparation.rate_hz=500", "name=raw"]
-    run_command("prepare", "preparation.kind=recording", *steps, *plain_overrides)
-    crop = cut_epochs(record(), baseline=(None, 0)).crop(0, 0.998)
-    stored = api.store_trials(crop, name="cut", whitened=False, averaged=False)
+    steps = ["preparation.kind=recording", "preparation.epoch_ms=[-200,1000]"]
+    steps += ["preparation.keep_ms=[0,1000]"]
+    no_steps = ["preparation.whiten=no", "preparation.rate_hz=500"]
+    run_command("prepare", *steps, *no_steps, "name=raw")
+    kept_samples = cut_epochs(record(), baseline=(None, 0)).crop(0, 0.998)
+    stored = api.store_trials(kept_samples, name="cut", whitened=False, averaged=False)
 
     assert len(stored.signal) == len(SHOWN.pictures) and stored.caveats == []
-    expected, written_stores = (
-        api.open_signals("image-folder", 1, n) for n in ("raw", "cut")
-    )
+    expected = api.open_signals("image-folder", 1, "raw")
+    by_api = api.open_signals("image-folder", 1, "cut")
     for split, trials in expected.splits.items():
-        other_trials = written_stores[split]
-        np.testing.assert_allclose(other_trials.signal[:], trials.signal[:], atol=1e-5)
-        np.testing.assert_array_equal(other_trials.repetitions, trials.repetitions)
-        np.testing.assert_allclose(other_trials.onset_s, trials.onset_s, atol=1e-6)
-        assert list(other_trials.image_ids) == list(trials.image_ids)
-        assert (other_trials.unit, other_trials.space.names) == (
-            trials.unit,
-            trials.space.names,
-        )
+        other = by_api[split]
+        np.testing.assert_allclose(other.signal[:], trials.signal[:], atol=1e-5)
+        np.testing.assert_array_equal(other.repetitions, trials.repetitions)
+        np.testing.assert_allclose(other.onset_s, trials.onset_s, atol=1e-6)
+        assert list(other.image_ids) == list(trials.image_ids)
+        assert other.space.names == trials.space.names
+        assert other.unit == trials.unit
 
     # prepare does not replace it unnoticed, and check describes it
     with pytest.raises(BrainhiveError, match=r"\bkind\b"):
-        run_command("prepare", "preparation.kind=recording", *steps, "name=cut")
+        run_command("prepare", *steps, "name=cut")
     assert run_command("check", "stores=signals/image-folder/cut").exit_code == 0
 
 
-def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(folder, recorded):
-    # a table of all trials, of which two were dropped before they were saved
-    dropped = cut_epochs(record()).drop([0, 3], verbose="ERROR")
-    dropped.save(folder / "sub-01_ses-01-epo.fif", verbose="ERROR")
-    write_trials(folder)
-    _, prepared = prepare(epochs, whiten="no")
-    names = np.delete(SHOWN.pictures, [0, 3])
-    counts = {split: np.isin(names, PICTURES[split]).sum() for split in PICTURES}
-    assert {s: len(trials.signal) for s, trials in prepared.items()} == counts
-
-    # metadata, and pictures of another data set
+def test_pictures_of_another_data_set_are_left_out_and_counted(folder):
     pandas = pytest.importorskip("pandas")
     names = ["other.png"] + list(SHOWN.pictures[1:])
     all_trials = cut_epochs(record())
@@ -199,9 +188,14 @@ def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(folder, recorde
     stored = api.store_trials(all_trials, "picture")
     assert stored.index.tolist() == list(range(1, len(names)))
     assert stored.caveats == [UNKNOWN_STEPS]
-    session = api.open_signals("image-folder", 1)["train"].provenance["sessions"][0]
-    assert list(session["dropped"].values()) == [1]
-    recorded(digits=5, **numbers_of_stores(folder.parents[1]))
+    splits = api.open_signals("image-folder", 1).splits
+    assert {name: len(trials.signal) for name, trials in splits.items()} == {
+        "train": 17,
+        "test": 6,
+    }
+    (session,) = splits["train"].provenance["sessions"]
+    absent = "trials of pictures that image-folder does not have"
+    assert session["dropped"] == {absent: 1}
 
 
 def test_files_that_do_not_fit_are_refused_with_a_hint(folder):
@@ -213,12 +207,10 @@ def test_files_that_do_not_fit_are_refused_with_a_hint(folder):
     write_trials(folder, ["train/cat/cat_0.png,9"])
     with pytest.raises(BrainhiveError, match=r"\b24\b.*\b25\b"):
         prepare(epochs, axes=AXES)
-    table = folder / "sub-01_ses-01_trials.csv"
-    lines = [f"{name}.png,{row % 2}" for row, name in enumerate(SHOWN.pictures)]
-    table.write_text("\n".join(["picture,session"] + list(lines)))
-    with pytest.raises(BrainhiveError, match=r"\b2 sessions\b"):
+    write_trials(folder, column="session")
+    with pytest.raises(BrainhiveError, match=r"\b5 sessions\b"):
         prepare(epochs, axes=AXES)
-    table.unlink()
+    (folder / "sub-01_ses-01_trials.csv").unlink()
     with pytest.raises(BrainhiveError, match=r"nothing .* 0 of them"):
         prepare(epochs, axes=AXES)
     write_trials(folder)
@@ -240,10 +232,11 @@ def test_files_that_do_not_fit_are_refused_with_a_hint(folder):
     assert "prepare --from recording" in caught.value.hint
 
 
-def save_epochs(folder, kept_rows, metadata=None, stem="sub-01_ses-01"):
+def save_epochs(folder, saved, metadata=None):
     if metadata:
-        kept_rows.metadata = pytest.importorskip("pandas").DataFrame(metadata)
-    kept_rows.save(folder / f"{stem}-epo.fif", verbose="ERROR", overwrite=True)
+        saved.metadata = pytest.importorskip("pandas").DataFrame(metadata)
+    path = folder / "sub-01_ses-01-epo.fif"
+    saved.save(path, verbose="ERROR", overwrite=True)
 
 
 def list_pictures(**keys):
@@ -255,10 +248,10 @@ def list_pictures(**keys):
     return [name for _, name in sorted(image_names)]
 
 
-def cut_one_code(**options):
+def cut_one_code():
     """Cut epochs whose events have the same code, without other events."""
     events = np.array([[250, 0, 8]] + [[onset, 0, 1] for onset in SHOWN.onsets])
-    options = {"tmin": -0.2, "tmax": 1.0, "baseline": None, "preload": True} | options
+    options = {"tmin": -0.2, "tmax": 1.0, "baseline": None, "preload": True}
     return mne.Epochs(record(), events, {"picture": 1}, verbose="ERROR", **options)
 
 
@@ -274,12 +267,12 @@ def test_a_table_that_fits_in_two_orders_is_refused(folder):
     names = np.array(SHOWN.pictures)[shuffled]
     table = folder / "sub-01_ses-01_trials.csv"
     table.write_text("picture\n" + "\n".join(names) + "\n")
-    # codes of the events agree with a single order
+    # codes of the events agree with one order
     save_epochs(folder, cut_epochs(record())[shuffled])
     _, prepared = prepare(epochs, whiten="no")
     is_test = np.isin(names, PICTURES["test"])
     assert list(prepared["test"].image_ids) == names[is_test].tolist()
-    # all events have the same code
+    # all events have one code
     save_epochs(folder, cut_one_code()[shuffled])
     with pytest.raises(BrainhiveError, match=r"trials\.csv"):
         prepare(epochs)
@@ -305,44 +298,41 @@ def test_a_table_may_have_the_whole_name_of_its_file(folder):
         prepare(epochs)
 
 
-def test_labels_of_runs_are_read_as_numbers(folder, recorded):
+@pytest.mark.parametrize("has_label", [True, False])
+def test_labels_of_runs_are_read_as_numbers(folder, has_label):
+    """Runs 2 and 3 have 12 trials each, of which the first may have no label."""
     save_epochs(folder, cut_epochs(record()))
-    labels = [f"run-0{2 + row // 12}" for row in range(len(SHOWN.pictures))]
+    labels = ["run-02"] * 12 + ["run-03"] * 12
+    if not has_label:
+        labels[0] = "n/a"
+    lines = ["picture,run"]
+    lines += [",".join(pair) for pair in zip(SHOWN.pictures, labels, strict=True)]
+    (folder / "sub-01_ses-01_trials.csv").write_text("\n".join(lines) + "\n")
 
-    def write_labels():
-        lines = map(",".join, zip(SHOWN.pictures, labels, strict=True))
-        table = folder / "sub-01_ses-01_trials.csv"
-        table.write_text("picture,run\n" + "\n".join(lines) + "\n")
+    built, prepared = prepare(epochs, whiten="no")
 
-    write_labels()
-    _, prepared = prepare(epochs, whiten="no")
-    assert set(prepared["train"].runs.ravel().tolist()) == {2, 3}
-    labels[0] = "n/a"
-    write_labels()
-    built, _ = prepare(epochs, whiten="no")
-    assert any("1 of 24" in line for line in built.look_over([1]).warnings)
-    recorded(digits=5, **numbers_of_preparation(built))
+    warnings = built.look_over([1]).warnings
+    assert any("1 of 24" in line for line in warnings) == (not has_label)
+    for split, trials in prepared.items():
+        is_split = np.isin(SHOWN.pictures, PICTURES[split])
+        runs = np.repeat([2, 3], 12)[is_split].tolist()
+        assert not has_label or trials.runs.tolist() == runs
 
 
 def test_events_at_one_onset_of_eeglab_are_all_read(folder):
-    from scipy.io import loadmat, savemat
+    def add_events(fields):
+        """Add another event to each trial."""
+        events, trials = [], []
+        for number, event in enumerate(fields["event"]):
+            events += [event, {**event, "type": "DIN8"}]
+            types = np.array([event["type"], "DIN8"], object)
+            trials.append({"event": [2 * number, 2 * number + 1], "eventtype": types})
+        return {"event": events, "epoch": trials}
 
-    path = folder / "sub-01_ses-01.set"
-    mne.export.export_epochs(path, cut_epochs(record()), verbose="ERROR")
-    eeg = loadmat(path, simplify_cells=True)
-    events, epochs_of_file = [], []
-    for number, event in enumerate(eeg["event"]):
-        events += [event, {**event, "type": "DIN8"}]
-        cells = np.array([event["type"], "DIN8"], object)
-        epochs_of_file.append({"event": [2 * number, 2 * number + 1]})
-        epochs_of_file[-1]["eventtype"] = cells
-    content = {key: value for key, value in eeg.items() if key[0] != "_"}
-    content |= {"event": events, "epoch": epochs_of_file}
-    savemat(path, content, oned_as="row")
+    write_set(folder, add_events)
     built, prepared = prepare(epochs, whiten="no")
     assert sum(len(trials.signal) for trials in prepared.values()) == 24
     assert any("DIN8" in line for line in built.look_over([1]).warnings)
-    # the trials of the other events are kept
     for trials in prepared.values():
         assert trials.provenance["dropped"] == {}
 
@@ -363,30 +353,19 @@ def test_the_axes_of_matlab_are_read_if_only_they_fit(folder):
 
 @pytest.mark.parametrize("name", ("../secret.fdt", "{root}/secret.fdt", "sub-02.fdt"))
 def test_epochs_of_eeglab_that_name_a_file_elsewhere_are_refused(folder, name):
-    from scipy.io import loadmat, savemat
+    def move_signal(fields):
+        signal = fields["data"].astype("f4").tobytes(order="F")
+        (folder / name.format(root=folder.parent)).write_bytes(signal)
+        return {"data": name.format(root=folder.parent)}
 
-    path = folder / "sub-01_ses-01.set"
-    mne.export.export_epochs(path, cut_epochs(record()), verbose="ERROR")
-    content = loadmat(path, simplify_cells=True)
-    signal = content["data"].astype("f4")
-    (folder / "sub-02.set").write_bytes(path.read_bytes())
-    for file in (folder.parent / "secret.fdt", folder / "sub-02.fdt"):
-        file.write_bytes(signal.tobytes(order="F"))
-    content = {key: value for key, value in content.items() if key[0] != "_"}
-    content["data"] = name.format(root=folder.parent)
-    savemat(path, content, oned_as="row")
+    write_set(folder, move_signal)
+    (folder / "sub-02.set").write_bytes((folder / "sub-01_ses-01.set").read_bytes())
     with pytest.raises(BrainhiveError, match=r"secret\.fdt|sub-02\.fdt"):
         prepare(epochs)
 
 
 def test_a_pipe_instead_of_signals_is_refused_without_waiting(folder):
-    from scipy.io import loadmat, savemat
-
-    path = folder / "sub-01_ses-01.set"
-    mne.export.export_epochs(path, cut_epochs(record()), verbose="ERROR")
-    content = loadmat(path, simplify_cells=True)
-    content = {key: value for key, value in content.items() if key[0] != "_"}
-    savemat(path, {**content, "data": "sub-01_ses-01.fdt"}, oned_as="row")
+    write_set(folder, lambda fields: {"data": "sub-01_ses-01.fdt"})
     os.mkfifo(folder / "sub-01_ses-01.fdt")
     with pytest.raises(BrainhiveError, match=r"sub-01_ses-01\.fdt .*pipe"):
         prepare(epochs)
@@ -447,13 +426,14 @@ ODD = {
     ("name", "value"), [(name, value) for name in ODD for value in ODD[name]]
 )
 def test_axes_of_a_wrong_shape_or_type_are_named(folder, name, value):
-    axes = {"ch_names": CHANNELS, "times": np.arange(301) / 250, "unit": "uV"}
-    signal = np.random.default_rng(0).normal(size=(24, 6, 301))
-    content = {"X": signal, "picture": SHOWN.pictures, **axes}
-    times = np.arange(301) / 250 - 0.2
-    np.savez(folder / "sub-01_ses-01.npz", **{**content, "times": times})
-    prepare(epochs)
-    np.savez(folder / "sub-01_ses-01.npz", **{**content, "times": times, name: value})
+    content = {
+        "X": np.random.default_rng(0).normal(size=(24, 6, 301)),
+        "picture": SHOWN.pictures,
+        "ch_names": CHANNELS,
+        "times": np.arange(301) / 250 - 0.2,
+        "unit": "uV",
+    }
+    np.savez(folder / "sub-01_ses-01.npz", **content | {name: value})
     axes = {"sfreq": "rate_hz", "ch_names": "channels", "X": "no trials|301 times"}
     with pytest.raises(BrainhiveError, match=axes.get(name, name)):
         prepare(epochs)

@@ -2,26 +2,26 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.files import Names
 from brainhive_cli.data.fmri.betas import (
     NOT_ESTIMATED,
     Betas,
     BetaSteps,
     SessionTrials,
     choose_estimates,
-    measure_ncsnr,
 )
+from brainhive_cli.data.media import StimulusSet
 from brainhive_cli.data.recordings.shown_pictures import list_pictures, match_pictures
 from brainhive_cli.data.signals import Voxels
 from brainhive_cli.data.stores import SignalStore, describe_store, make_count_rows
 from brainhive_cli.data.stores.session_store import complete_session, join_sessions
-from tests.worlds.array_trials import make_trials
 
 VOXELS = 12
 
@@ -72,92 +72,72 @@ class InMemory(Betas):
         return self.finish(1, join_sessions(stores, None, {}))
 
 
-def make(seed=0, sessions=2, train=30, test=6, repetitions=3, noise=1.0, **keys):
-    """Simulate responses and noise in sessions that show all pictures."""
+def make(seed=0, train=30, test=6, repetitions=3, noise=1.0, **keys):
+    """Simulate responses and noise in two sessions that show all pictures.
+
+    A run shows each picture once: first the training pictures a0, a1, …, then the test
+    pictures z0, z1, …
+    """
     random = np.random.default_rng(seed)
-    names = (
-        [f"a{row}" for row in range(train)] + [f"z{row}" for row in range(test)]
-    ) * repetitions
-    splits = (["train"] * train + ["test"] * test) * repetitions
+    names = [f"a{row}" for row in range(train)] + [f"z{row}" for row in range(test)]
+    splits = ["train"] * train + ["test"] * test
     responses = random.normal(size=(train + test, VOXELS))
-    held_rows = {}
-    for session in range(1, sessions + 1):
-        values = np.tile(responses, (repetitions, 1)) + noise * random.normal(
-            size=(len(names), VOXELS)
-        )
+    held = {}
+    for session in (1, 2):
+        shape = (len(names) * repetitions, VOXELS)
+        values = np.tile(responses, (repetitions, 1))
+        values = values + noise * random.normal(size=shape)
+        betas = (session * values + 5).astype(np.float32)
         runs = np.repeat(np.arange(repetitions), train + test)
-        held_rows[session] = [
-            (session * values + 5).astype(np.float32),
-            names,
-            splits,
-            runs,
-        ]
-    return InMemory(Steps(**keys), held=held_rows)
+        held[session] = [betas, names * repetitions, splits * repetitions, runs]
+    return InMemory(Steps(**keys), held=held)
 
 
 def change(betas, split, session=1):
     """Give all trials of a split other values."""
     values, names, splits, runs = betas.held[session]
-    random = np.random.default_rng(9)
-    changed = np.where(
-        (np.array(splits) == split)[:, None], random.normal(3, 7, values.shape), values
-    )
-    return replace(
-        betas,
-        held={**betas.held, session: [changed.astype(np.float32), names, splits, runs]},
-    )
+    others = np.random.default_rng(9).normal(3, 7, values.shape).astype(np.float32)
+    is_changed = np.array(splits) == split
+    values = np.where(is_changed[:, None], others, values)
+    held = betas.held | {session: [values, names, splits, runs]}
+    return replace(betas, held=held)
 
 
-def test_training_values_scale_the_test_trials():
-    for zscore in ("session", "run"):
-        betas = make(zscore=zscore)
-        single_session, other_session = (
-            betas.session(1, 1),
-            change(betas, "test").session(1, 1),
-        )
-        np.testing.assert_array_equal(
-            single_session["train"].signal, other_session["train"].signal
-        )
-        assert (single_session["test"].signal != other_session["test"].signal).any()
-        assert (
-            single_session["test"].signal
-            != change(betas, "train").session(1, 1)["test"].signal
-        ).any()
-
-        # training trials have mean 0 and standard deviation 1 in each session or run
-        runs = np.array(betas.held[2][3])[np.array(betas.held[2][2]) == "train"]
-        signal = betas.session(1, 2)["train"].signal[:, :, 0]
-        for rows in (
-            [slice(None)]
-            if zscore == "session"
-            else [runs == index for index in range(3)]
-        ):
-            np.testing.assert_allclose(signal[rows].mean(0), 0, atol=1e-5)  # of float32
-            np.testing.assert_allclose(signal[rows].std(0), 1, atol=1e-5)
+@pytest.mark.parametrize("zscore", ["session", "run"])
+def test_training_values_scale_the_test_trials(zscore):
+    betas = make(zscore=zscore)
+    expected = betas.session(1, 1)
+    other_test = change(betas, "test").session(1, 1)
+    other_train = change(betas, "train").session(1, 1)
+    np.testing.assert_array_equal(other_test["train"].signal, expected["train"].signal)
+    assert (other_test["test"].signal != expected["test"].signal).any()
+    assert (other_train["test"].signal != expected["test"].signal).any()
 
 
-def test_voxels_must_vary_in_every_session(
-    tmp_path,
-):
+@pytest.mark.parametrize("zscore", ["session", "run"])
+def test_training_trials_have_mean_0_and_spread_1(zscore):
+    signal = make(zscore=zscore).session(1, 2)["train"].signal[:, :, 0]
+    # three runs of 30 training trials
+    blocks = np.split(signal, 3) if zscore == "run" else [signal]
+    for block in blocks:
+        np.testing.assert_allclose(block.mean(0), 0, atol=1e-5)  # of float32
+        np.testing.assert_allclose(block.std(0), 1, atol=1e-5)
+
+
+def test_voxels_must_vary_in_every_session(tmp_path):
     betas = make()
     betas.held[1][0][:20, 2] = np.nan
     betas.held[2][0][:, 5] = 4
     recordings = betas.prepare(tmp_path)
-    assert (
-        recordings["train"].signal.shape[1]
-        == recordings["test"].signal.shape[1]
-        == VOXELS - 2
-    )
-    counts = recordings["train"].provenance["voxels"]
-    assert counts == {
+    for trials in recordings.values():
+        assert trials.signal.shape[1] == VOXELS - 2
+    assert recordings["train"].provenance["voxels"] == {
         "read": VOXELS,
         "constant_or_missing_in_a_session": 2,
         "kept": VOXELS - 2,
     }
-    expected = np.delete(betas.session(1, 1)["train"].signal[0, :, 0], [2, 5])
-    np.testing.assert_array_equal(
-        np.asarray(recordings["train"].signal[0:1])[0, :, 0], expected
-    )
+    expected = np.delete(betas.session(1, 1)["train"].signal[0], [2, 5], 0)
+    np.testing.assert_array_equal(recordings["train"].signal[0:1][0], expected)
 
 
 @pytest.mark.parametrize("missing", [np.nan, np.inf, 0])
@@ -175,83 +155,41 @@ def test_trials_without_an_estimate_are_left_out_and_counted(tmp_path, missing, 
     assert train["trials"] + test["trials"] == 2 * len(rows) - 3
 
 
-def test_missing_voxels_are_counted_for_the_worst_session(
-    tmp_path,
-):
+def test_missing_voxels_are_counted_for_the_worst_session(tmp_path):
     betas = make()
     betas.held[2][0][10:, 3:] = np.nan
     betas.held[2][0][5, :] = 0
     recordings = betas.prepare(tmp_path)
     assert recordings["train"].signal.shape[1] == 3
     row = next(make_count_rows(describe_store(SignalStore(tmp_path, recordings))))
-    lost = VOXELS - 3
-    assert f"{lost} of {VOXELS} voxels" in row[-1] and "session 2" in row[-1]
+    assert f"{VOXELS - 3} of {VOXELS} voxels" in row[-1] and "session 2" in row[-1]
     assert f"1 {NOT_ESTIMATED}" in row[-1]
 
 
-def test_the_noise_ceiling_equals_nsd_with_unequal_repetitions(
-    tmp_path,
-):
-    betas = make(sessions=1)
-    values, names, splits, runs = betas.held[1]
-    # two or three repetitions, of some pictures one
-    rows = np.array(
-        [row for row in range(len(names)) if row % 7 or splits[row] == "test"]
-    )
-    rows = rows[~np.isin(np.array(names)[rows], ["a3", "a4"]) | (rows < 36)]
-    selected_rows = [
-        values[rows],
-        [names[row] for row in rows],
-        [splits[row] for row in rows],
-        runs[rows],
-    ]
-    recordings = replace(betas, held={1: selected_rows}).prepare(tmp_path)
-
-    is_train = np.array(selected_rows[2]) == "train"
-    scored, array = (
-        selected_rows[0][is_train].astype(np.float64),
-        np.array(selected_rows[1])[is_train],
-    )
-    scored = (scored - scored.mean(0)) / scored.std(0)
-    trials = [scored[array == name] for name in np.unique(array)]
-    assert {len(trial) for trial in trials} == {1, 2, 3}
-    noise = np.mean(
-        [trial.var(0, ddof=1) for trial in trials if len(trial) > 1], axis=0
-    )
-    expected = np.sqrt(np.maximum(1 - noise, 0) / noise)
-    # of float32
-    np.testing.assert_allclose(
-        recordings["train"].space.maps["ncsnr"], expected, rtol=1e-4
-    )
+@pytest.fixture
+def ncsnr(tmp_path):
+    """The noise ceiling [V] of all voxels."""
+    return make().prepare(tmp_path)["train"].space.maps["ncsnr"]
 
 
-def test_only_repetitions_of_training_pictures_choose_voxels(tmp_path):
+def test_only_repetitions_of_training_pictures_choose_voxels(tmp_path, ncsnr):
     betas = make(max_voxels=4)
-    recordings = betas.prepare(tmp_path / "one")
-    ncsnr = make().prepare(tmp_path / "all")["train"].space.maps["ncsnr"]
+    train = betas.prepare(tmp_path / "one")["train"]
     best = np.sort(np.argsort(-ncsnr)[:4])
-    np.testing.assert_array_equal(recordings["train"].space.maps["ncsnr"], ncsnr[best])
-    assert recordings["train"].provenance["voxels"]["chosen_by_training_stimuli"] == 30
+    np.testing.assert_array_equal(train.space.maps["ncsnr"], ncsnr[best])
+    assert train.provenance["voxels"]["chosen_by_training_stimuli"] == 30
 
-    changed_test = change(change(betas, "test"), "test", 2).prepare(tmp_path / "other")
-    np.testing.assert_array_equal(
-        changed_test["train"].signal[:], recordings["train"].signal[:]
-    )
-    assert (
-        changed_test["test"].space.maps.keys()
-        == changed_test["train"].space.maps.keys()
-    )
+    other_test = change(change(betas, "test"), "test", 2).prepare(tmp_path / "other")
+    np.testing.assert_array_equal(other_test["train"].signal[:], train.signal[:])
+    assert other_test["test"].space.maps.keys() == train.space.maps.keys()
 
 
-def test_a_least_ratio_keeps_the_voxels_that_reach_it(tmp_path):
-    ncsnr = make().prepare(tmp_path / "all")["train"].space.maps["ncsnr"]
-    value = float(np.sort(ncsnr)[-5])
-    train = make(min_ncsnr=value, max_voxels=9).prepare(tmp_path / "one")["train"]
-    np.testing.assert_array_equal(train.space.maps["ncsnr"], ncsnr[ncsnr >= value])
-    with pytest.raises(
-        BrainhiveError,
-        match=r"subject 1.*\b12\b.*ncsnr",
-    ):
+def test_a_least_ratio_keeps_the_voxels_that_reach_it(tmp_path, ncsnr):
+    fifth_best = float(np.sort(ncsnr)[-5])
+    betas = make(min_ncsnr=fifth_best, max_voxels=9)
+    kept = betas.prepare(tmp_path / "one")["train"].space.maps["ncsnr"]
+    np.testing.assert_array_equal(kept, ncsnr[ncsnr >= fifth_best])
+    with pytest.raises(BrainhiveError, match=r"subject 1.*\b12\b.*ncsnr"):
         make(min_ncsnr=99).prepare(tmp_path / "none")
 
 
@@ -264,66 +202,56 @@ def test_too_few_repeated_training_pictures_choose_no_voxels(tmp_path):
         betas.shapes(1, 1)  # as a plan does
 
 
+def make_dataset(**names):
+    """Make a data set of the pictures of each split."""
+
+    def images(split):
+        image_ids = Names.of(names[split])
+        return StimulusSet("mine", split, image_ids, image_ids, open=Path)
+
+    return Dataset("mine", tuple(names), images)
+
+
 def test_missing_pictures_are_not_replaced_by_equal_file_names():
-    listed_names = {"train": ["cat/01", "cat/02"], "test": ["tree/oak"]}
-    stimuli = SimpleNamespace(
-        name="mine",
-        are_categories=False,
-        splits=list(listed_names),
-        images=lambda split: SimpleNamespace(image_ids=listed_names[split]),
-    )
+    stimuli = make_dataset(train=["cat/01", "cat/02"], test=["tree/oak"])
+    # no other picture is called oak, but two are called 02
+    names = ["images/cat/01.jpg", "images/dog/01.jpg", "", "plants/oak.jpg"]
+    names += ["s/bee/02.jpg", "s/owl/02.jpg"]
     pictures = list_pictures(stimuli)
-    names = [
-        "images/cat/01.jpg",
-        "images/dog/01.jpg",
-        "",
-        "plants/oak.jpg",
-        "s/bee/02.jpg",
-        "s/owl/02.jpg",
-    ]
     image_ids, splits, dropped = match_pictures(names, stimuli, pictures)
     assert image_ids == ["cat/01", "", "", "tree/oak", "", ""]
     assert splits.tolist() == ["train", "", "", "test", "", ""]
-    assert dropped == {
-        "blank trials": 1,
-        "trials of pictures that mine does not have": 3,
-    }
-    image_ids, _, _ = match_pictures(
-        ["images/dog/01.jpg", "images/bee/01.jpg", "plants/oak.jpg"], stimuli, pictures
-    )
-    assert image_ids == ["", "", "tree/oak"]
+    absent = "trials of pictures that mine does not have"
+    assert dropped == {"blank trials": 1, absent: 3}
+
+    names = ["images/dog/01.jpg", "images/bee/01.jpg", "plants/oak.jpg"]
+    assert match_pictures(names, stimuli, pictures)[0] == ["", "", "tree/oak"]
 
 
 def test_a_matched_path_is_not_shortened_further():
     """The end of the path alone would match two pictures."""
-    ids = ["a/b/c", "z/b/c", "y/q"]
-    stimuli = SimpleNamespace(name="set", are_categories=False)
-    image_ids, splits, dropped = match_pictures(
-        ["a/b/c.png", "more/y/q.png", ""], stimuli, (ids, np.array(["s", "t", "u"]))
-    )
-    assert (image_ids, splits.tolist()) == (["a/b/c", "y/q", ""], ["s", "u", ""])
-    assert dropped == {"blank trials": 1}
+    stimuli = make_dataset(train=["a/b/c", "z/b/c", "y/q"])
+    names = ["a/b/c.png", "more/y/q.png"]
+    image_ids, _, dropped = match_pictures(names, stimuli, list_pictures(stimuli))
+    assert image_ids == ["a/b/c", "y/q"]
+    assert not dropped
 
 
-def test_measures_of_betas_are_those_recorded(recorded):
-    random = np.random.default_rng(0)
-    counts = np.array([3, 1, 2, 3, 2, 3])
-    signal = random.normal(size=(6, 1, 5, 1)) * np.arange(5)[:, None]
-    signal = signal + random.normal(size=(6, 3, 5, 1))
-    trials = make_trials(1, signal, range(6), counts=counts, rate_hz=None)
-    betas = random.normal(size=(12, 9)).astype(np.float32)
-    betas[2, :7] = 0
-    betas[5, 3] = np.nan
-    betas[7, [1, 2]] = 0
+def test_trials_and_voxels_without_missing_betas_are_kept():
+    betas = np.random.default_rng(0).normal(size=(12, 9)).astype(np.float32)
+    betas[2, :7] = 0  # trial 2 was not estimated in most voxels
+    betas[5, 3] = np.nan  # costs a trial or a voxel
+    betas[7, [1, 2]] = 0  # a quarter of the eight voxels that are not always 0
     betas[8] = np.inf
     betas[:, 6] = 0
-    betas[9:, 8] = np.nan
-    recorded(
-        digits=5,
-        ncsnr=measure_ncsnr(trials),
-        chosen=choose_estimates(betas),
-        chosen_of_few=choose_estimates(betas[:3, :2]),
-    )
+    betas[9:, 8] = np.nan  # costs a voxel rather than three trials
+
+    trials, voxels = choose_estimates(betas)
+
+    assert np.flatnonzero(~trials).tolist() == [2, 5, 7, 8]
+    assert np.flatnonzero(~voxels).tolist() == [8]
+    trials, voxels = choose_estimates(betas[:3, :2])
+    assert (trials.tolist(), voxels.tolist()) == ([True, True, False], [True, True])
 
 
 @pytest.mark.parametrize(

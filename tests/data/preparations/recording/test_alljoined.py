@@ -2,46 +2,29 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from brainhive_cli.commands.prepare import Recipe
-from tests.tools.trial_numbers import numbers_of_preparation
+from tests.worlds.bids_eeg import (
+    describe_dataset,
+    paint,
+    write_edf,
+    write_sidecars,
+    write_tsv,
+)
 
 mne = pytest.importorskip("mne")
-edfio = pytest.importorskip("edfio")
+pytest.importorskip("edfio")
 CHANNELS = ("Cz", "P7", "PO7", "O1", "Oz", "O2")
+EVENT_COLUMNS = "onset duration trial_type value sample stim_file"
 
 
-def build(recipe, *overrides):
-    resulting_recipe = Recipe.resolve("prepare", recipe, {}, overrides)
-    return resulting_recipe.preparation.build(resulting_recipe.paths)
+def build(name, *overrides):
+    recipe = Recipe.resolve("prepare", name, {}, overrides)
+    return recipe.preparation.build(recipe.paths)
 
 
-def paint(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8)).save(path)
-
-
-def write(path, signal, rate_hz, kind):
-    """Write a recording [C, samples] in volts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    make, signals = {
-        "Edf": (edfio.Edf, edfio.EdfSignal),
-        "Bdf": (edfio.Bdf, edfio.BdfSignal),
-    }[kind]
-    channels = zip(CHANNELS, signal, strict=True)
-    created_signals = [
-        signals(row * 1e6, rate_hz, label=name, physical_dimension="uV")
-        for name, row in channels
-    ]
-    make(created_signals).write(path)
-
-
-def channels_table(rate_hz):
-    rows = [f"{name}\tEEG\tuV\t{rate_hz:.1f}\tgood" for name in CHANNELS]
-    return (
-        "\n".join(["name\ttype\tunits\tsampling_frequency\tstatus"] + list(rows)) + "\n"
-    )
+def make_signal_uv(seed, samples):
+    return 10 * np.random.default_rng(seed).normal(size=(len(CHANNELS), samples))
 
 
 @pytest.fixture
@@ -50,139 +33,102 @@ def million(home):
     session made again.
     """
     root = home / "data/alljoined-1.6m"
-    for folder, numbers in (("train", (0, 1, 2, 16539)), ("test", (16540, 16641))):
-        for number in numbers:
-            paint(root / f"pictures/{folder}/{number:05d}.jpg")
-    (root / "dataset_description.json").write_text(
-        '{"Name": "Alljoined-1.6M", "BIDSVersion": "1.9.0"}'
-    )
-    training = [
-        ("stim_train", 0),
-        ("stim_train", 16539),
-        ("oddball", 16748),
-        ("stim_train", 1),
-        ("behav", 3),
-    ]
+    for number in (0, 1, 2, 16539):
+        paint(root / f"pictures/train/{number:05d}.jpg")
+    for number in (16540, 16641):
+        paint(root / f"pictures/test/{number:05d}.jpg")
+    describe_dataset(root, "Alljoined-1.6M")
+    training = [("stim_train", 0), ("stim_train", 16539), ("oddball", 16748)]
+    training += [("stim_train", 1), ("behav", 3)]
+    # a marker of the software and two pictures come at once
     training += [("stim_train", 2), ("stim_train", 0), ("debug", 1), ("stim_train", 1)]
-    testing = [
-        ("stim_test", 16641),
-        ("stim_test", 16540),
-        ("behav", 0),
-        ("stim_test", 16641),
-    ]
-    for session, run_number, events in (
+    testing = [("stim_test", 16641), ("stim_test", 16540)]
+    testing += [("behav", 0), ("stim_test", 16641)]
+    for session, run, events in (
         ("02", 1, testing),
         ("02", 5, training),
         ("02old", 1, testing),
     ):
-        stem = f"sub-08_ses-{session}_task-images_run-{run_number:02d}"
         folder = root / f"sub-08/ses-{session}/eeg"
-        signal = (
-            np.random.default_rng(run_number).normal(size=(len(CHANNELS), 256 * 12))
-            * 1e-5
-        )
-        write(folder / f"{stem}_eeg.edf", signal, 256, "Edf")
-        samples = [256 + 220 * index for index in range(len(events))]
-        if events is training:
-            # a marker of the software, and two pictures
-            samples[-1] = samples[-2] = samples[-3]
-        rows = [
-            f"{sample / 256}\t0.0\t{label},{number},-1,{index}\t{index}\t{sample}\t"
-            + ("n/a" if label in ("behav", "debug") else f"{number:05d}.jpg")
-            for index, (sample, (label, number)) in enumerate(
-                zip(samples, events, strict=True), 1
-            )
-        ]
-        header = "onset\tduration\ttrial_type\tvalue\tsample\tstim_file"
-        (folder / f"{stem}_events.tsv").write_text(
-            "\ufeff" + "\n".join([header] + list(rows)) + "\n", "utf-8"
-        )
-        (folder / f"{stem}_channels.tsv").write_text(channels_table(256))
-        (folder / f"{stem}_eeg.json").write_text(
-            '{"SamplingFrequency": 256, "TaskName": "images"}'
-        )
+        stem = folder / f"sub-08_ses-{session}_task-images_run-{run:02d}"
+        path = folder / f"{stem.name}_eeg.edf"
+        write_edf(path, make_signal_uv(run, 256 * 12), CHANNELS, 256)
+        write_sidecars(stem, CHANNELS, 256)
+        rows = []
+        for index, (label, number) in enumerate(events):
+            sample = 256 + 220 * min(index, 6)
+            file = f"{number:05d}.jpg" if "_" in label or label == "oddball" else "n/a"
+            kind = f"{label},{number},-1,{index}"
+            rows.append((sample / 256, 0.0, kind, index, sample, file))
+        # the tables begin with a byte order mark
+        table = folder / f"{stem.name}_events.tsv"
+        write_tsv(table, f"\ufeff{EVENT_COLUMNS}", rows)
     return root
 
 
-def test_the_tables_of_alljoined_16m_name_its_pictures(million, recorded):
+def test_the_tables_of_alljoined_16m_name_its_pictures(million):
     preparation = build("papers/alljoined-1.6m", "preparation.whiten=no")
-    assert (
-        preparation.dataset == "alljoined-1.6m"
-        and preparation.subjects == (8,)
-        and preparation.sessions(8) == [2]
-    )
+    assert preparation.dataset == "alljoined-1.6m"
+    assert (preparation.subjects, preparation.sessions(8)) == ((8,), [2])
     session = preparation.session(8, 2)
-    assert list(session["train"].image_ids) == [
-        f"train/{number:05d}" for number in (0, 16539, 1, 2)
-    ]
-    assert list(session["test"].image_ids) == [
-        f"test/{number:05d}" for number in (16641, 16540, 16641)
-    ]
-    assert session["train"].provenance["dropped"] == {
-        "no such picture": 1,
-        "two pictures at once": 2,
-    }
-    assert (
-        session["train"].signal.shape == (4, 6, 250) and session["train"].rate_hz == 250
-    )
-    raw = mne.io.read_raw(
-        million / "sub-08/ses-02/eeg/sub-08_ses-02_task-images_run-01_eeg.edf",
-        verbose="ERROR",
-    )
-    events = np.array([[256 + 220 * value, 0, 1] for value in (0, 1, 3)])
-    epochs = mne.Epochs(
-        raw, events, tmin=-0.2, tmax=1, preload=True, verbose="ERROR"
-    ).resample(250)
-    expected = epochs.get_data()[..., 50:300] * 1e6  # as its authors cut them
-    np.testing.assert_allclose(session["test"].signal, expected, atol=1e-3)
-    recorded(digits=5, **numbers_of_preparation(preparation))
+    train, test = session["train"], session["test"]
+    names = ["train/00000", "train/16539", "train/00001", "train/00002"]
+    assert list(train.image_ids) == names
+    assert list(test.image_ids) == ["test/16641", "test/16540", "test/16641"]
+    dropped = {"no such picture": 1, "two pictures at once": 2}
+    assert train.provenance["dropped"] == dropped
+    unmatched = {"pictures of events that the data set does not have": {"16748.jpg": 1}}
+    assert train.provenance["unmatched"] == unmatched
+    assert (train.signal.shape, train.rate_hz) == ((4, 6, 250), 250)
+    # numbered by the order of the files
+    assert set(train.runs) == {1} and set(test.runs) == {0}
+    positions = np.array([0, 1, 3, 5])
+    np.testing.assert_allclose(train.onset_s, (256 + 220 * positions) / 256)
+
+    # trials as the authors cut them
+    name = "sub-08_ses-02_task-images_run-01_eeg.edf"
+    raw = mne.io.read_raw(million / "sub-08/ses-02/eeg" / name, verbose="ERROR")
+    events = np.array([[256 + 220 * position, 0, 1] for position in (0, 1, 3)])
+    epochs = mne.Epochs(raw, events, tmin=-0.2, tmax=1, preload=True, verbose="ERROR")
+    expected_uv = epochs.resample(250).get_data()[..., 50:300] * 1e6
+    np.testing.assert_allclose(test.signal, expected_uv, atol=1e-3)
 
 
-def test_alljoined_1_is_read_with_the_tables_at_its_root(home, recorded):
+def test_alljoined_1_is_read_with_the_tables_at_its_root(home):
+    """Five pictures are shown four times each, and one of them is tested."""
     root = home / "data/alljoined"
     numbers = (2950, 2990, 3049, 3077, 3146)
     for number in numbers:
         paint(root / f"stimuli/nsd/{number}.png")
-    (root / "dataset_description.json").write_text(
-        '{"Name": "Alljoined1", "BIDSVersion": "1.9.0"}'
-    )
-    (root / "task-images_channels.tsv").write_text(channels_table(512))
-    (root / "task-images_eeg.json").write_text(
-        '{"SamplingFrequency": 512, "TaskName": "images"}'
-    )
-    stem = root / "sub-02/ses-01/eeg/sub-02_ses-01_task-images"
-    signal = np.random.default_rng(0).normal(size=(len(CHANNELS), 512 * 20)) * 1e-5
-    write(stem.with_name(f"{stem.name}_eeg.bdf"), signal, 512, "Bdf")
-    shown_numbers = [number for number in numbers for _ in range(4)]
-    rows = [
-        f"{sample / 512}\t0.0\timage/{row}\t{row}\t{sample}\tnsd/{number}.png"
-        for row, number in enumerate(shown_numbers)
-        for sample in [512 + 410 * row]
-    ]
-    header = "onset\tduration\ttrial_type\tvalue\tsample\tstim_file"
-    stem.with_name(f"{stem.name}_events.tsv").write_text(
-        "\n".join([header] + list(rows)) + "\n"
-    )
+    describe_dataset(root, "Alljoined1")
+    write_sidecars(root / "task-images", CHANNELS, 512)
+    signal_uv = make_signal_uv(0, 512 * 20)
+    folder = root / "sub-02/ses-01/eeg"
+    path = folder / "sub-02_ses-01_task-images_eeg.bdf"
+    write_edf(path, signal_uv, CHANNELS, 512)
+    rows = []
+    for row in range(20):
+        sample = 512 + 410 * row
+        file = f"nsd/{numbers[row // 4]}.png"
+        rows.append((sample / 512, 0.0, f"image/{row}", row, sample, file))
+    table = folder / "sub-02_ses-01_task-images_events.tsv"
+    write_tsv(table, EVENT_COLUMNS, rows)
 
-    preparation = build(
-        "papers/alljoined", "preparation.whiten=no", "preparation.band_hz=[null,null]"
-    )
+    band = "preparation.band_hz=[null,null]"
+    preparation = build("papers/alljoined", "preparation.whiten=no", band)
     session = preparation.session(2, 1)
-    assert sorted(set(session["train"].image_ids) | set(session["test"].image_ids)) == [
-        str(number) for number in numbers
-    ]
-    assert len(session["train"].image_ids) == 16 and len(session["test"].image_ids) == 4
-    assert (
-        session["train"].signal.shape == (16, 6, 150) and session["train"].unit == "µV"
-    )
-    first_index = shown_numbers.index(int(session["train"].image_ids[0]))
-    raw = mne.io.RawArray(
-        signal, mne.create_info(list(CHANNELS), 512, "eeg"), verbose="ERROR"
-    )
-    events = np.array([[512 + 410 * first_index, 0, 1]])
+
+    train, test = session["train"], session["test"]
+    names = set(train.image_ids) | set(test.image_ids)
+    assert names == {str(number) for number in numbers}
+    assert len(test.image_ids) == 4
+    assert (train.signal.shape, train.unit) == ((16, 6, 150), "µV")
+    info = mne.create_info(list(CHANNELS), 512, "eeg")
+    raw = mne.io.RawArray(signal_uv * 1e-6, info, verbose="ERROR")
+    first_row = 4 * numbers.index(int(train.image_ids[0]))
+    events = np.array([[512 + 410 * first_row, 0, 1]])
     epochs = mne.Epochs(
         raw, events, tmin=-0.05, tmax=0.6, preload=True, verbose="ERROR"
     ).resample(250)
-    expected = epochs.get_data()[0][:, epochs.times >= 0][:, :150] * 1e6
-    np.testing.assert_allclose(session["train"].signal[0], expected, atol=0.01)
-    recorded(digits=5, **numbers_of_preparation(preparation))
+    expected_uv = epochs.get_data()[0][:, epochs.times >= 0][:, :150] * 1e6
+    np.testing.assert_allclose(train.signal[0], expected_uv, atol=0.01)

@@ -6,6 +6,7 @@ import pytest
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.preparations.recording import Config
+from tests.worlds.bids_eeg import describe_dataset
 from tests.worlds.own_recordings import (
     CHANNELS,
     PICTURE_NAMES,
@@ -14,34 +15,50 @@ from tests.worlds.own_recordings import (
     annotate,
     list_event_codes,
     make_raw,
-    write_pictures,
     write_table,
 )
 
 mne = pytest.importorskip("mne")
 
 
-@pytest.fixture
-def folder(home):
-    write_pictures(home / "data/image-folder")
-    (home / "data/recordings").mkdir()
-    return home / "data/recordings"
+def save(path, presentation, names=None, factor=1.0):
+    """Save a recording whose events have the names of the pictures, or others."""
+    names = [str(name) for name in names or presentation.pictures]
+    raw = annotate(make_raw(presentation, 0), presentation, names)
+    raw.apply_function(lambda volts: volts * factor).save(path, verbose="ERROR")
 
 
-def save(path, image_names, names, change=lambda raw: raw):
-    raw = annotate(make_raw(image_names, 0), image_names, list(map(str, names)))
-    change(raw).save(path, verbose="ERROR")
-
-
-def save_codes(path, image_names, codes, width=50):
+def save_codes(path, presentation, codes):
     """Save a recording with codes in the channel STI 014."""
-    raw = make_raw(image_names, 0)
+    raw = make_raw(presentation, 0)
     stimulus = np.zeros((1, raw.n_times))
-    for onset, code in zip(image_names.onsets, codes, strict=True):
-        stimulus[0, onset : onset + width] = code
+    for onset, code in zip(presentation.onsets, codes, strict=True):
+        stimulus[0, onset : onset + 50] = code
     info = mne.create_info(["STI 014"], RATE_HZ, "stim")
     raw.add_channels([mne.io.RawArray(stimulus, info, verbose="ERROR")])
     raw.save(path, overwrite=True, verbose="ERROR")
+
+
+def write_codes(folder, codes, names=PICTURE_NAMES):
+    """Write the table of codes and their pictures."""
+    rows = [f"{code},{name}.png" for code, name in zip(codes, names, strict=True)]
+    (folder / "events.csv").write_text("\n".join(["event,picture"] + rows) + "\n")
+
+
+def write_onsets(folder, onsets, names, columns="onset\tstim_file", more=""):
+    """Write the events.tsv of sub-01_raw.fif, with onsets in samples.
+
+    Args:
+        folder: Folder of the recording.
+        onsets: Onset of each event.
+        names: Name of the picture of each event.
+        columns: Names of the columns.
+        more: Cells behind each row, or a list of them.
+    """
+    cells = [more] * len(names) if isinstance(more, str) else more
+    rows = zip(onsets, names, cells, strict=True)
+    lines = [f"{onset / RATE_HZ}\t{name}.png{more}" for onset, name, more in rows]
+    (folder / "sub-01_raw_events.tsv").write_text("\n".join([columns] + lines) + "\n")
 
 
 def take_account(subjects=(1,), **keys):
@@ -51,11 +68,8 @@ def take_account(subjects=(1,), **keys):
 def test_clean_recordings_need_no_yes(folder):
     for subject in (1, 2):
         presentation = Presentation.randomize(4, subject)
-        save(
-            folder / f"sub-{subject:02d}.fif",
-            presentation,
-            list_event_codes(presentation),
-        )
+        path = folder / f"sub-{subject:02d}.fif"
+        save(path, presentation, list_event_codes(presentation))
     write_table(folder / "events.csv")
     account = take_account((1, 2))
     account.require()
@@ -93,17 +107,13 @@ def test_the_rule_that_explains_codes_is_named(folder):
     codes = np.array(list_event_codes(presentation))
     # codes from 256 on lose their ninth bit
     save_codes(folder / "sub-01.fif", presentation, (codes + 252) % 256)
-    rows = [f"{code + 252},{name}.png" for code, name in enumerate(PICTURE_NAMES, 1)]
-    (folder / "events.csv").write_text("\n".join(["event,picture"] + list(rows)) + "\n")
+    write_codes(folder, np.arange(8) + 253)
     (dispute,) = take_account().disputes
     assert dispute.kind == "unnamed-codes" and "with 256" in dispute.problem
 
     # codes 257 to 260 arrive as codes 1 to 4, which are listed, too
     save_codes(folder / "sub-01.fif", presentation, (codes - 1) % 4 + 1)
-    rows = []
-    for row, name in enumerate(PICTURE_NAMES):
-        rows.append(f"{row + 1 if row < 4 else row + 253},{name}.png")
-    (folder / "events.csv").write_text("\n".join(["event,picture"] + list(rows)) + "\n")
+    write_codes(folder, [1, 2, 3, 4, 257, 258, 259, 260])
     (dispute,) = take_account().disputes
     assert dispute.kind == "unrecorded-codes" and "bit 256" in dispute.problem
 
@@ -111,48 +121,43 @@ def test_the_rule_that_explains_codes_is_named(folder):
 def test_a_table_that_is_whole_trials_off_is_disputed(folder):
     presentation = Presentation.randomize(6, 0)
     save_codes(folder / "sub-01_raw.fif", presentation, list_event_codes(presentation))
-    lines = ["onset\tstim_file"]
-    for onset, name in zip(
-        presentation.onsets[2:], presentation.pictures, strict=False
-    ):
-        lines.append(f"{onset / RATE_HZ}\t{name}.png")
-    (folder / "sub-01_raw_events.tsv").write_text("\n".join(lines) + "\n")
+    write_onsets(folder, presentation.onsets[2:], presentation.pictures[:-2])
     (dispute,) = take_account().disputes
     assert dispute.kind == "mismatched-codes" and "2 trials off" in dispute.problem
 
 
+def read_pictures(subject):
+    trials = Config(whiten="no").build(Paths()).session(subject, 1)["train"]
+    return list(trials.image_ids)
+
+
 def test_a_table_of_a_person_is_read_for_this_person(folder):
+    """For person 2, the codes stand for the pictures in reverse order."""
     presentation = Presentation.randomize(2, 0)
     for subject in (1, 2):
-        save(
-            folder / f"sub-{subject:02d}.fif",
-            presentation,
-            list_event_codes(presentation),
-        )
-    write_table(folder / "events.csv")
-    rows = [f"{code},{name}.png" for code, name in enumerate(PICTURE_NAMES[::-1], 1)]
-    own_table = "\n".join(["event,picture"] + list(rows)) + "\n"
-    (folder / "sub-02_events.csv").write_text(own_table)
-    preparation = Config(whiten="no").build(Paths())
-    first_session, second = (
-        preparation.session(subject, 1)["train"] for subject in (1, 2)
-    )
-    assert list(first_session.image_ids) != list(second.image_ids)
-    assert folder / "sub-02_events.csv" in preparation.files(2)
-    assert folder / "sub-02_events.csv" not in preparation.files(1)
+        path = folder / f"sub-{subject:02d}.fif"
+        save(path, presentation, list_event_codes(presentation))
+    write_codes(folder, range(1, 9), PICTURE_NAMES[::-1])
+    own_table = (folder / "events.csv").rename(folder / "sub-02_events.csv")
+    write_codes(folder, range(1, 9))
+    expected = read_pictures(2)
+    assert read_pictures(1) != expected
+    preparation = Config().build(Paths())
+    assert own_table in preparation.files(2)
+    assert own_table not in preparation.files(1)
 
-    # the same in a single table with a column of people
-    table = [f"1,{line}" for line in (folder / "events.csv").read_text().split()[1:]]
-    table += [f"2,{line}" for line in rows]
-    (folder / "sub-02_events.csv").unlink()
-    (folder / "events.csv").write_text("subject,event,picture\n" + "\n".join(table))
-    second_train = Config(whiten="no").build(Paths()).session(2, 1)["train"]
-    assert list(second_train.image_ids) == list(second.image_ids)
+    # the same in one table with a column of people
+    lines = ["subject,event,picture"]
+    for subject, path in ((1, folder / "events.csv"), (2, own_table)):
+        lines += [f"{subject},{line}" for line in path.read_text().split()[1:]]
+    own_table.unlink()
+    (folder / "events.csv").write_text("\n".join(lines))
+    assert read_pictures(2) == expected
 
 
 def test_people_whose_files_are_not_read_are_disputed(folder):
     presentation = Presentation.randomize(2, 0)
-    save(folder / "sub-01.fif", presentation, presentation.pictures)
+    save(folder / "sub-01.fif", presentation)
     (folder / "sub-02.cdt").write_bytes(b"x")
     (folder / "sub-03_muse.csv").write_text("timestamps,TP9\n")
     (folder / "sub-01_events.json").write_text("{}")
@@ -167,59 +172,51 @@ def test_codes_that_a_file_holds_as_one_are_disputed(folder):
     # single precision holds each second code above 2 ** 24
     codes = 2**24 + np.array(list_event_codes(presentation))
     save_codes(folder / "sub-01_raw.fif", presentation, codes)
-    rows = [f"{2**24 + code},{name}.png" for code, name in enumerate(PICTURE_NAMES, 1)]
-    (folder / "events.csv").write_text("\n".join(["event,picture"] + list(rows)) + "\n")
+    write_codes(folder, 2**24 + np.arange(1, 9))
     (dispute,) = take_account().disputes
     assert dispute.kind == "unnamed-codes" and "never came 4" in dispute.problem
 
 
 def test_another_scale_is_disputed_with_its_factor(folder):
-    for value in (1, 2, 3):
-        presentation = Presentation.randomize(2, value)
-        factor = 0.1 if value == 2 else 1.0
-        save(
-            folder / f"sub-01_run-{value}.fif",
-            presentation,
-            presentation.pictures,
-            lambda raw, factor=factor: raw.apply_function(lambda x: x * factor),
-        )
+    for run, factor in ((1, 1.0), (2, 0.1), (3, 1.0)):
+        presentation = Presentation.randomize(2, run)
+        save(folder / f"sub-01_run-{run}.fif", presentation, factor=factor)
     (dispute,) = take_account().disputes
     assert dispute.kind == "other-scale" and dispute.names == ("sub-01_run-2.fif",)
     assert "0.1 times" in dispute.problem
 
 
 def test_events_outside_the_recording_are_counted_up_to_a_fifth(folder):
+    """The last three of 32 pictures are cut off, and an event comes before."""
     presentation = Presentation.randomize(4, 0)
     raw = annotate(make_raw(presentation, 0), presentation, list(presentation.pictures))
-    raw.crop(0, (presentation.onsets[-3] - 100) / RATE_HZ).save(
-        folder / "sub-01_raw.fif", verbose="ERROR"
-    )
-    lines = ["onset\tstim_file", "-3\ttrain/cat/cat_0.png"]
-    for onset, name in zip(presentation.onsets, presentation.pictures, strict=True):
-        lines.append(f"{onset / RATE_HZ}\t{name}.png")
-    table = folder / "sub-01_raw_events.tsv"
-    table.write_text("\n".join(lines) + "\n")
+    raw.crop(0, (presentation.onsets[-3] - 100) / RATE_HZ)
+    raw.save(folder / "sub-01_raw.fif", verbose="ERROR")
+    onsets = [-3 * RATE_HZ] + presentation.onsets.tolist()
+    names = [PICTURE_NAMES[0]] + list(presentation.pictures)
+    write_onsets(folder, onsets, names)
     account = take_account()
     assert not account.disputes
     assert any("4 outside the recording" in str(row) for row in account.rows)
-    table.write_text("\n".join(lines[:1] + lines[-12:]) + "\n")
-    lost = [(dispute.kind, dispute.count) for dispute in take_account().disputes]
-    # markers without a row, and three of twelve rows
-    assert lost[0][1] > 15 and lost[1:] == [("lost-trials", 3)]
+
+    write_onsets(folder, onsets[-12:], names[-12:])
+    unlisted, lost = take_account().disputes
+    assert unlisted.count > 15  # markers without a row
+    assert (lost.kind, lost.count) == ("lost-trials", 3)
 
 
 def test_absent_pictures_are_disputed_above_a_fifth(folder):
     presentation = Presentation.randomize(4, 0)
     make_raw(presentation, 0).save(folder / "sub-01_raw.fif", verbose="ERROR")
-    lines = ["onset\tstim_file"]
+    # a fixation cross precedes each picture by 0.5 s
+    onsets, names = [], []
     for onset, name in zip(presentation.onsets, presentation.pictures, strict=True):
-        lines.append(f"{onset / RATE_HZ - 0.5}\tfixation.png")  # accompanies a trial
-        lines.append(f"{onset / RATE_HZ}\t{name}.png")
-    table = folder / "sub-01_raw_events.tsv"
-    table.write_text("\n".join(lines) + "\n")
+        onsets += [onset - RATE_HZ / 2, onset]
+        names += ["fixation", name]
+    write_onsets(folder, onsets, names)
     assert not take_account().disputes
-    text = table.read_text().replace("/cat_0", "/cat_7").replace("/dog_0", "/dog_7")
-    table.write_text(text)
+    names = [name.replace("cat_0", "cat_7").replace("dog_0", "dog_7") for name in names]
+    write_onsets(folder, onsets, names)
     (dispute,) = take_account().disputes
     assert dispute.kind == "absent-pictures" and "8 trials" in dispute.problem
 
@@ -228,21 +225,16 @@ def test_where_selects_rows_and_mixed_kinds_are_disputed(folder):
     presentation = Presentation.randomize(4, 0)
     raw = make_raw(presentation, 0)
     raw.save(folder / "sub-01_raw.fif", verbose="ERROR")
-    lines = ["onset\tstim_file\ttrial_type"]
-    for row, (onset, name) in enumerate(
-        zip(presentation.onsets, presentation.pictures, strict=True)
-    ):
-        kind = "imagined" if row >= 16 else "seen"
-        lines.append(f"{onset / RATE_HZ}\t{name}.png\t{kind}")
-    (folder / "sub-01_raw_events.tsv").write_text("\n".join(lines) + "\n")
+    kinds = ["\tseen"] * 16 + ["\timagined"] * 16
+    columns = "onset\tstim_file\ttrial_type"
+    write_onsets(folder, presentation.onsets, presentation.pictures, columns, kinds)
     (dispute,) = take_account().disputes
     assert dispute.kind == "mixed-kinds" and dispute.names == ("imagined", "seen")
     account = take_account(where={"trial_type": "seen"})
     assert not account.disputes
     assert any(row[1:4] == ("events", 16, 16) for row in account.rows)
     with pytest.raises(BrainhiveError, match="no column kind"):
-        preparation = Config(where={"kind": "seen"}).build(Paths())
-        preparation.session(1, 1)
+        Config(where={"kind": "seen"}).build(Paths()).session(1, 1)
 
 
 @pytest.mark.parametrize(
@@ -259,16 +251,12 @@ def test_where_selects_rows_and_mixed_kinds_are_disputed(folder):
 )
 def test_a_sidecar_that_does_not_fit_is_named(folder, sidecar, content):
     pytest.importorskip("mne_bids")
-    presentation = Presentation.randomize(1, 0)
-    (folder / "dataset_description.json").write_text(
-        '{"Name": "study", "BIDSVersion": "1.9.0"}'
-    )
-    (folder / "sub-01/eeg").mkdir(parents=True)
-    raw = make_raw(presentation, 0)
-    stem = folder / "sub-01/eeg/sub-01_task-x"
-    mne.export.export_raw(f"{stem}_eeg.edf", raw, verbose="ERROR")
-    path = stem.with_name(f"{stem.name}_{sidecar}")
+    describe_dataset(folder, "study")
+    path = folder / f"sub-01/eeg/sub-01_task-x_{sidecar}"
+    path.parent.mkdir(parents=True)
+    raw = make_raw(Presentation.randomize(1, 0), 0)
+    mne.export.export_raw(path.with_name("sub-01_task-x_eeg.edf"), raw, verbose="ERROR")
     path.write_text(content)
-    with pytest.raises(BrainhiveError) as refused:
+    with pytest.raises(BrainhiveError, match=path.name) as refused:
         Config().build(Paths()).session(1, 1)
-    assert path.name in refused.value.message and "damaged" not in refused.value.message
+    assert "damaged" not in refused.value.message

@@ -6,33 +6,23 @@ import pytest
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.preparations.recording import LOST_REASON, Config
 from brainhive_cli.data.recordings import RecordingKeys, filter_samples, read_header
-from tests.tools.trial_numbers import numbers_of_splits
 from tests.worlds.own_recordings import (
     RATE_HZ,
     Presentation,
     annotate,
     make_raw,
-    write_pictures,
 )
 
 mne = pytest.importorskip("mne")
 BAND = (0.5, 40.0)
 
 
-@pytest.fixture
-def data(home):
-    write_pictures(home / "data/image-folder")
-    (home / "data/recordings").mkdir()
-    return home / "data/recordings"
-
-
 def record_block(seed, offset_uv):
+    """Record all pictures once, with a random offset in each channel."""
     presentation = Presentation.randomize(1, seed)
-    raw = annotate(
-        make_raw(presentation, seed), presentation, list(presentation.pictures)
-    )
+    raw = make_raw(presentation, seed)
     raw._data += offset_uv * 1e-6 * np.random.default_rng(seed).normal(size=(6, 1))
-    return presentation, raw
+    return presentation, annotate(raw, presentation, list(presentation.pictures))
 
 
 def prepare(**keys):
@@ -40,93 +30,86 @@ def prepare(**keys):
     return Config(**steps | keys).build(Paths()).session(1, 1)
 
 
-def read_all(trials):
-    """Return the trials [C, T] of all splits by picture and onset."""
-    keyed = {}
-    for split in trials.values():
-        for name, onset_s, signal in zip(
-            split.image_ids, split.onset_s, split.signal, strict=True
-        ):
-            keyed[name, round(float(onset_s), 3)] = np.asarray(signal)
-    return keyed
+def read_all(splits):
+    """Return the trials [C, T] of all splits by their onsets in seconds."""
+    trials = {}
+    for split in splits.values():
+        for onset_s, signal in zip(split.onset_s, split.signal, strict=True):
+            trials[round(float(onset_s), 3)] = np.asarray(signal)
+    return trials
 
 
 @pytest.mark.nightly
-def test_each_stretch_is_filtered_as_mne_does_it(data):
+def test_each_stretch_is_filtered_as_mne_does_it(folder):
     blocks = [record_block(seed, 20_000 * (seed - 1)) for seed in range(3)]
     raw = mne.concatenate_raws([block for _, block in blocks], verbose="ERROR")
     skip_s = raw.times[-1] - 1.0
     raw.annotations.append(skip_s, 0.5, "BAD_ACQ_SKIP")
-    raw.save(data / "sub-01_raw.fif", verbose="ERROR")
-    recorded_sessions = read_all(prepare())
-    filtered = raw.copy().filter(*BAND, verbose="ERROR").get_data() * 1e6
-    assert len(recorded_sessions) > 20
-    for (_, at_s), signal in recorded_sessions.items():
-        onset = round(at_s * RATE_HZ)
-        expected = filtered[:, onset : onset + RATE_HZ]
-        np.testing.assert_allclose(
-            signal, expected, atol=1e-2
-        )  # .fif is in single precision
-    largest = max(np.abs(signal).max() for signal in recorded_sessions.values())
-    assert largest < 100  # the joins are steps of 20 mV
+    raw.save(folder / "sub-01_raw.fif", verbose="ERROR")
+    trials = read_all(prepare())
+    filtered_uv = raw.copy().filter(*BAND, verbose="ERROR").get_data() * 1e6
+    assert len(trials) > 20
+    for onset_s, signal in trials.items():
+        onset = round(onset_s * RATE_HZ)
+        expected_uv = filtered_uv[:, onset : onset + RATE_HZ]
+        # .fif is in single precision
+        np.testing.assert_allclose(signal, expected_uv, atol=1e-2)
+        assert np.abs(signal).max() < 100  # the joins are steps of 20 mV
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", ["boundary", -99])
 @pytest.mark.parametrize("phase", ["zero", "forward"])
-def test_a_boundary_of_eeglab_is_between_two_samples(data, name, phase):
+def test_a_boundary_of_eeglab_is_between_two_samples(folder, name, phase):
     from scipy.io import loadmat, savemat
 
-    first_block, second = (
-        record_block(seed, 20_000 * (seed - 1))[1] for seed in (0, 2)
-    )
-    length, names = first_block.n_times, []
-    raw = mne.concatenate_raws([first_block, second], verbose="ERROR")
-    raw.annotations.delete(
-        [row for row, text in enumerate(raw.annotations.description) if "bound" in text]
-    )
-    path = data / "sub-01.set"
+    first_block = record_block(0, -20_000)[1]
+    length = first_block.n_times
+    blocks = [first_block, record_block(2, 20_000)[1]]
+    raw = mne.concatenate_raws(blocks, verbose="ERROR")
+    is_boundary = ["bound" in text for text in raw.annotations.description]
+    raw.annotations.delete(np.flatnonzero(is_boundary))
+    path = folder / "sub-01.set"
     mne.export.export_raw(path, raw, verbose="ERROR")
     content = loadmat(path, simplify_cells=True)
     eeg = {key: content[key] for key in content if not key.startswith("__")}
     eeg = eeg.get("EEG", eeg)
-    events = eeg["event"]
-    names = [event["type"] for event in events]
-    kinds = np.dtype([("type", "O"), ("latency", "O"), ("duration", "O")])
-    table = np.zeros(len(events) + 1, kinds)
-    table[:-1] = [(event["type"], event["latency"], 0.0) for event in events]
+    events = [(event["type"], event["latency"], 0.0) for event in eeg["event"]]
     # latencies count from 1
-    table[-1] = (name if isinstance(name, str) else float(name), length + 0.5, 0.0)
-    savemat(path, {"EEG": {**eeg, "event": table}}, appendmat=False, oned_as="row")
+    kind = name if isinstance(name, str) else float(name)
+    events.append((kind, length + 0.5, 0.0))
+    fields = [("type", "O"), ("latency", "O"), ("duration", "O")]
+    eeg["event"] = np.array(events, dtype=fields)
+    savemat(path, {"EEG": eeg}, appendmat=False, oned_as="row")
+
     header = read_header(path, RecordingKeys())
-    assert len(header.events) == len(names) and header.breaks == [(length, length)]
-    recorded_sessions = read_all(prepare(phase=phase))
-    assert len(recorded_sessions) == len(names)
-    assert max(np.abs(signal).max() for signal in recorded_sessions.values()) < 100
+    assert len(header.events) == len(events) - 1
+    assert header.breaks == [(length, length)]
+    trials = read_all(prepare(phase=phase))
+    assert len(trials) == len(events) - 1
+    assert max(np.abs(signal).max() for signal in trials.values()) < 100
 
 
-def test_trials_whose_samples_were_lost_are_dropped_and_counted(data, recorded):
-    image_names, raw = record_block(0, 0)
-    lost = [int(image_names.onsets[row]) for row in (2, 5)]
-    for onset in lost:
+def test_trials_whose_samples_were_lost_are_dropped_and_counted(folder):
+    """Of eight trials, the samples of trials 2 and 5 are lost in part."""
+    presentation, raw = record_block(0, 0)
+    for onset in presentation.onsets[[2, 5]]:
         raw._data[:, onset + 50 : onset + 300] = np.nan
     raw._data[:, -100:] = np.nan
-    raw.save(data / "sub-01_raw.fif", verbose="ERROR")
+    raw.save(folder / "sub-01_raw.fif", verbose="ERROR")
     prepared = prepare()
-    assert (
-        sum(session.provenance["dropped"][LOST_REASON] for session in prepared.values())
-        == 2
-    )
-    signals = read_all(prepared)
-    assert len(signals) == len(image_names.pictures) - 2
-    assert all(np.isfinite(signal).all() for signal in signals.values())
-    recorded(digits=4, **numbers_of_splits(prepared))
+    assert prepared["train"].provenance["dropped"] == {LOST_REASON: 2}
+    assert prepared["test"].provenance["dropped"] == {}
+    trials = read_all(prepared)
+    kept = np.delete(presentation.onsets, [2, 5]) / RATE_HZ
+    assert sorted(trials) == kept.tolist()
+    assert all(np.isfinite(signal).all() for signal in trials.values())
 
 
-def test_a_channel_with_lost_samples_is_refused_by_name(data):
+def test_a_channel_with_lost_samples_is_refused_by_name(folder):
     _, raw = record_block(0, 0)
     raw._data[2, 500:] = np.nan
-    raw.save(data / "sub-01_raw.fif", verbose="ERROR")
+    raw.save(folder / "sub-01_raw.fif", verbose="ERROR")
     with pytest.raises(Exception, match=r"P7 .* of \d+ trials"):
         prepare()
 

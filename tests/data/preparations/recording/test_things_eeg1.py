@@ -4,11 +4,10 @@ milliseconds.
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from brainhive_cli.commands.prepare import Recipe
 from brainhive_cli.core.base.errors import BrainhiveError
-from tests.tools.trial_numbers import numbers_of_preparation
+from tests.worlds.bids_eeg import describe_dataset, paint, write_tsv
 
 pytest.importorskip("mne")
 pybv = pytest.importorskip("pybv")
@@ -34,15 +33,12 @@ def signal():
 
 @pytest.fixture
 def table(home, signal):
+    """The table of events, of which every second has the paths of Windows."""
     root = home / "data/things-eeg1"
-    for name in set(SHOWN[:-1]):
-        path = root / f"stimuli/{name}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(path)
+    for name in SHOWN[:-1]:
+        paint(root / f"stimuli/{name}.jpg")
     (root / "test_images.csv").write_text("owl/owl_09.jpg\n")
-    (root / "dataset_description.json").write_text(
-        '{"Name": "things-eeg", "BIDSVersion": "1.0.2"}'
-    )
+    describe_dataset(root, "things-eeg")
     folder = root / "sub-01/eeg"
     pybv.write_brainvision(
         data=signal,
@@ -53,18 +49,13 @@ def table(home, signal):
         events=np.stack([ONSETS_MS, np.ones_like(ONSETS_MS)], axis=1),
         resolution=0.01,
     )
+    rows = []
+    for number, name in enumerate(SHOWN):
+        path = f"stimuli/{name}.jpg"
+        path = path.replace("/", "\\") if number % 2 else path
+        rows.append((ONSETS_MS[number], 50, number, path))
     path = folder / "sub-01_task-rsvp_events.tsv"
-    rows = [
-        f"{onset}\t50\t{number}\t"
-        + ("stimuli\\" + name.replace("/", "\\") if number % 2 else f"stimuli/{name}")
-        for number, (onset, name) in enumerate(zip(ONSETS_MS, SHOWN, strict=True))
-    ]
-    path.write_text(
-        "\n".join(
-            ["onset\tduration\teventnumber\tstim"] + [f"{row}.jpg" for row in rows]
-        )
-        + "\n"
-    )
+    write_tsv(path, "onset duration eventnumber stim", rows)
     return path
 
 
@@ -73,55 +64,38 @@ def build(*overrides):
     return recipe.preparation.build(recipe.paths)
 
 
-def test_onsets_are_in_ms_and_a_list_names_the_test_pictures(table, signal, recorded):
+def test_onsets_are_in_ms_and_a_list_names_the_test_pictures(table, signal):
     preparation = build(
         "preparation.whiten=no",
         "preparation.baseline=false",
         "preparation.rate_hz=1000",
     )
-    assert (
-        preparation.dataset == "things-eeg1"
-        and preparation.subjects == (1,)
-        and preparation.sessions(1) == [1]
-    )
+    assert preparation.dataset == "things-eeg1"
+    assert (preparation.subjects, preparation.sessions(1)) == ((1,), [1])
     assert table in [path.absolute() for path in preparation.files(1)]
     session = preparation.session(1, 1)
-    assert list(session["train"].image_ids) == [
-        "cat/cat_01",
-        "train/train_01",
-        "cat/cat_02",
-    ]
-    assert list(session["test"].image_ids) == ["owl/owl_09", "owl/owl_09"]
-    for split, rows in (("train", (0, 3, 5)), ("test", (1, 4))):
-        expected = [
-            signal[:, onset : onset + 1000] * 1e6 for onset in ONSETS_MS[list(rows)]
-        ]
-        np.testing.assert_allclose(session[split].signal, expected, atol=0.011)
-    assert session["train"].provenance["dropped"] == {
-        "no such picture": 2
-    }  # owl_01, whose category is tested, and the yak
-    assert session["train"].provenance["events_from"] == [table.name]
-    assert (
-        session["train"].space.names == CHANNELS
-        and session["train"].space.positions is not None
-    )
-    recorded(digits=5, **numbers_of_preparation(preparation))
+    for split, numbers in (("train", [0, 3, 5]), ("test", [1, 4])):
+        trials = session[split]
+        assert list(trials.image_ids) == [SHOWN[number] for number in numbers]
+        np.testing.assert_allclose(trials.onset_s, ONSETS_MS[numbers] / 1000)
+        assert trials.space.names == CHANNELS
+        assert trials.space.positions is not None
+        for trial, onset in zip(trials.signal, ONSETS_MS[numbers], strict=True):
+            expected_uv = signal[:, onset : onset + 1000] * 1e6
+            np.testing.assert_allclose(trial, expected_uv, atol=0.011)
+    facts = session["train"].provenance
+    # owl_01, whose category is tested, and the yak
+    assert facts["dropped"] == {"no such picture": 2}
+    assert facts["events_from"] == [table.name]
 
 
 def test_training_pictures_of_test_categories_are_kept_on_demand(table):
-    train = build("preparation.stimuli.exclude_test_concepts=false").session(1, 1)[
-        "train"
-    ]
-    assert list(train.image_ids) == [
-        "cat/cat_01",
-        "owl/owl_01",
-        "train/train_01",
-        "cat/cat_02",
-    ]
-    assert (
-        train.provenance["dropped"] == {"no such picture": 1}
-        and train.unit == "whitened"
-    )
+    preparation = build("preparation.stimuli.exclude_test_concepts=false")
+    train = preparation.session(1, 1)["train"]
+    names = ["cat/cat_01", "owl/owl_01", "train/train_01", "cat/cat_02"]
+    assert list(train.image_ids) == names
+    assert train.provenance["dropped"] == {"no such picture": 1}
+    assert train.unit == "whitened"
 
 
 def test_an_onset_that_is_no_number_is_refused(table):
