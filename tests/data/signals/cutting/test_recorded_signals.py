@@ -28,6 +28,7 @@ from brainhive_cli.data.signals.normalisations import (
     Euclidean,
     Riemannian,
     Whiten,
+    average_products,
 )
 
 
@@ -97,6 +98,16 @@ def test_normalisations(recorded, name, monkeypatch):
         matrix=normaliser.matrix,
         normalised=normaliser(signal[:4]),
         pooled=config.build(pooled)(signal[:4])[0],
+    )
+
+
+def test_means_of_trials_with_fewer_samples_than_channels(recorded):
+    signal = draw(9, 4, 2)
+    products = signal @ signal.transpose(0, 2, 1)
+    recorded(
+        digits=5,
+        affine_invariant=average_products(products, True),
+        log_euclidean=average_products(products, False),
     )
 
 
