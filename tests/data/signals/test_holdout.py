@@ -555,3 +555,10 @@ def test_protocols_name_what_is_held_out_and_how_much(tmp_path):
             )
             == 1
         )
+
+
+def test_few_runs_allow_claims_on_these_runs_and_people_only():
+    runs = Holdout(by="runs", folds=2).describe_claims(9, 3)
+    assert "these 9 stimuli in these runs" in runs and "these 3 people" in runs
+    trials = Holdout(by="trials", folds=2).describe_claims(9, 1)
+    assert "these 9 stimuli," in trials and "this person" in trials

@@ -428,6 +428,7 @@ def test_sides_of_a_fold_know_the_digests_of_their_trials():
     )
 
     for side_trials, mask in ((tested_trials, is_tested), (learned, ~is_tested)):
+        assert side_trials.index.tolist() == np.flatnonzero(mask).tolist()
         assert side_trials.digests.tolist() == draw_trials(0).digests[mask].tolist()
         assert (
             side_trials.stimulus.tolist()
