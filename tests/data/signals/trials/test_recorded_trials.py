@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from brainhive_cli.data.signals.normalisations import Channel
 from brainhive_cli.data.targets.model_input import (
     match_recording,
     match_stimuli,
+    measure_training,
     model_input,
     spec_of,
 )
@@ -135,6 +137,26 @@ def test_trials_of_pictures_without_embedding_are_left_out():
     matched = match_stimuli(record(), EvenPictures(), "it")
     assert matched.pictures == ("a/0", "c/2", "b/4", "a/6", "c/8")
     assert matched.stimulus.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_only_the_training_fold_is_measured():
+    trials = record()
+    pictures = SimpleNamespace(
+        image_ids=trials.pictures,
+        concepts=CONCEPTS,
+        find_rows=lambda names: np.array([int(name[2:]) for name in names]),
+    )
+    source = SimpleNamespace(
+        dataset=SimpleNamespace(holdout=Holdout(by="pictures", folds=3)),
+        fold=2,
+        signal=SimpleNamespace(normalise=Channel()),
+    )
+    statistics = measure_training(source, trials, pictures)
+    # one value for each of the four channels
+    mean = [0.037891, -0.036358, 0.041917, 0.10468]
+    np.testing.assert_allclose(np.ravel(statistics["mean"]), mean, rtol=1e-4)
+    variance = [0.32394, 0.283, 0.22145, 0.27854]
+    np.testing.assert_allclose(np.ravel(statistics["covariance"]), variance, rtol=1e-4)
 
 
 def test_spacing_of_windows_at_uneven_times(recorded):
