@@ -19,6 +19,16 @@ def test_the_source_of_most_items_is_named_first():
     assert "sub-03.xdf" in files
 
 
+def test_few_sources_are_named_of_many():
+    account = Account()
+    for count, source in enumerate(["a.fif", "b.fif", "c.fif", "d.fif", "e.fif"], 2):
+        account.set_aside("files", "too short", source, count)
+    account.set_aside("rows", "blank", "t.csv")
+    files, rows = account.describe()
+    assert files.startswith("20 files") and files.endswith("…")
+    assert "a.fif" not in files and not rows.endswith("…")
+
+
 def test_a_store_keeps_counts_by_kind_and_reason():
     account = Account()
     account.set_aside("voxels", "constant", "sub-01_ses-01", 3)

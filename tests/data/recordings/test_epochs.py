@@ -19,7 +19,8 @@ from brainhive_cli.data.recordings.epochs import (
 )
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.stores import own_arrays
-from tests.tools.trial_numbers import numbers_of_stores, numbers_of_trials
+from brainhive_cli.data.stores.signal_store import SignalStore
+from tests.tools.trial_numbers import numbers_in
 
 CHANNELS = ("Cz", "EEG oz", "O1")
 
@@ -58,11 +59,22 @@ def test_arrays_are_stored_by_session_and_split(recorded, home):
         run=[4, 4, 4, 2, 2, 2, 1, 1, 1],
         earlier_steps={"whitened": False},
     )
+    splits = SignalStore.open(home / "signals/sub-01.h5")
+    # rows 2 and 4 show no picture of the data set
+    assert stored.index.tolist() == [0, 1, 3, 5, 6, 7, 8]
+    train, test = splits["train"], splits["test"]
+    assert train.pictures == ("train/a", "train/b")
+    assert train.counts.tolist() == [3, 2]
+    assert train.sessions.tolist() == [0, 0, 1, 0, 1]
+    assert train.runs.tolist() == [0, 0, 2, 2, 1]
+    assert train.onset_s.tolist() == [9, 12, 0, 1.5, 4.5]
+    assert test.pictures == ("test/c",)
+    assert test.onset_s.tolist() == [10.5, 7.5]
     recorded(
         digits=5,
-        **numbers_of_stores(home),
-        rows=stored.index,
-        facts=numbers_of_trials(stored)["facts"],
+        train=train.signal[:],
+        test=test.signal[:],
+        facts=numbers_in(train.provenance),
     )
     for columns in ({"session": [1, 2]}, {"run": [1] * 8}):
         with pytest.raises(BrainhiveError):
@@ -71,16 +83,19 @@ def test_arrays_are_stored_by_session_and_split(recorded, home):
             )
 
 
-def test_arrays_say_their_axes(recorded):
+def test_arrays_say_their_axes():
     timed = as_trials(**arrays(onset_s="in order"))
-    names = [f"{n}" for n in range(4)]
-    betas = as_trials(np.ones((4, 6)), names, onset_s="in order")
-    recorded(
-        digits=5,
-        timed=numbers_of_trials(timed),
-        betas=numbers_of_trials(betas),
-        rates=[timed.rate_hz, as_trials(**arrays(rate_hz=[99.5])).rate_hz],
-    )
+    assert timed.signal.shape == (9, 3, 60)
+    assert timed.signal[:].mean() == pytest.approx(2.9923, rel=1e-4)
+    assert timed.rate_hz == pytest.approx(100)
+    assert timed.channels == ("Cz", "Oz", "O1")
+    assert timed.trial_numbers.tolist() == list(range(9))
+    assert as_trials(**arrays(rate_hz=[99.5])).rate_hz == 99.5
+    # signals [N, V] are betas of voxels, at a single time
+    betas = as_trials(np.ones((4, 6)), ["0", "1", "2", "3"], onset_s="in order")
+    assert betas.signal.shape == (4, 6, 1)
+    assert betas.times_s.tolist() == [0]
+    assert betas.counts.tolist() == [1, 1, 1, 1]
     for changes in (
         {"channels": None},
         {"unit": None},

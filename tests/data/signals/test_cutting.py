@@ -40,7 +40,7 @@ def test_resampling_is_mne_s():
         (1201, 1000, 250),
         (1201, 1000, 333),
         (1201, 1000, 999.9),  # as many samples after as before, with the padding
-        (40, 100, 50),
+        (50, 100, 50),
         (1800, 1000, 250),  # a longer padding would need the next power of two
     ):
         epochs = np.random.default_rng(0).normal(size=(3, samples))

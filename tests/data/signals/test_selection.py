@@ -4,6 +4,11 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.data.signals import (
+    list_window_starts,
+    make_region_masks,
+    mark_window,
+)
 from brainhive_cli.data.signals.spaces import (
     Sensors,
     Voxels,
@@ -61,6 +66,32 @@ def test_a_window_includes_its_start_and_excludes_its_stop():
     with pytest.raises(RecipeError, match=r"\[-4, 1000\] ms") as caught:
         find_sample_range(MS, (-4, 1000))
     assert "0 to 996 ms" in caught.value.hint
+
+
+def test_sliding_windows_lie_in_the_signal_and_exclude_their_stop():
+    # 21 samples of 4 ms, which last from -20 to 64 ms
+    times_ms = np.arange(-20, 61, 4.0)
+    assert list_window_starts(times_ms, 20, 7) == [
+        -20,
+        -13,
+        -6,
+        1,
+        8,
+        15,
+        22,
+        29,
+        36,
+        43,
+    ]
+    assert list_window_starts(times_ms, 84, 4) == [-20]
+    assert times_ms[mark_window(times_ms, 0, 12)].tolist() == [0, 4, 8]
+    assert times_ms[mark_window(times_ms, -20, 4)].tolist() == [-20]
+
+
+def test_regions_without_voxels_have_no_mask():
+    masks = make_region_masks({"a": [0, 3], "b": []}, 5)
+    assert list(masks) == ["a"]
+    assert masks["a"].ravel().tolist() == [True, False, False, True, False]
 
 
 def test_infinite_values_are_refused_with_picture_and_channel(

@@ -16,7 +16,6 @@ from brainhive_cli.core.results.measurements import (
 )
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.signals import (
-    SEPARATE_TEST,
     ChannelMapping,
     Holdout,
     Normaliser,
@@ -38,6 +37,8 @@ PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 def test_trials_of_a_stimulus_keep_their_order_in_time():
     order, counts = group_trials(np.array([7, 2, 7, 9, 7, 2]))
     assert order.tolist() == [1, 5, 0, 2, 4, 3] and counts.tolist() == [2, 3, 1]
+    no_order, no_counts = group_trials(np.empty(0, np.int64))
+    assert len(no_order) == len(no_counts) == 0
 
 
 def record(**changes):
@@ -107,20 +108,6 @@ def test_training_and_test_trials_of_a_fold_are_disjoint(tmp_path, is_stored):
         {"train": trials}, "test", 1, "here"
     )
     assert opposite_trials.index.tolist() == learned.index.tolist()
-
-
-def test_without_held_out_trials_the_split_test_is_tested():
-    trials = record()
-
-    assert SEPARATE_TEST.choose_trials(trials, "train", 1, "here") is trials
-    assert (
-        SEPARATE_TEST.name_stored_split("test") == "test"
-        and not SEPARATE_TEST.description
-    )
-    splits = {"train": trials, "test": record()}
-    assert SEPARATE_TEST.list_opposite_trials(splits, "train", 1, "here") == [
-        splits["test"]
-    ]
 
 
 CHANNELS = ("Fz", "Oz", "Pz")
@@ -441,6 +428,7 @@ def test_sides_of_a_fold_know_the_digests_of_their_trials():
     )
 
     for side_trials, mask in ((tested_trials, is_tested), (learned, ~is_tested)):
+        assert side_trials.index.tolist() == np.flatnonzero(mask).tolist()
         assert side_trials.digests.tolist() == draw_trials(0).digests[mask].tolist()
         assert (
             side_trials.stimulus.tolist()
@@ -659,11 +647,6 @@ def test_trials_are_read_in_file_order():
     assert gathered.shape == (3, 2, 3) and gathered.dtype == np.float32
     assert gathered[..., 0, 0].tolist() == [5, 0, 2] and reads == [0, 2, 5]
     assert (gathered == gathered[..., :1, :1]).all()
-
-
-def test_no_trials_have_no_stimuli():
-    order, counts = group_trials(np.empty(0, np.int64))
-    assert len(order) == len(counts) == 0
 
 
 @pytest.mark.parametrize("shape", [(4, 1), (4, 2)])
