@@ -153,13 +153,3 @@ def test_labels_are_flags_in_the_order_of_names():
     assert config.usual_encoders == [{"kind": "concepts", "count": 3}]
     assert config.build(Paths()).stimulus == "category"
     assert Config(root="x", target="label").usual_encoders == []
-
-
-def test_folders_that_are_hidden_are_no_categories(tmp_path):
-    for name in ("b", "aa", ".cache"):
-        (tmp_path / name).mkdir()
-        Image.new("RGB", (4, 4)).save(tmp_path / name / "1.png")
-
-    dataset = Config(root=str(tmp_path), target="exemplars").build(Paths())
-
-    assert list(dataset.images("train").image_ids) == ["aa", "b"]

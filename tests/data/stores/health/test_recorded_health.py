@@ -35,17 +35,17 @@ def draw(count, width):
     return values.astype(np.float64)
 
 
-@pytest.mark.parametrize("block", [2**24, 16 * 6 * 11])
-@pytest.mark.parametrize("count", [1, 9, 40, 700])
-def test_health_of_vectors(recorded, monkeypatch, count, block):
-    monkeypatch.setattr(health_module, "MAX_VALUES_IN_MEMORY", block)
+@pytest.mark.parametrize("count", [9, 700])
+def test_health_of_vectors(recorded, monkeypatch, count):
+    # blocks of 11 vectors, which do not divide the count
+    monkeypatch.setattr(health_module, "MAX_VALUES_IN_MEMORY", 16 * 6 * 11)
     monkeypatch.setattr(health_module, "MAX_PAIRED_VECTORS", 300)
     values = draw(count, 6)
-    flatnonzero = np.flatnonzero(np.arange(count) % 7 != 6)
+    rows = np.flatnonzero(np.arange(count) % 7 != 6)
     recorded(
         6,
         whole=measure_health(values, np.arange(count)),
-        chosen=measure_health(values.reshape(count, 3, 2), flatnonzero),
+        chosen=measure_health(values.reshape(count, 3, 2), rows),
         none=measure_health(values, np.arange(0)),
         finite=find_finite_rows(values).sum(),
     )
@@ -58,7 +58,6 @@ SOUND = Health(16, 20, 1.0, [1.0] * 5, 2, 0, 0.5, 0.25)
     ("changes", "count"),
     [
         ({}, 0),
-        ({"non_finite": 1}, 1),
         ({"non_finite": 1, "vectors": 15, "dead_dimensions": 20}, 1),
         ({"vectors": 15, "median_pair_cosine": 1.0, "near_duplicates": 1.0}, 0),
         ({"median_pair_cosine": 0.51}, 1),
@@ -238,8 +237,6 @@ def test_imported_vectors_may_have_unknown_pictures(tmp_path, attributes, is_unk
     [
         ([[0, -65504.0], [np.inf, np.nan]], False),
         ([[0, -65600.0], [np.inf, np.nan]], True),
-        ([[1, 65504], [0, 0]], False),
-        ([[1, 70_000], [0, 0]], True),
     ],
 )
 def test_values_that_float16_cannot_hold_are_refused(tmp_path, values, is_refused):

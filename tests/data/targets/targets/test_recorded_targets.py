@@ -3,30 +3,18 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media import StimulusSet, crop_centre, use_crop_of_original
-from brainhive_cli.data.stores import StorePlan, TargetStore, TargetWriter, health
-from brainhive_cli.data.stores.health import measure_health
+from brainhive_cli.data.media import StimulusSet
+from brainhive_cli.data.stores import StorePlan, TargetStore, TargetWriter
 from brainhive_cli.data.targets import (
-    OnlineTargets,
-    encoder_groups,
     find_features,
     likeness,
-    picture_splits,
-    targets,
 )
 from brainhive_cli.data.targets.embedding import embed_stimuli
-from brainhive_cli.data.targets.encoder_groups import Network
-from brainhive_cli.data.targets.picture_splits import (
-    hold_out_clusters,
-    match_neighbours,
-)
 from tests.tools.recorded_numbers import FLOAT32
 
 HERE = Launch(0, 1, torch.device("cpu"))
@@ -55,20 +43,6 @@ def store(path, values, lacks=()):
     writer.close()
     writer.finish()
     return TargetStore.open(path)
-
-
-def test_splits_of_pictures(recorded, monkeypatch):
-    monkeypatch.setattr(picture_splits, "DRAWS", 30)
-    unit = vectors() / np.linalg.norm(vectors(), axis=1, keepdims=True)
-    concepts = [f"c{row // 5}" for row in range(COUNT)]
-    clusters = hold_out_clusters(unit, concepts, 3)
-    neighbours, facts = match_neighbours(unit[::2], 4)
-    recorded(
-        digits=4,
-        clusters=[np.sort(rows) for fold in clusters for rows in fold],
-        neighbours=[np.sort(rows) for fold in neighbours for rows in fold],
-        facts=facts,
-    )
 
 
 def test_features_of_pictures(recorded, tmp_path, monkeypatch):
@@ -121,88 +95,6 @@ def test_features_of_all_splits_have_common_axes(tmp_path, monkeypatch):
     monkeypatch.setattr(likeness, "MAX_VALUES", 6 * COUNT - 1)
     features = find_features(stores)
     assert features["test"].any() and not features["train"].any()
-
-
-def test_health(recorded, monkeypatch):
-    values = vectors(2, 8)
-    values[:, 3] = 0.5
-    values[11] = values[12] = values[30]
-    values[20, 1] = np.nan
-    values[40:42] = 0
-    rows = np.arange(2, COUNT)
-    whole_health = measure_health(values, rows)
-    monkeypatch.setattr(health, "MAX_CHECKED_VECTORS", 20)
-    monkeypatch.setattr(health, "MAX_PAIRED_VECTORS", 30)
-    constant = measure_health(np.ones((COUNT, 2, 3), np.float32), rows)
-    figures = [
-        [figure for figure, _ in each.list_problems((0.0, 0.2), 0.01, 0)]
-        for each in (whole_health, constant)
-    ]
-    recorded(
-        digits=5,
-        whole=whole_health,
-        sampled=measure_health(values, rows),
-        constant=constant,
-        figures=figures,
-    )
-
-
-def test_crops(recorded):
-    pixels = np.random.default_rng(0).integers(0, 256, (31, 47, 3), np.uint8)
-    image = Image.fromarray(pixels)
-    crops = [
-        crop_centre(picture, 17, resize)
-        for picture in (image, image.transpose(Image.Transpose.ROTATE_90))
-        for resize in ("lanczos", "bilinear")
-    ]
-    sizes = torch.stack([size for _, size in crops])
-    recorded(
-        digits=5,
-        pixels=[crop for crop, _ in crops],
-        sizes=sizes,
-        original=[use_crop_of_original(sizes), use_crop_of_original(sizes / 3)],
-    )
-
-
-def test_views_are_combined(recorded):
-    random = torch.Generator().manual_seed(0)
-    outputs = torch.randn(2, 4, 3, generator=random)
-    views = torch.randn(2, 4, 5, generator=random)
-    views[0, 2] = views[0, 0]
-    views[1, 1:] = views[1, 0]
-    recorded(
-        digits=5,
-        combined=[
-            encoder_groups._combine(outputs, views, name)
-            for name in ("first", "average", "all")
-        ],
-        chosen=targets._choose(outputs, torch.tensor([3, 1])),
-        first=targets._choose(outputs, None),
-    )
-
-
-@pytest.mark.parametrize(("count", "has_several"), [(1, False), (3, True)])
-def test_one_of_several_views_is_chosen(count, has_several):
-    values = torch.arange(12.0).reshape(2, 3, 2)
-    online = SimpleNamespace(alternatives=count, combines=True)
-    online_targets = OnlineTargets.choose(online, values, torch.tensor([2, 0]))
-    expected = torch.stack([values[0, 2], values[1, 0]]) if has_several else values
-    assert torch.equal(online_targets, expected)
-    online.combines = False
-    assert torch.equal(OnlineTargets.choose(online, values, None), values)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_weights_that_autocast_would_cast_are_cast_once(precision):
-    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm(4), nn.Linear(4, 4))
-    network = Network((), precision, HERE)
-    vars(network)["encoder"] = SimpleNamespace(module=module)
-
-    cast = network.module
-
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    assert [layer.weight.dtype for layer in cast] == [dtype, torch.float32, dtype]
-    assert not any(weight.requires_grad for weight in cast.parameters())
 
 
 def test_each_store_gets_the_rows_that_it_lacks():
