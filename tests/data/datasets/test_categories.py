@@ -123,7 +123,7 @@ def test_folders_of_exemplars_name_the_categories(tmp_path):
         Config(root=str(tmp_path / "none"), target="exemplars").build(Paths())
 
 
-@pytest.mark.parametrize("size", [(40, 25), (25, 40), (700, 300)])
+@pytest.mark.parametrize("size", [(25, 40), (700, 300)])
 def test_exemplars_are_cut_to_their_centre(tmp_path, size):
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (size[1], size[0], 3), np.uint8)
