@@ -106,7 +106,7 @@ def test_regions_select_their_grayordinates_and_vertices(home, root, run_command
     betas = write_record(root, "sub-01_NSD", list_pictures("NSD", 3, 2))
 
     run_command(
-        "prepare", "preparation=mosaic", "preparation.regions=L_V1,MT", "name=parcels"
+        "prepare", "preparation=mosaic", "preparation.regions=L_V[1],MT", "name=parcels"
     )
     run_command("prepare", "preparation=mosaic", "preparation.regions=*", "name=named")
     run_command("prepare", "preparation=mosaic", "preparation.regions=null", "name=all")

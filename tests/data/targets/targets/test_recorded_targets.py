@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -11,6 +12,7 @@ from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media import StimulusSet
 from brainhive_cli.data.stores import StorePlan, TargetStore, TargetWriter
 from brainhive_cli.data.targets import (
+    OnlineTargets,
     find_features,
     likeness,
 )
@@ -95,6 +97,17 @@ def test_features_of_all_splits_have_common_axes(tmp_path, monkeypatch):
     monkeypatch.setattr(likeness, "MAX_VALUES", 6 * COUNT - 1)
     features = find_features(stores)
     assert features["test"].any() and not features["train"].any()
+
+
+@pytest.mark.parametrize(("count", "has_several"), [(1, False), (3, True)])
+def test_one_of_several_views_is_chosen(count, has_several):
+    values = torch.arange(12.0).reshape(2, 3, 2)
+    online = SimpleNamespace(alternatives=count, combines=True)
+    online_targets = OnlineTargets.choose(online, values, torch.tensor([2, 0]))
+    expected = torch.stack([values[0, 2], values[1, 0]]) if has_several else values
+    assert torch.equal(online_targets, expected)
+    online.combines = False
+    assert torch.equal(OnlineTargets.choose(online, values, None), values)
 
 
 def test_each_store_gets_the_rows_that_it_lacks():
