@@ -30,7 +30,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 ENCODER = "encoders=['python:brainhive_cli.models.encoders.python:example']"
-NSD = "dataset={kind: mosaic, studies: [NSD]}"
 V1 = "preparation.regions=V1"
 
 
@@ -95,14 +94,19 @@ def test_betas_lie_at_their_pictures_and_splits(home, root, run_command, recorde
     (session,) = store["train"].provenance["sessions"]
     assert session["dropped"] == {mosaic.UNLISTED: 1}
     assert session["record"] == "sub-01_NSD"
-    recorded(digits=5, **numbers_of_stores(home))
+    (numbers,) = numbers_of_stores(home).values()
+    spaces = {split: numbers[split].pop("space") for split in ("artificial", "test")}
+    # all splits have the regions and vertices of the training trials
+    for space in spaces.values():
+        np.testing.assert_equal(space, numbers["train"]["space"])
+    recorded(digits=5, **numbers)
 
 
 def test_regions_select_their_grayordinates_and_vertices(home, root, run_command):
     betas = write_record(root, "sub-01_NSD", list_pictures("NSD", 3, 2))
 
     run_command(
-        "prepare", "preparation=mosaic", "preparation.regions=L_V1,MT", "name=parcels"
+        "prepare", "preparation=mosaic", "preparation.regions=L_V[1],MT", "name=parcels"
     )
     run_command("prepare", "preparation=mosaic", "preparation.regions=*", "name=named")
     run_command("prepare", "preparation=mosaic", "preparation.regions=null", "name=all")
@@ -132,7 +136,7 @@ def test_regions_select_their_grayordinates_and_vertices(home, root, run_command
     assert len(cortex) == len(np.unique(cortex, axis=0)) == 59_412
 
 
-def test_values_that_are_not_finite_become_zero(home, root, run_command, recorded):
+def test_values_that_are_not_finite_become_zero(home, root, run_command):
     for name in ("sub-01_NSD", "sub-02_NSD"):
         write_record(root, name, list_pictures("NSD", 4, 2))
     gap = find_rows("L_V1")[3]
@@ -149,12 +153,13 @@ def test_values_that_are_not_finite_become_zero(home, root, run_command, recorde
     column = np.flatnonzero(find_rows("L_V1", "R_V1") == gap)
     assert finite_betas.shape == gapped.shape and finite_betas[:, column].all()
     assert not gapped[:, column].any() and np.delete(gapped, column, 1).all()
-    recorded(digits=5, **numbers_of_stores(home))
+    # the gap is listed as a constant voxel of the session
+    for name, n_constant in (("sub-01_NSD", 0), ("sub-02_NSD", 1)):
+        (session,) = open_store(home, name)["train"].provenance["sessions"]
+        assert session["constant_voxels"] == n_constant
 
 
-def test_records_have_numbers_and_can_be_selected_by_name(
-    home, root, run_command, recorded
-):
+def test_records_have_numbers_and_can_be_selected_by_name(home, root, run_command):
     assert list(RECORDS.values()) == list(range(1, 94))
     for name, number in {
         "sub-01_BMD": 1,
@@ -175,7 +180,6 @@ def test_records_have_numbers_and_can_be_selected_by_name(
         "sub-55.h5",
     }
     assert open_store(home, "sub-03_NOD")["test"].image_ids[0].startswith("nod")
-    recorded(digits=5, **numbers_of_stores(home))
 
 
 def test_films_have_betas_and_no_pictures(home, root, run_command, recorded):
@@ -334,17 +338,3 @@ def test_records_of_a_person_are_never_in_training_and_test(
         "participants_shared.tsv",
         "NSD",
     )
-
-
-@pytest.mark.parametrize(
-    ("patterns", "names"),
-    [
-        (["V1"], {"L_V1", "R_V1"}),
-        (["L_V[12]"], {"L_V1", "L_V2"}),
-        (["R_MT", "V[1]"], {"R_MT", "L_V1", "R_V1"}),
-    ],
-)
-def test_parcels_are_selected_by_patterns(patterns, names):
-    rows, voxels = mosaic._select_parcels(patterns)
-    assert set(voxels.regions) == names
-    np.testing.assert_array_equal(rows, find_rows(*names))

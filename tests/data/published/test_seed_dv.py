@@ -28,7 +28,7 @@ def list_clips(root, **keys):
     return SeedDvClips(root=str(root), **keys).build(Paths()).images("train")
 
 
-@pytest.mark.parametrize("index", [0, 199, 200, 1399])
+@pytest.mark.parametrize("index", [199, 200, 1399])
 def test_clips_begin_at_their_frame_of_the_film(root, index):
     """Six frames of two seconds, eight frames apart, from the first frame on."""
     clip = list_clips(root).open(index)

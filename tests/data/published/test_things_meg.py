@@ -13,7 +13,7 @@ from brainhive_cli.data.published.things_meg import ThingsMegEpochs
 pytest.importorskip("mne")
 
 
-from tests.tools.trial_numbers import numbers_of_preparation
+from tests.tools.trial_numbers import numbers_of_trials
 
 CHANNELS, SAMPLES = 5, 281
 TRIALS = [
@@ -112,7 +112,7 @@ def test_trials_are_read_by_type_and_session(tmp_path, signal, recorded):
     np.testing.assert_allclose(
         first_session["train"].space.positions[:, 0], np.arange(CHANNELS)
     )
-    recorded(digits=5, **numbers_of_preparation(preparation))
+    recorded(digits=5, **numbers_of_trials(first_session["train"]))
 
 
 def test_other_times_can_be_kept(tmp_path, signal):

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from brainhive_cli.data.stores import health
 from brainhive_cli.data.stores.health import measure_health
 
 USUAL_COSINE = (-1.0, 0.98)
-Vectors = NDArray[np.float32]
 
 
 @pytest.fixture
@@ -84,25 +82,3 @@ def test_dimensions_that_never_change_are_counted(vectors):
     assert measure_health(vectors, np.arange(400)).dead_dimensions == 3
     (problem,) = list_problems(vectors)
     assert problem.startswith("3 of 24 dimensions")
-
-
-def test_non_finite_values_are_counted_and_left_out(vectors):
-    sound = measure_health(vectors, np.arange(10, 400))
-    vectors[:10, :2] = [np.nan, np.inf]
-    health = measure_health(vectors, np.arange(400))
-    assert health.non_finite == 20 and health.vectors == 390
-    assert [health.mean_norm] + list(health.spread) == pytest.approx(
-        [sound.mean_norm] + list(sound.spread)
-    )
-    (problem,) = list_problems(vectors)
-    assert problem.startswith("20 values")
-
-
-def test_near_duplicates_are_found_wherever_they_lie(vectors):
-    for share in (0.3, 0.8):
-        count = round(400 * share / 2)
-        repeated = vectors.copy()
-        repeated[400 - count :] = vectors[:count] * 1.0001
-        health = measure_health(repeated, np.arange(400))
-        assert health.near_duplicates == pytest.approx(share, abs=0.06)
-        assert bool(list_problems(repeated)) == (share > 0.5)

@@ -10,8 +10,6 @@ from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.stores import (
     StorePlan,
-    TargetStore,
-    finish_stores,
     open_writers,
 )
 
@@ -63,22 +61,3 @@ def test_processes_fill_the_rows_pending_in_the_main_process(plans, monkeypatch)
     monkeypatch.setattr(Launch, "run_on_main", lambda launch, act: pending_rows)
     with open_writers(plans, replace(ALONE, rank=1, processes=2)) as writers:
         assert all(len(writer.pending_rows) == len(IDS) for writer in writers)
-
-
-def test_values_beyond_float16_are_refused_and_nan_is_kept(tmp_path):
-    values = np.ones((len(IDS), 3), np.float32)
-    values[1, 2] = np.nan
-    plan = StorePlan(tmp_path / "a.h5", IDS, IDS, (3,), "float16", {"encoder": "a"})
-    with open_writers([plan], ALONE) as writers:
-        with pytest.raises(BrainhiveError, match=r"70000 .*float16") as caught:
-            writers[0].write(
-                np.arange(len(IDS)), np.where(np.isnan(values), np.nan, 70_000.0)
-            )
-        assert caught.value.hint == "dtype=float32"
-        writers[0].write(np.arange(len(IDS)), values)
-        finish_stores(writers, ALONE)
-
-    store = TargetStore.open(tmp_path / "a.h5")
-    assert store.health.non_finite == store.remeasure_health().non_finite == 1
-    assert np.flatnonzero(~store.done).tolist() == [1]
-    assert store.find_rows([IDS[1], IDS[0]]).tolist() == [-1, 0]

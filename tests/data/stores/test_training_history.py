@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.core.base.errors import BrainhiveError
@@ -230,58 +229,55 @@ def test_subjects_pictures_and_simulation_are_inherited():
     ]
 
 
-PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
-FLAGS = ("has_all_subjects", "is_simulated", "is_whitened_by_tested")
+@pytest.mark.parametrize("name", ["is_simulated", "is_whitened_by_tested"])
+def test_a_fact_of_either_training_holds_for_both(name):
+    plain, flagged = make_history(), make_history(**{name: True})
+    assert getattr(plain.inherit(flagged), name)
+    assert getattr(flagged.inherit(plain), name)
+    assert not getattr(plain.inherit(plain), name)
 
 
-@PROPERTY
-@given(st.integers(0, 10**6))
-def test_a_history_joins_that_of_its_start(seed):
-    random = np.random.default_rng(seed)
-
-    def draw(name):
-        kinds = [(), ("a",), ("c", "b")][random.integers(3)]
-        return make_history(
-            name,
-            **{flag: bool(random.integers(2)) for flag in FLAGS},
-            stimulus_kinds=kinds,
-            recording_kinds=kinds[:1],
-            pretrained_weights=kinds,
-            people={"eeg": tuple(random.permutation(5)[:3].tolist()), name: (1,)},
-            signals={"s": name, name: "x"},
-            trials=random.integers(1, 9, 4).astype(np.uint64),
-            normalisers={len(name): MEAN},
-        )
-
-    own_history, start = draw("own"), draw("start")
-
-    inherit = own_history.inherit(start)
-
-    assert inherit.has_all_subjects == (
-        own_history.has_all_subjects and start.has_all_subjects
+def test_a_history_joins_that_of_its_start():
+    start = make_history(
+        "start",
+        stimulus_kinds=("a", "c"),
+        recording_kinds=("eeg",),
+        pretrained_weights=("reve", "labram"),
+        people={"eeg": (4, 1), "start": (1,)},
+        signals={"shared": "start", "start": "x"},
+        trials=np.array([3, 9], np.uint64),
+        normalisers={5: MEAN},
     )
-    for name in FLAGS[1:]:
-        assert getattr(inherit, name) == (
-            getattr(own_history, name) or getattr(start, name)
-        )
-    for name in ("stimulus_kinds", "recording_kinds"):
-        kinds = getattr(own_history, name), getattr(start, name)
-        expected = sorted(set(kinds[0]) | set(kinds[1])) if all(kinds) else []
-        assert list(getattr(inherit, name)) == expected
-    weights = set(own_history.pretrained_weights) | set(start.pretrained_weights)
-    assert inherit.pretrained_weights == tuple(sorted(weights))
-    eeg = set(own_history.people["eeg"]) | set(start.people["eeg"])
-    assert inherit.people == {"eeg": tuple(sorted(eeg)), "own": (1,), "start": (1,)}
-    assert inherit.signals == {"s": "own", "own": "x", "start": "x"}
-    assert set(inherit.trials.tolist()) == set(own_history.trials.tolist()) | set(
-        start.trials.tolist()
+    own_history = make_history(
+        "own",
+        stimulus_kinds=("c", "b"),
+        recording_kinds=(),
+        pretrained_weights=("cbramod", "reve"),
+        people={"eeg": (2, 1), "own": (1,)},
+        signals={"shared": "own", "own": "x"},
+        trials=np.array([9, 4], np.uint64),
+        normalisers={3: MEAN},
     )
-    assert (
-        inherit.dataset == "start + own"
-        and own_history.inherit(own_history).dataset == "own"
-    )
+
+    joined = own_history.inherit(start)
+
+    assert list(joined.stimulus_kinds) == ["a", "b", "c"]
+    # kinds are unknown if those of one training are
+    assert list(joined.recording_kinds) == []
+    assert list(start.inherit(own_history).recording_kinds) == []
+    assert joined.pretrained_weights == ("cbramod", "labram", "reve")
+    assert joined.people == {"eeg": (1, 2, 4), "own": (1,), "start": (1,)}
+    # the later training wins
+    assert joined.signals == {"shared": "own", "start": "x", "own": "x"}
+    assert joined.trials.tolist() == [3, 4, 9]
+    assert joined.dataset == "start + own"
+    assert own_history.inherit(own_history).dataset == "own"
     # normalisers are not inherited
-    assert list(inherit.normalisers) == [len("own")]
+    assert list(joined.normalisers) == [3]
+    unknown = make_history(has_all_subjects=False)
+    assert joined.has_all_subjects
+    assert not unknown.inherit(start).has_all_subjects
+    assert not start.inherit(unknown).has_all_subjects
 
 
 def test_each_unknown_fact_of_a_history_is_a_caveat():

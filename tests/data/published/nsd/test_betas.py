@@ -14,7 +14,7 @@ from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.published.nsd import NsdBetas
 from tests.soak import nsd_files
-from tests.tools.trial_numbers import numbers_of_splits, numbers_of_trials
+from tests.tools.trial_numbers import numbers_of_trials
 
 
 def make_preparation(root, **keys):
@@ -40,10 +40,11 @@ def test_voxels_of_the_mask_are_read_in_c_order_as_percent(tmp_path, recorded):
             f"nsd{row + 1:05d}" for row in truth.rows[750:][is_here]
         ]
         assert trials.unit == "% signal change" and trials.rate_hz is None
+    z_scored = make_preparation(tmp_path).session(1, 1)
     recorded(
         digits=5,
-        **numbers_of_splits(recordings),
-        z_scored=numbers_of_splits(make_preparation(tmp_path).session(1, 1)),
+        **numbers_of_trials(recordings["test"]),
+        z_scored={split: trials.signal[:] for split, trials in z_scored.items()},
     )
 
 
@@ -89,7 +90,7 @@ def write_own_mask(root, mask, affine=None):
     return path
 
 
-def test_own_masks_become_regions_of_the_kept_voxels(home, recorded):
+def test_own_masks_become_regions_of_the_kept_voxels(home):
     truth = nsd_files.write(home / "nsd")
     random_map = np.random.default_rng(0).random(truth.masks["nsdgeneral"].shape) < 0.5
     path = write_own_mask(home, random_map.astype(np.float32))
@@ -111,7 +112,9 @@ def test_own_masks_become_regions_of_the_kept_voxels(home, recorded):
         whole_train.signal.shape[1] == random_map.sum()
         and whole_train.space.regions["drawn"].all()
     )
-    recorded(digits=5, whole=numbers_of_trials(whole_train))
+    np.testing.assert_array_equal(
+        whole_train.space.regions["nsdgeneral"], is_kept[random_map]
+    )
 
 
 def test_sessions_by_default_and_with_982_test_pictures(

@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,7 +69,7 @@ def save(path, array):
     ),
 )
 def test_published_forms_hold_what_was_recorded(
-    golden, golden_eeg, form, channels, rate_hz, tmp_path, recorded
+    golden, golden_eeg, form, channels, rate_hz, tmp_path
 ):
     formats = golden / "prepare/formats"
     shutil.copytree(formats / form, tmp_path / "prepared")
@@ -117,7 +116,10 @@ def test_published_forms_hold_what_was_recorded(
     table = np.load(formats / "image_metadata.npy", allow_pickle=True).item()
     stems = [name.rsplit("/", 1)[1] + ".jpg" for name in ids["train"]]
     assert stems == list(table["train_img_files"])
-    recorded(digits=5, **numbers_of_trials(recording))
+    assert recording.provenance["stimulus_ms"] == 100
+    if form == "whitened_pt":
+        # test pictures were shown twice in each of four sessions
+        assert arrange(recording).sessions.tolist() == 3 * [[0, 0, 1, 1, 2, 2, 3, 3]]
 
 
 def test_neurobridge_arrays_by_concept_are_in_the_order_of_paths(
@@ -205,7 +207,7 @@ def test_info_of_neurobridge_gives_unit_rate_and_channels(tmp_path, recorded):
     recorded(digits=5, **numbers_of_trials(recording))
 
 
-def test_atm_pickles_of_meg_are_read(tmp_path, recorded):
+def test_atm_pickles_of_meg_are_read(tmp_path):
     montage = [f"M{n}" for n in range(5)]
     for folder, concepts in (("training_images", CONCEPTS), ("test_images", TESTS)):
         for concept in range(concepts):
@@ -236,10 +238,12 @@ def test_atm_pickles_of_meg_are_read(tmp_path, recorded):
         and recording.rate_hz == 200
     )
     assert arrange(preparation.recording(2, "test")).signal.shape == (TESTS, 12, 5, 201)
-    recorded(digits=5, **numbers_of_trials(recording))
+    assert recording.provenance["stimulus_ms"] == 500
+    assert list(recording.space.names) == montage
+    np.testing.assert_allclose(recording.times_s, times)
 
 
-def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(tmp_path, recorded):
+def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(tmp_path):
     train, test = make_signal(3, 271, 201), make_signal(5, 271, 201)
     picture_names = [
         "training_images/a/a_01b.jpg",
@@ -264,8 +268,8 @@ def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(tmp_path, recorde
     assert recording.counts.tolist() == [2, 3]
     np.testing.assert_array_equal(recording.signal[0:2], test[[1, 4]])
     np.testing.assert_array_equal(recording.signal[2:5], test[[0, 2, 3]])
-    recording = replace(recording, repetitions=recording.counts)
-    recorded(digits=5, **numbers_of_trials(recording))
+    assert recording.rate_hz == 200 and recording.provenance["stimulus_ms"] == 500
+    np.testing.assert_allclose(recording.times_s, np.arange(201) / 200)
 
 
 def write_ubp(tmp_path):
