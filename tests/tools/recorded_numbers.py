@@ -28,8 +28,10 @@ LONGEST = 12
 """Size of the longest array that is recorded number by number."""
 EMPTY = (None, "", {}, [])
 """Values of a mapping that are not recorded."""
-LINE_WIDTH = 100
+LINE_WIDTH = 120
 """Characters of a line of a file."""
+LONGEST_ON_A_LINE = 100
+"""Characters of a mapping or list that is written on a line."""
 ROUNDING = 1e-9
 """Numbers closer to 0 than this are 0."""
 FLOAT32 = 6e-8
@@ -147,6 +149,17 @@ def list_differences(
         yield f"{path}: {recorded} was recorded, {actual} is found"
 
 
+class ShortLines(yaml.SafeDumper):
+    """Writer of YAML that writes a short mapping or list on a line."""
+
+    def represent_data(self, data: Any) -> yaml.Node:
+        """Represent a value, and choose its lines by its length."""
+        node = super().represent_data(data)
+        if isinstance(node, yaml.CollectionNode):
+            node.flow_style = len(str(data)) < LONGEST_ON_A_LINE
+        return node
+
+
 class Recorded:
     """Comparison of the values of a test with recorded values.
 
@@ -181,10 +194,9 @@ class Recorded:
             tests = yaml.safe_load(self.path.read_text("utf-8"))
         actual = extract_numbers(values, digits)
         if self.rewrite:
-            # rows of a table and short mappings are lines of the file
-            text = yaml.safe_dump(
+            text = yaml.dump(
                 tests | {self.test: actual},
-                default_flow_style=None,
+                Dumper=ShortLines,
                 allow_unicode=True,
                 width=LINE_WIDTH,
             )

@@ -1,4 +1,4 @@
-"""Targets, splits by them, and what is found of them, beside recorded numbers."""
+"""Views of targets, their rows in stores, and features of all splits."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Health of fixed vectors compared with recorded values, and target stores."""
+"""Vectors of stores: limits of their health, equal vectors, and rows that are found."""
 
 from pathlib import Path
 from types import SimpleNamespace

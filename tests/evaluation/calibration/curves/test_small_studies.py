@@ -1,4 +1,4 @@
-"""Tests of calibrations of small random people against recorded numbers."""
+"""Calibrations of small random people."""
 
 from itertools import product
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Splits, features and crops of fixed pictures, compared with recorded values."""
+"""Crops of pictures, clusters, and the order in which batches are loaded."""
 
 import numpy as np
 import pytest
