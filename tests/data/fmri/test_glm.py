@@ -633,9 +633,11 @@ def test_a_voxel_without_signal_in_a_run_is_marked(world, estimator, is_infinite
 
 @pytest.mark.parametrize("estimator", ["lsa", "hrf"])
 def test_a_trial_outside_its_run_is_0_and_leaves_others_alone(world, estimator):
+    # the last response has hardly begun when the run ends
+    end_s = world.runs[1].frame_times_s[-1]
     longer = replace(
         world.runs[1],
-        onsets_s=np.r_[-60.0, world.runs[1].onsets_s, 500.0],
+        onsets_s=np.r_[-60.0, world.runs[1].onsets_s, end_s - 1],
         stimuli=np.r_[0, world.runs[1].stimuli, 0],
     )
     betas = world.estimate(estimator, [world.runs[0], longer, *world.runs[2:]]).betas

@@ -509,3 +509,15 @@ def test_people_without_bold_that_is_read_need_a_yes(data, folder):
         build().look_over(subjects).account.require()
     if len(subjects) > 1:  # whom `subjects` leaves out needs none
         build().look_over(subjects[:1]).account.require()
+
+
+def test_bold_of_two_tasks_needs_a_choice(data):
+    for folder in (data, derived(data, "")):
+        for path in list(folder.rglob("sub-*/**/*_task-images_*")):
+            shutil.copy(path, path.with_name(path.name.replace("images", "rest")))
+
+    with pytest.raises(MissingData, match="BOLD of several tasks") as caught:
+        build().sessions(1)
+
+    assert caught.value.hint == "choose one: preparation.task=images or rest"
+    assert build(task="images").sessions(1)
