@@ -235,7 +235,7 @@ def test_claims_are_as_exact_as_their_decimals(tmp_path, claim, rounding):
     assert claims["rounding"] == pytest.approx(rounding)
 
 
-def test_a_file_that_is_cut_short_is_named_and_the_others_are_read(tmp_path, capfd):
+def test_a_file_cut_short_is_named_and_the_others_are_read(tmp_path, capfd):
     folder = write(tmp_path / "own")
     (folder / "more.json").write_text("[1, 2")
 

@@ -83,7 +83,7 @@ def test_a_file_of_regions_is_what_its_values_say(
     np.testing.assert_equal(dict(voxels.regions), expected)
 
 
-def test_thresholds_of_ambiguous_and_unknown_regions_are_asked_for(tmp_path, mask):
+def test_thresholds_of_ambiguous_and_unknown_regions_are_errors(tmp_path, mask):
     path = save(tmp_path / "V1.nii", PARCELS)
     with pytest.raises(BrainhiveError, match=r"V1\.nii.*\b3 to 60\b") as error:
         read_regions({"V1": [path]}, mask, {})

@@ -68,7 +68,7 @@ def test_a_window_includes_its_start_and_excludes_its_stop():
     assert "0 to 996 ms" in caught.value.hint
 
 
-def test_sliding_windows_lie_in_the_signal_and_exclude_their_stop():
+def test_sliding_windows_lie_in_the_signal_without_their_stop():
     # 21 samples of 4 ms, which last from -20 to 64 ms
     times_ms = np.arange(-20, 61, 4.0)
     assert list_window_starts(times_ms, 20, 7) == [

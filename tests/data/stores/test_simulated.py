@@ -78,7 +78,7 @@ def test_demo_recordings_differ_by_subject_and_noise():
         dataset.images("validation")
 
 
-def test_signals_depend_on_embeddings_in_units_of_the_training_embeddings(pictures):
+def test_signals_are_of_embeddings_in_units_of_the_training(pictures):
     recording = build_dataset(pictures).recording(1, "test")
 
     write_embeddings(pictures, unit=3, origin=20)
