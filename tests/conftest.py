@@ -198,7 +198,8 @@ def golden() -> Path:
 def mini_raw(golden: Path) -> ModuleType:
     """Module that generates raw recordings in their publishers' layouts."""
     spec = spec_from_file_location("mini_raw", golden / "prepare" / "mini_raw.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     # Its dataclasses look up their module by name.
     module = sys.modules["mini_raw"] = module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -56,7 +56,8 @@ def test_the_page_gives_the_numbers_of_the_commands(page, evaluation_result):
     assert top1["n"] == metric.n
     assert len(rows) == sum(map(len, evaluation_result.metrics.scopes.values()))
     for row in rows:
-        assert row.keys() == top1.keys() and row["protocol"]
+        assert row.keys() == top1.keys()
+        assert row["protocol"]
 
     items = next(
         evaluation_result.metrics.items[name]
@@ -70,7 +71,8 @@ def test_the_page_gives_the_numbers_of_the_commands(page, evaluation_result):
 
     # texts and cards state the finding and the caveats
     finished_run = page["run"]
-    assert finished_run.finding and finished_run.measurements.caveats
+    assert finished_run.finding
+    assert finished_run.measurements.caveats
     for text in (str(finished_run), html.unescape(finished_run._repr_html_())):
         assert finished_run.finding in text
         assert f"{top1['value']:.3f}" in text or f"{100 * top1['value']:.3g}" in text
@@ -86,7 +88,8 @@ def test_the_page_gives_the_numbers_of_the_commands(page, evaluation_result):
     assert "<a href" not in finished_run._repr_html_()
     table = page["comparison"]._repr_html_()
     # the runs are equal, so no value is printed in bold
-    assert table.startswith("<table>") and "<b>" not in table
+    assert table.startswith("<table>")
+    assert "<b>" not in table
     for caveat in page["run"].measurements.caveats:
         assert caveat in table
     (top1,) = page["comparison"].differences

@@ -354,7 +354,8 @@ def test_every_command_has_its_room_and_file():
     }
     recipes = {path.stem.replace("-", "_") for path in shipped_recipes().glob("*.yaml")}
     # a command without a default recipe begins with the defaults of its keys
-    assert commands == files - {"facts"} and recipes <= commands
+    assert commands == files - {"facts"}
+    assert recipes <= commands
     assert [name for name in ROOMS.values() if not (PACKAGE / name).is_dir()] == []
 
 
@@ -382,7 +383,8 @@ def run_and_list_imports(arguments, **environment):
 
 def test_help_and_completion_import_nothing_heavy():
     output, imported = run_and_list_imports(["train-align", "--help"])
-    assert "--mode" in output and "typer" in imported
+    assert "--mode" in output
+    assert "typer" in imported
     # Typer imports pydantic for the help of a command
     assert not imported & LIBRARIES
 
@@ -392,7 +394,8 @@ def test_help_and_completion_import_nothing_heavy():
         COMP_WORDS="brainhive embed --encoders vae,clip-h",
         COMP_CWORD="3",
     )
-    assert "vae,clip-h14" in completions and "typer" in imported
+    assert "vae,clip-h14" in completions
+    assert "typer" in imported
     assert not imported & HEAVY
 
 

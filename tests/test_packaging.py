@@ -85,9 +85,10 @@ def test_all_that_the_package_is_built_of_is_copied_and_is_there():
             if not (CHECKOUT / name).exists()
         ] == []
     lines = (CHECKOUT / "containers/Dockerfile.dockerignore").read_text().splitlines()
-    assert lines[1] == "*" and {
-        line[1:] for line in lines if line.startswith("!")
-    } == list_copied_paths(DOCKERFILE)
+    assert lines[1] == "*"
+    assert {line[1:] for line in lines if line.startswith("!")} == list_copied_paths(
+        DOCKERFILE
+    )
 
 
 def test_the_image_uses_a_python_and_extras_of_the_project():
@@ -97,13 +98,15 @@ def test_the_image_uses_a_python_and_extras_of_the_project():
         assert version in SpecifierSet(PROJECT["project"]["requires-python"])
         (line,) = re.findall(r"pip install .+", content)
         extras = Requirement(line.split('"')[1].replace("/src", "brainhive")).extras
-        assert extras and extras <= PROJECT["project"]["optional-dependencies"].keys()
+        assert extras
+        assert extras <= PROJECT["project"]["optional-dependencies"].keys()
         folders = dict(
             re.findall(r"(BRAINHIVE_HOME|HF_HOME)=\"?(?:\$\{\w+:-)?(/\w+)", content)
         )
         assert folders == {"BRAINHIVE_HOME": "/work", "HF_HOME": "/cache"}
         (line,) = re.findall(r"^# {5}(.+ build .+)$", content, re.M)
-        assert f"containers/{name}" in line and f"\n    {line}\n" in guide
+        assert f"containers/{name}" in line
+        assert f"\n    {line}\n" in guide
 
 
 def test_the_workflow_tests_every_python_of_the_project():

@@ -203,7 +203,8 @@ def test_notice_and_readmes_name_all_weights_and_data():
     photographs = {PurePosixPath(name).stem for name in names if name.endswith(".jpg")}
     assert photographs <= {line.partition(" ")[0] for line in readme.splitlines()}
     licence = re.search(r"CC BY-SA 3\.0", (CHECKOUT / RECORDING / "README").read_text())
-    assert licence and licence[0] in notice
+    assert licence
+    assert licence[0] in notice
 
 
 def test_the_sdist_holds_the_files_of_the_wheel_and_documents():
@@ -253,18 +254,14 @@ def test_pip_is_told_python_command_and_dependencies(
     site = [str(path) for path in environment.glob("lib/python*/site-packages")]
     (installed,) = metadata.Distribution.discover(name="brainhive", path=site)
     package_metadata = installed.metadata
-    assert (
-        package_metadata["Version"] == __version__
-        and package_metadata["License-Expression"] == PROJECT["license"]
-    )
+    assert package_metadata["Version"] == __version__
+    assert package_metadata["License-Expression"] == PROJECT["license"]
     assert SpecifierSet(package_metadata["Requires-Python"]) == SpecifierSet(
         PROJECT["requires-python"]
     )
     (command,) = installed.entry_points
-    assert (
-        command.group == "console_scripts"
-        and {command.name: command.value} == PROJECT["scripts"]
-    )
+    assert command.group == "console_scripts"
+    assert {command.name: command.value} == PROJECT["scripts"]
     requirements = [line for line in installed.requires or [] if "extra ==" not in line]
     assert sorted(requirements) == sorted(
         line.replace("_", "-") for line in PROJECT["dependencies"]
@@ -281,7 +278,8 @@ def test_the_installed_command_works_in_an_empty_home(environment, tmp_path):
     copy, *path = run_program(
         tmp_path, environment / "bin/python", "-c", code
     ).splitlines()
-    assert Path(copy).is_relative_to(environment) and str(CHECKOUT) not in path
+    assert Path(copy).is_relative_to(environment)
+    assert str(CHECKOUT) not in path
 
     # whose weights are in the wheel
     run_program(

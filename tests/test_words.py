@@ -62,15 +62,10 @@ def test_the_code_uses_standard_technical_english():
     banned_words = {
         str(path): list(banned(path.read_text())) for path in PACKAGE.rglob("*.py")
     }
-    assert (
-        len(banned_words) > 100
-        and {
-            name: banned_word
-            for name, banned_word in banned_words.items()
-            if banned_word
-        }
-        == {}
-    )
+    assert len(banned_words) > 100
+    assert {
+        name: banned_word for name, banned_word in banned_words.items() if banned_word
+    } == {}
 
 
 def list_entries(node, section):

@@ -125,7 +125,8 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, pictures_sh
             assert fact in caught.value.message
     with pytest.raises(BrainhiveError) as caught:
         api.decode(trained, epochs.copy().shift_time(0.05))
-    assert "20" in caught.value.message and "samples" in caught.value.message
+    assert "20" in caught.value.message
+    assert "samples" in caught.value.message
 
 
 @pytest.mark.parametrize("delay_ms", [0, 120])
@@ -171,12 +172,14 @@ def test_epochs_take_the_steps_of_the_model(home, run_command, delay_ms):
     # steps of the model that these epochs do not allow
     with pytest.raises(BrainhiveError) as caught:
         api.decode(trained, epochs.copy().crop(0, 0.998))
-    assert "998 ms" in caught.value.message and "[-200" in caught.value.message
+    assert "998 ms" in caught.value.message
+    assert "[-200" in caught.value.message
     cube = epochs.get_data(verbose="ERROR")
     axes = {"channels": epochs.ch_names, "times_s": epochs.times, "unit": "fT"}
     with pytest.raises(BrainhiveError) as caught:
         api.decode(trained, cube, **axes)
-    assert "fT" in caught.value.message and "µV" in caught.value.message
+    assert "fT" in caught.value.message
+    assert "µV" in caught.value.message
     with pytest.raises(BrainhiveError) as caught:
         api.decode(trained, epochs.copy().drop_channels(["Cz"]))
     assert "Cz" in caught.value.message
@@ -211,7 +214,8 @@ def test_categories_and_betas(home):
     space = api.Voxels({"V1": axis < 10}, grid=grid)
     trained, evaluated = api.fit(betas, labels, runs=runs, space=space, averaged=False)
     accuracy = find_hits(evaluated)
-    assert accuracy["value"] > 0.8 and accuracy["n"] == len(labels)
+    assert accuracy["value"] > 0.8
+    assert accuracy["n"] == len(labels)
     holdout = trained.recipe()["dataset"]["holdout"]
     assert (holdout["by"], holdout["folds"]) == ("runs", 5)
     assert trained.recipe()["backbone"]["kind"] == "lda"
@@ -223,7 +227,8 @@ def test_categories_and_betas(home):
     stored = api.store_trials(betas, np.array(rows, float), "categories", 2)
     assert set(stored.image_ids) == {"0.0", "1.0", "2.0"}
     stored = api.open_signals("categories", 1)["train"]
-    assert stored.space.grid.shape == (30, 1, 1) and stored.made_by == ("arrays",)
+    assert stored.space.grid.shape == (30, 1, 1)
+    assert stored.made_by == ("arrays",)
     assert np.unique(stored.runs).tolist() == list(range(5))
 
     # axes that are missing or wrong
@@ -285,7 +290,8 @@ def test_what_cannot_be_held_out_is_told_in_the_words_of_fit(
 
     text = f"{caught.value.message} {caught.value.hint}"
     assert argument in text
-    assert "holdout" not in text and "fold " not in text
+    assert "holdout" not in text
+    assert "fold " not in text
     for fact in facts:
         assert fact in caught.value.message
 
@@ -406,7 +412,8 @@ def test_rows_in_order_tell_labels_in_blocks(home, axes, compared_side):
     # predictions have the same caveats as the evaluation
     decoded = trained.predictions(cell=trained.cells[0].name)
     assert decoded.caveats == list(top1.caveats)
-    assert top1.value > 0.6 and answer.side == compared_side
+    assert top1.value > 0.6
+    assert answer.side == compared_side
     assert ("order of trials unknown" in top1.caveats) == (not axes)
     assert ("signal or time" in top1.caveats) == bool(axes)
 

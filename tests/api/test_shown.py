@@ -37,14 +37,17 @@ def test_ranks_are_printed_by_signal(ranks):
     line = str(ranks).splitlines()[1]
     for fact in ("4", "cat", "rank 2 of 2", "dog"):
         assert fact in line
-    assert "simulated" in str(ranks) and "simulated" in ranks._repr_html_()
-    assert "3 signals" in repr(ranks) and len(repr(ranks)) < MAX_REPR
+    assert "simulated" in str(ranks)
+    assert "simulated" in ranks._repr_html_()
+    assert "3 signals" in repr(ranks)
+    assert len(repr(ranks)) < MAX_REPR
 
 
 def test_ranks_of_unknown_pictures_name_the_best_alone(ranks):
     unknown = api.Ranks([], np.zeros(0, np.int64), ranks.gallery, ranks.similarity)
     assert [row["rank"] for row in unknown.rows()] == [None] * 3
-    assert "rank" not in str(unknown) and "dog" in str(unknown)
+    assert "rank" not in str(unknown)
+    assert "dog" in str(unknown)
     assert unknown._repr_html_()
 
 
@@ -61,7 +64,8 @@ def test_opened_objects_have_short_texts_and_cards(trained_run, evaluation_resul
     }
     for shown_name, name in cards.items():
         assert name in unescape(shown_name._repr_html_())
-        assert name in repr(shown_name) and len(repr(shown_name)) < MAX_REPR
+        assert name in repr(shown_name)
+        assert len(repr(shown_name)) < MAX_REPR
 
     # data say their sizes, and do not read the signals
     trials = signals["test"]
@@ -69,7 +73,8 @@ def test_opened_objects_have_short_texts_and_cards(trained_run, evaluation_resul
         trials.signal.shape[1:]
     )
     for size in sizes:
-        assert str(size) in repr(trials) and str(size) in repr(signals)
+        assert str(size) in repr(trials)
+        assert str(size) in repr(signals)
     for shown_name in (
         trials,
         signals,
@@ -78,9 +83,11 @@ def test_opened_objects_have_short_texts_and_cards(trained_run, evaluation_resul
         evaluated.measurements,
     ):
         assert len(repr(shown_name)) < MAX_REPR
-    assert "test" in signals._repr_html_() and trials._repr_html_()
+    assert "test" in signals._repr_html_()
+    assert trials._repr_html_()
     for artifact in evaluated.artifacts():
-        assert artifact.title in repr(artifact) and len(repr(artifact)) < MAX_REPR
+        assert artifact.title in repr(artifact)
+        assert len(repr(artifact)) < MAX_REPR
 
 
 def test_the_help_is_short_and_names_every_public_name():

@@ -43,7 +43,8 @@ def test_with_json_an_error_is_a_document_on_stdout(
         document = json.loads(process.stdout)
         assert document.keys() == {"error", "hint", "exit_code"}
         assert process.exit_code == document["exit_code"] == code
-        assert message in document["error"] and hint in document["hint"]
+        assert message in document["error"]
+        assert hint in document["hint"]
         assert message in process.stderr
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
@@ -100,7 +101,8 @@ def test_a_reader_that_goes_away_is_no_error(home, monkeypatch):
             lambda *_: monkeypatch.setattr(sys, "stdout", closed_pipe) or RESULT,
         )
         process = brainhive("doctor")
-    assert process.exit_code == 1 and process.stderr == ""
+    assert process.exit_code == 1
+    assert process.stderr == ""
 
 
 def test_every_command_takes_a_run_with_and_without_its_flag(
@@ -113,12 +115,11 @@ def test_every_command_takes_a_run_with_and_without_its_flag(
     ):
         for run_arguments in (["nothing"], ["--run", "nothing"]):
             process = brainhive(*arguments, *run_arguments)
-            assert (
-                process.exit_code == 3
-                and "no train-align run 'nothing'" in process.stderr
-            )
+            assert process.exit_code == 3
+            assert "no train-align run 'nothing'" in process.stderr
     process = brainhive("explain", "--run", "one", "other")
-    assert process.exit_code == 2 and "2 runs: one, other" in process.stderr
+    assert process.exit_code == 2
+    assert "2 runs: one, other" in process.stderr
 
 
 def test_the_way_out_stays_within_the_recipe_that_was_named(home):
@@ -128,7 +129,8 @@ def test_the_way_out_stays_within_the_recipe_that_was_named(home):
     ):
         text = " && ".join(f"brainhive {line} --recipe demo" for line in lines)
         process = brainhive(*arguments, "--recipe", "demo")
-        assert process.exit_code == 3 and process.stderr.endswith(f"  try: {text}\n")
+        assert process.exit_code == 3
+        assert process.stderr.endswith(f"  try: {text}\n")
         assert (
             f"({text})" in brainhive(*arguments, "--recipe", "demo", "--check").stderr
         )

@@ -106,7 +106,8 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
 
     assert result.exit_code == 0, result.output
     script, _, remaining_text = result.stdout.rpartition("#")
-    assert remaining_text.strip() and "hf download" not in remaining_text
+    assert remaining_text.strip()
+    assert "hf download" not in remaining_text
     expected_lines = (
         "--array=0-1",
         "--partition=gpu,long",
@@ -115,7 +116,8 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
         "--requeue",
     )
     assert all(f"#SBATCH {option}\n" in script for option in expected_lines)
-    assert "--gpus-per-node" not in script and "HF_HUB_OFFLINE=1" in script
+    assert "--gpus-per-node" not in script
+    assert "HF_HUB_OFFLINE=1" in script
     assert (
         subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode
         == 0
@@ -160,7 +162,8 @@ def test_a_line_is_submitted_once_and_then_found_finished(line, queue, tmp_path)
     folder = submitted(tmp_path)
     (queue / "tasks").write_text("11_0 RUNNING\n11_1 PENDING\n")
     second = call(*line, "--submit")
-    assert second.stderr.startswith("2 tasks ") and "job 12" not in second.stderr
+    assert second.stderr.startswith("2 tasks ")
+    assert "job 12" not in second.stderr
     job = f"brainhive-{folder.name.rpartition('-')[2]}-train-align"
     assert calls(queue) == [
         f"sbatch --parsable --job-name={job} {folder / 'train-align.sh'}"
@@ -173,10 +176,8 @@ def test_a_line_is_submitted_once_and_then_found_finished(line, queue, tmp_path)
     (queue / "tasks").write_text("")
     assert code == 0, (folder / "logs/11_0.txt").read_text()
     assert "nothing is submitted" in call(*line, "--submit").stderr
-    assert (
-        RunFolder(next((tmp_path / "runs/train-align").iterdir())).is_finished
-        and len(calls(queue)) == 1
-    )
+    assert RunFolder(next((tmp_path / "runs/train-align").iterdir())).is_finished
+    assert len(calls(queue)) == 1
     # a finished line that would read other signals
     other_store = f"paths.signals={tmp_path / 'others'}"
     assert "job 12" in call(*line, "--submit", other_store).stderr
@@ -198,7 +199,8 @@ def test_a_script_that_a_file_names_needs_permission(
         + (runs, "run.device=cpu")
     )
     refused = call(*line, "--submit")
-    assert refused.exit_code == 2 and "run.cluster.template theirs" in refused.stderr
+    assert refused.exit_code == 2
+    assert "run.cluster.template theirs" in refused.stderr
     assert not calls(queue)
     assert "job 11" in call(*line, "--submit", "--allow-code").stderr
 
@@ -214,7 +216,8 @@ def test_downloads_are_listed_last_even_without_a_network(home, queue, monkeypat
     assert result.exit_code == 3
     last_line = result.stdout.splitlines()[-1]
     assert last_line.startswith("# ") and ": hf download nobody/nothing" in last_line
-    assert call(*line).exit_code == 3 and not calls(queue)
+    assert call(*line).exit_code == 3
+    assert not calls(queue)
 
 
 def test_each_step_of_a_workflow_waits_for_the_one_before(
@@ -264,7 +267,8 @@ def test_tasks_of_a_sweep_share_the_cells_of_all_runs(line, queue, tmp_path):
     logs = [file.read_text() for file in (folder / "logs").iterdir()]
     assert codes == [0, 0], logs
     runs = [RunFolder(path) for path in (tmp_path / "runs/train-align").iterdir()]
-    assert len(runs) == 2 and all(finished_run.is_finished for finished_run in runs)
+    assert len(runs) == 2
+    assert all(finished_run.is_finished for finished_run in runs)
     for finished_run in runs:
         epochs = [event["cell"] for event in finished_run.events() if "epoch" in event]
         assert len(epochs) == len(set(epochs)) == 2
@@ -289,7 +293,8 @@ def test_the_script_forwards_the_signal_and_requeues_its_task(line, queue, tmp_p
         time.sleep(0.02)
     task.send_signal(signal.SIGUSR1)
 
-    assert task.wait(timeout=20) == 75 and (queue / "requeued").exists()
+    assert task.wait(timeout=20) == 75
+    assert (queue / "requeued").exists()
     assert calls(queue)[-1] == "scontrol requeue 11_1"
 
 
@@ -298,10 +303,12 @@ def test_a_template_with_errors_is_refused_with_the_reason(line, tmp_path):
     result = call(
         *line, f"run.cluster.template={tmp_path / 'job.j2'}", "--submit", "--check"
     )
-    assert result.exit_code == 2 and "job.j2: 'queue' is undefined" in result.stderr
+    assert result.exit_code == 2
+    assert "job.j2: 'queue' is undefined" in result.stderr
     assert ": account, " in result.stderr
     absent = call(*line, "run.cluster.template=absent.j2", "--submit", "--check")
-    assert absent.exit_code == 3 and "no template absent.j2" in absent.stderr
+    assert absent.exit_code == 3
+    assert "no template absent.j2" in absent.stderr
 
 
 def test_a_template_gets_values_as_the_shell_takes_them(line, tmp_path):
@@ -327,17 +334,20 @@ def test_a_scheduler_that_is_absent_or_refuses_is_named(
     (queue / "busy").write_text(
         "squeue: error: Socket timed out on send/recv operation\n"
     )
-    assert "Socket timed out" in call(*line, "--submit").stderr and not calls(queue)
+    assert "Socket timed out" in call(*line, "--submit").stderr
+    assert not calls(queue)
     (queue / "refusal").write_text(
         "sbatch: error: Batch job submission failed: Invalid partition name\n"
     )
     refused = call(*line, "--submit")
-    assert refused.exit_code == 1 and "Invalid partition name" in refused.stderr
+    assert refused.exit_code == 1
+    assert "Invalid partition name" in refused.stderr
     shutil.rmtree(queue / "bin")
     if shutil.which("sbatch") is not None:
         monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     absent = call(*line, "--submit")
-    assert absent.exit_code == 4 and "no squeue" in absent.stderr
+    assert absent.exit_code == 4
+    assert "no squeue" in absent.stderr
 
 
 def test_missing_inputs_end_a_submission_before_the_scheduler(line, queue, tmp_path):
@@ -346,9 +356,9 @@ def test_missing_inputs_end_a_submission_before_the_scheduler(line, queue, tmp_p
         ("--again", 2, "--again"),
     ):
         result = call(*line, argument, "--submit")
-        assert (
-            result.exit_code == code and problem in result.stderr and not calls(queue)
-        )
+        assert result.exit_code == code
+        assert problem in result.stderr
+        assert not calls(queue)
 
 
 def test_a_folder_with_a_backslash_is_refused(line, tmp_path, monkeypatch):
@@ -357,4 +367,5 @@ def test_a_folder_with_a_backslash_is_refused(line, tmp_path, monkeypatch):
     arguments = [argument for argument in line if not argument.startswith("paths.runs")]
     runs = f"paths.runs={tmp_path}/a\\b"
     refused = call(*arguments, runs, "--submit", "--check")
-    assert refused.exit_code == 2 and "has a backslash" in refused.stderr
+    assert refused.exit_code == 2
+    assert "has a backslash" in refused.stderr

@@ -867,7 +867,8 @@ def test_predictions_standardised_over_the_test_set_are_found(step, tmp_path):
     top1_before = score_top_k(compute_similarity({"pred": raw, "gallery": gallery}))
     gain = score_top_k(compute_similarity(arrays)) - top1_before
     assert gain > 5
-    assert points is not None and abs(points - gain) < 8
+    assert points is not None
+    assert abs(points - gain) < 8
 
 
 def test_a_claim_of_standardised_predictions_has_its_worth(tmp_path):
@@ -963,10 +964,12 @@ def test_our_own_run_passes_and_a_cheat_has_its_own_exit_code(
         tmp_path / "cheat/f.pt",
     )
     unknown = brainhive(str(tmp_path / "cheat"))
-    assert unknown.exit_code == 3 and "f.pt:a, f.pt:b" in unknown.stderr
+    assert unknown.exit_code == 3
+    assert "f.pt:a, f.pt:b" in unknown.stderr
     (tmp_path / "cheat/audit.yaml").write_text("predict: f.pt:a\n")
     refused = brainhive(str(tmp_path / "cheat"))
-    assert refused.exit_code == 2 and "'predict'" in refused.stderr
+    assert refused.exit_code == 2
+    assert "'predict'" in refused.stderr
     (tmp_path / "cheat/audit.yaml").write_text("predicted: f.pt:a\ngallery: f.pt:b\n")
     caught = brainhive(str(tmp_path / "cheat"), "--json")
     document = json.loads(caught.stdout)

@@ -70,7 +70,8 @@ def invoke(*arguments):
 
 def test_every_arm_is_measured_after_every_amount(measure_folder):
     amounts = [amount.name for amount in measure_folder.facts.amounts]
-    assert amounts == ["10 pictures", "everything"] and not measure_folder.missing
+    assert amounts == ["10 pictures", "everything"]
+    assert not measure_folder.missing
     arms = list(ARMS[1:]) + list(ALIGNMENTS)
     names = {ZERO_SHOT} | {f"{arm} · {amount}" for arm in arms for amount in amounts}
     assert names <= measure_folder.scopes.keys()
@@ -85,7 +86,8 @@ def test_every_arm_is_measured_after_every_amount(measure_folder):
         assert top1.people is not None or top1.value == 0
         for fact in ("inter", "demo-noise-0.3-40-concepts", "2 draws", "simulated"):
             assert fact in top1.protocol
-        assert top1.split == "test" and top1.selected is False
+        assert top1.split == "test"
+        assert top1.selected is False
     # permuted labels are at chance, and the right labels are above chance
     for amount in amounts:
         for metric in measure_folder.scopes[f"{PERMUTED_SCRATCH} · {amount}"].values():
@@ -111,9 +113,11 @@ def test_the_headline_is_transfer_and_each_person_is_told(measure_folder):
     gain = measure_folder.scopes["transfer over zero-shot · everything"]["top1_gain"]
     zero_shot = measure_folder.scopes[ZERO_SHOT]["top1"]
     assert gain.value == pytest.approx(whole_top1.value - zero_shot.value)
-    assert gain.chance == 0 and gain.low < gain.value < gain.high
+    assert gain.chance == 0
+    assert gain.low < gain.value < gain.high
     finding = state_finding(measure_folder)
-    assert "simulated EEG" in finding and "3 new people" in finding
+    assert "simulated EEG" in finding
+    assert "3 new people" in finding
 
 
 @pytest.mark.nightly
@@ -151,7 +155,8 @@ def test_the_same_command_finds_the_run(folder, run_command, base):
     (time,) = [row["value"] for row in table["rows"] if row["item"] == "time"]
     # 3 people × 6 arms × (2 draws of an amount + everything), and for each of the two
     # other people a model without them, and two strengths at two amounts
-    assert "84" in time and "6 parts" in time
+    assert "84" in time
+    assert "6 parts" in time
 
 
 @pytest.mark.nightly
@@ -197,7 +202,8 @@ def test_an_impossible_recipe_is_refused_in_two_lines(base):
         assert ended.exit_code == RecipeError.exit_code == 2
         assert not ended.stdout
         assert error.startswith("error: ")
-        assert hint.startswith("  try: ") and hint_fact in hint
+        assert hint.startswith("  try: ")
+        assert hint_fact in hint
         for fact in facts:
             assert fact in error
 

@@ -60,7 +60,8 @@ def test_a_collapsed_store_is_caught_and_a_good_one_is_not(
     assert not stores[str(sound)]["problem"]
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: ")
-    assert str(collapsed) in warning and "0.99" in warning
+    assert str(collapsed) in warning
+    assert "0.99" in warning
     assert warning.endswith(
         "brainhive embed --dataset set --encoders collapsed splits=train --again"
     )
@@ -132,7 +133,8 @@ def test_a_run_is_checked_by_folder_or_name_next_to_stores(
     metrics.write_text(metrics.read_text().replace(f"{SCHEMA}", f"{SCHEMA + 1}"))
     capsys.readouterr()
     result = run_command("check", f"stores={run_folder.path.name}")
-    assert result.exit_code == 1 and result.tables[0].rows[0][-1] == "failed"
+    assert result.exit_code == 1
+    assert result.tables[0].rows[0][-1] == "failed"
     assert str(metrics) in capsys.readouterr().err
 
 

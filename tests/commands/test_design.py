@@ -61,10 +61,13 @@ def test_each_design_has_power_and_top1_with_ranges(planned):
         assert design["price"] == 50 * design["hours"]
         assert design["answer"] in ("yes", "perhaps", "cannot say", "no")
         assert design["n_studies"] > 100
-    assert facts["source"] and not facts["has_pilot"]
+    assert facts["source"]
+    assert not facts["has_pilot"]
     assert facts["seed"] == 0
     assert "noise ceiling" in facts["warnings"][-1]
-    assert planned["finding"] and facts["sentence"] and facts["claims"]
+    assert planned["finding"]
+    assert facts["sentence"]
+    assert facts["claims"]
 
 
 def test_the_recommended_design_is_named_with_its_cost(planned):
@@ -109,7 +112,8 @@ def test_the_answer_stands_between_warnings_and_tables(planned, monkeypatch):
 def test_check_lists_the_designs_without_simulation(home):
     result = invoke("design", *SMALL, "--check", "--json")
     document = json.loads(result.stdout)
-    assert result.exit_code == 0 and document["missing"] == []
+    assert result.exit_code == 0
+    assert document["missing"] == []
     (table, *_) = document["tables"]
     assert len(table["rows"]) == N_DESIGNS
     assert not (home / "runs").exists()
@@ -162,7 +166,8 @@ def test_a_plan_from_a_pilot_says_which_pilot_could_tell(
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     facts = document["metrics"]["facts"]
-    assert facts["has_pilot"] and facts["source"] == trained_run.name
+    assert facts["has_pilot"]
+    assert facts["source"] == trained_run.name
     assert "simulated" in facts["caveats"]
     assert facts["designs"][0]["answer"] == "cannot say"
     for factor in (4, 8):
@@ -190,4 +195,5 @@ def test_wrong_input_ends_with_two_lines(arguments, error, home):
     result = invoke("design", *arguments)
     assert result.exit_code == error.exit_code, result.output
     lines = result.stderr.strip().splitlines()[-2:]
-    assert lines[0].startswith("error: ") and lines[1].startswith("  try: ")
+    assert lines[0].startswith("error: ")
+    assert lines[1].startswith("  try: ")

@@ -106,10 +106,13 @@ def test_a_metric_never_travels_alone(evaluation_result):
         assert metric.name == "median_rank" or metric.low <= metric.value <= metric.high
         assert metric.chance is not None
     top1 = evaluation_result.metrics.overall["top1"]
-    assert top1.chance == pytest.approx(0.01) and top1.these_subjects[0] > top1.chance
+    assert top1.chance == pytest.approx(0.01)
+    assert top1.these_subjects[0] > top1.chance
     table = evaluation_result.tables[0]
-    assert "100 candidates" in table.note and "95 % CI" in table.note
-    assert table.rows[-1][0] == "chance" and table.rows[0][1].small
+    assert "100 candidates" in table.note
+    assert "95 % CI" in table.note
+    assert table.rows[-1][0] == "chance"
+    assert table.rows[0][1].small
 
 
 @pytest.mark.nightly
@@ -124,7 +127,8 @@ def test_what_is_shown_are_as_many_queries_as_asked(run_command, world, trained_
         if artifact.section == "Retrieval" and artifact.kind == "sheet"
     )
     assert [len(row.tiles) for row in sheet.rows] == [6, 6]
-    assert sheet.sample and sheet.sample.n_tested == 100
+    assert sheet.sample
+    assert sheet.sample.n_tested == 100
     cell_items = next(iter(with_sheet.metrics.items.values()))
     for row in sheet.rows:
         # the first tile has the seen picture, the others have the five best candidates
@@ -158,14 +162,16 @@ def test_without_pictures_a_run_is_finished_without_its_sheet(
     recipe = eval_retrieval.Recipe.resolve("eval-retrieval", None, {}, overrides)
     inputs = list_inputs(eval_retrieval, recipe)
     (pictures,) = (item for item in inputs if item.error is not None)
-    assert pictures.is_optional and not pictures.is_missing
+    assert pictures.is_optional
+    assert not pictures.is_missing
     require_inputs(inputs)
 
     result = run_command("eval-retrieval", *overrides)
     assert result.metrics.overall == evaluation_result.metrics.overall
     run_artifacts = artifacts.read(RunFolder(result.folder))
     kinds = {artifact.kind for artifact in run_artifacts}
-    assert "curve" in kinds and "sheet" not in kinds
+    assert "curve" in kinds
+    assert "sheet" not in kinds
 
 
 @pytest.mark.nightly
@@ -224,7 +230,8 @@ def test_a_model_named_by_its_label_is_the_same_model(
         labelled = run_command(
             "eval-retrieval", f"run={trained_run}", "sheet_rows=0", "run.label=x"
         )
-        assert labelled.folder == evaluation_result.folder and labelled.label == "x"
+        assert labelled.folder == evaluation_result.folder
+        assert labelled.label == "x"
         assert RunFolder(trained_run).label == "a, b: c"
     finally:
         RunFolder(trained_run).set_label("")

@@ -115,9 +115,11 @@ def test_a_run_is_summarised_by_its_finding_not_by_a_maximum(
     invoke("report", folder.path, "--to", page)
 
     assert "simulated eeg" in finding.lower()
-    assert re.search(r"\d+–\d+ ms", finding) and re.search(r"sensor \w+", finding)
+    assert re.search(r"\d+–\d+ ms", finding)
+    assert re.search(r"sensor \w+", finding)
     assert finding.count("p = 0.024") == 2
-    assert "100 test pictures" in finding and "2 people" in finding
+    assert "100 test pictures" in finding
+    assert "2 people" in finding
     text = html.unescape(page.read_text()).replace("\xa0", " ")
     first_screen = text.split('<div class="first')[1].split('<div class="body">')[0]
     assert f'<p class="lead">{finding}</p>' in first_screen
@@ -186,7 +188,8 @@ def test_all_analyses_are_corrected_together(
     ).metrics
 
     profiles = metrics.facts.profiles
-    assert corrected_counts == [len(profiles)] and len(profiles) > 2
+    assert corrected_counts == [len(profiles)]
+    assert len(profiles) > 2
     assert {row["first_above_chance"] for row in profiles} == {findings.ONSET_UNKNOWN}
     assert findings.FIRST_ABOVE_CHANCE in metrics.missing
 
@@ -201,7 +204,8 @@ def test_the_run_is_named_first_and_json_is_the_document(folder, world):
     assert ended.exit_code == 0, ended.stderr
     assert json.loads(ended.stdout)["metrics"]["schema"] == 4
     document = json.loads(checked.stdout)
-    assert checked.exit_code == 0 and document["missing"] == []
+    assert checked.exit_code == 0
+    assert document["missing"] == []
     (table,) = [table for table in document["tables"] if table["title"] == "Work"]
     assert [row["item"] for row in table["rows"] if row["item"] == "time"]
 

@@ -238,7 +238,8 @@ def test_what_cannot_be_folded_in_is_refused_by_name(runs):
 def test_scores_are_neuralbench_s_json(runs):
     export(runs["whitened"], "scores=true")
     scores = json.loads(Path("out/neuralbench.json").read_text("utf-8"))
-    assert scores["seed"] == 1 and scores["brain_model_name"] == "ridge"
+    assert scores["seed"] == 1
+    assert scores["brain_model_name"] == "ridge"
     # with two test pictures, the AUC is the share of trials whose picture comes first
     retrieval = "test/full_retrieval"
     auc = scores[f"{retrieval}/inv_norm_rank_mean"]

@@ -77,7 +77,8 @@ def test_a_data_set_is_fetched_and_unpacked_and_commands_read_it(hub, home):
     checked = fetch("things-eeg", "--check")
     assert checked.exit_code == 0
     assert "cc-by-4.0" in join_lines(checked.stdout)
-    assert hub.fetched == [] and not (home / "data").exists()
+    assert hub.fetched == []
+    assert not (home / "data").exists()
 
     ended = fetch("things-eeg")
     assert ended.exit_code == 0, ended.stderr
@@ -111,9 +112,11 @@ def test_a_file_with_a_wrong_digest_is_fetched_again(hub, home, name, is_stamp_k
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     hub.fetched.clear()
     checked = fetch("things-eeg", "unpack=false", "--check")
-    assert name in join_lines(checked.stderr) and hub.fetched == []
+    assert name in join_lines(checked.stderr)
+    assert hub.fetched == []
     assert fetch("things-eeg", "unpack=false").exit_code == 0
-    assert hub.fetched == [f"{REPOSITORY}/{name}"] and path.read_bytes() == content
+    assert hub.fetched == [f"{REPOSITORY}/{name}"]
+    assert path.read_bytes() == content
 
 
 def test_a_disk_without_room_is_named_and_no_matter_of_the_hub(hub, home):
@@ -124,7 +127,8 @@ def test_a_disk_without_room_is_named_and_no_matter_of_the_hub(hub, home):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft_limit, hard_limit))
     assert ended.exit_code == BrainhiveError.exit_code
-    assert os.strerror(errno.EFBIG) in ended.stderr and "HF_HOME" not in ended.stderr
+    assert os.strerror(errno.EFBIG) in ended.stderr
+    assert "HF_HOME" not in ended.stderr
     assert str(home / "data/things-eeg") in "".join(ended.stderr.split("\n"))
 
 
@@ -171,7 +175,8 @@ def test_what_needs_an_agreement_is_shown_step_by_step(home):
 
 def test_an_unreachable_hub_and_unknown_names_get_one_line(home, run_command):
     ended = fetch("things-eeg")
-    assert ended.exit_code == MissingData.exit_code and "hf download" in ended.stderr
+    assert ended.exit_code == MissingData.exit_code
+    assert "hf download" in ended.stderr
     with pytest.raises(RecipeError, match="'things-egg'"):
         run_command("fetch", "names=things-egg")
     with pytest.raises(RecipeError) as caught:
@@ -194,7 +199,8 @@ def test_fetch_checks_the_disk_space_and_resumes(hub, home, repositories, monkey
             lambda _: shutil._ntuple_diskusage(2 * free, free, free),
         )
         ended = fetch("things-eeg")
-        assert ended.exit_code == 1 and hub.fetched == []
+        assert ended.exit_code == 1
+        assert hub.fetched == []
         assert "unpack=false" in ended.stderr
         assert fetch("things-eeg", "unpack=false").exit_code == 0
 

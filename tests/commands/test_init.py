@@ -80,7 +80,8 @@ def test_markers_of_each_format_have_a_line_each(home, ending):
     markers = json.loads(ended.stdout)["details"]["markers"]
     assert [marker["count"] for marker in markers] == [2] * len(PICTURE_NAMES)
     events = {str(number): "" for number in range(1, len(PICTURE_NAMES) + 1)}
-    assert read_events(home) == events and list(read_events(home)) == list(events)
+    assert read_events(home) == events
+    assert list(read_events(home)) == list(events)
     assert sorted(path.name for path in (home / "lab").iterdir()) == initial_names
     assert json.loads(ended.stdout)["next"] == (
         "brainhive prepare --from recording --check"
@@ -111,7 +112,9 @@ def test_the_completed_table_is_what_prepare_reads(home):
 
     # nothing is completed yet
     code, lines = refuse(*line)
-    assert code == 1 and "events.csv" in lines[0] and "8: 1, 2, 3" in lines[0]
+    assert code == 1
+    assert "events.csv" in lines[0]
+    assert "8: 1, 2, 3" in lines[0]
     assert PICTURE_NAMES[0] in lines[1]
 
     # a line stays empty, as of a marker that is no picture
@@ -125,7 +128,8 @@ def test_the_completed_table_is_what_prepare_reads(home):
     # the completed table stays as it is
     text = table.read_text()
     ended = init()
-    assert table.read_text() == text and "kept" in ended.stderr
+    assert table.read_text() == text
+    assert "kept" in ended.stderr
 
 
 def test_only_exact_names_of_pictures_are_filled_in(home):
@@ -166,7 +170,8 @@ def test_a_file_without_a_person_becomes_the_first(home):
 
     links = sorted(path.name for path in (home / "data/recordings/sub-01").iterdir())
     assert links == ["pilot.eeg", "pilot.vhdr", "pilot.vmrk"]
-    assert read_events(home) == {"1": ""} and "sub-01" in ended.stderr
+    assert read_events(home) == {"1": ""}
+    assert "sub-01" in ended.stderr
     write_pictures(home / "data/image-folder")
     (home / "data/recordings/events.csv").write_text(f"event,picture\n1,{'cat_0'}\n")
     ended = brainhive("prepare", "--from", "recording", "--check")
@@ -180,7 +185,8 @@ def test_a_linked_file_stays_marked_as_simulated(home):
     init("--recording", "lab/sub-01.vhdr")
 
     link = home / "data/recordings/sub-01.vhdr"
-    assert link.is_symlink() and read_simulated(link) == "a program"
+    assert link.is_symlink()
+    assert read_simulated(link) == "a program"
 
 
 def test_pictures_without_a_test_folder_are_reported(home):
@@ -189,7 +195,8 @@ def test_pictures_without_a_test_folder_are_reported(home):
 
     ended = init("--recording", "lab", "--pictures", "photos/train")
 
-    assert "6 in train" in ended.stderr and "test/CONCEPT" in ended.stderr
+    assert "6 in train" in ended.stderr
+    assert "test/CONCEPT" in ended.stderr
 
 
 def test_files_of_nobody_are_refused_before_anything_is_made(home):
@@ -198,7 +205,8 @@ def test_files_of_nobody_are_refused_before_anything_is_made(home):
 
     _, lines = refuse("init", "--recording", "lab")
 
-    assert "anna.fif" in lines[0] and not (home / "data").exists()
+    assert "anna.fif" in lines[0]
+    assert not (home / "data").exists()
 
 
 def test_existing_pictures_are_never_replaced(home):
@@ -207,7 +215,8 @@ def test_existing_pictures_are_never_replaced(home):
 
     code, lines = refuse("init", "--pictures", "photos")
 
-    assert code == 2 and "data/image-folder" in lines[0]
+    assert code == 2
+    assert "data/image-folder" in lines[0]
     assert not (home / "data/image-folder").is_symlink()
 
 
@@ -236,7 +245,8 @@ def test_bids_with_named_pictures_needs_no_table(home):
 
     ended = init("--recording", "lab")
 
-    assert not (home / "data").exists() and events.name in ended.stderr
+    assert not (home / "data").exists()
+    assert events.name in ended.stderr
     line = "brainhive prepare --from recording --check preparation.root=lab"
     assert f"next: {line}" in ended.stderr
     assert brainhive(*line.split()[1:]).exit_code == 0
@@ -249,10 +259,12 @@ def test_fmri_has_its_own_line(home):
 
     for source in ("bids", "bids/sub-01/func/sub-01_task-look_bold.nii.gz"):
         code, lines = refuse("init", "--recording", source)
-        assert code == 3 and "bold.nii.gz" in lines[0]
+        assert code == 3
+        assert "bold.nii.gz" in lines[0]
         assert "brainhive prepare --from bold --check" in lines[1]
     code, lines = refuse("init", "--recording", "nothing")
-    assert code == 3 and "nothing" in lines[0]
+    assert code == 3
+    assert "nothing" in lines[0]
     assert not (home / "data").exists()
 
 
@@ -261,7 +273,8 @@ def test_a_folder_around_the_study_is_refused(home):
 
     code, lines = refuse("init", "--recording", ".")
 
-    assert code == 2 and "data/recordings" in lines[0]
+    assert code == 2
+    assert "data/recordings" in lines[0]
     assert not (home / "data").exists()
 
 
@@ -281,14 +294,16 @@ def test_epochs_have_their_own_line(home):
 
     code, lines = refuse("init", "--recording", "lab")
 
-    assert code == 3 and "brainhive prepare --from epochs" in lines[1]
+    assert code == 3
+    assert "brainhive prepare --from epochs" in lines[1]
     assert not (home / "data").exists()
 
 
 def test_check_makes_nothing(home):
     ended = brainhive("init", "--check", "--json")
     states = [item["state"] for item in json.loads(ended.stdout)["inputs"]]
-    assert states == ["to make"] * 3 and list(home.iterdir()) == []
+    assert states == ["to make"] * 3
+    assert list(home.iterdir()) == []
 
 
 def test_markers_that_are_formulas_do_nothing_in_a_spreadsheet(home):

@@ -112,28 +112,26 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate(own_pictures):
     events = [json.loads(line) for line in ended.stdout.splitlines()]
     results = [event for event in events if event["kind"] == "result"]
     assert len(results) == 24
-    assert events[-1]["kind"] == "ended" and "stream" in events[-1]["text"]
+    assert events[-1]["kind"] == "ended"
+    assert "stream" in events[-1]["text"]
     # pictures of the training are known, and not ranked
     assert {result["shown"] for result in results} == set(chain(*PICTURES.values()))
     shown_results = [result for result in results if result["rank"]]
-    assert {result["shown"] for result in shown_results} == set(
-        PICTURES["test"]
-    ) and len(shown_results) == 6
+    assert {result["shown"] for result in shown_results} == set(PICTURES["test"])
+    assert len(shown_results) == 6
     last_result = shown_results[-1]
-    assert (
-        last_result["repetitions"] == 3
-        and last_result["average_rank"] in (1, 2)
-        and len(last_result["best"]) == 2
-    )
-    assert last_result["hits"]["n"] == 6 and last_result["hits"]["chance"] == 0.5
+    assert last_result["repetitions"] == 3
+    assert last_result["average_rank"] in (1, 2)
+    assert len(last_result["best"]) == 2
+    assert last_result["hits"]["n"] == 6
+    assert last_result["hits"]["chance"] == 0.5
     assert (
         last_result["hits"]["interval"][0]
         <= last_result["hits"]["rate"]
         <= last_result["hits"]["interval"][1]
     )
-    assert (
-        last_result["stream"]["dropped"] == {} and last_result["stream"]["events"] == 24
-    )
+    assert last_result["stream"]["dropped"] == {}
+    assert last_result["stream"]["events"] == 24
 
     folder = RunFolder(find_run(ended))
     measurements = folder.measurements()
@@ -145,7 +143,8 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate(own_pictures):
         (1,),
         "test",
     )
-    assert "confidence sequence" in top1.interval and top1.selected is False
+    assert "confidence sequence" in top1.interval
+    assert top1.selected is False
     assert measurements.items["all"]["ranks"] == [
         result["rank"] for result in shown_results
     ]
@@ -228,8 +227,10 @@ def test_simulated_signals_are_marked_on_the_page_and_when_saved(demo, run_comma
     assert ended.exit_code == 0, ended.output
     measurements = RunFolder(find_run(ended)).measurements()
     top1 = measurements.overall["top1"]
-    assert SIMULATED in top1.caveats and "simulated" in ended.stdout
-    assert (top1.n, top1.pool) == (300, 100) and top1.low > top1.chance
+    assert SIMULATED in top1.caveats
+    assert "simulated" in ended.stdout
+    assert (top1.n, top1.pool) == (300, 100)
+    assert top1.low > top1.chance
 
     session = find_run(ended) / "session"
     saved = json.loads((session / "dataset_description.json").read_text())
@@ -246,7 +247,8 @@ def test_bad_input_gets_two_lines_and_check_lists_missing_inputs(own_pictures):
     ):
         ended = invoke(own_pictures, *arguments, "page=false")
         assert ended.exit_code == code, arguments
-        assert fact in ended.output and "Traceback" not in ended.stderr
+        assert fact in ended.output
+        assert "Traceback" not in ended.stderr
     checked = replay(own_pictures, "--check")
     assert checked.exit_code == 0, checked.output
     for fact in ("sub-01_seed-1", "sub-01_ses-01.fif", "image-folder/test"):
@@ -312,10 +314,8 @@ def test_only_a_recording_of_the_training_gets_a_caveat(categories):
     assert list_warnings(ended, "training")
 
     ended, hit_rate = replay_session(categories, 2)
-    assert (
-        hit_rate.overall["top1"].caveats == (SEEN_PICTURES,)
-        and hit_rate.facts.anytime_p <= 1
-    )
+    assert hit_rate.overall["top1"].caveats == (SEEN_PICTURES,)
+    assert hit_rate.facts.anytime_p <= 1
     assert hit_rate.overall["top1"].pool == 3
     assert len(list_warnings(ended, " hat")) == 1
     assert list_warnings(ended, "training") == []
@@ -361,7 +361,8 @@ def test_ctrl_c_ends_a_session_in_order(own_pictures, base, brainhive):
     assert process.returncode == 0, err
     assert json.loads(output.splitlines()[-1])["kind"] == "ended"
     run_folder = base / re.search(r"\S*runs/live/\S+", err)[0]
-    assert (run_folder / "metrics.json").is_file() and (run_folder / "session").is_dir()
+    assert (run_folder / "metrics.json").is_file()
+    assert (run_folder / "session").is_dir()
 
 
 def test_every_line_of_the_guide_does_its_work(own_pictures, base):

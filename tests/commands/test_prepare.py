@@ -258,7 +258,8 @@ def test_who_only_reads_does_not_look_over_the_recordings(raw, monkeypatch):
     )
     with pytest.raises(Unfinished):
         prepare.run(prepare.Recipe(), READ_ONLY)
-    assert not looked and not (raw / "signals").exists()
+    assert not looked
+    assert not (raw / "signals").exists()
 
 
 def silence(values):
@@ -293,7 +294,8 @@ def test_bad_input_is_one_line_of_the_command_and_of_its_check(
         run_command("prepare", last_session)
     assert "ses-04/raw_eeg_training.npy" in caught.value.message
     assert fact in caught.value.message
-    assert caught.value.hint and "\n" not in caught.value.in_one_line
+    assert caught.value.hint
+    assert "\n" not in caught.value.in_one_line
     is_missing = damage in ("a missing session", "a truncated file")
     assert isinstance(caught.value, MissingData) == is_missing
     assert not (raw / "signals/things-eeg/default/sub-01.h5").exists()

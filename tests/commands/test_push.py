@@ -85,14 +85,17 @@ def test_check_lists_every_file_with_its_size_and_sends_nothing(hub, pushed_run)
 
     document = json.loads(process.stdout)
     upload, files, card, _ = document["tables"]
-    assert process.exit_code == 0 and hub.requests == [] and hub.repos == {}
+    assert process.exit_code == 0
+    assert hub.requests == []
+    assert hub.repos == {}
     assert {row["file"] for row in files["rows"]} == FILES
     weights = "cells/sub-01_seed-1/model/model.safetensors"
     assert {row["file"]: row["bytes"] for row in files["rows"]}[weights] == (
         pushed_run / weights
     ).stat().st_size
     items = {row["item"]: row["value"] for row in upload["rows"]}
-    assert "private" in items["to"] and items["licence"] == "apache-2.0"
+    assert "private" in items["to"]
+    assert items["licence"] == "apache-2.0"
     assert {"line": "# demo"} in card["rows"]
 
 
@@ -107,9 +110,11 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(hub, pushed_run):
         "--citation",
         "A paper",
     )
-    assert pushed.exit_code == 0 and f" {len(FILES)} files" in pushed.stderr
+    assert pushed.exit_code == 0
+    assert f" {len(FILES)} files" in pushed.stderr
     # the first is the hub's own
-    assert len(hub.repos["me/demo"].log) == 2 and set(list_newest_files(hub)) == FILES
+    assert len(hub.repos["me/demo"].log) == 2
+    assert set(list_newest_files(hub)) == FILES
     assert hub.repos["me/demo"].private
     # small files need none
     uploads = [path for method, path, _ in hub.requests if method == "PUT"]
@@ -121,10 +126,8 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(hub, pushed_run):
         run_command("eval-retrieval", str(pushed_run), "sheet_rows=0")
     ).measurements()
     loaded = RunFolder(run_command("eval-retrieval", "hub:me/demo", "sheet_rows=0"))
-    assert (
-        loaded.measurements().scopes == local.scopes
-        and local.scopes["all"]["top1"].n == 200
-    )
+    assert loaded.measurements().scopes == local.scopes
+    assert local.scopes["all"]["top1"].n == 200
     assert loaded.measurements().items == local.items
     for name in FILES - {
         "README.md",
@@ -135,10 +138,8 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(hub, pushed_run):
     }:
         assert list_newest_files(hub)[name] == (pushed_run / name).read_bytes()
     pinned = f"hub:me/demo@{commit_of(hub)}"
-    assert (
-        loaded.recipe()["align_run"] == [pinned]
-        and loaded.measurements().facts.run == pinned
-    )
+    assert loaded.recipe()["align_run"] == [pinned]
+    assert loaded.measurements().facts.run == pinned
     # the digest of the recipe, which holds the commit, follows the short name
     assert loaded.path.name.startswith("demo-")
 
@@ -148,11 +149,14 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(hub, pushed_run):
     assert set(results) == {"top1", "top5"}
     for name, result in results.items():
         overall = local.overall[name]
-        assert result.metric_value == overall.value and result.dataset_split == "test"
+        assert result.metric_value == overall.value
+        assert result.dataset_split == "test"
         assert result.metric_args["pool"] == overall.pool
         assert result.metric_args["interval"] == [overall.low, overall.high]
-    assert card.data.license == "apache-2.0" and card.data.library_name == "brainhive"
-    assert "lab@example.org" in card.text and "A paper" in card.text
+    assert card.data.license == "apache-2.0"
+    assert card.data.library_name == "brainhive"
+    assert "lab@example.org" in card.text
+    assert "A paper" in card.text
     assert "simulated" in card.text
     assert 'api.open_model("hub:me/demo", cell="sub-01_seed-1")' in card.text
 
@@ -225,7 +229,8 @@ def test_a_prior_is_pushed_as_priors_are_read(hub, home):
     }
     assert set(list_newest_files(hub, "me/prior")) == model | documents_too
     message, _ = read_error_lines(brainhive("eval-retrieval", "hub:me/prior"), 3)
-    assert "train-prior" in message and "train-align" in message
+    assert "train-prior" in message
+    assert "train-align" in message
 
 
 def test_an_interrupted_push_leaves_no_commit_and_can_resume(
@@ -235,12 +240,12 @@ def test_an_interrupted_push_leaves_no_commit_and_can_resume(
     message, hint = read_error_lines(
         brainhive("push", pushed_run.name, "hub:me/demo"), 3
     )
-    assert "hub" in message and "continues" in hint and list_newest_files(hub) == {}
+    assert "hub" in message
+    assert "continues" in hint
+    assert list_newest_files(hub) == {}
     hub.fail.clear()
-    assert (
-        brainhive("push", pushed_run.name, "hub:me/demo").exit_code == 0
-        and set(list_newest_files(hub)) == FILES
-    )
+    assert brainhive("push", pushed_run.name, "hub:me/demo").exit_code == 0
+    assert set(list_newest_files(hub)) == FILES
 
 
 def test_ctrl_c_does_not_wait_for_an_upload(hub, pushed_run, monkeypatch):
@@ -258,7 +263,8 @@ def test_ctrl_c_does_not_wait_for_an_upload(hub, pushed_run, monkeypatch):
         assert brainhive("push", pushed_run.name, "hub:me/demo").exit_code == 130
     finally:
         signal.signal(signal.SIGTERM, initial_signal)
-    assert time.monotonic() - start < 3 and list_newest_files(hub) == {}
+    assert time.monotonic() - start < 3
+    assert list_newest_files(hub) == {}
 
 
 @pytest.mark.nightly
@@ -271,7 +277,8 @@ def test_a_tag_never_changes_and_a_new_tag_has_only_new_files(hub, pushed_run, i
     (first_tag,) = hub.repos["me/demo"].tags.values()
 
     message, hint = read_error_lines(brainhive("push", inter.name, "hub:me/demo@v1"), 1)
-    assert "hub:me/demo@v1" in message and "hub:me/demo@TAG" in hint
+    assert "hub:me/demo@v1" in message
+    assert "hub:me/demo@TAG" in hint
 
     assert brainhive("push", inter.name, "hub:me/demo@v2").exit_code == 0
     cells = {path.name for path in (inter / "cells").iterdir()}
@@ -284,7 +291,8 @@ def test_a_tag_never_changes_and_a_new_tag_has_only_new_files(hub, pushed_run, i
     assert hub.repos["me/demo"].tags == {
         "v1": first_tag,
         "v2": commit_of(hub),
-    } and first_tag != commit_of(hub)
+    }
+    assert first_tag != commit_of(hub)
     names = ("hub:me/demo@v1", pinned, "hub:me/demo@v2", "hub:me/demo")
     modes = [api.open_run(name).recipe()["mode"] for name in names]
     assert modes == ["intra", "intra", "inter", "inter"]
@@ -297,20 +305,24 @@ def test_forbidden_and_public_repositories_are_refused(
     message, hint = read_error_lines(
         brainhive("push", pushed_run.name, "hub:me/demo"), 1
     )
-    assert "hub:me/demo" in message and "public" in message
-    assert "--public" in hint and list_newest_files(hub) == {}
+    assert "hub:me/demo" in message
+    assert "public" in message
+    assert "--public" in hint
+    assert list_newest_files(hub) == {}
     assert brainhive("push", pushed_run.name, "hub:me/open", "--public").exit_code == 0
     assert not hub.repos["me/open"].private
 
     message, hint = read_error_lines(
         brainhive("push", pushed_run.name, "hub:other/demo"), 1
     )
-    assert "hub:other/demo" in message and "hf auth login" in hint
+    assert "hub:other/demo" in message
+    assert "hf auth login" in hint
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     message, hint = read_error_lines(
         brainhive("push", pushed_run.name, "hub:me/new"), 3
     )
-    assert "token" in message and "hf auth login" in hint
+    assert "token" in message
+    assert "hf auth login" in hint
     assert "me/new" not in hub.repos
 
 
@@ -328,7 +340,8 @@ def test_the_token_of_the_environment_wins_over_a_login(
     message, hint = read_error_lines(
         brainhive("push", pushed_run.name, "hub:me/new"), 3
     )
-    assert "HF_TOKEN" in message and "unset HF_TOKEN" in hint
+    assert "HF_TOKEN" in message
+    assert "unset HF_TOKEN" in hint
     monkeypatch.delenv("HF_TOKEN")
     assert brainhive("push", pushed_run.name, "hub:me/new").exit_code == 0
 
@@ -336,12 +349,14 @@ def test_the_token_of_the_environment_wins_over_a_login(
     message, hint = read_error_lines(
         brainhive("push", pushed_run.name, "hub:me/third"), 3
     )
-    assert "hf auth login" in message and "unset" not in hint
+    assert "hf auth login" in message
+    assert "unset" not in hint
     stored_login.unlink()
     message, hint = read_error_lines(
         brainhive("push", pushed_run.name, "hub:me/third"), 3
     )
-    assert hint.startswith("set HF_TOKEN") and "me/third" not in hub.repos
+    assert hint.startswith("set HF_TOKEN")
+    assert "me/third" not in hub.repos
 
 
 def test_a_repository_that_lies_is_one_line(hub, pushed_run):
@@ -419,5 +434,7 @@ def test_wrong_or_damaged_models_are_refused_before_the_hub(hub, pushed_run, hom
         (("copied", "hub:me/demo"), 1, "not finite", ""),
     ):
         message, hint = read_error_lines(brainhive("push", *arguments), code)
-        assert fact in message and way_out in hint and hub.requests == []
+        assert fact in message
+        assert way_out in hint
+        assert hub.requests == []
     shutil.rmtree(copy)

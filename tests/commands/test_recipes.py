@@ -40,13 +40,12 @@ def test_a_recipe_is_shown_with_value_and_source_of_each_key():
         "from": "default",
         "meaning": "brain encoder. It is a network from signals to heads",
     }
-    assert (
-        rows["loss.cosine_weight"]["value"] == "5.0"
-        and "recipe" in rows["loss.cosine_weight"]["from"]
-    )
+    assert rows["loss.cosine_weight"]["value"] == "5.0"
+    assert "recipe" in rows["loss.cosine_weight"]["from"]
     assert list(rows)[-1].startswith(("run", "digests"))
     lines = brainhive("demo/train_align").stdout.splitlines()
-    assert "seeds" in lines and max(map(len, lines[1:])) <= 80
+    assert "seeds" in lines
+    assert max(map(len, lines[1:])) <= 80
 
 
 def test_an_unknown_recipe_is_refused_with_a_similar_name():
@@ -62,4 +61,5 @@ def test_a_schema_is_printed_for_editors():
     assert schema["additionalProperties"] is False
     for names in ([], ["demo"]):
         refused = brainhive(*names, "--schema")
-        assert refused.exit_code == 2 and "one command" in refused.stderr
+        assert refused.exit_code == 2
+        assert "one command" in refused.stderr

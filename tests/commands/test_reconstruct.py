@@ -73,7 +73,8 @@ def test_damaged_parts_are_named_in_one_line(
     ):
         with pytest.raises(BrainhiveError, match=module) as caught:
             run_command("reconstruct", *reconstruct_overrides, override)
-        assert caught.value.hint and "\n" not in caught.value.message
+        assert caught.value.hint
+        assert "\n" not in caught.value.message
     shutil.rmtree(damaged_prior / "attn_adapter")
     with pytest.raises(BrainhiveError, match="attn_adapter/config"):
         run_command("reconstruct", *reconstruct_overrides, f"prior={damaged_prior}")

@@ -99,7 +99,8 @@ def runs(home):
 
 def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs, monkeypatch):
     checked = say("report", runs[0], "--check")
-    assert checked.exit_code == 0 and "good-0000000001.html" in checked.stdout
+    assert checked.exit_code == 0
+    assert "good-0000000001.html" in checked.stdout
     assert not (home / "reports").exists()
 
     opened_pages = []
@@ -107,16 +108,15 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs, monkey
     monkeypatch.setattr("webbrowser.open", lambda address: opened_pages.append(address))
     output = say("report", "--open")
     page = home / "reports" / "poor-0000000002.html"
-    assert (
-        output.exit_code == 0
-        and f"page: {page}" in output.stdout
-        and opened_pages == [page.as_uri()]
-    )
+    assert output.exit_code == 0
+    assert f"page: {page}" in output.stdout
+    assert opened_pages == [page.as_uri()]
     # the share of first ranks among the 100 pictures of the gallery
     metrics = json.loads((runs[1] / "metrics.json").read_text())
     share = 100 * metrics["scopes"]["all"]["top1"]["value"]
     text = read_page(page)
-    assert f" {share:.3g} % " in text and " 100 " in text
+    assert f" {share:.3g} % " in text
+    assert " 100 " in text
     assert not list(page.parent.glob(".*"))
     assert "browser" in output.stderr
     for name in ("0000000001", "runs/eval-retrieval/good-0000000001"):
@@ -147,12 +147,16 @@ def test_compared_runs_are_tested_by_item_if_they_can_be_paired(home, runs):
         "top1",
         90,
     )
-    assert top1["difference"] > 0.4 and top1["low"] > 0 and top1["p_adjusted"] < 0.05
-    assert "30 pictures" in top1["test"] and "3 subjects" in top1["test"]
+    assert top1["difference"] > 0.4
+    assert top1["low"] > 0
+    assert top1["p_adjusted"] < 0.05
+    assert "30 pictures" in top1["test"]
+    assert "3 subjects" in top1["test"]
     (lead,) = find_leads(home / "page.html")
     assert lead.index("aligned") < lead.index("base")
     assert f"{100 * top1['difference']:+.1f} points" in lead
-    assert f"p = {top1['p_value']}" in lead and "90 items" in lead
+    assert f"p = {top1['p_value']}" in lead
+    assert "90 items" in lead
 
     other_ranked = ranked(home, "other-0000000003", 0.5, digest="9876543210")
     page_path = home / "page.html"
@@ -168,7 +172,8 @@ def test_compared_runs_are_tested_by_item_if_they_can_be_paired(home, runs):
     page_path.unlink()
     drawn_ranked = ranked(home, "third-0000000004", 0.5, command="reconstruct")
     output = say("compare", runs[0], drawn_ranked)
-    assert output.exit_code == 2 and not page_path.exists()
+    assert output.exit_code == 2
+    assert not page_path.exists()
     for fact in ("good", "eval-retrieval", "third", "reconstruct"):
         assert fact in output.stderr
 
@@ -177,11 +182,9 @@ def test_tables_for_papers_are_written_in_each_format(home, runs):
     for form, says in (("md", "| good | **0."), ("tex", r"good & \textbf{0.")):
         output = say("compare", *runs, "--format", form)
         (file,) = (home / "reports").glob(f"*.{form}")
-        assert (
-            output.exit_code == 0
-            and says in file.read_text()
-            and str(file) in output.stdout
-        )
+        assert output.exit_code == 0
+        assert says in file.read_text()
+        assert str(file) in output.stdout
 
 
 def test_bad_input_is_one_line_and_its_exit_code(home, runs):
@@ -207,7 +210,8 @@ def test_bad_input_is_one_line_and_its_exit_code(home, runs):
     ):
         output = say(*arguments)
         assert output.exit_code == code
-        assert output.stderr.startswith("error: ") and "Traceback" not in output.stderr
+        assert output.stderr.startswith("error: ")
+        assert "Traceback" not in output.stderr
         assert all(fact in output.stderr for fact in facts), output.stderr
 
 
@@ -220,9 +224,12 @@ def test_a_damaged_run_does_not_stop_the_report_of_others(home, runs):
 
     assert output.exit_code == BrainhiveError.exit_code
     text = table.read_text()
-    assert "| a |" in text and "| c |" in text and "| b |" not in text
+    assert "| a |" in text
+    assert "| c |" in text
+    assert "| b |" not in text
     errors = [line for line in output.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1 and "damaged-0000000003" in errors[0]
+    assert len(errors) == 1
+    assert "damaged-0000000003" in errors[0]
     (failure,) = json.loads(output.stdout)["details"]["failures"]
     assert "damaged-0000000003" in failure["error"]
 
@@ -250,12 +257,12 @@ def test_a_tidy_table_has_a_row_for_each_metric_and_difference(home, runs):
             assert row[column] == (
                 "" if metric_values[column] is None else str(metric_values[column])
             )
-        assert (
-            row["subject"] == ("" if scope == "all" else scope) and row["seed"] == "1"
-        )
+        assert row["subject"] == ("" if scope == "all" else scope)
+        assert row["seed"] == "1"
         assert row["protocol"] == "intra, lab"
     (difference,) = (row for row in rows if row["p"])
-    assert difference["scope"].endswith(" poor") and difference["metric"] == "top1"
+    assert difference["scope"].endswith(" poor")
+    assert difference["metric"] == "top1"
     assert float(difference["value"]) == pytest.approx(
         first_scopes["all"]["top1"]["value"]
         - float(next(r["value"] for r in rows if r["run"] == "poor"))
@@ -282,7 +289,8 @@ def test_a_table_of_methods_lists_excluded_runs_with_reasons(
     assert say(*line, "--format", "csv", "--to", table).exit_code == 0
     rows = list(csv.DictReader(table.open()))
     chance = rows.pop()
-    assert chance["method"] == "chance" and float(chance["top-1"]) == 0.01
+    assert chance["method"] == "chance"
+    assert float(chance["top-1"]) == 0.01
 
     # results by top-1, then the others by theirs; both of these have all hits
     assert [row["method"] for row in rows] == ["good", "poor", "tested", "other"]
@@ -294,7 +302,8 @@ def test_a_table_of_methods_lists_excluded_runs_with_reasons(
     # chosen; rows that are no results have no part in the latter
     for row in rows:
         assert "The highest of 2 test scores" in row["note"]
-        assert "Benjamini–Hochberg" in row["note"] and "2 tests" in row["note"]
+        assert "Benjamini–Hochberg" in row["note"]
+        assert "2 tests" in row["note"]
     assert "‡ selected on test" in rows[0]["note"]
 
     # ranks are 1, or else 7 of 100: figures by hand
@@ -315,14 +324,17 @@ def test_a_table_of_methods_lists_excluded_runs_with_reasons(
     assert say(*line, "--figures", figures, "--to", home / "p.html").exit_code == 0
     assert len(list(figures.glob("methods-lab-intra-test-*"))) == 3
     assert page.count('<tr class="grey">') == 2
-    assert "excluded: selected on test" in page and page.count("<svg") >= 1
+    assert "excluded: selected on test" in page
+    assert page.count("<svg") >= 1
     assert say(*line, "--format", "tex", "--to", home / "table.tex").exit_code == 0
     text = (home / "table.tex").read_text()
     grey = r"\textcolor{gray}{tested (excluded: selected on test)}"
-    assert grey in text and "textbf" not in text
+    assert grey in text
+    assert "textbf" not in text
     refused = say(*line, "table=best")
     assert refused.exit_code == 2
-    assert "best" in refused.stderr and "poor, tested, good, other" in refused.stderr
+    assert "best" in refused.stderr
+    assert "poor, tested, good, other" in refused.stderr
 
 
 def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home):
@@ -341,13 +353,16 @@ def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home):
     pairs = [row for row in csv.DictReader((home / "all.csv").open()) if row["p"]]
     assert len(pairs) == 2
     for row in pairs:
-        assert "Benjamini–Hochberg" in row["notes"] and "2 tests" in row["notes"]
+        assert "Benjamini–Hochberg" in row["notes"]
+        assert "2 tests" in row["notes"]
         assert row["notes"].endswith("1 metric × 2 pairs")
     notes = re.findall(r'<p class="note">(.*?)</p>', read_page(home / "page.html"))
     adjusted = [note for note in notes if "Benjamini–Hochberg" in note]
-    assert len(adjusted) >= 2 and all("2 tests" in note for note in adjusted)
+    assert len(adjusted) >= 2
+    assert all("2 tests" in note for note in adjusted)
     leads = find_leads(home / "page.html")
-    assert leads and all("2 tests" in lead for lead in leads)
+    assert leads
+    assert all("2 tests" in lead for lead in leads)
     assert {row["tests_of"] for row in document["details"]["comparisons"]} == {
         "1 metric × 2 pairs"
     }
@@ -365,9 +380,11 @@ def test_runs_selected_on_test_pictures_are_marked_in_tables(home):
     page = read_page(page_path)
     titles = re.finditer(r"<h4>([^<]*)</h4>.*?</table>", page, re.S)
     (by_subject,) = [title[0] for title in titles if "by subject" in title[1]]
-    assert "good‡" in by_subject and "poor‡" not in by_subject
+    assert "good‡" in by_subject
+    assert "poor‡" not in by_subject
     (lead,) = find_leads(page_path)
-    assert re.search(r"\d %‡", lead) and lead.count("‡") == 1
+    assert re.search(r"\d %‡", lead)
+    assert lead.count("‡") == 1
     assert page.count("‡ selected on test") >= 2
 
 
@@ -387,7 +404,8 @@ def test_a_label_of_a_user_heads_pages_and_tables(home):
     assert result.exit_code == 0
     text = page.read_text("utf-8")
     title = re.findall("<title>(.*)</title>", text)[0]
-    assert html.unescape(title).endswith(f"({label})") and label not in text
+    assert html.unescape(title).endswith(f"({label})")
+    assert label not in text
     assert second.path.name in text
 
     # two runs with the same label are told apart by their names
@@ -398,7 +416,8 @@ def test_a_label_of_a_user_heads_pages_and_tables(home):
     assert [row[""] for row in rows[:2]] == names
     ambiguous = CliRunner().invoke(app, ["report", label])
     assert ambiguous.exit_code == 2
-    assert names[0] in ambiguous.stderr and names[1] in ambiguous.stderr
+    assert names[0] in ambiguous.stderr
+    assert names[1] in ambiguous.stderr
 
 
 def test_runs_of_two_commands_with_one_name_keep_their_findings(home, monkeypatch):

@@ -65,15 +65,20 @@ def test_runs_are_listed_with_state_result_age_and_size(runs):
 def test_a_run_is_removed_when_the_user_agrees(runs, monkeypatch):
     name = runs[0].path.name
     refused = brainhive("rm", name)
-    assert refused.exit_code == 1 and "--yes" in refused.stderr
-    assert name in refused.stderr and runs[0].path.exists()
+    assert refused.exit_code == 1
+    assert "--yes" in refused.stderr
+    assert name in refused.stderr
+    assert runs[0].path.exists()
     in_use = brainhive("rm", name, runs[2].path.name, "--yes")
-    assert in_use.exit_code == 1 and runs[2].path.name in in_use.stderr
-    assert runs[0].path.exists() and runs[2].path.exists()
+    assert in_use.exit_code == 1
+    assert runs[2].path.name in in_use.stderr
+    assert runs[0].path.exists()
+    assert runs[2].path.exists()
     monkeypatch.setattr(
         "brainhive_cli.core.base.console.confirm", lambda question: " 1 run" in question
     )
-    assert brainhive("rm", name).exit_code == 0 and not runs[0].path.exists()
+    assert brainhive("rm", name).exit_code == 0
+    assert not runs[0].path.exists()
     assert brainhive("rm", str(runs[1].path), "--yes").exit_code == 0
     assert not runs[1].path.exists()
 
@@ -82,9 +87,11 @@ def test_runs_are_removed_only_by_their_own_name(
     runs,
 ):
     unnamed = brainhive("rm", "--yes")
-    assert unnamed.exit_code == 2 and "brainhive runs rm NAME" in unnamed.stderr
+    assert unnamed.exit_code == 2
+    assert "brainhive runs rm NAME" in unnamed.stderr
     unknown = brainhive("rm", "eval-retrieval", "--yes")
-    assert unknown.exit_code == 3 and "'eval-retrieval'" in unknown.stderr
+    assert unknown.exit_code == 3
+    assert "'eval-retrieval'" in unknown.stderr
     assert all(finished_run.path.exists() for finished_run in runs)
 
 
@@ -93,10 +100,8 @@ def test_a_run_is_shown_with_what_it_is_and_what_it_measured(
 ):
     align, retrieval, _ = runs
     process = brainhive("show", retrieval.path.name, columns="200")
-    assert (
-        process.exit_code == 0
-        and f"eval-retrieval/{retrieval.path.name}" in process.stdout
-    )
+    assert process.exit_code == 0
+    assert f"eval-retrieval/{retrieval.path.name}" in process.stdout
     assert ["top-1", "0.250", "(0.200–0.300)", "0.01"] in map(
         str.split, process.stdout.splitlines()
     )
@@ -107,13 +112,12 @@ def test_a_run_is_shown_with_what_it_is_and_what_it_measured(
     values = [line.split()[1:2] for line in newest.stdout.splitlines()]
     assert values.count(["0.250"]) == 2
     unknown = brainhive("show", "nothing")
-    assert unknown.exit_code == 3 and "'nothing'" in unknown.stderr
+    assert unknown.exit_code == 3
+    assert "'nothing'" in unknown.stderr
     several_process = brainhive("show", align.path.name, retrieval.path.name)
     assert several_process.exit_code == 2
-    assert (
-        align.path.name in several_process.stderr
-        and retrieval.path.name in several_process.stderr
-    )
+    assert align.path.name in several_process.stderr
+    assert retrieval.path.name in several_process.stderr
 
 
 def test_for_programs_a_time_is_in_iso_and_a_size_in_bytes(
@@ -121,9 +125,8 @@ def test_for_programs_a_time_is_in_iso_and_a_size_in_bytes(
 ):
     (row,) = json.loads(brainhive("eval-retrieval", "--json").stdout)
     changed = datetime.fromisoformat(row["last changed"])
-    assert (
-        changed.tzinfo and abs(changed.timestamp() - runs[1].path.stat().st_mtime) < 60
-    )
+    assert changed.tzinfo
+    assert abs(changed.timestamp() - runs[1].path.stat().st_mtime) < 60
     assert row["size"] == sum(
         file.stat().st_size for file in runs[1].path.rglob("*") if file.is_file()
     )
@@ -172,7 +175,8 @@ def test_the_newest_runs_are_listed_and_older_ones_counted(many_runs, counted_ru
     # of the others no file is counted
     assert newest == names[:2] == counted_runs
     for text in (messages, brainhive(columns="60").stdout):
-        assert "2 older" in text and "brainhive runs --all" in text
+        assert "2 older" in text
+        assert "brainhive runs --all" in text
         assert names[2] not in text
 
 
@@ -186,7 +190,8 @@ def test_a_name_is_searched_among_all_runs(many_runs, counted_runs):
     oldest = many_runs[-1].path.name
     assert list_rows(oldest)[0] == [oldest] == counted_runs
     messages = list_rows("explain")[1]
-    assert "2 older" in messages and "brainhive runs explain --all" in messages
+    assert "2 older" in messages
+    assert "brainhive runs explain --all" in messages
 
 
 def test_of_a_named_run_no_other_is_read(many_runs, monkeypatch):
@@ -229,9 +234,8 @@ def test_a_label_is_shown_literally_and_names_its_run(
     for run_folder, label in zip(labelled, LABELS, strict=False):
         assert list_rows(label)[0] == [run_folder.path.name]
         described = json.loads(brainhive("show", label, "--json").stdout)
-        assert (
-            described["folder"] == str(run_folder.path) and described["label"] == label
-        )
+        assert described["folder"] == str(run_folder.path)
+        assert described["label"] == label
         assert label in brainhive("show", label).stdout
 
 
@@ -239,7 +243,8 @@ def test_a_label_of_several_runs_removes_none(labelled):
     labelled[3].set_label(LABELS[0])
     refused = brainhive("rm", LABELS[0], "--yes")
     assert refused.exit_code == 2
-    assert labelled[0].path.exists() and labelled[3].path.exists()
+    assert labelled[0].path.exists()
+    assert labelled[3].path.exists()
     assert labelled[0].path.name in refused.stderr
     assert labelled[3].path.name in refused.stderr
     assert len(list_rows(LABELS[0])[0]) == 2

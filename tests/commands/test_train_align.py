@@ -99,7 +99,8 @@ def test_a_mode_decides_whom_a_cell_learns_from(
             config = json.loads(file.read_text())
             assert config["spec"]["subjects"] == subjects
             top1 = result.metrics.scopes[name]["top1"]
-            assert top1.n == 60 * len(subjects) and top1.pool == 60
+            assert top1.n == 60 * len(subjects)
+            assert top1.pool == 60
             # both subjects saw the same 60 pictures of 10 concepts
             has_several_subjects = len(subjects) > 1
             assert "10 concepts" in top1.interval
@@ -146,7 +147,8 @@ def test_only_signals_that_are_not_held_out_move_the_weights(
     assert is_split.all() if holdout_unit == "pictures" else not is_split.any()
     top1 = result.metrics.scopes["sub-01_seed-1"]["top1"]
     assert top1.n == held_out.sum()
-    assert holdout_unit in top1.protocol and holdout_unit in result.tables[0].title
+    assert holdout_unit in top1.protocol
+    assert holdout_unit in result.tables[0].title
 
     # training signals change the weights, and held-out signals do not
     for is_changed, changes_weights in ((held_out, False), (~held_out, True)):
@@ -208,7 +210,8 @@ def test_what_is_varied_still_learns_and_is_evaluated_alike(
         "loss.kind=mixco",
     )
     top1 = result.metrics.scopes["sub-01_seed-1"]["top1"]
-    assert (top1.n, top1.pool) == (60, 60) and top1.low > top1.chance
+    assert (top1.n, top1.pool) == (60, 60)
+    assert top1.low > top1.chance
     test_top1 = run_command("eval-retrieval", runs, "sheet_rows=0").metrics.overall[
         "top1"
     ]

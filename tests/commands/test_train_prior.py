@@ -186,5 +186,6 @@ def test_a_check_does_without_distances_of_few_pictures(prior_overrides):
     recipe = Recipe.resolve("train-prior", None, {}, prior_overrides + ("fid_items=1",))
     inputs = list_inputs(train_prior, recipe)
     (distances,) = (item for item in inputs if item.name == "FID and KID")
-    assert distances.is_optional and "not 1" in distances.error.message
+    assert distances.is_optional
+    assert "not 1" in distances.error.message
     assert not describe_missing(inputs)

@@ -50,20 +50,16 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home):
         "train-align",
         "eval-retrieval",
     ]
-    assert (
-        len(runs) == 2
-        and first_result.metrics.scopes["eval-retrieval"]["top1"].n == 100
-    )
+    assert len(runs) == 2
+    assert first_result.metrics.scopes["eval-retrieval"]["top1"].n == 100
     (run_name,) = [finished_run for finished_run in runs if finished_run in lines[-1]]
     assert (
         "0.0001" in (home / "runs/train-align" / run_name / "recipe.yaml").read_text()
     )
 
     second_result = workflow.run(recipe(), launch)
-    assert (
-        second_result.folder == first_result.folder
-        and {path.name for path in home.glob("runs/*/*")} >= runs
-    )
+    assert second_result.folder == first_result.folder
+    assert {path.name for path in home.glob("runs/*/*")} >= runs
     assert len(list(home.glob("runs/train-align/*"))) == 2
 
 
@@ -72,14 +68,16 @@ def test_steps_without_a_command_and_empty_workflows_are_refused(
 ):
     with pytest.raises(RecipeError) as caught:
         recipe(steps={"paint": {}})
-    assert "paint" in str(caught.value) and "steps.paint.command" in caught.value.hint
+    assert "paint" in str(caught.value)
+    assert "steps.paint.command" in caught.value.hint
     assert "train-align" in caught.value.hint
     with pytest.raises(RecipeError) as caught:
         workflow.inputs(recipe(steps={}))
     assert "papers/neurons" in caught.value.hint
     with pytest.raises(RecipeError) as caught:
         workflow.inputs(recipe(until="third"))
-    assert "third" in str(caught.value) and ", ".join(STEPS) in caught.value.hint
+    assert "third" in str(caught.value)
+    assert ", ".join(STEPS) in caught.value.hint
 
 
 MATRIX = {

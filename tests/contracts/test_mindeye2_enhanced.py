@@ -158,7 +158,8 @@ def test_every_number_and_sheet_of_mixed_pictures_says_so(align_run, run_command
     mixed = read_pixels(mixed_run.folder)
     blurry = read_pixels(blurry_run.folder)
     refined = read_pixels(refined_run.folder)
-    assert mixed.shape[1:] == (256, 256, 3) and refined.shape[1:] == (32, 32, 3)
+    assert mixed.shape[1:] == (256, 256, 3)
+    assert refined.shape[1:] == (32, 32, 3)
     enlarged_pictures = []
     for pixels in refined:
         picture = Image.fromarray(pixels.astype(np.uint8))

@@ -63,7 +63,8 @@ def test_model_input_reads_what_training_and_retrieval_read(
     member = trained_run.member()
     person = trained_run.open_test_set().open_person(member, 1)
     spec, history = member.layout.spec, member.history
-    assert spec.signal["name"] == "default" and 1 in history.normalisers
+    assert spec.signal["name"] == "default"
+    assert 1 in history.normalisers
     trials_of_split = {"train": person.train_trials, "test": person.all_trials}
     for split, trials in trials_of_split.items():
         recording = person.recordings.open_recording(1, split)

@@ -44,11 +44,9 @@ def test_directions_are_balanced_and_test_concepts_are_new():
 def test_the_data_set_gives_clips_with_captions_masks_and_labels(dataset):
     clips_of_split = dataset.images("train")
     film, clip = films.list_films("train")[5], clips_of_split.open(5)
-    assert (
-        len(clips_of_split) == 120
-        and clips_of_split.medium == "clip"
-        and clips_of_split.frames == len(clip.frames) == 6
-    )
+    assert len(clips_of_split) == 120
+    assert clips_of_split.medium == "clip"
+    assert clips_of_split.frames == len(clip.frames) == 6
     assert clips_of_split.get_masks(5)[0].shape == clip.frames.shape[1:3]
     names = [
         name

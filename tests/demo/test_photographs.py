@@ -22,7 +22,8 @@ def test_pieces_are_inside_of_photographs_and_never_overlap():
             boxes.append((object_name, name, left_px, top, right_px, bottom))
             if name not in photographs.LIBRARY_PHOTOGRAPHS:
                 with Image.open(photographs.FOLDER / f"{name}.jpg") as photograph:
-                    assert right_px <= photograph.width and bottom <= photograph.height
+                    assert right_px <= photograph.width
+                    assert bottom <= photograph.height
     for first_box, second in combinations(boxes, 2):
         if first_box[1] == second[1]:
             width = min(first_box[4], second[4]) - max(first_box[2], second[2])
@@ -33,7 +34,8 @@ def test_pieces_are_inside_of_photographs_and_never_overlap():
 def test_test_things_are_no_training_things():
     train = photographs.PIECES["train"].keys()
     test = photographs.PIECES["test"].keys()
-    assert not train & test and len(test) == 12
+    assert not train & test
+    assert len(test) == 12
 
     pictures = photographs.cut_pictures("test")
     assert [name.split("/")[1] for name in pictures] == list(test)

@@ -72,11 +72,10 @@ def test_the_split_for_settings_tests_the_held_out_pictures():
         for name, is_test in zip(demo_pictures.image_ids, is_held_out, strict=True)
         if is_test
     }
-    assert (
-        set(train_pictures.image_ids) | set(test_pictures.image_ids)
-        == set(demo_pictures.image_ids)
-        and len(train_pictures) == 864
+    assert set(train_pictures.image_ids) | set(test_pictures.image_ids) == set(
+        demo_pictures.image_ids
     )
+    assert len(train_pictures) == 864
     assert not set(train_pictures.concepts) & set(test_pictures.concepts)
     assert set(list(test_pictures.concepts)[:40]) == set(test_pictures.concepts)
 

@@ -32,7 +32,8 @@ def test_files_are_those_of_an_amplifier_and_marked_as_simulated(study, tmp_path
         "sub-01_ses-02.vhdr",
     ]
     raw = mne.io.read_raw(headers[0], preload=True, verbose="ERROR")
-    assert raw.info["sfreq"] == RATE_HZ and raw.ch_names == list(recordings.POSITIONS)
+    assert raw.info["sfreq"] == RATE_HZ
+    assert raw.ch_names == list(recordings.POSITIONS)
     assert set(raw.annotations.description) == {
         f"Stimulus/S{number:>3}" for number in range(1, N_PICTURES + 1)
     }

@@ -74,7 +74,9 @@ def test_the_demo_and_its_parts_stay_small():
         sum(size for file, size in sizes.items() if name in file.parts)
         for name in ("dual", "films", "haxby2001")
     )
-    assert dual < 6e6 and films < 8e6 and recorded < 2e6
+    assert dual < 6e6
+    assert films < 8e6
+    assert recorded < 2e6
     assert sum(sizes.values()) - dual - films - recorded < 12e6
 
 

@@ -66,7 +66,8 @@ def test_navigation_and_indices_list_every_page():
     page_paths = list(PAGES) + list(KEYS) + list(DOCS.glob("*.ipynb"))
     pages = [page.relative_to(DOCS).as_posix() for page in page_paths]
     assert sorted(nav) == sorted(pages), "list each page in mkdocs.yml"
-    assert KEYS and "](docs/index.md)" in (CHECKOUT / "README.md").read_text()
+    assert KEYS
+    assert "](docs/index.md)" in (CHECKOUT / "README.md").read_text()
 
     # the index links all guides, that of the keys all pages of keys
     for index, linked in (
@@ -96,10 +97,12 @@ def test_the_gallery_shows_each_picture_below_its_command():
     entry = r"^    brainhive [^\n]+\n\n!\[[^\]]+\]\(gallery/(\w+)\.png\)\n\n"
     entry += r"\*[^\n]* \d\.\d{3} [^\n]*\*\n"
     names = re.findall(entry, page, re.MULTILINE)
-    assert names == list(gallery.PICTURES) and page.count("![") == len(names)
+    assert names == list(gallery.PICTURES)
+    assert page.count("![") == len(names)
     sizes = {path.name: path.stat().st_size for path in (DOCS / "gallery").iterdir()}
     in_readme = re.findall(r'<img src="([^"]+)"', (CHECKOUT / "README.md").read_text())
-    assert len(in_readme) == 3 and sum(sizes.values()) < 600_000
+    assert len(in_readme) == 3
+    assert sum(sizes.values()) < 600_000
     shown_files = {f"{name}.png" for name in names} | {
         Path(name).name for name in in_readme
     }
@@ -283,7 +286,8 @@ def test_the_page_on_errors_has_every_error_with_its_exit_code():
         for kind in public
         if f"| {kind.exit_code} | `{kind.__name__}` |" not in table
     ]
-    assert len(public) > 5 and absent == []
+    assert len(public) > 5
+    assert absent == []
     assert f"| {INTERRUPTED_EXIT_CODE} |" in table
 
 
@@ -297,7 +301,8 @@ def test_the_readme_has_its_two_commands_and_ci_runs_the_second():
     ]
     ci = (CHECKOUT / ".ci" / "run").read_text()
     pattern = re.search(r"""eval "\$\(grep -m 1 -F '(.+)' README.md\)\"""", ci)
-    assert pattern is not None and pattern[1] in commands[1]
+    assert pattern is not None
+    assert pattern[1] in commands[1]
 
 
 def test_the_readme_is_short_and_numbers_of_several_pages_agree():
@@ -314,9 +319,11 @@ def test_the_readme_is_short_and_numbers_of_several_pages_agree():
     assert ".646 (.594–.695)" in gallery_page
     assert f"up to {FEW_PICTURES} training pictures" in readme
     for number in ("15 seconds", "6 GB"):
-        assert number in readme and number in start
+        assert number in readme
+        assert number in start
     minutes = re.findall(r"# (\d+) minutes", (CHECKOUT / "CONTRIBUTING.md").read_text())
-    assert minutes == ["7"] and "seven minutes on two cores" in readme
+    assert minutes == ["7"]
+    assert "seven minutes on two cores" in readme
 
 
 def test_dependencies_have_lower_bounds_only_as_the_guide_says():

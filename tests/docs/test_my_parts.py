@@ -58,7 +58,8 @@ def my_parts(home, monkeypatch):
 def test_the_page_shows_parts_as_their_files_are():
     files = {path.read_text(): path.name for path in (DOCS / "my_parts").glob("*.py")}
     blocks = re.findall(r"```python\n(\"{3}my_parts/.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 2 and [files.get(block) for block in blocks] == [
+    assert len(blocks) == 2
+    assert [files.get(block) for block in blocks] == [
         re.match(r'"{3}my_parts/(\w+\.py): ', block)[1] for block in blocks
     ]
     links = re.findall(r"\]\(my_parts/(\w+\.py)\)", PAGE)
@@ -114,13 +115,15 @@ def test_a_part_of_ones_own_of_every_kind_works_with_the_others(home, my_parts):
     measurements = read_measurements(home, "eval-retrieval")
     top1 = measurements.overall["top1"]
     low, _ = top1.these_subjects or (0, 0)
-    assert low > 10 * top1.chance and "simulated" in measurements.caveats
+    assert low > 10 * top1.chance
+    assert "simulated" in measurements.caveats
     assert measurements.facts.answers[0].side == "above chance"
     assert (
         measurements.scopes["corrections · my_parts.popularity"]["top1"].value > 3 / 32
     )
     trained = list((home / "runs/train-align").glob("*/cells/*/model"))
-    assert trained and all(read_history(model).is_simulated for model in trained)
+    assert trained
+    assert all(read_history(model).is_simulated for model in trained)
     scopes = read_measurements(home, "reconstruct").scopes
     (brain, shuffled) = (
         scopes[source]["pixcorr"].value for source in ("brain", "shuffled")
@@ -183,7 +186,8 @@ def test_a_part_with_a_wrong_network_is_named_with_the_call(my_parts, code_allow
         use_brain_model()
 
     described = describe_error(caught.value)
-    assert "my_parts.net" in described.message and "TypeError" in described.message
+    assert "my_parts.net" in described.message
+    assert "TypeError" in described.message
     assert "module(signal, subject)" in described.hint
     assert "brainhive_cli.models.backbones" in described.hint
     assert "a bug" not in described.hint
@@ -244,11 +248,9 @@ def test_a_mistake_in_a_users_part_is_named_with_its_line(
         use_brain_model()
 
     described = describe_error(caught.value)
-    assert (
-        isinstance(described, BrainhiveError)
-        and "a bug" not in described.hint
-        and described.hint
-    )
+    assert isinstance(described, BrainhiveError)
+    assert "a bug" not in described.hint
+    assert described.hint
     assert (
         f"my_parts.{partial_text}" in described.message
         and reported_text in described.message

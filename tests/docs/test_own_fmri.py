@@ -65,11 +65,9 @@ def test_stores_hold_betas_regions_and_positions_of_voxels(
     """Issue 60, row 12: simulated fMRI in BIDS had no stamp, as EEG has."""
     store = SignalStore.open(home / "signals/image-folder/default/sub-01.h5")
     space = store["train"].space
-    assert (
-        isinstance(space, Voxels)
-        and set(REGIONS) <= set(space.regions)
-        and space.grid is not None
-    )
+    assert isinstance(space, Voxels)
+    assert set(REGIONS) <= set(space.regions)
+    assert space.grid is not None
     assert {"tsnr", "r2", "ncsnr", "hrf_index", "fraction"} <= set(space.maps)
     assert store["train"].counts.tolist() == [2] * 120
     assert store["test"].counts.tolist() == [4] * 20
@@ -93,7 +91,8 @@ def test_the_workflow_retrieves_pictures_far_above_chance(
     )
     (document,) = (home / "runs/eval-retrieval").glob("*/metrics.json")
     top1 = json.loads(document.read_text())["scopes"]["all"]["top1"]
-    assert top1["n"] == 20 and top1["value"] > 4 * top1["chance"]
+    assert top1["n"] == 20
+    assert top1["value"] > 4 * top1["chance"]
 
     # the file for others says which voxels it takes, and brings the candidates
     input_facts = invoke("export", f"to={home / 'out'}")["details"]["input"]
@@ -101,9 +100,11 @@ def test_the_workflow_retrieves_pictures_far_above_chance(
     assert input_facts["voxels"]["voxel indices"] == space.space.grid.indices.tolist()  # type: ignore[union-attr]
     assert "voxels in the mask of region V1" in input_facts["voxels"]
     gallery = torch.load(home / "out/gallery.pt")
-    assert gallery["pictures"] == list(space.pictures) and len(gallery["vectors"]) == 20
+    assert gallery["pictures"] == list(space.pictures)
+    assert len(gallery["vectors"]) == 20
     explained = invoke("explain", "draws=20", "analyses=trained,encoding")
-    assert "early" in json.dumps(explained) and "higher" in json.dumps(explained)
+    assert "early" in json.dumps(explained)
+    assert "higher" in json.dumps(explained)
 
     # maps lie on the grid of the BOLD, of which pictures drive all voxels
     store = SignalStore.open(home / "signals/image-folder/default/sub-01.h5")

@@ -42,8 +42,10 @@ def test_counts_of_trainings_are_those_of_the_papers_page():
     table = papers.partition("### Trained beside")[2].partition("\n- ")[0]
     rows = re.findall(r"^\| (?!method|-)(.+) \|$", table, re.MULTILINE)
     intervals = re.findall(r"\[([+-]\.\d+), ([+-]\.\d+)\]", table)
-    assert len(rows) == 12 and "12 trainings" in PAGE
-    assert len(intervals) == 10 and "In ten, the" in PAGE
+    assert len(rows) == 12
+    assert "12 trainings" in PAGE
+    assert len(intervals) == 10
+    assert "In ten, the" in PAGE
     largest = max(abs(float(end)) for pair in intervals for end in pair)
     assert f"reach up to {largest:.2f}".replace("0.", ".") in PAGE
     assert all(float(low) < 0 < float(high) for low, high in intervals)
@@ -61,4 +63,5 @@ def test_figures_of_recordings_are_those_of_the_gallery():
 def test_untested_parts_are_those_of_the_changelog():
     partition = CHANGES.partition("What has not been run:")[2].partition("\n## ")[0]
     gaps = partition.replace("](docs/", "](").strip()
-    assert gaps and gaps in PAGE
+    assert gaps
+    assert gaps in PAGE

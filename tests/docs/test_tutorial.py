@@ -183,12 +183,10 @@ def test_the_eeg_tutorial_goes_from_files_to_a_table(home):
         hits.append(score["value"])
     assert hits[0] > hits[1]
     table = (home / "table1.tex").read_text()
-    assert (
-        "meaning" in table
-        and "look" in table
-        and "\\toprule" in table
-        and "chance" in table
-    )
+    assert "meaning" in table
+    assert "look" in table
+    assert "\\toprule" in table
+    assert "chance" in table
     assert "simulated" in table
     assert "Methods" in (home / "supplement.html").read_text()
 
@@ -220,10 +218,12 @@ def test_the_tutorial_leads_from_epochs_and_betas_to_results(home, monkeypatch):
     exec(compile(program, "data.md", "exec"), variables)
     for value in (0, 1):
         score = read_score(home, value)
-        assert score["low"] > score["chance"] and score["n"] == SHOWN["test"][0]
+        assert score["low"] > score["chance"]
+        assert score["n"] == SHOWN["test"][0]
     path = home / "signals/image-folder/default/sub-01.h5"
     store = SignalStore.open(path)["train"]
-    assert list(store.space.regions) == ["V1"] and store.unit == "beta"
+    assert list(store.space.regions) == ["V1"]
+    assert store.unit == "beta"
 
 
 def test_the_fmri_tutorial_leads_from_bids_to_pictures(home):
@@ -238,9 +238,11 @@ def test_the_fmri_tutorial_leads_from_bids_to_pictures(home):
         else:
             output = invoke(line)
         if line == "brainhive explain":
-            assert "early" in output and "higher" in output
+            assert "early" in output
+            assert "higher" in output
 
     score = read_score(home, 0)
-    assert score["low"] > score["chance"] and score["n"] == 20
+    assert score["low"] > score["chance"]
+    assert score["n"] == 20
     assert "prior trained on other pictures" in output  # those of the demo
     assert list((home / "runs/reconstruct").rglob("*.png"))

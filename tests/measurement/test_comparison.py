@@ -67,7 +67,8 @@ def test_three_subjects_are_compared_by_a_test_over_items():
             ttest_1samp(values.mean(0), 0).pvalue < 0.05,
         ]
 
-    assert n_found[1] > 80 and n_found[0] >= 0.9 * n_found[1]
+    assert n_found[1] > 80
+    assert n_found[0] >= 0.9 * n_found[1]
 
 
 @pytest.mark.parametrize("subjects", [4, 5])
@@ -102,7 +103,8 @@ def test_false_discovery_control_repeats_the_papers_example():
     adjusted = benjamini_hochberg(list(p_values[::-1]) + [None])
 
     assert sum(p <= 0.05 for p in adjusted if p is not None) == 4
-    assert adjusted[-1] is None and adjusted[-2] == pytest.approx(0.0001 * 15)
+    assert adjusted[-1] is None
+    assert adjusted[-2] == pytest.approx(0.0001 * 15)
     assert adjusted[-5] == pytest.approx(0.0095 * 15 / 4)
 
 
@@ -149,7 +151,8 @@ def test_comparisons_do_not_treat_items_of_a_unit_as_independent():
                 compare_hits([ranks[0]], [ranks[1]], items=grouping).p_value <= 0.05
             )
 
-    assert rejected[0] / 100 < 0.094 and rejected[1] / 100 > 0.2
+    assert rejected[0] / 100 < 0.094
+    assert rejected[1] / 100 > 0.2
 
 
 def fold_scores(random, categories):
@@ -209,7 +212,8 @@ def test_intervals_near_a_limit_hold_and_agree_with_their_test(subjects, seeds):
             *(list(2 - run_hits.astype(int)) for run_hits in hits)
         )
         n_covered += difference.low <= 0.05 <= difference.high
-        assert difference.low < difference.high and (difference.p_value <= 0.05) == (
+        assert difference.low < difference.high
+        assert (difference.p_value <= 0.05) == (
             not difference.low <= 0 <= difference.high
         )
 
@@ -246,7 +250,8 @@ def test_an_interval_of_hits_contains_newcombes(counts):
     difference = compare_hits([2 - hits[0]], [2 - hits[1]])
 
     low, high = newcombe(*counts)
-    assert difference.low <= low + 0.0015 and difference.high >= high - 0.0015
+    assert difference.low <= low + 0.0015
+    assert difference.high >= high - 0.0015
     if counts[0] >= 50:  # nearly all are hits, so nothing else widens it
         assert (difference.low, difference.high) == pytest.approx(
             (low, high), abs=0.001

@@ -208,7 +208,8 @@ def test_pictures_are_exchanged_within_sessions_that_tell_kinds():
     design = describe(timeline)
 
     orders = design.draw_orders(40, 0)
-    assert design.tells and (session[orders] == session).all()
+    assert design.tells
+    assert (session[orders] == session).all()
     assert design.n_changed > 48
 
 
@@ -217,7 +218,8 @@ def test_unequal_repetitions_change_the_odds_but_tell_nothing():
     design = describe(show_pictures("unequal repetitions"))
 
     assert set(design.telling) <= {SHOWINGS}
-    assert not design.tells and not design.problem
+    assert not design.tells
+    assert not design.problem
 
 
 @pytest.mark.parametrize(
@@ -299,7 +301,8 @@ def test_blocks_of_a_class_are_exchanged_as_series():
 
     assert (units == np.arange(len(units)) // 8).all()
     assert (design.stratum == np.arange(len(design.label)) // 4).all()
-    assert not design.tells and design.n_changed > 8
+    assert not design.tells
+    assert design.n_changed > 8
 
 
 def test_classes_with_a_single_series_have_series_as_units():
@@ -312,7 +315,8 @@ def test_classes_with_a_single_series_have_series_as_units():
     design, units = describe_classes(timeline)
 
     assert (units == trials // 5).all()
-    assert not design.tells and design.n_changed > 8
+    assert not design.tells
+    assert design.n_changed > 8
 
 
 def test_the_order_of_clips_of_a_film_tells_nothing():
@@ -320,7 +324,8 @@ def test_the_order_of_clips_of_a_film_tells_nothing():
 
     design, units = describe_trials(timeline, 0 * timeline.run, is_free=True)
 
-    assert not design.telling and not design.problem
+    assert not design.telling
+    assert not design.problem
     assert (units == timeline.unit).all()
     assert (design.label == timeline.stimulus).all()
 
@@ -399,7 +404,8 @@ def test_labels_are_exchanged_within_strata_and_groups(has_odds):
     orders = design_within_groups.draw_orders(40, 0)
 
     assert (np.sort(orders, 1) == np.arange(24)).all()
-    assert (stratum[orders] == stratum).all() and (groups[orders] == groups).all()
+    assert (stratum[orders] == stratum).all()
+    assert (groups[orders] == groups).all()
     assert (groups[design.draw_orders(40, 0)] != groups).any()
     # each unit gets the labels of several others
     assert (np.ptp(orders, axis=0) > 0).all()
@@ -413,7 +419,8 @@ def test_selected_units_keep_their_odds():
 
     assert selected_design.label.tolist() == [7, 2, 9]
     np.testing.assert_array_equal(selected_design.log_odds, design.log_odds[rows])
-    assert selected_design.tells and selected_design.telling == design.telling
+    assert selected_design.tells
+    assert selected_design.telling == design.telling
 
 
 def test_orders_with_odds_have_the_score_of_the_true_order():

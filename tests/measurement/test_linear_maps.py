@@ -128,7 +128,8 @@ def test_cross_validation_finds_a_nearly_optimal_penalty():
         )
 
     errors = [error(10.0**power) for power in range(-3, 7)]
-    assert error(None) < 1.05 * min(errors) and error(None) < 0.9 * max(errors)
+    assert error(None) < 1.05 * min(errors)
+    assert error(None) < 0.9 * max(errors)
 
 
 SHAPES = [(80, 30), (20, 90), (250, 1500)]

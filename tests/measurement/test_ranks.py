@@ -270,7 +270,8 @@ def test_random_subsets_approach_the_exact_expectation(tokens):
         expected, np.nanmean(is_first, 1), hits_among_all, strict=True
     ):
         # fewer items: more are found
-        assert 0.2 < exact.mean() < 0.95 and exact.mean() > of_all.mean()
+        assert 0.2 < exact.mean() < 0.95
+        assert exact.mean() > of_all.mean()
         # four errors of an item's 750 draws
         assert np.abs(exact - drawn_share).max() < 4 * np.sqrt(0.25 / 700)
         assert set(of_all.tolist()) == {0.0, 1.0}  # all items are the only subset
@@ -320,7 +321,8 @@ def test_images_that_seek_their_signal_have_the_published_top_k(
     image_seeks = rank_targets(values[images], values[signals], rows)
 
     top_k = {k: float((image_seeks <= k).double().mean()) for k in expected}
-    assert expected and top_k == pytest.approx(expected)
+    assert expected
+    assert top_k == pytest.approx(expected)
 
 
 def test_a_perfect_decoder_has_an_interval_from_the_first_rank():
@@ -335,10 +337,8 @@ def test_a_perfect_decoder_has_an_interval_from_the_first_rank():
     assert metrics["mean_rank"].high == pytest.approx(
         1 + 199 * (1 - metrics["top1"].low)
     )
-    assert (
-        metrics["median_rank"].low is None
-        and "nothing varies" not in metrics["mean_rank"].interval
-    )
+    assert metrics["median_rank"].low is None
+    assert "nothing varies" not in metrics["mean_rank"].interval
 
 
 def test_all_pictures_are_ranked_as_each_is_alone(monkeypatch):

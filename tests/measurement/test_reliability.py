@@ -65,7 +65,8 @@ def test_shares_of_hits_are_those_of_the_jackknife(k):
 
     expected = np.array(shares) - np.mean(shares) + hits / 20
     assert found[f"top{k}"] == pytest.approx(expected)
-    assert 0 < hits < 20 and len(set(shares)) > 1
+    assert 0 < hits < 20
+    assert len(set(shares)) > 1
 
 
 def test_correlations_without_each_item_are_pearsons():
@@ -170,7 +171,8 @@ def test_every_repetition_comes_into_either_half_as_often():
         assert (half_mean.mean(0) - 0.2).abs().max() < 5 * (0.06 / 2000) ** 0.5
     other_half, _, _ = average_halves(trials, counts, torch.Generator().manual_seed(1))
     same_half, _, _ = average_halves(trials, counts, torch.Generator().manual_seed(0))
-    assert (first_half != other_half).any() and torch.equal(first_half, same_half)
+    assert (first_half != other_half).any()
+    assert torch.equal(first_half, same_half)
 
 
 def test_halves_are_drawn_ten_times_and_parts_are_averaged():
@@ -272,9 +274,8 @@ def test_intervals_from_correlation_shares_cover_the_truth(
         )
         is_covered.append(metric.low <= truth <= metric.high)
         widths.append(metric.high - metric.low)
-    assert np.mean(is_covered) > 0.88 and np.mean(widths) < (
-        0.03 if noise < 1 else 0.25
-    )
+    assert np.mean(is_covered) > 0.88
+    assert np.mean(widths) < (0.03 if noise < 1 else 0.25)
 
 
 @pytest.mark.parametrize("scale", [1e-13, 1.0, 1e4])

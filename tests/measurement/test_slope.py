@@ -33,12 +33,14 @@ def test_only_a_leak_moves_the_interval_away_from_zero():
     for _ in range(200):
         slope_without_leak = fit_slope(*simulate(random, 0), **HOW)
         with_leak = fit_slope(*simulate(random, 8), **HOW)
-        assert slope_without_leak.low is not None and with_leak.low is not None
+        assert slope_without_leak.low is not None
+        assert with_leak.low is not None
         covered += slope_without_leak.low <= 0 <= (slope_without_leak.high or 0)
         n_leaks_found += with_leak.low > 0
 
     # three standard errors of a share of .95 of 200
-    assert 0.904 <= covered / 200 <= 0.996 and n_leaks_found / 200 > 0.9
+    assert 0.904 <= covered / 200 <= 0.996
+    assert n_leaks_found / 200 > 0.9
 
 
 def test_the_slope_is_a_least_squares_fit_to_means_of_units():
@@ -58,7 +60,8 @@ def test_the_slope_is_a_least_squares_fit_to_means_of_units():
     cells[0]["surplus"] = [0.5] * 7
     assert fit_slope(*average_by_unit(cells[:1]), **HOW).low is None
     # the score is the cosine and a constant, so a slope of 1 for its own deviation
-    assert slope.n == 7 and np.isclose(slope.value, np.std(np.arange(7)) / 10)
+    assert slope.n == 7
+    assert np.isclose(slope.value, np.std(np.arange(7)) / 10)
 
 
 def test_slope_and_interval_are_those_of_scipy():
@@ -75,7 +78,8 @@ def test_slope_and_interval_are_those_of_scipy():
             # rounding decides whether scipy's error is 0 for scores on a line
             is_line = 1 - fit.rvalue**2 < 1e-12 or not np.ptp(scores)
             if count < MIN_UNITS_FOR_INTERVAL or is_line:
-                assert slope.low is None and slope.high is None
+                assert slope.low is None
+                assert slope.high is None
             else:
                 width = t.ppf(0.975, count - 2) * fit.stderr
                 ends = (fit.slope - width, fit.slope + width)

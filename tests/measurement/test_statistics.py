@@ -81,10 +81,8 @@ def test_the_interval_of_these_subjects_is_over_items_alone():
     assert interval_of_mean.these_subjects == pytest.approx(
         (hits.mean() - 1.96 * error, hits.mean() + 1.96 * error), abs=0.01
     )
-    assert (
-        interval_of_mean.people[0] < interval_of_mean.these_subjects[0]
-        and interval_of_mean.people[1] > interval_of_mean.these_subjects[1]
-    )
+    assert interval_of_mean.people[0] < interval_of_mean.these_subjects[0]
+    assert interval_of_mean.people[1] > interval_of_mean.these_subjects[1]
 
 
 @pytest.mark.parametrize(
@@ -98,10 +96,8 @@ def test_intervals_are_about_people_in_general_from_five_people(
 
     estimate = estimate_interval(scores, limits=(0, 1), is_share=False)
 
-    assert (
-        None not in (estimate.people, estimate.these_subjects)
-        and estimate.people != estimate.these_subjects
-    )
+    assert None not in (estimate.people, estimate.these_subjects)
+    assert estimate.people != estimate.these_subjects
     assert (estimate.low, estimate.high) == getattr(estimate, expected_population)
     assert ("people in general" in estimate.method) == (expected_population == "people")
 
@@ -135,10 +131,8 @@ def test_intervals_and_p_values_do_not_import_scipy_stats(monkeypatch):
     nearest, score = random.normal(size=(2, 20))
     hits = [(random.random(40) < 0.4).astype(float) for _ in range(5)]
 
-    assert (
-        estimate_interval(hits).people
-        and estimate_interval([nearest], limits=(None, None)).low
-    )
+    assert estimate_interval(hits).people
+    assert estimate_interval([nearest], limits=(None, None)).low
     assert crossed_t_test(hits, Items.from_sizes([40] * 5))[0] < 0.05
     assert fit_slope(nearest, score, protocol="", split="test", seeds=()).low
 
@@ -242,7 +236,8 @@ def test_intervals_cover_new_concepts_of_unequal_size():
         is_covered.append(low <= 0.5 <= high)
         widths.append(high - low)
 
-    assert np.mean(is_covered) >= 0.92 - 0.03 and np.mean(widths) <= 0.6
+    assert np.mean(is_covered) >= 0.92 - 0.03
+    assert np.mean(widths) <= 0.6
 
 
 @pytest.mark.nightly
@@ -263,7 +258,8 @@ def test_intervals_cover_new_concepts_with_several_pictures(subjects):
             low, high = interval(list(hits * 1.0), items)
             n_covered[row] += low <= 0.5 <= high
 
-    assert n_covered[0] / 100 > 0.91 and n_covered[1] / 100 < 0.85
+    assert n_covered[0] / 100 > 0.91
+    assert n_covered[1] / 100 < 0.85
 
 
 def test_intervals_of_clips_hold_films_in_general():
@@ -316,7 +312,8 @@ def test_intervals_move_and_grow_with_the_scale_of_values(subjects, is_share):
         [1 - subject_shares for subject_shares in shares], limits=(0, 1), **options
     )
 
-    assert estimate.low is not None and (estimate.people is None) == (subjects < 3)
+    assert estimate.low is not None
+    assert (estimate.people is None) == (subjects < 3)
     for name in ("these_subjects", "people"):
         ends = getattr(estimate, name)
         assert (ends is None) == (getattr(moved, name) is None)
@@ -351,7 +348,8 @@ def test_only_hits_and_shares_have_wilsons_interval():
     assert estimate_interval([values.round(), values]).method.startswith("t over")
     for value in (0.1 + 0.2, 0.1e9 + 0.7):  # whose sums are rounded
         constant = estimate_interval([np.full(7, value)])
-        assert constant.low is None and constant.method.startswith("none")
+        assert constant.low is None
+        assert constant.method.startswith("none")
 
 
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])

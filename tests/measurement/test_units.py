@@ -40,9 +40,8 @@ def test_the_pictures_of_each_concept_are_one_unit():
         len(items_of_two_subjects.names),
         items_of_two_subjects.scope,
     ) == (10, 11, "")
-    assert (
-        items_of_one_subject.are_independent and items_of_one_subject.kind == "pictures"
-    )
+    assert items_of_one_subject.are_independent
+    assert items_of_one_subject.kind == "pictures"
 
 
 def test_pictures_of_fewer_than_ten_concepts_are_the_units():
@@ -166,7 +165,8 @@ def test_clips_form_six_to_fifteen_blocks_or_a_single_unit():
     few_clips = StimulusGrouping("neighbours", medium="clip").make_items(
         [list(range(359))]
     )
-    assert few_clips.n_units == 1 and few_clips.shortage == (
+    assert few_clips.n_units == 1
+    assert few_clips.shortage == (
         "all items are of one unit (a block of fewer than 360 neighbouring clips)"
     )
     hits = 1.0 * (np.random.default_rng(0).random((2, 359)) < 0.5)
@@ -215,9 +215,8 @@ def test_labels_are_exchanged_in_all_orders_of_the_design(seed):
 
     all_orders = items.draw_permutations(len(expected), 0)
 
-    assert set(map(tuple, all_orders.tolist())) == expected and len(all_orders) == len(
-        expected
-    )
+    assert set(map(tuple, all_orders.tolist())) == expected
+    assert len(all_orders) == len(expected)
     if len(expected) > 1:
         drawn_orders = items.draw_permutations(len(expected) - 1, 0)
         identity = tuple(range(len(items.names)))
@@ -256,7 +255,8 @@ def test_items_that_the_design_tells_are_not_exchanged():
     items = Items.independent([range(12)])
     items_with_odds = replace(items, design=design)
 
-    assert items_with_odds.problem == design.problem != "" and items.problem == ""
+    assert items_with_odds.problem == design.problem != ""
+    assert items.problem == ""
     assert items_with_odds.draw_permutations(9, 0).shape == (0, 12)
     assert items_with_odds.permute(0)[0].tolist() == list(range(12))
 
@@ -295,7 +295,8 @@ def test_a_subject_who_lacks_clips_is_shifted_by_the_same_share():
     # clips 7, 5, 3, 1 in this order; each gets the label of the next one in the film
     assert half_film.tolist() == [3, 0, 1, 2]
     few_orders = items.draw_permutations(6, 1)
-    assert len(set(map(tuple, few_orders.tolist()))) == 6 and few_orders.shape == (6, 8)
+    assert len(set(map(tuple, few_orders.tolist()))) == 6
+    assert few_orders.shape == (6, 8)
     assert set(map(tuple, few_orders.tolist())) <= set(map(tuple, all_orders.tolist()))
 
 
@@ -310,13 +311,15 @@ def test_chosen_items_keep_their_units_and_strata():
         [np.array(row, bool) for row in ([0, 1], [0], [1, 1])]
     )
 
-    assert selected_items.ids == [["b"], ["d", "a"]] and selected_items.units == [
+    assert selected_items.ids == [["b"], ["d", "a"]]
+    assert selected_items.units == [
         [2],
         [4, 1],
     ]
     assert selected_items.strata == [["y"], ["y", "x"]]
     items_without_strata = replace(items, strata=None).select([np.array([True])] * 3)
-    assert items_without_strata.strata is None and items_without_strata.ids == [
+    assert items_without_strata.strata is None
+    assert items_without_strata.ids == [
         ["a"],
         ["c"],
         ["d"],
@@ -337,7 +340,8 @@ def test_chosen_items_keep_their_units_and_strata():
 def test_six_units_have_an_interval_and_ten_allow_general_claims(units, scope):
     items = Items.independent([list(range(units))], "pictures")
 
-    assert items.n_units == units and bool(items.shortage) == (units < 6)
+    assert items.n_units == units
+    assert bool(items.shortage) == (units < 6)
     assert items.scope == scope
     assert (estimate_interval([np.arange(units) / units], items).low is None) == (
         units < 6
@@ -352,7 +356,8 @@ def test_ten_films_are_units_and_fewer_are_cut_into_blocks(films):
         [list(film_of)[::-1]]
     )
 
-    assert items.is_film and items.names == list(film_of)
+    assert items.is_film
+    assert items.names == list(film_of)
     assert items.n_units == (10 if films == 10 else 15)
     assert bool(items.scope) == (films < 10)
     units_of_films = {
@@ -375,17 +380,17 @@ def test_ten_runs_are_units_and_fewer_are_strata_of_blocks(runs):
         trials
     )
 
-    assert (
-        single_trials.are_independent
-        and single_trials.strata is None
-        and single_trials.n_units == 60
-    )
+    assert single_trials.are_independent
+    assert single_trials.strata is None
+    assert single_trials.n_units == 60
     if runs == 10:
         for items in (by_run, by_block):
-            assert items.units == [list(run_of.values())] and items.strata is None
+            assert items.units == [list(run_of.values())]
+            assert items.strata is None
             assert not items.scope
     else:
-        assert by_run.units == trials and by_run.strata == [list(run_of.values())]
+        assert by_run.units == trials
+        assert by_run.strata == [list(run_of.values())]
         assert by_block.units == [list(block_of.values())]
         assert by_block.strata == by_run.strata
         assert by_run.scope == ("this run" if runs == 1 else "these 9 runs")

@@ -86,7 +86,8 @@ def test_few_pictures_have_all_permutations_counted():
 
     assert answer.better == pytest.approx((sums <= ranked.trace()).mean())
     assert answer.worse == pytest.approx((sums >= ranked.trace()).mean())
-    assert "all 120 permutations" in answer.test and (answer.n, answer.pool) == (5, 5)
+    assert "all 120 permutations" in answer.test
+    assert (answer.n, answer.pool) == (5, 5)
 
 
 def test_shared_wrong_labels_are_rarely_above_chance():
@@ -140,14 +141,13 @@ def test_claims_about_two_concepts_name_only_these_two():
 
     of_picture, of_its_concept, of_concept = judge([ranked], items, range(20), concept)
 
-    assert (
-        of_picture.words == "above chance for these 2 concepts"
-        and of_picture.question == "which picture"
-    )
+    assert of_picture.words == "above chance for these 2 concepts"
+    assert of_picture.question == "which picture"
     assert of_picture.wider == "concepts in general: not possible with 2 concepts"
     assert of_its_concept.question == "which picture of its concept"
     assert "within concepts" in of_its_concept.test
-    assert of_concept.question == "which concept" and of_concept.side == "at chance"
+    assert of_concept.question == "which concept"
+    assert of_concept.side == "at chance"
 
 
 def test_concepts_in_separate_sessions_are_not_told_from_drift():
@@ -211,7 +211,8 @@ def test_signals_that_reveal_only_their_session_are_at_chance(concepts_a_session
 
     assert headline.question == "which picture"
     # all are found if the design is ignored
-    assert called[0] <= 3 and called[1] == 20
+    assert called[0] <= 3
+    assert called[1] == 20
 
 
 @pytest.mark.nightly
@@ -273,7 +274,8 @@ def test_pictures_are_exchanged_within_their_concepts():
         answers = judge([ranked], items, range(72), concept)
         n_found += [answer.side == "above chance" for answer in answers]
 
-    assert n_found[0] == n_found[2] == 30 and n_found[1] / 30 <= 0.1
+    assert n_found[0] == n_found[2] == 30
+    assert n_found[1] / 30 <= 0.1
 
 
 def test_clips_are_shifted_by_every_shift_once():
@@ -287,8 +289,10 @@ def test_clips_are_shifted_by_every_shift_once():
         range(12),
     )[0]
 
-    assert answer.least_p == pytest.approx(2 / 12) and answer.side == "not testable"
-    assert "all 12 circular shifts" in answer.test and "smallest p 0.17" in answer.test
+    assert answer.least_p == pytest.approx(2 / 12)
+    assert answer.side == "not testable"
+    assert "all 12 circular shifts" in answer.test
+    assert "smallest p 0.17" in answer.test
 
 
 def test_neighbouring_clips_are_seldom_called_right():
@@ -400,7 +404,8 @@ def test_series_of_a_concept_keep_a_common_label():
     assert "series of trials" in in_series.test
     assert "series" not in one_by_one.test
     # single pictures pretend to more evidence in whichever direction
-    assert in_series.p is not None and one_by_one.p is not None
+    assert in_series.p is not None
+    assert one_by_one.p is not None
     assert in_series.p > one_by_one.p
 
 
@@ -429,7 +434,8 @@ def test_labels_that_cannot_be_exchanged_are_not_tested():
         [ranked], independent(5), range(5), exchange=Exchange(design, [np.arange(5)])
     )
 
-    assert answer.side == "not testable" and answer.p is None
+    assert answer.side == "not testable"
+    assert answer.p is None
     assert answer.test == "no two labels can be exchanged"
 
 
@@ -451,7 +457,8 @@ def test_a_claim_on_concepts_in_general_needs_most_of_them():
         wider.append(of_picture.wider)
 
     assert wider[0].startswith("concepts in general: not shown")
-    assert "20 concepts" in wider[0] and wider[1] == ""
+    assert "20 concepts" in wider[0]
+    assert wider[1] == ""
 
 
 def test_a_claim_on_people_in_general_needs_most_of_them():

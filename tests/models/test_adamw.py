@@ -50,7 +50,8 @@ def test_steps_and_state_are_those_of_torch():
     for weight, same_weight, mixed in zip(
         weights, same_weights, mixed_weights, strict=True
     ):
-        assert torch.equal(weight, same_weight) and torch.equal(weight, mixed)
+        assert torch.equal(weight, same_weight)
+        assert torch.equal(weight, mixed)
 
 
 def test_a_step_does_not_import_the_compiler(monkeypatch):

@@ -74,7 +74,8 @@ def test_all_backbones_with_published_weights_have_an_entry():
     for kind, row in parts.read_rows("backbones").items():
         if "pretrained" in (row.model_extra or {}):
             kinds.append(kind)
-    assert kinds and set(kinds) <= read_pretraining().keys()
+    assert kinds
+    assert set(kinds) <= read_pretraining().keys()
 
 
 @pytest.mark.parametrize(

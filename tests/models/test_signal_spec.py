@@ -24,7 +24,8 @@ def difference(
         )
     except BrainhiveError as error:
         start = "faces subject 1 was made in another way than the training signals: "
-        assert error.message.startswith(start) and error.hint
+        assert error.message.startswith(start)
+        assert error.hint
         return error.message.removeprefix(start)
     return ""
 

@@ -154,7 +154,8 @@ def test_a_paper_takes_the_last_epoch_unless_it_says_otherwise():
             assert not train.validation
             continue
         if paper == "neuralbench-image":  # recordings select the epoch
-            assert train.selection == "recordings" and train.patience
+            assert train.selection == "recordings"
+            assert train.patience
             continue
         selects_epoch = paper in ON_VALIDATION
         assert train.selection == ("best" if selects_epoch else "last"), paper
@@ -272,7 +273,8 @@ def test_brainhives_pictures_are_drawn_as_its_code_draws_them(home):
     assert (recipe.repeats, recipe.seed, recipe.precision) == (10, 2025, "bf16")
     assert (recipe.adapter, recipe.prior.scale, recipe.scheduler) == ("skip", 1.0, None)
     trained = resolve("brainhive-reconstruct")
-    assert trained.prior == recipe.prior.source and trained.train.prior_dropout == 0.1
+    assert trained.prior == recipe.prior.source
+    assert trained.train.prior_dropout == 0.1
     missing = describe_missing(list_inputs(reconstruct, recipe))
     assert "fakekungfu/Fusion-Prior-H14_B32_VAE" in missing[0]
 
@@ -288,7 +290,8 @@ def test_a_papers_reconstruction_lacks_only_a_run(paper, home):
         scores = recipe.published.values
         assert (scores["pixcorr"], scores["clip"]) == expected_scores
         assert "quoted" in recipe.published.source
-    assert recipe.protocol == "mindeye2" and recipe.prior.source == "identity"
+    assert recipe.protocol == "mindeye2"
+    assert recipe.prior.source == "identity"
     assert missing[0].startswith("no finished train-align run")
     kind = "chain" if paper.startswith("mindeye2") else "versatile-diffusion"
     assert recipe.generator.kind == kind

@@ -41,4 +41,5 @@ def test_a_study_whose_recordings_are_missing_is_not_run(tmp_path, monkeypatch, 
 
     text = capsys.readouterr().out
     assert caught.value.code == 1
-    assert gratings_recordings.FILES[0] in text and "--recordings" in text
+    assert gratings_recordings.FILES[0] in text
+    assert "--recordings" in text

@@ -28,7 +28,8 @@ def results(environment: dict[str, str], p: float = 0.0004, **numbers) -> Pinned
 def test_equal_numbers_are_no_change():
     pair = [results(LIBRARIES, accuracy=ACCURACY) for _ in range(2)]
     comparison = compare(*pair)
-    assert not comparison.failures and not comparison.changes
+    assert not comparison.failures
+    assert not comparison.changes
     assert "4 digits" in comparison.explain("demo-real")
 
 
@@ -38,9 +39,12 @@ def test_the_code_is_blamed_if_no_library_moved():
     comparison = compare(results(LIBRARIES, accuracy=ACCURACY), resulting_results)
 
     (line,) = comparison.failures
-    assert "accuracy" in line and "0.75 " in line and "0.7501" in line
+    assert "accuracy" in line
+    assert "0.75 " in line
+    assert "0.7501" in line
     text = comparison.explain("demo-real")
-    assert "code" in text and "tools.pin demo-real --write" in text
+    assert "code" in text
+    assert "tools.pin demo-real --write" in text
 
 
 def test_a_moved_library_explains_a_change_within_the_interval():
@@ -55,7 +59,9 @@ def test_a_moved_library_explains_a_change_within_the_interval():
     assert comparison.libraries == ["torch 2.14.1 → 2.11.0"]
     assert len(comparison.changes) == 2
     text = comparison.explain("demo-real")
-    assert "0.75" in text and "0.7 " in text and "torch 2.14.1 → 2.11.0" in text
+    assert "0.75" in text
+    assert "0.7 " in text
+    assert "torch 2.14.1 → 2.11.0" in text
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,8 @@ def test_libraries_explain_nothing_beyond_the_interval(change):
         results(LIBRARIES, accuracy=ACCURACY),
         results(OTHER_TORCH, accuracy=ACCURACY | change),
     )
-    assert len(comparison.failures) == 1 and comparison.changes == []
+    assert len(comparison.failures) == 1
+    assert comparison.changes == []
     assert "torch 2.14.1 → 2.11.0" in comparison.explain("demo-real")
 
 
@@ -97,7 +104,8 @@ def test_a_missing_number_fails_with_any_libraries(environment):
     pair = results(LIBRARIES, accuracy=ACCURACY, auc=ACCURACY)
     comparison = compare(pair, results(environment, accuracy=ACCURACY))
     (line,) = comparison.failures
-    assert "auc" in line and "missing" in line
+    assert "auc" in line
+    assert "missing" in line
 
 
 def test_a_new_number_must_be_pinned_with_the_same_libraries():

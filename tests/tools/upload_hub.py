@@ -24,7 +24,8 @@ def serving(shared: Path, cache: Path, patch: pytest.MonkeyPatch) -> Iterator[An
     spec = importlib.util.spec_from_file_location(
         "mini_hub_server", shared / "data/mini_hub_server.py"
     )
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 

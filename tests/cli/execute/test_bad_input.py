@@ -200,9 +200,8 @@ def test_a_second_command_waits_and_ctrl_c_ends_both_resumably(
         f"continuing run {run_folder.name} with 1 other worker",
         error_path,
     ]
-    assert len(lines) == 3 and lines[2].startswith("interrupted: ")
+    assert len(lines) == 3
+    assert lines[2].startswith("interrupted: ")
     assert ends[1][1].strip().splitlines()[-1] == lines[2]
-    assert (
-        not (run_folder / "metrics.json").exists()
-        and (run_folder / "recipe.yaml").is_file()
-    )
+    assert not (run_folder / "metrics.json").exists()
+    assert (run_folder / "recipe.yaml").is_file()

@@ -85,10 +85,8 @@ def test_only_computing_commands_take_processes_and_a_precision(home):
         brainhive("report", "--processes", "2"),
         brainhive("report", "run.processes=2"),
     )
-    assert (
-        typed.exit_code == set_as_key.exit_code == 2
-        and "No such option: --processes" in typed.stderr
-    )
+    assert typed.exit_code == set_as_key.exit_code == 2
+    assert "No such option: --processes" in typed.stderr
     assert "error: processes " in set_as_key.stderr
 
 
@@ -99,7 +97,8 @@ def test_again_and_code_are_offered_only_where_they_act(home):
         assert ("--allow-code" in text) == recipe.runs_code, name
     for flag in ("--again", "--allow-code", "--submit"):
         refused = brainhive("doctor", flag)
-        assert refused.exit_code == 2 and flag in refused.stderr
+        assert refused.exit_code == 2
+        assert flag in refused.stderr
 
 
 TAKING_NAMES = {"fetch", "push", "workflow"}
@@ -130,16 +129,16 @@ def prints_what_is_missing(command):
         return
     plain_process = brainhive(command, "--check")
     titles = [table["title"] for table in document["tables"]]
-    assert ("Inputs" in titles) == bool(document["inputs"]) and all(
-        title in plain_process.stdout for title in titles
-    )
+    assert ("Inputs" in titles) == bool(document["inputs"])
+    assert all(title in plain_process.stdout for title in titles)
     assert "dataset:" not in plain_process.stdout
     # the recipe alone on stdout, the plan below it
     saved = brainhive(command, "--check", "--recipe-too")
     assert yaml.safe_load(saved.stdout) == document["recipe"]
     assert all(title in saved.stderr for title in titles)
     single_process = brainhive(command, "--recipe-too")
-    assert single_process.exit_code == 2 and "--recipe-too" in single_process.stderr
+    assert single_process.exit_code == 2
+    assert "--recipe-too" in single_process.stderr
     assert plain_process.stderr.count("warning: missing: ") == len(document["missing"])
 
 
@@ -153,20 +152,19 @@ def test_a_recipe_error_is_two_lines_with_exit_code_2(
     ):
         process = brainhive(*arguments)
         lines = process.stderr.splitlines()
-        assert process.exit_code == 2 and not process.stdout and len(lines) == 2
-        assert (
-            lines[0].startswith("error: ")
-            and problem in lines[0]
-            and lines[1].startswith("  try: ")
-        )
+        assert process.exit_code == 2
+        assert not process.stdout
+        assert len(lines) == 2
+        assert lines[0].startswith("error: ")
+        assert problem in lines[0]
+        assert lines[1].startswith("  try: ")
     process = brainhive("embed", "--debug")
-    assert "Traceback" in process.stderr and process.exit_code == 3
+    assert "Traceback" in process.stderr
+    assert process.exit_code == 3
     # commands on files take words as files
     process = brainhive("check", "./no.such.key=1")
-    assert (
-        process.exit_code == 3
-        and "no file, folder or pattern ./no.such.key=1" in process.stderr
-    )
+    assert process.exit_code == 3
+    assert "no file, folder or pattern ./no.such.key=1" in process.stderr
 
 
 def test_a_command_does_its_work_once_and_finds_it_again(photos):
@@ -175,21 +173,19 @@ def test_a_command_does_its_work_once_and_finds_it_again(photos):
     st_mtime_ns = path.stat().st_mtime_ns
     assert json.loads(first_embed.stdout)["tables"][0]["rows"][0]["pictures"] == 3
     shown_embed = embed()
-    assert (
-        "python-example" in shown_embed.stdout
-        and path.stat().st_mtime_ns == st_mtime_ns
-    )
-    assert (
-        "next: brainhive train-prior" in shown_embed.stderr
-        and "next:" not in shown_embed.stdout
-    )
-    assert embed("--again").exit_code == 0 and path.stat().st_mtime_ns > st_mtime_ns
+    assert "python-example" in shown_embed.stdout
+    assert path.stat().st_mtime_ns == st_mtime_ns
+    assert "next: brainhive train-prior" in shown_embed.stderr
+    assert "next:" not in shown_embed.stdout
+    assert embed("--again").exit_code == 0
+    assert path.stat().st_mtime_ns > st_mtime_ns
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(photos):
     (photos / "embeddings").write_text("a file where a folder should be")
     shown_embed = embed()
-    assert shown_embed.exit_code == 1 and len(shown_embed.stderr.splitlines()) == 2
+    assert shown_embed.exit_code == 1
+    assert len(shown_embed.stderr.splitlines()) == 2
     assert re.match(
         r"error: .*embeddings.*: (Not a directory|File exists)", shown_embed.stderr
     )

@@ -42,7 +42,9 @@ def retrieval_run(home, result):
 def test_the_recording_has_its_licence_and_attribution():
     text = (RECORDING / "README").read_text()
 
-    assert "CC BY-SA 3.0" in text and "Haxby, J. V." in text and "Science 293" in text
+    assert "CC BY-SA 3.0" in text
+    assert "Haxby, J. V." in text
+    assert "Science 293" in text
     description = json.loads((RECORDING / "dataset_description.json").read_text())
     assert description["License"] == "CC-BY-SA-3.0"
     files = [path for path in RECORDING.rglob("*") if path.is_file()]
@@ -54,9 +56,14 @@ def test_eight_categories_are_decoded_not_below_baselines(result, retrieval_run)
     accuracy, auc = metrics["accuracy"], metrics["auc"]
 
     assert (accuracy.n, accuracy.pool, accuracy.chance) == (96, 8, 0.125)
-    assert accuracy.value >= 0.70 and accuracy.low is not None and accuracy.low > 0.5
-    assert auc.value > 0.85 and auc.chance == 0.5 and auc.low < auc.value < auc.high
-    assert SEEN_PICTURES in accuracy.caveats and SIMULATED not in accuracy.caveats
+    assert accuracy.value >= 0.70
+    assert accuracy.low is not None
+    assert accuracy.low > 0.5
+    assert auc.value > 0.85
+    assert auc.chance == 0.5
+    assert auc.low < auc.value < auc.high
+    assert SEEN_PICTURES in accuracy.caveats
+    assert SIMULATED not in accuracy.caveats
     # categories are equally frequent, so no balanced accuracy has another chance
     assert set(metrics) == {"accuracy", "auc"}
     facts = retrieval_run.measurements().facts
@@ -97,14 +104,17 @@ def test_the_page_shows_confusions_and_names_the_recording(home, result, retriev
     # F of p = .05 / 479 voxels, with 7 and 88 degrees of freedom
     assert brain_map.threshold == pytest.approx(f.isf(0.05 / 479, 7, 88), rel=1e-3)
     values = read_drawn_values(brain_map, retrieval_run.path)
-    assert 0 < len(values) < 100 and values.min() >= brain_map.threshold
+    assert 0 < len(values) < 100
+    assert values.min() >= brain_map.threshold
     # the map describes signals, so no model has seen its stimuli
     assert SEEN_PICTURES not in brain_map.note
     finding = state_finding(retrieval_run.measurements())
-    assert all(name in finding.lower() for name in NAMES) and "12.5" in finding
+    assert all(name in finding.lower() for name in NAMES)
+    assert "12.5" in finding
     # figures at the top are not repeated below
     assert page.count("<h4>Confusion matrix</h4>") == 1
-    assert "Haxby" in page and "simulated" not in page
+    assert "Haxby" in page
+    assert "simulated" not in page
     assert "12 folds, each tested with a model" in page
     # the health of embeddings is undefined for labels of 0 and 1
     assert "Health of" not in page
@@ -141,18 +151,23 @@ def test_the_checklist_has_the_facts_of_the_recording(retrieval_run, home):
     assert answers["Drift model, high-pass filter"].startswith("cosine")
     assert "least squares for all trials" in answers["Type of model of a subject"]
     splitting = answers["Data splitting (cross-validation)"]
-    assert "12 folds" in splitting and "other 11" in splitting
+    assert "12 folds" in splitting
+    assert "other 11" in splitting
     test = answers["Test of the figure of merit"]
-    assert "5,000 permutations" in test and "within runs," in test
-    assert "Wilson" in answers["Intervals"] and "DeLong" in answers["Intervals"]
+    assert "5,000 permutations" in test
+    assert "within runs," in test
+    assert "Wilson" in answers["Intervals"]
+    assert "DeLong" in answers["Intervals"]
     fit = answers["Data of the fit (sessions, training and test trials)"]
-    assert "each run by itself" in fit and "all runs of the session" in fit
+    assert "each run by itself" in fit
+    assert "all runs of the session" in fit
     assert "house 12 of 12" in answers["Confusion matrix"]
     metrics = answers["Evaluation metrics with chance and uncertainty"]
     assert "design of the study, without signals" in metrics
     assert "Task or resting state" not in answers
     sizes = answers["Space and voxel size of the analysed images"]
-    assert "3.75 mm" in sizes and "matrix" in sizes
+    assert "3.75 mm" in sizes
+    assert "matrix" in sizes
     correction = answers["Correction for multiple testing, and level of significance"]
     assert "2 differences from baselines" in correction
     assert answers["Licence and constraints on use"] == "CC-BY-SA-3.0"
@@ -163,7 +178,8 @@ def test_the_checklist_has_the_facts_of_the_recording(retrieval_run, home):
         "Contrasts, cluster inference, threshold-free cluster enhancement, search "
         "volume"
     ]
-    assert "96 trials" in contrasts and "Bonferroni-corrected for 479" in contrasts
+    assert "96 trials" in contrasts
+    assert "Bonferroni-corrected for 479" in contrasts
     assert "same stimuli" not in contrasts
     maps = answers[
         "Tables of coordinates, thresholded and unthresholded maps, smoothness"

@@ -23,13 +23,16 @@ def test_files_lie_where_prepare_reads_them(home):
     assert size < 40e6
 
     checked = CliRunner().invoke(app, next_line.split()[1:])
-    assert checked.exit_code == 0 and "unmatched" not in checked.stderr
+    assert checked.exit_code == 0
+    assert "unmatched" not in checked.stderr
 
     # nothing is overwritten
     second_result = CliRunner().invoke(app, line[:3])
-    assert second_result.exit_code == 2 and "data/image-folder" in second_result.stderr
+    assert second_result.exit_code == 2
+    assert "data/image-folder" in second_result.stderr
 
 
 def test_keys_without_an_effect_are_refused(home):
     ended = CliRunner().invoke(app, ["demo", "--write-recordings", "x", "--real"])
-    assert ended.exit_code == 2 and not list(home.iterdir())
+    assert ended.exit_code == 2
+    assert not list(home.iterdir())

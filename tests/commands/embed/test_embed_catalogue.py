@@ -25,7 +25,9 @@ def test_every_encoder_is_listed_by_a_name_that_embed_takes(
     for name, row in row_of.items():
         assert encoders.resolve(name).name == name
         if row["weights"].startswith("hub:"):
-            assert row["D"] and row["px"] and len(row["licence"]) > 2
+            assert row["D"]
+            assert row["px"]
+            assert len(row["licence"]) > 2
             assert row["here"] == "no"
     assert row_of["siglip2"]["weights"] == "hub:google/siglip2-base-patch16-224"
     assert row_of["demo-clip"]["here"] == "yes"

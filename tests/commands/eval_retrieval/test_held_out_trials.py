@@ -105,17 +105,21 @@ def test_every_trial_of_every_run_is_tested_once(
     # chance is the share of the most frequent category
     assert (accuracy.n, accuracy.pool) == (2 * 5 * RUNS, 3)
     assert accuracy.chance == pytest.approx(2 / 5)
-    assert accuracy.value > 0.6 and facts.answers[0].outcome == "above chance"
+    assert accuracy.value > 0.6
+    assert facts.answers[0].outcome == "above chance"
     # the store has no onsets
-    assert ORDER_UNKNOWN in accuracy.caveats and facts.answers[0].side == "conditional"
+    assert ORDER_UNKNOWN in accuracy.caveats
+    assert facts.answers[0].side == "conditional"
     # folds share training data, so they are not independent
     assert facts.inflation > 1
     baselines = {"lda", "logistic", "ridge"}
     assert {row.second for row in facts.plain} == baselines
     (lda,) = (row for row in facts.plain if row.second == "lda")
-    assert lda.difference == pytest.approx(0, abs=1e-9) and lda.low <= 0 <= lda.high
+    assert lda.difference == pytest.approx(0, abs=1e-9)
+    assert lda.low <= 0 <= lda.high
     assert "runs" in accuracy.interval
-    assert "runs" in accuracy.protocol and "12 folds" in accuracy.protocol
+    assert "runs" in accuracy.protocol
+    assert "12 folds" in accuracy.protocol
     # every number has the caveat of seen pictures
     for metrics in by_runs.metrics.scopes.values():
         for metric in metrics.values():
@@ -251,7 +255,8 @@ def test_test_trials_change_others_only_with_a_stamp(
     is_first = np.asarray(initial_test_trials.image_ids) == NAMES[0]  # [n]
     assert is_first.sum() == 2
     difference = np.abs(final_test_trials.averages - signal_before)[is_first].max()
-    assert (difference > 0.1) == is_stamped and (difference == 0) != is_stamped
+    assert (difference > 0.1) == is_stamped
+    assert (difference == 0) != is_stamped
     has_own_mean = np.allclose(signal_before.mean(0), 0, atol=1e-5)
     assert has_own_mean == is_stamped
 

@@ -59,9 +59,11 @@ def test_folds_are_pooled_among_the_candidates_of_each(evaluated):
 
     # folds have equal numbers of pictures, so two of 26 pictures are left over
     assert (top1.n, top1.pool, top1.chance) == (24, 6, pytest.approx(1 / 6))
-    assert top1.value > 0.5 and facts.answers[0].side == "above chance"
+    assert top1.value > 0.5
+    assert facts.answers[0].side == "above chance"
     assert SEEN_PICTURES not in top1.caveats
-    assert "pictures" in top1.protocol and "4 folds" in top1.protocol
+    assert "pictures" in top1.protocol
+    assert "4 folds" in top1.protocol
     assert [row.second for row in facts.plain] == ["ridge"]
 
 
@@ -71,7 +73,8 @@ def test_questions_stay_within_folds_and_curves_are_pooled(
     metrics = evaluated.metrics
     picture, _, concept = metrics.facts.answers
 
-    assert concept.question == "which concept" and "folds" in picture.test
+    assert concept.question == "which concept"
+    assert "folds" in picture.test
     assert list(select_scopes(metrics, "repetitions")) == ["1", "2"]
     two_repetitions = metrics.scopes["repetitions · 2"]["top1"]
     assert two_repetitions.value == metrics.overall["top1"].value
@@ -124,9 +127,11 @@ def test_clusters_come_from_a_file_that_is_in_the_fingerprint(home, run_command)
     split = json.loads(file.read_text())
     tests = [set(variant["test_ids"]) for variant in split["variants"]]
     size = len(tests[0])
-    assert size > 1 and len(tests[1]) == size
+    assert size > 1
+    assert len(tests[1]) == size
     assert not tests[0] & tests[1]
-    assert file.name == f"{split['name']}.json" and split["params"] == {}
+    assert file.name == f"{split['name']}.json"
+    assert split["params"] == {}
     assert file.name.startswith("clusters_k2-")
 
     by_file = f"{flat}, holdout: {{by: pictures, split: {file}}}}}"
@@ -137,14 +142,18 @@ def test_clusters_come_from_a_file_that_is_in_the_fingerprint(home, run_command)
     metrics = result.metrics
     top1 = metrics.overall["top1"]
     slope = metrics.scopes["nearest training picture"]["nearest_slope"]
-    assert top1.n == 2 * size and top1.pool == size
+    assert top1.n == 2 * size
+    assert top1.pool == size
     assert "clusters_k2-" in top1.protocol
-    assert slope.n == top1.n and slope.low is not None and slope.chance == 0
+    assert slope.n == top1.n
+    assert slope.low is not None
+    assert slope.chance == 0
     run_artifacts = artifacts.read(RunFolder(result.folder))
     titles = [artifact.title for artifact in run_artifacts]
     assert "Score against the nearest training picture" in titles
     verified = run_command("runs", f"words=[verify,{result.folder.name}]")
-    assert verified.exit_code == 0 and verified.details["cell"].endswith("seed-0")
+    assert verified.exit_code == 0
+    assert verified.details["cell"].endswith("seed-0")
 
     # the content of the file names the run, and ids on both sides are refused
     split["variants"][0]["train_ids"].pop()

@@ -257,7 +257,8 @@ def test_subjects_folders_and_patterns_choose_files(server, home):
         assert fetch(f"s3:openneuro.org/{reference}").exit_code == 0
         assert set(read_folder(home / "data/openneuro.org")) == {key}
     refused = fetch("nemar:nm000232", "--include", "sub-07/**")
-    assert refused.exit_code == RecipeError.exit_code and "--include" in refused.stderr
+    assert refused.exit_code == RecipeError.exit_code
+    assert "--include" in refused.stderr
 
 
 @pytest.mark.parametrize("ignores_ranges", [False, True])
@@ -276,7 +277,8 @@ def test_an_interrupted_fetch_leaves_no_partial_final_file(server, home):
     server.breaks[LARGE] = 500_000
     server.closed.add(LARGE)
     ended = fetch("nemar:nm000232")
-    assert ended.exit_code == MissingData.exit_code and "503" in ended.stderr
+    assert ended.exit_code == MissingData.exit_code
+    assert "503" in ended.stderr
     folder = (home / "data/nm000232" / LARGE).parent
     (partial_file,) = folder.glob("*.part")
     assert partial_file.stat().st_size == 500_000
@@ -308,7 +310,8 @@ def test_busy_servers_and_buckets_of_other_regions_are_retried(
     monkeypatch.setattr(hosts, "S3_WITH_DOT", address.replace("/{}", "/x/{}"))
     monkeypatch.setattr(hosts, "S3_HOST", "no address")
     refused = fetch("openneuro:ds004212", "--check")
-    assert "301" in join_output(refused) and "us-east-2" in join_output(refused)
+    assert "301" in join_output(refused)
+    assert "us-east-2" in join_output(refused)
 
 
 def damage(server):
@@ -357,7 +360,8 @@ def test_a_list_that_leads_elsewhere_is_refused(server, home, entry, fact):
     refused = fetch("nemar:nm000232")
     assert refused.exit_code == MissingData.exit_code
     assert fact in join_output(refused)
-    assert not (home / "data").exists() and not (home / "outside.txt").exists()
+    assert not (home / "data").exists()
+    assert not (home / "outside.txt").exists()
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{}", b"CC0"])
@@ -371,12 +375,15 @@ def test_a_description_without_a_licence_is_no_error(server, home, content):
 
 def test_names_that_no_host_has_get_one_line(server, home):
     absent = fetch("nemar:nm999999")
-    assert absent.exit_code == MissingData.exit_code and "404" in absent.stderr
+    assert absent.exit_code == MissingData.exit_code
+    assert "404" in absent.stderr
     absent = fetch("openneuro:ds000001")
-    assert absent.exit_code == MissingData.exit_code and "ds000001" in absent.stderr
+    assert absent.exit_code == MissingData.exit_code
+    assert "ds000001" in absent.stderr
     assert "v1.0.0, v1.1.0" in join_output(fetch("nemar:nm000232@v9"))
     refused = fetch("nemar:")
-    assert refused.exit_code == RecipeError.exit_code and "nemar:ID" in refused.stderr
+    assert refused.exit_code == RecipeError.exit_code
+    assert "nemar:ID" in refused.stderr
 
 
 def test_the_second_host_is_asked_where_the_first_fails(server, home, monkeypatch):

@@ -94,7 +94,8 @@ def test_imported_embeddings_are_used_by_their_name(
     encoder.
     """
     result = import_("mine")
-    assert result.hint.endswith("--encoders mine") and "train-align" in result.hint
+    assert result.hint.endswith("--encoders mine")
+    assert "train-align" in result.hint
     (row,) = [
         row
         for row in list_encoders().tables[0].as_dict()["rows"]
@@ -153,12 +154,14 @@ def test_pictures_of_imported_embeddings_are_known_if_readable(
     pixels = [store.pixels for store in stores()]
     assert len(pixels) == 2
     digests = np.concatenate([pixel[:, 0] for pixel in pixels if pixel is not None])
-    assert len(set(digests)) == len(names) and not has_unknown_pictures(stores())
+    assert len(set(digests)) == len(names)
+    assert not has_unknown_pictures(stores())
 
     (tmp_path / "pictures" / f"{names[0]}.png").write_bytes(b"no picture")
     assert has_unknown_pictures(stores())
     warning = capsys.readouterr().err
-    assert "warning" in warning and "pictures/test" in warning
+    assert "warning" in warning
+    assert "pictures/test" in warning
 
 
 @pytest.mark.nightly
@@ -205,7 +208,8 @@ def test_a_name_that_clashes_or_is_no_file_name_is_refused(home):
             import_embeddings.Recipe.resolve(
                 "import-embeddings", None, {"name": name}, []
             )
-        assert repr(name) in str(caught.value) and owner in str(caught.value)
+        assert repr(name) in str(caught.value)
+        assert owner in str(caught.value)
 
 
 def test_two_imports_of_a_name_at_once_are_one_result(

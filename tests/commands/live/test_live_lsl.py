@@ -136,7 +136,8 @@ def test_other_programs_receive_the_ranks_of_eval_retrieval(
         if event["kind"] == "result"
     ]
     assert [result["event"] for result in results] == list(SHOWN.pictures)
-    assert results[-1]["stream"]["lost"] == 0 and results[-1]["stream"]["dropped"] == {}
+    assert results[-1]["stream"]["lost"] == 0
+    assert results[-1]["stream"]["dropped"] == {}
     assert results == json.loads(received.read_text())
 
     # ranks of the single trials of the prepared recording, in order of time

@@ -80,7 +80,8 @@ def test_other_subjects_are_named_if_one_has_no_complete_trial(work):
     )
 
     assert ended.exit_code == 3
-    assert "--subjects 3" in ended.stderr and "cut off" in ended.stderr
+    assert "--subjects 3" in ended.stderr
+    assert "cut off" in ended.stderr
 
 
 @pytest.mark.nightly
@@ -118,7 +119,8 @@ def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
     assert len(ranks.ranks) == 2
     for row, line in enumerate(str(ranks).splitlines()[:2]):
         rank = f"rank {ranks.ranks[row]} of {len(ranks.gallery)}"
-        assert ranks.image_ids[row] in line and rank in line
+        assert ranks.image_ids[row] in line
+        assert rank in line
 
 
 def test_a_damaged_recording_does_not_stop_other_subjects(work):
@@ -143,12 +145,14 @@ def test_a_damaged_recording_does_not_stop_other_subjects(work):
     stores = work / "signals/image-folder/default"
     assert {path.name for path in stores.glob("*.h5")} == {"sub-01.h5", "sub-03.h5"}
     errors = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1 and damaged.name in errors[0]
+    assert len(errors) == 1
+    assert damaged.name in errors[0]
 
     # the same command makes only the missing store
     damaged.write_bytes(complete_bytes)
     ended = CliRunner().invoke(app, line)
-    assert ended.exit_code == 0 and (stores / "sub-02.h5").is_file()
+    assert ended.exit_code == 0
+    assert (stores / "sub-02.h5").is_file()
 
 
 def write_betas(folder):
@@ -244,7 +248,8 @@ def test_a_recording_without_a_whole_trial_stops_nobody_else(work):
             assert re.search(rf"{name}.*\bthe end of the file", ended.stderr)
     (path,) = (work / "signals").rglob("*.h5")
     provenance = SignalStore.open(path)["train"].provenance
-    assert path.name == "sub-01.h5" and len(provenance["sessions"]) == 1
+    assert path.name == "sub-01.h5"
+    assert len(provenance["sessions"]) == 1
     assert list(provenance["left_out"]) == ["sessions"]
 
     # the only requested subject has no trial

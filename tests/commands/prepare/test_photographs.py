@@ -123,10 +123,12 @@ def test_the_ten_lines_find_photographs_with_what_is_installed(at_home, run_comm
     recipe = train_align.Recipe.resolve(
         "train-align", str(trained.folder / "recipe.yaml"), {}, []
     )
-    assert recipe.backbone.kind == "ridge" and recipe.seeds == [2025]
+    assert recipe.backbone.kind == "ridge"
+    assert recipe.seeds == [2025]
     top1 = result.metrics.overall["top1"]
     (answer,) = result.metrics.facts.answers
-    assert answer.side == "above chance" and top1.value >= 0.3
+    assert answer.side == "above chance"
+    assert top1.value >= 0.3
     # the model is a ridge, so the table has no ridge for comparison
     assert "ridge" not in [row[0] for row in result.tables[0].rows]
 
@@ -155,7 +157,8 @@ def test_the_line_of_a_ridge_in_the_table_trains_the_same_ridge(
         result.metrics.overall["top1"].value - ridge["top1"].value
     )
     assert "ridge" in result.tables[0].note
-    assert difference.is_significant and not difference.is_better
+    assert difference.is_significant
+    assert not difference.is_better
     assert f"brainhive train-align --recipe {path}" in messages
 
 
@@ -168,7 +171,8 @@ def test_a_ridge_that_takes_longer_than_the_training_is_left_out(
     skipped = run_command(*evaluation, again=True).metrics.facts
     requested = run_command(*evaluation, "baseline=ridge").metrics.facts
 
-    assert "baseline=ridge" in skipped.baseline.reason and not skipped.plain
+    assert "baseline=ridge" in skipped.baseline.reason
+    assert not skipped.plain
     assert [difference.second for difference in requested.plain] == ["ridge"]
 
 
@@ -196,7 +200,8 @@ def test_many_pictures_and_other_data_sets_are_trained_in_steps(at_home, monkeyp
         recipe = train_align.Recipe.resolve(
             "train-align", None, {}, [f"dataset={dataset}"]
         )
-        assert recipe.backbone.kind == "brain-mlp" and len(recipe.seeds) == 3
+        assert recipe.backbone.kind == "brain-mlp"
+        assert len(recipe.seeds) == 3
 
 
 def test_heads_of_a_ridge_keep_their_order(at_home, run_command):
@@ -217,4 +222,5 @@ def test_a_model_that_is_no_run_has_no_ridge(network, run_command):
     facts = run_command(
         "eval-retrieval", f"run={model}", "dataset=image-folder", "subjects=1", *QUICK
     ).metrics.facts
-    assert facts.baseline.reason and not facts.plain
+    assert facts.baseline.reason
+    assert not facts.plain

@@ -94,11 +94,9 @@ def test_own_recordings_are_pushed_only_with_consent(hub, pushed_run, home):
     message, hint = read_error_lines(
         brainhive("push", pushed_run.name, "hub:me/own"), 1
     )
-    assert (
-        "own recordings" in message
-        and "--data-terms-checked --licence" in hint
-        and hub.requests == []
-    )
+    assert "own recordings" in message
+    assert "--data-terms-checked --licence" in hint
+    assert hub.requests == []
     pushed = brainhive("push", pushed_run.name, "hub:me/own", *CONFIRMED)
     assert pushed.exit_code == 0, pushed.stderr
 
@@ -149,7 +147,8 @@ def test_an_absolute_path_in_a_model_stops_a_push(hub, pushed_run, home):
     )
 
     shutil.rmtree(copy)
-    assert "config.json" in message and "/data/jane/events.csv" in message
+    assert "config.json" in message
+    assert "/data/jane/events.csv" in message
     assert hub.requests == []
 
 
@@ -181,7 +180,8 @@ def test_absolute_paths_are_found_in_texts():
         (r"C:\Users\jane\x.fif", r"C:\Users\jane\x.fif"),
     ):
         match = ABSOLUTE_PATH.search(text)
-        assert match is not None and path in match[0]
+        assert match is not None
+        assert path in match[0]
     for text in (
         (
             "top-1/top-5, 0 to 1000 ms, µV/√Hz, and/or, 1/f, n/a, "
@@ -196,4 +196,5 @@ def test_absolute_paths_are_found_in_texts():
             "sub-01_ses-02_task-x"
         ),
     ):
-        assert ABSOLUTE_PATH.search(text) is None and cut_paths(text) == text
+        assert ABSOLUTE_PATH.search(text) is None
+        assert cut_paths(text) == text

@@ -110,7 +110,8 @@ def test_the_command_of_the_readme_generates_and_measures(hub, embedded):
     (run_folder,) = (embedded / "runs/train-align").iterdir()
     assert run_folder.name in ended.stderr
     # progress bars of libraries are hidden
-    assert "Loading" not in ended.stderr and "Fetching" not in ended.stderr
+    assert "Loading" not in ended.stderr
+    assert "Fetching" not in ended.stderr
     result = json.loads(ended.stdout)
     metrics = result["metrics"]["scopes"]["all"]
     assert {name: metric["n"] for name, metric in metrics.items()} == SCORED

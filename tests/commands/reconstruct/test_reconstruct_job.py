@@ -118,7 +118,8 @@ def test_work_and_inputs_are_listed_without_loading_weights(
 
     assert describe_missing(list_inputs(reconstruct, recipe)) == []
     # 2 sources × 3 items × 2 repeats × the best of 2
-    assert work is not None and (work.count, work.cells) == (24, 2)
+    assert work is not None
+    assert (work.count, work.cells) == (24, 2)
     shutil.rmtree(damaged_generator / "unet")
     assert "unet/" in describe_missing(list_inputs(reconstruct, recipe))[0]
 

@@ -75,7 +75,8 @@ def test_pictures_of_the_mean_embedding_differ_only_by_noise(
         mean = fusion_prior.fuser({COLOURS: embedding}).mean(0, keepdim=True)
     root = result.folder / "samples/mean_embedding"
     files = sorted(root.rglob("00.png"))
-    assert len(files) == 3 and len({file.read_bytes() for file in files}) == 3
+    assert len(files) == 3
+    assert len({file.read_bytes() for file in files}) == 3
     image_id = files[0].parent.relative_to(root).as_posix()
     seeds = [derive_noise_seed(0, image_id, 0)]
     (expected,) = generate_pictures(generator, prior, None, seeds, token=mean)

@@ -40,13 +40,13 @@ def test_a_cell_is_trained_again_and_nothing_is_written(
     assert list_files(world) == initial_files
     for result, subject in ((of_training, 1), (of_evaluation, 2)):
         details = result.details
-        assert result.exit_code == 0 and details["equal"]
+        assert result.exit_code == 0
+        assert details["equal"]
         assert not details["differs_in"]
         assert details["cell"] == f"sub-0{subject}_seed-1"
         ((name, different),) = details["ranks"].items()
-        assert different == 0 and name.startswith(
-            f"{evaluation_result.folder.name}, subject "
-        )
+        assert different == 0
+        assert name.startswith(f"{evaluation_result.folder.name}, subject ")
         assert int(name.split()[-2]) > 20
 
 
@@ -78,12 +78,15 @@ def test_verify_reports_changed_weights_versions_and_inputs(
     differs = CliRunner().invoke(app, list(line) + ["--json"])
 
     details = json.loads(differs.stdout)["details"]
-    assert differs.exit_code == 1 and not details["equal"]
+    assert differs.exit_code == 1
+    assert not details["equal"]
     (difference,) = details["differs_in"]
-    assert difference.startswith("torch: 0 ") and version in difference
+    assert difference.startswith("torch: 0 ")
+    assert version in difference
     assert list(details["ranks"].values()) == [0]
     table = CliRunner().invoke(app, line)
-    assert "weights" in table.stdout and "differ" in table.stdout
+    assert "weights" in table.stdout
+    assert "differ" in table.stdout
 
 
 @pytest.mark.nightly
@@ -122,9 +125,8 @@ def test_verify_takes_runs_but_no_models_or_absent_data(
         assert "'nobody'" in str(unknown_cell.value)
         with pytest.raises(RecipeError) as three_names:
             run_command("runs", f"words=[verify,{first_name},nobody,more]")
-        assert "3" in str(three_names.value) and "RUN CELL" in str(
-            three_names.value.hint
-        )
+        assert "3" in str(three_names.value)
+        assert "RUN CELL" in str(three_names.value.hint)
         model = next((tmp_path / "runs/train-align" / first_name).glob("cells/*/model"))
         with pytest.raises(RecipeError) as model_folder:
             run_command("runs", f"words=[verify,{model}]")
@@ -202,7 +204,8 @@ def test_changed_embeddings_are_named(
     result = run_command("runs", f"words=[verify,{trained_run.name}]")
 
     (changed,) = result.details["embeddings"]
-    assert result.exit_code == 1 and str(store) in changed
+    assert result.exit_code == 1
+    assert str(store) in changed
 
 
 def test_advice_on_an_edited_run_does_not_delete_its_digests(
@@ -222,4 +225,5 @@ def test_advice_on_an_edited_run_does_not_delete_its_digests(
         run_command("runs", f"words=[verify,{evaluation_result.folder.name}]")
 
     assert "metrics.json" in str(refused.value)
-    assert "delete" not in refused.value.hint and "--again" in refused.value.hint
+    assert "delete" not in refused.value.hint
+    assert "--again" in refused.value.hint

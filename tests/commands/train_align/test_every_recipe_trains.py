@@ -76,9 +76,7 @@ def test_every_recipe_can_be_made_short_and_small():
     for name in RECIPES:
         whole_recipe = resolve(name)
         recipe = resolve(name, *shortened(name, whole_recipe))
-        assert (
-            recipe.seeds == [1] and recipe.backbone.kind == whole_recipe.backbone.kind
-        )
-        assert (
-            recipe.mode == whole_recipe.mode and recipe.dataset == whole_recipe.dataset
-        )
+        assert recipe.seeds == [1]
+        assert recipe.backbone.kind == whole_recipe.backbone.kind
+        assert recipe.mode == whole_recipe.mode
+        assert recipe.dataset == whole_recipe.dataset

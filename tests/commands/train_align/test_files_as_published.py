@@ -141,7 +141,8 @@ def test_the_printed_lines_make_the_missing_inputs(hub, things_folder):
     assert checked.exit_code == 0, checked.stderr
     inputs = {item["what"]: item for item in json.loads(checked.stdout)["inputs"]}
     assert inputs[H14]["state"] == "to download"
-    assert not hub.fetched and not list(things_folder.rglob("*.h5*"))
+    assert not hub.fetched
+    assert not list(things_folder.rglob("*.h5*"))
 
     embedded = brainhive(LINES[0])
     weights = [

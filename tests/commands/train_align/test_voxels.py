@@ -32,7 +32,9 @@ def test_subjects_with_different_numbers_of_voxels_share_a_run(
 
     config = json.loads((run_folder / "cells/all_seed-1/model/config.json").read_text())
     spec = documents.check(config["spec"], "", SignalSpec)
-    assert spec.subjects == (1, 2) and spec.names == () and spec.samples == 1
+    assert spec.subjects == (1, 2)
+    assert spec.names == ()
+    assert spec.samples == 1
     assert spec.widths[0] != spec.widths[1]
     assert [len(voxels) for voxels in spec.regions["LOC"]] == [0, 0]
     for row, width in enumerate(spec.widths):
@@ -55,7 +57,8 @@ def test_subjects_with_different_numbers_of_voxels_share_a_run(
     names = ("early", "FFA", "V1", "V2")
     shares = {name: scopes[f"regions · {name}"][head] for name in names}
     for share in shares.values():
-        assert 0 < share.value < 1.2 and share.low <= share.value <= share.high
+        assert 0 < share.value < 1.2
+        assert share.low <= share.value <= share.high
     # V1 and V2 are parts of the early region
     assert max(shares["V1"].value, shares["V2"].value) < shares["early"].value
     # the model does not read LOC

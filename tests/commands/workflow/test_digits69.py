@@ -81,7 +81,8 @@ def test_digits_are_drawn_by_a_decoder_that_did_not_learn_them(
         {path.parent.name for path in files if f"fold-0{fold}" in str(path)}
         for fold in (1, 2)
     ]
-    assert [len(names) for names in by_fold] == [50, 50] and not by_fold[0] & by_fold[1]
+    assert [len(names) for names in by_fold] == [50, 50]
+    assert not by_fold[0] & by_fold[1]
     assert (
         len(
             {
@@ -94,4 +95,5 @@ def test_digits_are_drawn_by_a_decoder_that_did_not_learn_them(
 
     with pytest.raises(RecipeError) as caught:
         run_step("reconstruct", *drawing, "sources=[mean_embedding]")
-    assert "mean_embedding" in str(caught.value) and "fold" in str(caught.value)
+    assert "mean_embedding" in str(caught.value)
+    assert "fold" in str(caught.value)

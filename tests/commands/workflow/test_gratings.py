@@ -88,7 +88,8 @@ def test_frequency_is_decoded_over_time_in_held_out_runs(home, run_command):
     assert facts.answers[0].outcome == "not testable"
     assert "position in the run" in facts.answers[0].test
     plain_rows = [row for row in facts.plain if row.second != "ridge"]
-    assert plain_rows and not [row for row in plain_rows if row.high < 0]
+    assert plain_rows
+    assert not [row for row in plain_rows if row.high < 0]
 
     explained = run_command(
         "explain", "window={width_ms: 50, step_ms: 50}", "draws=200"
@@ -97,8 +98,10 @@ def test_frequency_is_decoded_over_time_in_held_out_runs(home, run_command):
     # a cortex needs 100 ms, but the position in the run could explain any peak
     by_time = explained.metrics.facts.profiles[0]
     peak_ms = float(by_time["peak"].removesuffix(" ms"))
-    assert by_time["name"] == "decoding" and 100 < peak_ms < 300
-    assert by_time["p_corrected"] is None and by_time["first_above_chance"] is None
+    assert by_time["name"] == "decoding"
+    assert 100 < peak_ms < 300
+    assert by_time["p_corrected"] is None
+    assert by_time["first_above_chance"] is None
     assert all(
         SEEN_PICTURES in m.caveats
         for scope in explained.metrics.scopes.values()
@@ -124,4 +127,6 @@ def test_equal_training_and_test_pictures_suggest_held_out_runs(home, run_comman
     )
 
     text = " ".join(refused.output.split())
-    assert refused.exit_code == 1 and "dataset.holdout=" in text and "by: runs" in text
+    assert refused.exit_code == 1
+    assert "dataset.holdout=" in text
+    assert "by: runs" in text

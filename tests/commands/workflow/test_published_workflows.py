@@ -223,7 +223,8 @@ def run_workflow(recipe, align_overrides, text=""):
 def assert_pictures(fields, count):
     """Check that the last step compared so many pictures."""
     scores = fields["metrics"]["scopes"]["reconstruct"]
-    assert scores.keys() == {"pixcorr", "ssim"} and scores["ssim"]["n"] == count
+    assert scores.keys() == {"pixcorr", "ssim"}
+    assert scores["ssim"]["n"] == count
 
 
 HAVIR = (
@@ -296,10 +297,8 @@ def test_mindeye2_goes_from_seven_subjects_to_a_new_subject(
     joint, tuned_run, decoded = (
         result["metrics"]["facts"]["commands"][step].split() for step in (2, 3, 5)
     )
-    assert (
-        tuned_run[4].startswith("finetune.run=nsd-")
-        and decoded[4] != f"align_run={tuned_run[4].partition('=')[2]}"
-    )
+    assert tuned_run[4].startswith("finetune.run=nsd-")
+    assert decoded[4] != f"align_run={tuned_run[4].partition('=')[2]}"
     assert joint[1] == tuned_run[1] == "train-align"
 
 

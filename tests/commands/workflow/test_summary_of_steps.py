@@ -77,9 +77,11 @@ def test_a_row_of_each_step_has_its_result_chance_time_and_run():
 
     table = tabulate_steps(steps)
 
-    assert len(table.columns) == 6 and "top-1" in table.columns[2]
+    assert len(table.columns) == 6
+    assert "top-1" in table.columns[2]
     texts = [[str(TableCell.from_value(cell)) for cell in row] for row in table.rows]
-    assert texts[0][:2] == ["embed", ""] and texts[0][-1] == "store"
+    assert texts[0][:2] == ["embed", ""]
+    assert texts[0][-1] == "store"
     assert texts[1] == ["train", "low", "0.200 to 0.300", "0.010", "75 s", "run"]
     assert texts[2] == ["test", "low · intra", "0.440", "0.010", "3 s", "b"]
     assert table.rows[1][2].small == "2 models"

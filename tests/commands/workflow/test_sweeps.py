@@ -33,7 +33,8 @@ def test_each_combination_is_a_run_with_the_other_keys():
         "nice · clip-h14+vae",
     ]
     last_recipe = recipes["nice · clip-h14+vae"]
-    assert last_recipe.backbone.kind == "nice" and last_recipe.train.epochs == 3
+    assert last_recipe.backbone.kind == "nice"
+    assert last_recipe.train.epochs == 3
     assert [encoder.name for encoder in last_recipe.encoders] == ["clip-h14", "vae"]
     assert not any(recipe.sweep for recipe in recipes.values())
 
@@ -64,7 +65,8 @@ def test_the_workflow_has_the_folders_and_processes_of_the_line():
         "train-align", None, flags, [LRS, "paths.runs=there"]
     )
 
-    assert command == "workflow" and recipe.paths.runs == "there"
+    assert command == "workflow"
+    assert recipe.paths.runs == "there"
     assert recipe.run.processes == 2
     (step, _) = (item.step for item in recipe.expanded_steps.values())
     assert step.overrides == ["mode=inter", "train.lr=1e-3"]

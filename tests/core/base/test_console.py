@@ -31,7 +31,8 @@ def test_only_results_are_written_to_stdout(
     assert not captured.out
     console.show_text(ODD)
     captured = capsys.readouterr()
-    assert captured.out.splitlines() == [ODD] and not captured.err
+    assert captured.out.splitlines() == [ODD]
+    assert not captured.err
 
 
 def test_a_table_is_aligned_and_its_numbers_short(monkeypatch, capsys):
@@ -40,7 +41,8 @@ def test_a_table_is_aligned_and_its_numbers_short(monkeypatch, capsys):
     lines = [
         line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()
     ]
-    assert lines[0] == "Title" and lines[-2:] == [
+    assert lines[0] == "Title"
+    assert lines[-2:] == [
         "python:brain:x   0.1235",
         "b                7",
     ]
@@ -63,7 +65,8 @@ def test_a_wide_table_is_written_row_by_row_with_headings(monkeypatch, capsys):
         monkeypatch.setenv("COLUMNS", width)
         console.show_table(Table("Title", columns, rows))
         texts[width] = capsys.readouterr().out.splitlines()
-    assert texts["60"][1].split() == list(columns) and texts["60"][3].split() == [
+    assert texts["60"][1].split() == list(columns)
+    assert texts["60"][3].split() == [
         "a",
         "x" * 30,
         "1",
@@ -145,9 +148,9 @@ def test_a_progress_bar_stays_below_messages_and_vanishes(
         bar.advance(5)
         console.warn("careful")
         screen = terminal.draw()
-    assert (
-        "training [cells]" in screen and "5 of 12" in screen and "careful" not in screen
-    )
+    assert "training [cells]" in screen
+    assert "5 of 12" in screen
+    assert "careful" not in screen
     assert "warning: careful" in terminal.getvalue()
     # erased, cursor back
     assert terminal.getvalue().rstrip("\r").endswith("\x1b[2K\x1b[?25h")
@@ -230,9 +233,8 @@ def test_control_characters_in_names_cannot_start_a_line(
             Table(name, (name, "b"), ((name, "x" * 200),), note=name, is_list=is_list)
         )
     output = capsys.readouterr().out
-    assert (
-        not re.search(r"^\s*error", output, re.MULTILINE) and output.count(escaped) >= 5
-    )
+    assert not re.search(r"^\s*error", output, re.MULTILINE)
+    assert output.count(escaped) >= 5
 
 
 def test_time_left_counts_the_finished_share_of_an_item(
@@ -321,7 +323,8 @@ def test_an_error_is_json_on_stdout_where_that_is_asked(
 ):
     console.show_error(BrainhiveError("a", ""))
     captured = capsys.readouterr()
-    assert captured.err == "error: a\n" and captured.out == ""
+    assert captured.err == "error: a\n"
+    assert captured.out == ""
     console.show_error(BrainhiveError("a\x7f", "b"), as_json=True)
     code = BrainhiveError.exit_code
     document = json.loads(capsys.readouterr().out)
@@ -344,7 +347,9 @@ def test_work_of_more_than_ten_minutes_is_announced(
     err = capsys.readouterr().err
     assert (err != "") is is_long
     if is_long:
-        assert "11 min" in err and "192 cells" in err and "60 s" in err
+        assert "11 min" in err
+        assert "192 cells" in err
+        assert "60 s" in err
 
 
 def test_counted_work_ends_with_a_line_where_it_lasted(monkeypatch, capsys):
@@ -370,9 +375,11 @@ def test_a_bar_counts_items_and_shows_the_latest_note():
     bar = console.Bar("work", None)
     bar.advance(5)
     bar.advance(0, "a note")
-    assert bar.label == "work (a note)" and bar.items == 5
+    assert bar.label == "work (a note)"
+    assert bar.items == 5
     bar.advance()
-    assert bar.label == "work" and bar.items == 6
+    assert bar.label == "work"
+    assert bar.items == 6
     bar.expect(7)
     bar.expect(-2)
     assert bar.total == 5
@@ -420,12 +427,15 @@ def test_a_page_without_a_browser_is_named(monkeypatch, capsys):
         lambda address: opened_urls.append(address) or len(opened_urls) > 1,
     )
     console.open_browser("http://a")
-    assert opened_urls == [] and "http://a" in capsys.readouterr().err
+    assert opened_urls == []
+    assert "http://a" in capsys.readouterr().err
     monkeypatch.setenv("DISPLAY", ":0")
     console.open_browser("http://b")
-    assert opened_urls == ["http://b"] and "http://b" in capsys.readouterr().err
+    assert opened_urls == ["http://b"]
+    assert "http://b" in capsys.readouterr().err
     console.open_browser("http://c")
-    assert opened_urls[1:] == ["http://c"] and capsys.readouterr().err == ""
+    assert opened_urls[1:] == ["http://c"]
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("columns", "is_list"), [(3, False), (4, True)])

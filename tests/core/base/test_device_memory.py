@@ -25,7 +25,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 def test_bytes_are_of_numbers_and_their_type():
     tensors = [torch.zeros(3, 2), torch.zeros(5, dtype=torch.float16)]
     assert count_bytes(tensors) == count_bytes(iter(tensors)) == 24 + 10
-    assert count_bytes(torch.nn.Linear(3, 2)) == 4 * 8 and count_bytes([]) == 0
+    assert count_bytes(torch.nn.Linear(3, 2)) == 4 * 8
+    assert count_bytes([]) == 0
 
 
 def test_the_peak_is_of_the_process_since_its_reset():
@@ -37,10 +38,8 @@ def test_the_peak_is_of_the_process_since_its_reset():
         held_mmap.write(b"x" * size)
     high = read_peak_bytes(CPU)
     reset_peak(CPU)
-    assert (
-        high > initial_peak_bytes + size // 2
-        and 10**7 < read_peak_bytes(CPU) < high - size // 2
-    )
+    assert high > initial_peak_bytes + size // 2
+    assert 10**7 < read_peak_bytes(CPU) < high - size // 2
 
 
 @pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
@@ -64,7 +63,8 @@ def test_memory_of_a_gpu_counts_where_it_is_less(
         monkeypatch.setattr(
             torch.cuda, "mem_get_info", lambda device, free=of_the_gpu: (free, 1000)
         )
-        assert count_free_bytes(CUDA) == free and count_free_bytes(CPU) == 100
+        assert count_free_bytes(CUDA) == free
+        assert count_free_bytes(CPU) == 100
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
     assert read_peak_bytes(CUDA) == 7
     devices = list[torch.device]()

@@ -83,7 +83,8 @@ def test_words_are_joined_as_they_are_typed(arguments, line):
 
 
 def test_a_value_is_written_in_one_line():
-    assert write_value("a") == "a" and write_value(3) == "3"
+    assert write_value("a") == "a"
+    assert write_value(3) == "3"
     assert write_value({"b": [1, 2], "a": None}) == "{b: [1, 2], a: null}"
     assert "\n" not in write_value(["word " * 50] * 3)
 
@@ -100,7 +101,8 @@ def test_an_argument_of_another_type_is_refused():
     require_kind("subjects", [1], list, "a list")
     with pytest.raises(RecipeError) as caught:
         require_kind("subjects", 1, list, "a list")
-    assert caught.value.hint == "a list" and "int" in caught.value.message
+    assert caught.value.hint == "a list"
+    assert "int" in caught.value.message
 
 
 def test_a_library_is_quoted_by_its_first_line():
@@ -180,9 +182,8 @@ def test_a_stop_that_was_asked_for_is_forgotten_with_its_command():
         with pytest.raises(BrainhiveError) as caught:
             raise_if_asked_to_stop()
         assert caught.value.exit_code == 75
-    assert (
-        not is_asked_to_stop() and signal.getsignal(signal.SIGUSR1) is initial_getsignal
-    )
+    assert not is_asked_to_stop()
+    assert signal.getsignal(signal.SIGUSR1) is initial_getsignal
     with remember_interrupts():
         raise_if_asked_to_stop()
 

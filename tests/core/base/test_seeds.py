@@ -17,7 +17,8 @@ from brainhive_cli.core.base.seeds import (
 
 def test_a_derived_seed_depends_on_each_seed_and_their_order():
     seeds = [derive_seed(*parts) for parts in product(range(3), repeat=3)]
-    assert len(set(seeds)) == 27 and all(0 <= seed < 2**64 for seed in seeds)
+    assert len(set(seeds)) == 27
+    assert all(0 <= seed < 2**64 for seed in seeds)
     assert seeds == [derive_seed(*parts) for parts in product(range(3), repeat=3)]
     assert max(seeds) > 2**60
 

@@ -122,9 +122,8 @@ def test_programs_read_values_and_people_texts():
     }
     assert TableCell.from_value(best) is best
     assert TableCell.from_value(2) == TableCell("2", value=2.0)
-    assert TableCell.from_value(True) == TableCell("True") and TableCell.from_value(
-        None
-    ) == TableCell("–")
+    assert TableCell.from_value(True) == TableCell("True")
+    assert TableCell.from_value(None) == TableCell("–")
 
 
 def test_a_row_of_another_length_is_refused():

@@ -35,7 +35,8 @@ def test_files_are_found_where_tarfile_finds_them(tmp_path):
         with tarfile.open(path) as tar:
             expected = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
         tar_members = list(archives.list_tar_members(path))
-        assert tar_members == expected and len(tar_members) == 6
+        assert tar_members == expected
+        assert len(tar_members) == 6
 
 
 def test_a_flipped_bit_in_a_tar_is_found_before_unpacking(

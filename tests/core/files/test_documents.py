@@ -86,10 +86,10 @@ def test_whatever_is_wrong_with_json_is_one_error_with_its_path(tmp_path):
         path = write_document(tmp_path, text)
         with pytest.raises(BrainhiveError, match=reason) as caught:
             documents.read(path)
-        assert (
-            type(caught.value) is BrainhiveError and str(path) in caught.value.message
-        )
-        assert "\n" not in caught.value.in_one_line and len(caught.value.message) < 1000
+        assert type(caught.value) is BrainhiveError
+        assert str(path) in caught.value.message
+        assert "\n" not in caught.value.in_one_line
+        assert len(caught.value.message) < 1000
     with pytest.raises(MissingData, match="recursion limit"):
         documents.read(path, hint="download it again", error=MissingData)
 
@@ -106,9 +106,8 @@ def test_whatever_is_wrong_with_yaml_is_one_error_with_its_path(tmp_path):
         path = write_document(tmp_path, text, ".yaml")
         with pytest.raises(RecipeError, match=reason) as caught:
             documents.read(path, error=RecipeError)
-        assert (
-            str(path) in caught.value.message and "\n" not in caught.value.in_one_line
-        )
+        assert str(path) in caught.value.message
+        assert "\n" not in caught.value.in_one_line
 
 
 def test_absent_huge_and_irregular_files_are_not_read(
@@ -150,11 +149,13 @@ def test_messages_show_values_in_one_line_and_cut():
 def test_a_check_names_key_reason_and_value():
     with pytest.raises(MissingData) as caught:
         documents.check({"r": "x", "lora_alpha": 1}, "here", Lora, "do", MissingData)
-    assert caught.value.message.startswith("here: r: ") and caught.value.hint == "do"
+    assert caught.value.message.startswith("here: r: ")
+    assert caught.value.hint == "do"
     assert caught.value.message.endswith("got 'x'")
     with pytest.raises(BrainhiveError) as caught:
         documents.check({"r": 1}, "here", Lora)
-    assert "lora_alpha" in caught.value.message and "got" not in caught.value.message
+    assert "lora_alpha" in caught.value.message
+    assert "got" not in caught.value.message
     with pytest.raises(BrainhiveError) as caught:
         documents.check(3, "here", dict[str, int])
     assert caught.value.message.startswith("here: Input")
@@ -176,7 +177,8 @@ def test_checks_of_our_own_are_named_by_the_file():
     for choice, hint in (("left", "left"), ("none", "do")):
         with pytest.raises(MissingData) as caught:
             documents.check({"way": choice}, "here", Odd, "do", MissingData)
-        assert caught.value.message == "here: no such way" and caught.value.hint == hint
+        assert caught.value.message == "here: no such way"
+        assert caught.value.hint == hint
     # missing data stays what it is
     with pytest.raises(MissingData) as caught:
         documents.check({"way": "missing"}, "here", Odd, "do", RecipeError)

@@ -85,13 +85,13 @@ def test_an_error_in_code_of_a_user_is_named_by_its_line(
     own_module,
 ):
     error = describe_user_error(caught(own_module.helper))
-    assert error is not None and error.message == (
-        "the net, line 6 in fail: ValueError: wrong"
-    )
+    assert error is not None
+    assert error.message == ("the net, line 6 in fail: ValueError: wrong")
     # a module beside it goes by its own name
     other_function = __import__("own_net.other").other
     error = describe_user_error(caught(other_function.Net().fail))
-    assert error is not None and error.message.startswith("own_net.other, line 6")
+    assert error is not None
+    assert error.message.startswith("own_net.other, line 6")
 
 
 def test_an_object_that_is_called_wrongly_is_named_by_its_class(
@@ -99,7 +99,8 @@ def test_an_object_that_is_called_wrongly_is_named_by_its_class(
 ):
     net = own_module.Net()
     error = describe_user_error(caught(lambda: net.absent))
-    assert error is not None and error.message.startswith("the net, Net in line 1: ")
+    assert error is not None
+    assert error.message.startswith("the net, Net in line 1: ")
     assert describe_user_error(caught(lambda: 1 / 0)) is None
     assert name_object(net, "the net") == "the net, Net in line 1"
     assert name_object(own_module, "the net") == "the net"
@@ -111,7 +112,8 @@ def test_errors_after_imported_code_name_it_as_a_possible_cause(
 ):
     ours = caught(foreign_code.import_module, None, "x", "y", "z")
     suspected_error = describe_suspected_error(ours)
-    assert suspected_error is not None and "the net" in suspected_error.message
+    assert suspected_error is not None
+    assert "the net" in suspected_error.message
     assert "brainhive_cli.core.files.foreign_code" in suspected_error.hint
     assert "see its contract" in suspected_error.hint
     assert describe_suspected_error(caught(lambda: 1 / 0)) is None

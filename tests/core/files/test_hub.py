@@ -65,7 +65,8 @@ def test_what_is_not_there_is_missing_data_with_the_way_to_it(published):
     ):
         with pytest.raises(MissingData) as caught:
             hub.folder(reference)
-        assert fact in caught.value.message and hint in caught.value.hint
+        assert fact in caught.value.message
+        assert hint in caught.value.hint
 
 
 def test_a_digest_is_cached_until_the_file_changes(tmp_path, monkeypatch):
@@ -164,12 +165,15 @@ def test_advice_on_tokens_names_the_variable_that_is_set(monkeypatch, variable):
     for name in hub.TOKEN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere")
-    assert hub.describe_token() == "none" and "unset" not in hub.advise_login()
+    assert hub.describe_token() == "none"
+    assert "unset" not in hub.advise_login()
 
     monkeypatch.setenv(variable, "hf_secret")
     advice = hub.advise_login("a token that may write")
-    assert f"unset {variable}" in advice and "a token that may write" in advice
-    assert hub.describe_token() == variable and "hf_secret" not in advice
+    assert f"unset {variable}" in advice
+    assert "a token that may write" in advice
+    assert hub.describe_token() == variable
+    assert "hf_secret" not in advice
     monkeypatch.setenv(variable, " ")  # as the hub's client, an empty one is ignored
     assert "unset" not in hub.advise_login()
 
@@ -207,7 +211,8 @@ def test_each_failure_of_the_hub_has_its_own_way_out(
     monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(MissingData) as caught:
         hub.Repository.parse("owner/name@v1").snapshot(["a.json"])
-    assert type(caught.value) is kind and hint in caught.value.hint
+    assert type(caught.value) is kind
+    assert hint in caught.value.hint
     assert "owner/name" in caught.value.message
     if kind is hub.Unreachable:
         assert caught.value.hint.endswith("owner/name a.json --revision=v1")
@@ -257,7 +262,8 @@ def test_only_the_server_of_the_hub_receives_the_token(tmp_path, monkeypatch):
         address = f"{server.endpoint}/large/lab/vit/config.json"
         assert open_web(Request(address), timeout_s=10).read() == b"{}"
     paths = " ".join(server.authorized)
-    assert "config.json" in paths and "/large/" not in paths
+    assert "config.json" in paths
+    assert "/large/" not in paths
     assert storage.authorized == []
 
 
@@ -329,11 +335,9 @@ def test_what_the_hub_would_send_is_counted(monkeypatch):
         "hub:owner/name/a@v1", ["config.json"], weights, ["other.json"]
     )
 
-    assert (
-        input_row.size == 12
-        and input_row.error is None
-        and input_row.name == "owner/name/a@v1"
-    )
+    assert input_row.size == 12
+    assert input_row.error is None
+    assert input_row.name == "owner/name/a@v1"
     assert input_row.line.split()[:3] == ["hf", "download", "owner/name"]
     for name in (
         "a/config.json",
@@ -345,7 +349,8 @@ def test_what_the_hub_would_send_is_counted(monkeypatch):
         assert name in input_row.line
     assert "pth" not in input_row.line
     absent = hub.find_input("hub:owner/name/a", ["config.json"], ["*.safetensors"])
-    assert absent.is_missing and "a/*.safetensors" in str(absent.error)
+    assert absent.is_missing
+    assert "a/*.safetensors" in str(absent.error)
     files[:] = [list_row("a/x.bin", 7, False)]
     assert hub.find_input("hub:owner/name/a", [], weights).line == ""
     assert (
@@ -367,16 +372,16 @@ def test_weights_that_are_here_need_nothing(published, tmp_path, monkeypatch):
     (tmp_path / "own").mkdir()
     (tmp_path / "own/config.json").touch()
     own_input = hub.find_input(str(tmp_path / "own"), ["config.json", "vocab.txt"])
-    assert own_input.is_missing and str(own_input.error).endswith("has no vocab.txt")
+    assert own_input.is_missing
+    assert str(own_input.error).endswith("has no vocab.txt")
     own_input = hub.find_input(str(tmp_path / "own"), ["config.json"])
     assert str(own_input.error).endswith(f"has no {hub.WEIGHT_PATTERNS[0]}")
     # the hub cannot be reached
     absent_input = hub.find_input("hub:owner/absent@v1", ["a.json"])
-    assert isinstance(absent_input.error, hub.Unreachable) and absent_input.size is None
-    assert (
-        "a.json" in absent_input.error.hint
-        and "--revision=v1" in absent_input.error.hint
-    )
+    assert isinstance(absent_input.error, hub.Unreachable)
+    assert absent_input.size is None
+    assert "a.json" in absent_input.error.hint
+    assert "--revision=v1" in absent_input.error.hint
 
 
 def test_a_digest_is_of_names_and_contents(tmp_path):
@@ -502,7 +507,8 @@ def test_a_file_that_is_cut_short_needs_no_login(
     monkeypatch.setattr("huggingface_hub.snapshot_download", break_off)
     with pytest.raises(MissingData) as caught:
         hub.Repository.parse("owner/name").snapshot()
-    assert "fetch it again" in caught.value.hint and "TOKEN" not in caught.value.hint
+    assert "fetch it again" in caught.value.hint
+    assert "TOKEN" not in caught.value.hint
 
 
 def test_files_larger_than_the_disk_are_not_fetched(tmp_path, monkeypatch):

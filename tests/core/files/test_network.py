@@ -56,7 +56,8 @@ def test_a_busy_hub_is_asked_three_times_and_its_answer_named(answers, status):
     with pytest.raises(hub.Unreachable, match=str(status)) as caught:
         hub.folder("hub:owner/busy")
     assert "owner/busy" in caught.value.message
-    assert len(answers) <= 6 and "hf download owner/busy" in caught.value.hint
+    assert len(answers) <= 6
+    assert "hf download owner/busy" in caught.value.hint
 
 
 def test_a_token_that_has_expired_is_named(answers):
@@ -106,7 +107,8 @@ def test_any_command_names_the_proxy(monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     monkeypatch.setattr("brainhive_cli.commands.check.list_checks", fail)
     result = CliRunner().invoke(app, ["check"])
-    assert result.exit_code == MissingExtra.exit_code and "ALL_PROXY" in result.stderr
+    assert result.exit_code == MissingExtra.exit_code
+    assert "ALL_PROXY" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -152,11 +154,9 @@ def test_an_exception_from_proxies_is_no_proxy(
     assert network.find_bad_proxy(error) is None
     monkeypatch.setenv("http_proxy", "http://host:port")
     bad_proxy = network.find_bad_proxy(error)
-    assert (
-        bad_proxy
-        and "http_proxy" in bad_proxy.message
-        and "no_proxy" not in bad_proxy.message
-    )
+    assert bad_proxy
+    assert "http_proxy" in bad_proxy.message
+    assert "no_proxy" not in bad_proxy.message
 
 
 @pytest.mark.parametrize("requested", ["nan", "-5", "soon", ""])
@@ -225,7 +225,8 @@ def test_a_server_that_is_busy_is_asked_three_times(
 
     with pytest.raises(Refusal):
         call_with_retries(call, lambda error: (status, headers))
-    assert slept == waits and len(calls) == len(waits) + 1
+    assert slept == waits
+    assert len(calls) == len(waits) + 1
     answers = iter([Refusal(), None])
 
     def succeed_later():
@@ -266,4 +267,5 @@ def test_a_bad_proxy_is_told_from_other_errors(
     assert type(bad_proxy) is (kind or type(None))
     if bad_proxy is not None:
         (name,) = variables
-        assert name in bad_proxy.message and "more" not in bad_proxy.message
+        assert name in bad_proxy.message
+        assert "more" not in bad_proxy.message

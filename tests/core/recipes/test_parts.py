@@ -82,7 +82,8 @@ def holds_a_row(shelf, kind):
         set(family.model_fields) | set(family.__class_vars__) | set(dir(family))
     )
     assert [name for name in row.model_extra if name not in known_keys] == []
-    assert issubclass(row_part.Config, family) and row_part.Config().kind == kind
+    assert issubclass(row_part.Config, family)
+    assert row_part.Config().kind == kind
     assert row_part.Config() == parts.resolve(shelf, kind)  # the same class each time
     # which may need a key
     assert parts.resolve(shelf, kind) != family.model_construct()
@@ -92,27 +93,25 @@ def holds_a_row(shelf, kind):
 def test_shelves_list_files_and_rows_but_no_shared_pieces():
     kinds = parts.list_kinds("backbones")
     assert kinds == sorted(kinds, key=parts.file_name_from_kind)
-    assert "brain-mlp" in kinds and "_layers" not in kinds
+    assert "brain-mlp" in kinds
+    assert "_layers" not in kinds
     assert set(parts.read_rows("backbones")) <= set(kinds)
     assert set(parts.list_kinds("losses")) == set(parts.import_shelf("losses").TINY)
     assert parts.read_rows("losses") == {}
     for name in ("brain-mlp", "brain_mlp"):
         assert parts.is_kind("backbones", name)
     assert not parts.is_kind("backbones", "brainmlp")
-    assert (
-        parts.file_name_from_kind("a-b+c") == "a_b_c"
-        and parts.kind_from_file_name("a_b") == "a-b"
-    )
+    assert parts.file_name_from_kind("a-b+c") == "a_b_c"
+    assert parts.kind_from_file_name("a_b") == "a-b"
 
 
 def test_a_part_is_named_by_its_kind_and_knobs():
     plain_recipe = parts.resolve("losses", "clip")
-    assert (
-        str(plain_recipe) == plain_recipe.kind == "clip"
-        and plain_recipe.model_dump()["kind"] == "clip"
-    )
+    assert str(plain_recipe) == plain_recipe.kind == "clip"
+    assert plain_recipe.model_dump()["kind"] == "clip"
     config = parts.resolve("backbones", {"kind": "brain_mlp", "dropout": 0.25})
-    assert config.kind == "brain-mlp" and "dropout: 0.25" in str(config)
+    assert config.kind == "brain-mlp"
+    assert "dropout: 0.25" in str(config)
     assert parts.resolve("backbones", {"dropout": 0.25}, "brain_mlp") == config
     assert parts.resolve("backbones", config) is config
 
@@ -129,7 +128,8 @@ def test_what_names_no_part_is_refused(value):
 def test_papers_of_a_part_and_its_parts_are_listed_once():
     nice = parts.resolve("backbones", "nice")
     papers = list(nice.citations())
-    assert papers and parts.list_papers(nice) == papers
+    assert papers
+    assert parts.list_papers(nice) == papers
     assert parts.list_papers({"a": [nice, nice], "b": 3}) == papers
     assert parts.list_papers(None) == []
 
@@ -142,7 +142,8 @@ def test_a_part_has_to_build_a_module():
     with pytest.raises(BrainhiveError):
         parts.build_module(Odd(), 3)
     assert parts.build_module(parts.resolve("losses", "mse")) is not None
-    assert Odd().inputs() == [] and parts.list_papers(Odd()) == []
+    assert Odd().inputs() == []
+    assert parts.list_papers(Odd()) == []
 
 
 def test_another_data_set_may_be_absent():

@@ -67,7 +67,8 @@ def test_an_unknown_key_is_named_and_the_nearest_suggested():
     ):
         with pytest.raises(RecipeError) as caught:
             resolve(override)
-        assert key in caught.value.message and guess in caught.value.hint
+        assert key in caught.value.message
+        assert guess in caught.value.hint
 
 
 WRONG = (
@@ -107,12 +108,11 @@ def test_an_unknown_part_or_recipe_suggests_existing_names():
     with pytest.raises(RecipeError) as caught:
         resolve(recipe="papres/nice")
     guess, _, names = caught.value.hint.partition("? ")
-    assert guess.endswith(" papers/nice") and "train-align: " in names
-    assert (
-        "demo, demo-havir, " in names
-        and ", papers/alignvis-inter, " in names
-        and "prior" not in names
-    )
+    assert guess.endswith(" papers/nice")
+    assert "train-align: " in names
+    assert "demo, demo-havir, " in names
+    assert ", papers/alignvis-inter, " in names
+    assert "prior" not in names
     assert resolve(recipe="demo") == resolve(recipe="demo/train-align")
 
 
@@ -226,10 +226,8 @@ def test_a_fingerprint_is_of_contents_whatever_their_path():
     assert here != fingerprint({}, local_root) != fingerprint({}, other_root)
     # what no key names counts, too; stores by their names
     file, other_fingerprint = fingerprint({"file a": "1"}), fingerprint({"file b": "1"})
-    assert (
-        file == other_fingerprint
-        and len({file, fingerprint({}), fingerprint({"a": "2"})}) == 3
-    )
+    assert file == other_fingerprint
+    assert len({file, fingerprint({}), fingerprint({"a": "2"})}) == 3
     assert fingerprint({"a": "1", "b": "2"}) == fingerprint({"b": "1", "a": "2"})
     for store in ("signals ", "embeddings "):
         pair = {f"{store}a": "1", f"{store}b": "2"}
@@ -310,10 +308,8 @@ def test_a_recipe_that_extends_another_lays_its_keys_over_it(home):
         "mine.yaml",
     )
     other_recipe = read_recipe(home / "other.yaml", "train-align")
-    assert (
-        other_recipe["backbone"] == {"kind": "linear"}
-        and other_recipe["mode"] == "joint"
-    )
+    assert other_recipe["backbone"] == {"kind": "linear"}
+    assert other_recipe["mode"] == "joint"
 
     for base, fact in (
         ("other.yaml", "other.yaml"),
@@ -466,7 +462,8 @@ def test_keys_at_their_default_are_not_idle():
     refuse_idle(section, ("processes", "trackers", "cluster"), "here")
     with pytest.raises(RecipeError) as caught:
         refuse_idle(section, ("processes", "workers"), "here", "hint")
-    assert caught.value.hint == "hint" and "workers" in caught.value.message
+    assert caught.value.hint == "hint"
+    assert "workers" in caught.value.message
     with pytest.raises(RecipeError):
         refuse_idle(RunOptions(cluster=Cluster(tasks=2)), "cluster", "here")
 
@@ -476,7 +473,8 @@ def test_unknown_names_are_refused_with_a_guess():
     assert adapter.validate_python(["red"]) == ["red"]
     with pytest.raises(RecipeError) as caught:
         adapter.validate_python(["red", "rad"])
-    assert "'rad'" in caught.value.message and "red" in caught.value.hint
+    assert "'rad'" in caught.value.message
+    assert "red" in caught.value.hint
 
 
 def set_key(fields, key, value):
@@ -545,7 +543,8 @@ def test_a_recipe_is_known_by_its_shipped_folder_or_path(home):
     (home / "demo").write_text("seeds: 5\n")
     assert core_recipe.find_recipe("train-align", "demo") == Path("demo")
     recipe = resolve(recipe="papers/nice")
-    assert recipe.recipe_name == "papers/nice" and resolve().recipe_name == ""
+    assert recipe.recipe_name == "papers/nice"
+    assert resolve().recipe_name == ""
 
 
 def test_an_override_has_a_value_and_may_begin_as_no_yaml():
@@ -560,7 +559,8 @@ def test_an_override_has_a_value_and_may_begin_as_no_yaml():
 
 def test_a_run_is_short_for_the_run_that_is_measured():
     explanation = Explanation.resolve("explain", None, {}, ["run=a", "run.workers=2"])
-    assert explanation.align_run == "a" and explanation.run.workers == 2
+    assert explanation.align_run == "a"
+    assert explanation.run.workers == 2
 
 
 def test_commands_that_read_files_share_no_work():
@@ -581,7 +581,8 @@ def test_commands_that_read_files_share_no_work():
 
 def test_folders_are_taken_as_paths_and_refused_in_one_line(home):
     paths = core_recipe.Paths(data=home / "x")  # type: ignore[arg-type]
-    assert paths.data == str(home / "x") and paths.under_home("data") == home / "x"
+    assert paths.data == str(home / "x")
+    assert paths.under_home("data") == home / "x"
     assert paths.under_home("runs") == home / "runs"
     assert paths.dataset("nsd") == home / "x/nsd"
     (home / "here").mkdir()

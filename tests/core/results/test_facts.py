@@ -45,10 +45,8 @@ def answer(better, worse, **further_fields):
 )
 def test_an_answer_is_two_sided_at_five_percent(better, worse, least_p, p, text):
     resulting_answer = answer(better, worse, least_p=least_p)
-    assert (
-        resulting_answer.p == (p if p is None else pytest.approx(p))
-        and resulting_answer.side == text
-    )
+    assert resulting_answer.p == (p if p is None else pytest.approx(p))
+    assert resulting_answer.side == text
     assert Facts(answers=[resulting_answer]).verdict == resulting_answer.words
     assert Facts().verdict == ""
 
@@ -78,9 +76,8 @@ def test_an_answer_says_scope_condition_and_wider_claim():
     assert whole_answer.sentence.startswith(
         "which picture: above chance for 2 concepts"
     )
-    assert whole_answer.sentence.endswith(
-        "; no more"
-    ) and not answer_text.sentence.endswith("; ")
+    assert whole_answer.sentence.endswith("; no more")
+    assert not answer_text.sentence.endswith("; ")
     for number in ("0.02", "40", "8"):
         assert number in answer_text.sentence
     # without a test only its absence is said
@@ -98,9 +95,11 @@ def difference(**further_fields):
 
 def test_a_difference_among_others_has_the_adjusted_p():
     single_difference = difference(p_adjusted=0.06)
-    assert single_difference.p == 0.03 and single_difference.is_significant
+    assert single_difference.p == 0.03
+    assert single_difference.is_significant
     several_difference = difference(p_adjusted=0.06, tests=2)
-    assert several_difference.p == 0.06 and not several_difference.is_significant
+    assert several_difference.p == 0.06
+    assert not several_difference.is_significant
     assert difference(p_value=SIGNIFICANCE_LEVEL).is_significant
     assert not difference(p_value=None).is_significant
 
@@ -153,7 +152,8 @@ def test_set_ups_are_joined_by_what_all_know():
         "unit": "µV",
         "cites.data": ["x", "y", "z"],
     }
-    assert merge_set_ups([first_facts]) == first_facts and merge_set_ups([]) == {}
+    assert merge_set_ups([first_facts]) == first_facts
+    assert merge_set_ups([]) == {}
     # three of which two are equal
     assert (
         merge_set_ups([first_facts, second, first_facts])["rate_hz"]

@@ -101,10 +101,8 @@ def test_beside_the_interval_stands_the_one_for_the_others():
         ([replace(OF_FEW, people=None)], "people in general", "–"),
         ([OF_ONE], "", "–"),
     ):
-        assert (
-            second_interval_heading(metrics) == heading
-            and metrics[0].second_interval_text(2) == column
-        )
+        assert second_interval_heading(metrics) == heading
+        assert metrics[0].second_interval_text(2) == column
 
 
 def metric(name, **changes):
@@ -131,19 +129,19 @@ def test_an_interval_is_written_with_both_ends(low, high, text):
 
 
 def test_beside_text_has_three_digits_unless_asked():
-    assert (
-        TOP1.second_interval_text() == "0.200–0.225"
-        and OF_FEW.second_interval_text() == "0.100–0.250"
-    )
+    assert TOP1.second_interval_text() == "0.200–0.225"
+    assert OF_FEW.second_interval_text() == "0.100–0.250"
 
 
 def test_a_metric_is_plain_for_json():
     plain_document = TOP1.as_dict()
-    assert plain_document["seeds"] == [0, 1] and plain_document["these_subjects"] == [
+    assert plain_document["seeds"] == [0, 1]
+    assert plain_document["these_subjects"] == [
         0.2,
         0.225,
     ]
-    assert plain_document["value"] == 0.5 and plain_document["selected"] is None
+    assert plain_document["value"] == 0.5
+    assert plain_document["selected"] is None
     assert metric("a", selected=True).caveats == (SELECTED_ON_TEST,)
     assert metric("a", selected=False).caveats == ()
 
@@ -152,17 +150,16 @@ def test_intervals_and_agreement_have_their_own_columns():
     first_metrics, second = replace(
         MADE, scopes={"all": index_by_name([TOP1, metric("ssim", people=None)])}
     ).rows()
-    assert (
-        list(first_metrics)[:3] == ["scope", "metric", "value"]
-        and "name" not in first_metrics
-    )
+    assert list(first_metrics)[:3] == ["scope", "metric", "value"]
+    assert "name" not in first_metrics
     assert (first_metrics["scope"], first_metrics["metric"]) == ("all", "top1")
     assert (first_metrics["people_low"], first_metrics["people_high"]) == (0.1, 0.25)
     assert (
         first_metrics["these_subjects_low"],
         first_metrics["these_subjects_high"],
     ) == (0.2, 0.225)
-    assert first_metrics["agreement"] is None and second["agreement"] == 0.112
+    assert first_metrics["agreement"] is None
+    assert second["agreement"] == 0.112
     assert second["people_low"] is second["people_high"] is None
 
 
@@ -174,7 +171,8 @@ def test_two_measurements_are_put_together():
     )
     joined = MADE | other_measurements
     assert joined.scopes == {**MADE.scopes, **other_measurements.scopes}
-    assert joined.missing == {"fid": "b", "kid": "c"} and joined.facts == MADE.facts
+    assert joined.missing == {"fid": "b", "kid": "c"}
+    assert joined.facts == MADE.facts
     assert joined.items == {**MADE.items, "x": {"y": [1]}}
     assert joined.with_facts(mode="inter").facts == Facts(
         caveats=["simulated"], mode="inter"
@@ -185,17 +183,13 @@ def test_two_measurements_are_put_together():
 def test_facts_are_those_of_their_command():
     facts = TrainingFacts(is_closed_form=True)
     measurements = Measurements(facts=facts)
-    assert (
-        measurements.require_facts(TrainingFacts) is facts
-        and measurements.require_facts(Facts) is facts
-    )
+    assert measurements.require_facts(TrainingFacts) is facts
+    assert measurements.require_facts(Facts) is facts
     with pytest.raises(BrainhiveError):
         MADE.require_facts(TrainingFacts)
     loaded_measurements = Measurements.from_document(measurements.as_dict(), "run")
-    assert (
-        loaded_measurements == measurements
-        and type(loaded_measurements.facts) is TrainingFacts
-    )
+    assert loaded_measurements == measurements
+    assert type(loaded_measurements.facts) is TrainingFacts
 
 
 @pytest.mark.parametrize(
@@ -233,7 +227,8 @@ def test_rows_are_told_apart_by_caveats_that_not_all_have():
         "y": f"y ({SEEN_COPIES})",
     }
     rows = name_rows({"x": [simulated], "y": [plain_metric]})
-    assert rows == {"x": f"x ({SIMULATED})", "y": "y"} and name_rows({}) == {}
+    assert rows == {"x": f"x ({SIMULATED})", "y": "y"}
+    assert name_rows({}) == {}
 
 
 def test_a_worse_caveat_stands_for_those_it_holds():
@@ -262,7 +257,8 @@ def test_a_worse_caveat_stands_for_those_it_holds():
 )
 def test_names_of_metrics_say_how_they_are_read(name, text, is_lower_better, share):
     assert text is None or metric_title(name) == text
-    assert lower_is_better(name) is is_lower_better and is_share(name) is share
+    assert lower_is_better(name) is is_lower_better
+    assert is_share(name) is share
     assert with_arrow(name) == metric_title(name) + " ↓" * is_lower_better
 
 

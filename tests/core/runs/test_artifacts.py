@@ -70,9 +70,8 @@ def test_artifacts_are_read_as_they_were_written(run_folder):
     assert [artifacts._plain(vars(artifact)["title"]) for artifact in loaded] == [
         artifact.title for artifact in shown_one
     ]
-    assert loaded[0].lines[0].values == [0.5, 0.25] and loaded[3].rows[0].tiles[
-        1
-    ].metrics == {"ssim": 0.5}
+    assert loaded[0].lines[0].values == [0.5, 0.25]
+    assert loaded[3].rows[0].tiles[1].metrics == {"ssim": 0.5}
     assert list(artifacts.list_files(loaded[3])) == [file, file]
 
 
@@ -173,4 +172,5 @@ def test_a_saved_picture_is_small_and_never_enlarged(run_folder, size, saved):
     file = artifacts.save_picture(run_folder, "a/b", Image.new("RGBA", size))
     assert file == "artifacts/a/b.webp"
     with Image.open(run_folder.path / file) as picture:
-        assert picture.size == saved and picture.mode == "RGB"
+        assert picture.size == saved
+        assert picture.mode == "RGB"

@@ -78,7 +78,8 @@ def test_each_free_cell_is_claimed_until_its_file_is_there(tmp_path):
             assert is_held_by_this_process(claim_path(files[name]))
             assert Claim.attempt(claim_path(files[name])) is None
             files[name].touch()
-    assert claimed == ["a", "c"] and on_claim == [("a", ""), ("c", "")]
+    assert claimed == ["a", "c"]
+    assert on_claim == [("a", ""), ("c", "")]
     assert not list(tmp_path.rglob(".*.cell"))
 
 
@@ -87,7 +88,8 @@ def test_a_cell_is_finished_as_its_caller_says(tmp_path):
     with share_cells(files, ALONE, is_finished=finished_files.__contains__) as free:
         for name in free:
             finished_files.add(name)
-    assert finished_files == set("abc") and not list(tmp_path.iterdir())
+    assert finished_files == set("abc")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cell_whose_block_fails_is_free_at_once(tmp_path):
@@ -96,7 +98,8 @@ def test_a_cell_whose_block_fails_is_free_at_once(tmp_path):
         assert next(free) == "a"
         raise ValueError
     claim = Claim.attempt(claim_path(files["a"]))
-    assert claim is not None and claim.taken_from == ""
+    assert claim is not None
+    assert claim.taken_from == ""
 
 
 def test_a_reader_refuses_unfinished_cells(tmp_path):
@@ -134,7 +137,9 @@ def test_cells_of_others_are_waited_for_and_taken_over(tmp_path, monkeypatch, ca
     assert claimed == [("a", ""), ("c", "node7 4711"), ("d", "node7 4711")]
     assert slept == pytest.approx([0.05 * 1.5**step for step in range(9)])
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and "b (node7 4711)" in lines[0] and "d (" in lines[0]
+    assert len(lines) == 1
+    assert "b (node7 4711)" in lines[0]
+    assert "d (" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +233,8 @@ def test_cells_without_a_file_are_measured(run):
         False,
         None,
     )
-    assert measured_cells == ["a"] and (run.path / files["a"]).is_file()
+    assert measured_cells == ["a"]
+    assert (run.path / files["a"]).is_file()
     (run.path / files["a"]).unlink()
     assert compute_stages([(opened_run, stage)]) == (True, None)
     assert compute_stages([(opened_run, stage)]) == (True, None)
@@ -281,7 +287,8 @@ def test_a_finished_run_notes_who_asks_for_it(home, capsys):
     capsys.readouterr()
     names = list[str]()
     run_folder = open_run_folder(finished_names=names)
-    assert names == [run_folder.path.name] and capsys.readouterr().err == ""
+    assert names == [run_folder.path.name]
+    assert capsys.readouterr().err == ""
     recipe = Recipe(recipe_name="papers/x")
     start_run(NamedRun("embed", recipe), ALONE)
     assert run_folder.read_found().recipe_names == ["", "papers/x"]
@@ -293,7 +300,8 @@ def test_digests_are_part_of_an_opened_run(home):
     assert list(run_folder.recipe()["digests"].items()) == [("a", "1"), ("b", "2")]
     assert run_folder.path != open_run_folder().path
     environment = run_folder.read_json("environment.json")
-    assert environment["processes"] == 1 and "started" in environment
+    assert environment["processes"] == 1
+    assert "started" in environment
 
 
 def test_claims_of_dead_workers_go_and_living_ones_are_counted(home, capsys):
@@ -308,7 +316,8 @@ def test_claims_of_dead_workers_go_and_living_ones_are_counted(home, capsys):
 
     run_folder = open_run_folder()
 
-    assert living.exists() and not (workers / "dead").exists()
+    assert living.exists()
+    assert not (workers / "dead").exists()
     assert "with 1 other worker\n" in capsys.readouterr().err
     # another worker's recipe and environment stay
     assert (path / "recipe.yaml").read_text() == "changed: 1\n"
@@ -325,9 +334,11 @@ def test_claims_of_dead_workers_go_and_living_ones_are_counted(home, capsys):
 
 def test_a_run_is_in_use_while_its_worker_lives(home):
     run_folder = open_run_folder()
-    assert is_in_use(run_folder) and is_untouched(run_folder)
+    assert is_in_use(run_folder)
+    assert is_untouched(run_folder)
     run_folder.finish(Measurements())
-    assert not is_in_use(run_folder) and not is_untouched(run_folder)
+    assert not is_in_use(run_folder)
+    assert not is_untouched(run_folder)
 
 
 @pytest.mark.parametrize(
@@ -358,4 +369,5 @@ def test_runs_of_other_workers_are_not_removed(home):
     )
     claim_of_another(other_run_folder.path / WORKERS_FOLDER / "x")
     remove_unused(home / "runs")
-    assert not run_folder.path.exists() and other_run_folder.path.exists()
+    assert not run_folder.path.exists()
+    assert other_run_folder.path.exists()

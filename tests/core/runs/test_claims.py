@@ -35,9 +35,8 @@ def test_a_claim_holds_until_it_is_released(tmp_path):
     with pytest.raises(BrainhiveError) as caught:
         Claim(tmp_path / "new/.claim", "run X")
     assert "run X" in caught.value.message
-    assert Claim.attempt(tmp_path / "new/.claim") is None and is_held(
-        tmp_path / "new/.claim"
-    )
+    assert Claim.attempt(tmp_path / "new/.claim") is None
+    assert is_held(tmp_path / "new/.claim")
     claim.release()
     Claim(tmp_path / "new/.claim", "run X").release()
     assert not list((tmp_path / "new").iterdir())
@@ -62,14 +61,15 @@ def test_a_claim_of_a_killed_process_is_taken_over_at_once(tmp_path):
     path, pipe = tmp_path / ".claim", subprocess.PIPE
     line = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) as holder:
-        assert holder.stdout and holder.stdout.readline() == "ready\n"
-        assert Claim.attempt(path) is None and find_holder(path).endswith(
-            f" {holder.pid}"
-        )
+        assert holder.stdout
+        assert holder.stdout.readline() == "ready\n"
+        assert Claim.attempt(path) is None
+        assert find_holder(path).endswith(f" {holder.pid}")
         holder.kill()
     assert not is_held(path)
     claim = Claim.attempt(path)
-    assert claim is not None and claim.taken_from.endswith(f" {holder.pid}")
+    assert claim is not None
+    assert claim.taken_from.endswith(f" {holder.pid}")
 
 
 def test_a_remote_claim_lives_as_long_as_it_is_touched(
@@ -77,11 +77,13 @@ def test_a_remote_claim_lives_as_long_as_it_is_touched(
 ):
     path = tmp_path / ".claim"
     path.write_text("node7 0-0-0 4711 12_3")
-    assert Claim.attempt(path) is None and is_held(path)
+    assert Claim.attempt(path) is None
+    assert is_held(path)
     last_s = time.time() - claims.HEARTBEAT_S * claims.MISSED_HEARTBEATS - 1
     os.utime(path, (last_s, last_s))
     claim = Claim.attempt(path)
-    assert claim is not None and claim.taken_from == "node7 4711, job 12_3"
+    assert claim is not None
+    assert claim.taken_from == "node7 4711, job 12_3"
     assert is_held(path)
 
 
@@ -129,13 +131,14 @@ def test_files_and_claims_of_other_containers_are_left_alone(
         str(claim),
     ]
     with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) as writer:
-        assert writer.stdout and writer.stdout.readline() == "1 True\n"
+        assert writer.stdout
+        assert writer.stdout.readline() == "1 True\n"
         with atomic_write(tmp_path / "other") as partial_file:
             partial_file.write_text("x")
-        assert Claim.attempt(claim) is None and not claims.is_held_by_this_process(
-            claim
-        )
-    assert path.read_text() == "ten hours of work" and writer.returncode == 0
+        assert Claim.attempt(claim) is None
+        assert not claims.is_held_by_this_process(claim)
+    assert path.read_text() == "ten hours of work"
+    assert writer.returncode == 0
 
 
 OTHER = "node7 0-0-0 4711 -"
@@ -157,7 +160,8 @@ def test_a_claim_from_the_future_lives_and_is_dated_anew(tmp_path):
     path.write_text(OTHER)
     ahead_s = time.time() + 5000
     os.utime(path, (ahead_s, ahead_s))
-    assert is_held(path) and abs(path.stat().st_mtime - time.time()) < 60
+    assert is_held(path)
+    assert abs(path.stat().st_mtime - time.time()) < 60
 
 
 @pytest.mark.parametrize(("early_s", "alive"), [(1.0, True), (-1.0, False)])
@@ -166,7 +170,8 @@ def test_ten_missed_heartbeats_are_death(tmp_path, early_s, alive):
     path.write_text(OTHER)
     last_s = time.time() - 100 + early_s
     os.utime(path, (last_s, last_s))
-    assert is_held(path) is alive and not is_held(tmp_path / "absent")
+    assert is_held(path) is alive
+    assert not is_held(tmp_path / "absent")
 
 
 def test_holders_are_named_with_machine_process_and_job(tmp_path, monkeypatch):
@@ -179,20 +184,21 @@ def test_holders_are_named_with_machine_process_and_job(tmp_path, monkeypatch):
         (f"{OTHER}\n", ""),
     ):
         path.write_text(text)
-        assert find_holder(path) == holder and not is_held_by_this_process(path)
+        assert find_holder(path) == holder
+        assert not is_held_by_this_process(path)
     assert find_holder(tmp_path / "absent") == ""
     path.unlink()
     monkeypatch.setenv("BRAINHIVE_JOB", "a b\n" + "x" * 200)
     with_job = name_worker()
     claim = Claim(path, "run X")
     job = "a_b_" + "x" * 96
-    assert find_holder(path) == with_job and with_job.endswith(
-        f"{os.getpid()}, job {job}"
-    )
+    assert find_holder(path) == with_job
+    assert with_job.endswith(f"{os.getpid()}, job {job}")
     assert is_held_by_this_process(path)
     # another process of this machine is not this one
     path.write_text(path.read_text().replace(f" {os.getpid()} ", f" {os.getppid()} "))
-    assert not is_held_by_this_process(path) and is_held(path)
+    assert not is_held_by_this_process(path)
+    assert is_held(path)
     claim.release()
     monkeypatch.delenv("BRAINHIVE_JOB")
     assert name_worker().endswith(f" {os.getpid()}")
@@ -206,10 +212,8 @@ def test_a_claim_that_cannot_be_written_is_not_left(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", fail)
     with pytest.raises(OSError):
         Claim.attempt(tmp_path / ".claim")
-    assert (
-        list(tmp_path.iterdir()) == []
-        and len(os.listdir("/proc/self/fd")) == initial_count
-    )
+    assert list(tmp_path.iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) == initial_count
 
 
 def test_an_empty_claim_of_a_dead_process_has_no_name(tmp_path):
@@ -217,7 +221,8 @@ def test_an_empty_claim_of_a_dead_process_has_no_name(tmp_path):
     path.touch()
     os.utime(path, (0, 0))
     claim = Claim.attempt(path)
-    assert claim is not None and claim.taken_from not in ("", None)
+    assert claim is not None
+    assert claim.taken_from not in ("", None)
     assert list(tmp_path.iterdir()) == [path]
     claim.release()
     other_claim = Claim.for_path(tmp_path / "model", wait=True)

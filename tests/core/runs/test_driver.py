@@ -175,7 +175,8 @@ def test_what_is_missing_ends_it_before_anything_is_made(job, home):
         driver.run(absent, ALONE)
     with pytest.raises(Unfinished):
         driver.run(absent, READ_ONLY)
-    assert job.steps == [] and not (home / "runs").exists()
+    assert job.steps == []
+    assert not (home / "runs").exists()
     assert [
         input_row.name for input_row in absent.list_inputs() if input_row.is_missing
     ] == ["pictures"]
@@ -184,7 +185,8 @@ def test_what_is_missing_ends_it_before_anything_is_made(job, home):
     assert not job.is_finished
     result = driver.run(job, ALONE)
     assert driver.run(absent, ALONE).folder == result.folder
-    assert job.is_finished and absent.is_finished
+    assert job.is_finished
+    assert absent.is_finished
     assert not replace(job, command="train-align").is_finished
 
 
@@ -244,9 +246,8 @@ def test_trackers_get_the_metrics_of_a_finished_run(job, monkeypatch):
     monkeypatch.setattr("brainhive_cli.core.runs.trackers._open", open_tracker)
     changed_recipe = job.recipe.run.model_copy(update={"trackers": ["wandb"]})
     driver.run(replace(job, recipe=TrackedRecipe(run=changed_recipe)), ALONE)
-    assert (
-        opened_trackers[0].startswith("counting") and "simulated" in opened_trackers[0]
-    )
+    assert opened_trackers[0].startswith("counting")
+    assert "simulated" in opened_trackers[0]
     assert events == [({"all/top1": 0.5}, 0), "finished"]
 
 
@@ -294,8 +295,10 @@ def test_the_pace_counts_only_cells_trained_from_the_beginning(
     files = {name: f"{name}.safetensors" for name in "ab"}
     stage = CellStage("counting", files, lambda *arguments: {}, count_work=count_work)
     is_alone, work = driver.compute_stages([(OpenRun(folder, ALONE), stage)])
-    assert is_alone and work is not None
-    assert work.count == 1 and work.seconds is not None
+    assert is_alone
+    assert work is not None
+    assert work.count == 1
+    assert work.seconds is not None
 
 
 def test_a_check_lists_what_does_not_fit_and_what_is_compared(job):

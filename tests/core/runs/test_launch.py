@@ -95,7 +95,8 @@ def test_a_signal_that_ends_a_launch_interrupts_the_command(monkeypatch, number)
 
 
 def test_the_main_process_writes_unless_it_only_reads():
-    assert Launch(0, 2, "cpu").is_main and not Launch(1, 2, "cpu").is_main
+    assert Launch(0, 2, "cpu").is_main
+    assert not Launch(1, 2, "cpu").is_main
     assert not launch.READ_ONLY.is_main
     single_process = Launch(1, 2, "cpu").single_process
     assert (single_process.rank, single_process.processes, single_process.is_main) == (
@@ -103,7 +104,8 @@ def test_the_main_process_writes_unless_it_only_reads():
         1,
         True,
     )
-    assert single_process.gather(3) == [3] and single_process.device_name == "cpu"
+    assert single_process.gather(3) == [3]
+    assert single_process.device_name == "cpu"
     rows = torch.ones(2)
     assert single_process.gather_rows(rows, 2) is rows
     single_process.barrier()
@@ -263,7 +265,9 @@ def test_what_ended_a_launch_is_its_error(
         os.utime(path, (number, number))
     error = launch._find_cause(codes, tmp_path, "train.batch_size=8")
     code, argument, kind = expected
-    assert type(error) is kind and error.exit_code == code and argument in error.message
+    assert type(error) is kind
+    assert error.exit_code == code
+    assert argument in error.message
     assert ("train.batch_size=8" in error.hint) is (kind is DeviceError)
 
 
@@ -277,7 +281,8 @@ def test_threads_are_those_of_torch_though_it_was_not_loaded(
 
 def test_the_environment_names_versions_and_threads():
     described = Launch(0, 3, "cpu").describe_environment()
-    assert described["processes"] == 3 and described["device"] == "cpu"
+    assert described["processes"] == 3
+    assert described["device"] == "cpu"
     assert described["threads"] == torch.get_num_threads() > 0
     assert described["command_line"][0] == "brainhive"
     versions = described["versions"]

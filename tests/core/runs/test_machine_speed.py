@@ -25,7 +25,8 @@ def test_rates_of_this_machine_are_plausible():
     rates = machine_speed.measure_device(torch.device("cpu"))
     assert 1e8 < rates["matmul fp32"] < 1e14
     assert 1e8 < rates["conv fp32"] < 1e14
-    assert rates["matmul bf16"] > 0 and rates["conv bf16"] > 0
+    assert rates["matmul bf16"] > 0
+    assert rates["conv bf16"] > 0
     assert 1e7 < rates["bytes"] < 1e13
     assert 100 < rates["operators"] < 1e7
     assert 1 < machine_speed.measure_decoding() < 1e5
@@ -56,5 +57,7 @@ def test_tasks_have_amounts_of_measured_rates():
     for task in tasks:
         rates = dict.fromkeys(machine_speed.UNITS, 1.0)
         seconds = machine_speed.estimate_seconds(task, rates)
-        assert seconds is not None and seconds > 0
-        assert task["memory_gb"] > 0 and task["disk_gb"] > 0
+        assert seconds is not None
+        assert seconds > 0
+        assert task["memory_gb"] > 0
+        assert task["disk_gb"] > 0

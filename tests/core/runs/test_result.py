@@ -62,10 +62,11 @@ def test_files_of_a_publisher_are_here_absent_or_not_fetched(tmp_path, home):
     path = home / "data" / "a"
     for present in (None, []):
         input_row = Input.of_file(present, path, "fetch it", 7)
-        assert (
-            input_row.is_missing and input_row.size == 7 and input_row.name == "data/a"
-        )
-        assert input_row.error is not None and input_row.error.hint == "fetch it"
+        assert input_row.is_missing
+        assert input_row.size == 7
+        assert input_row.name == "data/a"
+        assert input_row.error is not None
+        assert input_row.error.hint == "fetch it"
     (tmp_path / "link").symlink_to("nowhere")
     (tmp_path / "file").write_text("x")
     present_input = Input.of_file(tmp_path / "file", path, "fetch it", 7)
@@ -101,7 +102,8 @@ def test_inputs_of_several_sources_are_listed_once():
         ],
     )
     assert [input_row.name for input_row in inputs] == ["a", "b", "no c"]
-    assert inputs[0].size is None and inputs[2].error is other_recipe_error
+    assert inputs[0].size is None
+    assert inputs[2].error is other_recipe_error
     order = list(collect_inputs(lambda: [], checks=[lambda: fail(error)]))
     assert order == [Input("no b", None, error)]
 
@@ -112,7 +114,8 @@ def test_an_optional_absence_does_not_hide_a_needed_one():
     optional, required = collect_inputs(
         lambda: [pictures], checks=[lambda: fail(error)]
     )
-    assert not optional.is_missing and required.is_missing
+    assert not optional.is_missing
+    assert required.is_missing
 
 
 def test_what_is_absent_before_inputs_are_known_is_one():
@@ -179,10 +182,8 @@ def test_tables_of_a_result_have_its_caveats():
         "note † simulated",
         "† simulated",
     ]
-    assert (
-        result.printed_tables is not None
-        and result.printed_tables[0].note == "† simulated"
-    )
+    assert result.printed_tables is not None
+    assert result.printed_tables[0].note == "† simulated"
     assert Result(Path("run")).printed_tables is None
     facts = WorkflowFacts(caveats=[SIMULATED])
     assert [table.note for table in result_of(facts).tables] == ["note", ""]
@@ -201,18 +202,19 @@ def test_the_main_process_keeps_the_pace_of_its_work(tmp_path, launch, own_s, ke
     assert list(paces) == (["embed, demo, on cpu"] if kept_s else [])
     if kept_s:
         ((seconds, peak_bytes),) = paces.values()
-        assert seconds == kept_s and peak_bytes > 10**6
+        assert seconds == kept_s
+        assert peak_bytes > 10**6
 
 
 def test_a_result_is_plain_for_programs():
     files = {"page": Path("run/index.html")}
     result = result_of(Facts(), files=files, hint="next", details={"a": 1})
     plain_document = result.as_dict()
-    assert plain_document["folder"] == "run" and plain_document["next"] == "next"
+    assert plain_document["folder"] == "run"
+    assert plain_document["next"] == "next"
     assert [table["title"] for table in plain_document["tables"]] == ["T", "U"]
-    assert plain_document["files"] == {"page": "run/index.html"} and plain_document[
-        "details"
-    ] == {"a": 1}
+    assert plain_document["files"] == {"page": "run/index.html"}
+    assert plain_document["details"] == {"a": 1}
     assert plain_document["metrics"] == {}  # nothing was measured
     assert repr(result) == "Result('run')"
 
@@ -244,4 +246,5 @@ def test_failing_everywhere_or_in_the_recipe_ends_the_command():
         failures.finish(2)
     with pytest.raises(RecipeError), failures.collect():
         raise RecipeError("key", "value")
-    assert Failures().finish(0) == 0 and Failures().as_details() == {}
+    assert Failures().finish(0) == 0
+    assert Failures().as_details() == {}

@@ -49,7 +49,8 @@ def test_a_file_that_is_damaged_cut_or_missing_is_named(run):
         for damaged in (content, sound[:-20]):
             path.write_bytes(damaged)
             problems = run_files.check(run.path)[1]
-            assert len(problems) == 1 and name in problems[0]
+            assert len(problems) == 1
+            assert name in problems[0]
         path.unlink()
         is_listed = path.suffix in (".json", ".yaml")
         assert [name in problem for problem in run_files.check(run.path)[1]] == [

@@ -37,10 +37,8 @@ def test_the_same_recipe_finds_the_run_that_it_made(
     home,
 ):
     run_folder = open_run_folder()
-    assert (
-        run_folder.path == home / f"runs/train-align/tiny-{Recipe().fingerprint()}"
-        and not run_folder.is_finished
-    )
+    assert run_folder.path == home / f"runs/train-align/tiny-{Recipe().fingerprint()}"
+    assert not run_folder.is_finished
     assert Recipe.model_validate(run_folder.recipe()) == Recipe()
     assert torch.__version__.startswith(
         run_folder.read_json("environment.json")["versions"]["torch"]
@@ -48,11 +46,9 @@ def test_the_same_recipe_finds_the_run_that_it_made(
 
     run_folder.finish(Measurements(facts=Facts(mode="intra")))
     same_folder = open_run_folder(run=RunOptions(workers=0))
-    assert (
-        same_folder.path == run_folder.path
-        and same_folder.is_finished
-        and same_folder.measurements().facts.mode == "intra"
-    )
+    assert same_folder.path == run_folder.path
+    assert same_folder.is_finished
+    assert same_folder.measurements().facts.mode == "intra"
 
 
 def test_an_interrupted_run_resumes_and_a_finished_run_is_found(home, capsys):
@@ -116,16 +112,15 @@ def test_a_command_takes_over_the_cells_of_a_killed_command(
     with subprocess.Popen(
         [sys.executable, "-c", WORKER], stdin=pipe, stdout=pipe, text=True, cwd=root
     ) as other_process:
-        assert (
-            other_process.stdin
-            and other_process.stdout
-            and other_process.stdout.readline() == "a\n"
-        )
+        assert other_process.stdin
+        assert other_process.stdout
+        assert other_process.stdout.readline() == "a\n"
         other_process.stdin.write("go on\n")
         other_process.stdin.flush()
         assert other_process.stdout.readline() == "b\n"
         run_folder = open_run_folder()
-        assert is_in_use(run_folder) and not run_folder.is_finished
+        assert is_in_use(run_folder)
+        assert not run_folder.is_finished
         assert [path.name for path in run_folder.path.glob("cells/*.txt")] == ["a.txt"]
         own_cells = []
         with claim_cells(run_folder, files, ALONE) as free:
@@ -135,14 +130,11 @@ def test_a_command_takes_over_the_cells_of_a_killed_command(
                     other_process.kill()
                     other_process.wait()
                 run_folder.write_text(files[name], name)
-    assert (
-        own_cells == list("cdefb")
-        and len(list(run_folder.path.glob("cells/*.txt"))) == 6
-    )
+    assert own_cells == list("cdefb")
+    assert len(list(run_folder.path.glob("cells/*.txt"))) == 6
     events = [event for event in run_folder.events() if event.get("taken_from")]
-    assert [event["cell"] for event in events] == [
-        "b"
-    ] and f" {other_process.pid}" in events[0]["taken_from"]
+    assert [event["cell"] for event in events] == ["b"]
+    assert f" {other_process.pid}" in events[0]["taken_from"]
 
 
 def test_a_final_name_appears_only_when_complete(home):
@@ -270,10 +262,8 @@ def test_a_killed_run_is_never_finished_without_its_digests(home, monkeypatch):
 
     monkeypatch.setattr(os, "replace", killed)
     run_folder.finish(Measurements(facts=Facts(mode="inter")))
-    assert (
-        replaced[-2:] == ["SHA256SUMS", "metrics.json"]
-        and not run_files.check(run_folder.path)[1]
-    )
+    assert replaced[-2:] == ["SHA256SUMS", "metrics.json"]
+    assert not run_files.check(run_folder.path)[1]
 
 
 def finished(home, command, name, at_s):
@@ -359,7 +349,8 @@ def test_events_are_read_but_for_damaged_lines_and_later_steps(home):
     run_folder = RunFolder(home / "runs/embed/a")
     run_folder.path.mkdir(parents=True)
     run_folder.forget_events_after(3)
-    assert list(run_folder.events()) == [] and run_folder.read_text("log.jsonl") == ""
+    assert list(run_folder.events()) == []
+    assert run_folder.read_text("log.jsonl") == ""
     for step in (1, 3, 4, "x"):
         run_folder.log(step=step)
     run_folder.log(cell="a")
@@ -498,7 +489,8 @@ def test_the_newest_run_that_lacks_nothing_is_chosen(home, capsys):
             required_content="that",
             hint="do",
         )
-    assert caught.value.hint == "do" and "that" in caught.value.message
+    assert caught.value.hint == "do"
+    assert "that" in caught.value.message
     with pytest.raises(MissingData) as caught:
         runs.find_newest(folder, "explain")
     assert caught.value.hint == "brainhive explain"
@@ -512,24 +504,25 @@ def test_a_document_that_changes_loses_its_digest(home):
     assert "a/x.json" in read_digests(run_folder.path)
     run_folder.replace("a", lambda path: path.mkdir())
     digests = read_digests(run_folder.path)
-    assert "ab.json" in digests and not [
-        name for name in digests if name.startswith("a/")
-    ]
-    assert runs.is_run(run_folder.path) and not runs.is_run(home)
+    assert "ab.json" in digests
+    assert not [name for name in digests if name.startswith("a/")]
+    assert runs.is_run(run_folder.path)
+    assert not runs.is_run(home)
     (run_folder.path / "recipe.yaml").unlink()
     assert runs.is_run(run_folder.path)
 
 
 def test_a_run_outside_of_the_cache_goes_by_its_folder(home):
     run_folder = RunFolder(home / "runs/embed/a")
-    assert not run_folder.is_shared and run_folder.name == run_folder.file_name == "a"
-    assert (
-        run_folder.reference == str(run_folder.path) and run_folder.command == "embed"
-    )
+    assert not run_folder.is_shared
+    assert run_folder.name == run_folder.file_name == "a"
+    assert run_folder.reference == str(run_folder.path)
+    assert run_folder.command == "embed"
     shared = RunFolder(
         Path("/x/models--owner--name/snapshots") / ("0123456789" * 4) / "inside"
     )
-    assert shared.is_shared and shared.file_name == "inside-0123456789"
+    assert shared.is_shared
+    assert shared.file_name == "inside-0123456789"
     assert shared.reference == shared.name
 
 
@@ -566,7 +559,8 @@ def test_a_label_names_a_run_if_it_is_unique(home):
     second.set_label(label)
     with pytest.raises(RecipeError) as caught:
         runs.find(folder, None, label)
-    assert "demo-0" in caught.value.hint and "demo-1" in caught.value.hint
+    assert "demo-0" in caught.value.hint
+    assert "demo-1" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\x1b[31mb", "x" * 81, "a\u202eb", "\x00"])
@@ -577,7 +571,8 @@ def test_a_bad_label_is_refused_and_never_shown(home, text):
     with pytest.raises(RecipeError) as caught:
         LabelledRecipe.resolve("train-align", None, {"run.label": text}, [])
     # a message of a single line, without the bad character
-    assert "label" in caught.value.message and caught.value.message.isprintable()
+    assert "label" in caught.value.message
+    assert caught.value.message.isprintable()
     run_folder = RunFolder(home / "runs/train-align/a")
     run_folder.write_text("label.txt", text)
     assert run_folder.label == ""

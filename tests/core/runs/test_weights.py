@@ -45,7 +45,8 @@ def test_tensors_are_read_as_they_were_written(tmp_path, kind):
     tensors = weights.read(saved(tmp_path, kind, state))
     assert tensors.keys() == state.keys()
     for name, value in state.items():
-        assert tensors[name].dtype == value.dtype and torch.equal(tensors[name], value)
+        assert tensors[name].dtype == value.dtype
+        assert torch.equal(tensors[name], value)
 
 
 def test_saved_weights_have_a_digest_and_reproducible_bytes(
@@ -56,10 +57,8 @@ def test_saved_weights_have_a_digest_and_reproducible_bytes(
     path = tmp_path / "weights.safetensors"
     assert torch.equal(safetensors.torch.load_file(path)["weight"], STATE["weight"])
     with safetensors.safe_open(path, "pt") as weights_file:
-        assert (
-            weights_file.metadata()["format"] == "pt"
-            and len(weights_file.metadata()["digest"]) == 32
-        )
+        assert weights_file.metadata()["format"] == "pt"
+        assert len(weights_file.metadata()["digest"]) == 32
 
 
 @pytest.mark.parametrize(
@@ -171,7 +170,8 @@ def test_names_are_read_without_what_wrappers_put_before_them(tmp_path):
         )
 
     write("module._orig_mod.a", "module.b._orig_mod.c")
-    assert set(weights.read(path)) == {"a", "b.c"} and weights.read(path)["b.c"][0] == 1
+    assert set(weights.read(path)) == {"a", "b.c"}
+    assert weights.read(path)["b.c"][0] == 1
 
     # a part that is called so, and a folder of plain names
     write("module.a", "b.module.c")
@@ -224,9 +224,11 @@ def test_a_file_says_who_wrote_it(tmp_path):
     path = tmp_path / "a.safetensors"
     weights.save(path, {"a": torch.ones(2)}, {"more": "x"})
     metadata = weights.read_metadata(path)
-    assert metadata["more"] == "x" and metadata["format"] == "pt"
+    assert metadata["more"] == "x"
+    assert metadata["format"] == "pt"
     digest = weights.read_digest(path)
-    assert digest == metadata["digest"] and len(digest) == 32
+    assert digest == metadata["digest"]
+    assert len(digest) == 32
     safetensors.torch.save_file({"a": torch.ones(2)}, path, {"digest": "theirs"})
     weights.verify(path)
     assert weights.read_digest(path) == "theirs"
@@ -234,7 +236,8 @@ def test_a_file_says_who_wrote_it(tmp_path):
     with pytest.raises(MissingData):
         weights.verify(path)
     safetensors.torch.save_file({"a": torch.ones(2)}, path)
-    assert weights.read_digest(path) == "" and weights.read_metadata(path) == {}
+    assert weights.read_digest(path) == ""
+    assert weights.read_metadata(path) == {}
     assert weights.read_metadata(saved(tmp_path, "pt")) == {}
 
 
@@ -274,7 +277,8 @@ def test_weights_match_by_name_size_and_kind_of_number():
         hollow = nn.Linear(2, 3)
     half_precision = {name: value.half() for name, value in state.items()}
     weights.fill(hollow, half_precision, "here")
-    assert hollow.weight.dtype == torch.float16 and not hollow.weight.is_meta
+    assert hollow.weight.dtype == torch.float16
+    assert not hollow.weight.is_meta
     weights.fill(module, half_precision, "here")
     assert module.weight.dtype == torch.float32
 
@@ -297,11 +301,15 @@ def test_a_cell_is_read_back_as_it_was_measured(tmp_path):
     }
     weights.save_cell(path, result)
     cell = weights.load_cell(path, Curve)
-    assert list(cell) == [3, "x", "list"] and cell["list"] == []
-    assert cell["x"] == {"y": None, "z": 0.5} and type(cell["x"]["z"]) is float
-    assert type(cell[3]) is tuple and type(cell[3][1]) is list
+    assert list(cell) == [3, "x", "list"]
+    assert cell["list"] == []
+    assert cell["x"] == {"y": None, "z": 0.5}
+    assert type(cell["x"]["z"]) is float
+    assert type(cell[3]) is tuple
+    assert type(cell[3][1]) is list
     first_row, second = cell[3][1]
-    assert first_row.name == "a" and first_row.values.tolist() == [2, 1, 0]
+    assert first_row.name == "a"
+    assert first_row.values.tolist() == [2, 1, 0]
     assert second.values.shape == (2, 0)
     with pytest.raises(BrainhiveError):
         weights.load_cell(path)
@@ -313,7 +321,8 @@ def test_a_cell_is_read_back_as_it_was_measured(tmp_path):
 def test_a_long_reason_is_cut_and_an_error_of_the_machine_passes():
     with pytest.raises(MissingData) as caught, weights.reading("here", "do"):
         raise ValueError("x" * 201)
-    assert caught.value.hint == "do" and caught.value.message.endswith("x" * 200 + "…")
+    assert caught.value.hint == "do"
+    assert caught.value.message.endswith("x" * 200 + "…")
     with pytest.raises(MissingData) as caught, weights.reading("here", "do"):
         raise ValueError("x" * 200)
     assert caught.value.message.endswith(" " + "x" * 200)

@@ -63,9 +63,8 @@ def test_a_name_is_the_caption_of_a_category():
         .images("train")
     )
 
-    assert (
-        stimuli.get_captions(1) == ["scrambled pictures"] and not stimuli.has_pictures
-    )
+    assert stimuli.get_captions(1) == ["scrambled pictures"]
+    assert not stimuli.has_pictures
     with pytest.raises(MissingData, match="name of a category"):
         stimuli.open(0)
 
@@ -113,7 +112,8 @@ def test_folders_of_exemplars_name_the_categories(tmp_path):
     stimuli = config.build(Paths()).images("train")
     assert list(stimuli.image_ids) == list(stimuli.concepts) == ["cat", "owl"]
     assert (stimuli.dataset, stimuli.split, stimuli.frames) == ("animals", "train", 1)
-    assert stimuli.unread_counts == {".txt": 1} and stimuli.has_pictures
+    assert stimuli.unread_counts == {".txt": 1}
+    assert stimuli.has_pictures
     assert stimuli.open(1).frames.shape == (1, 256, 256, 3)
     for names in (["cat", "dog"], ["cat", "none"]):
         (tmp_path / "dog").mkdir(exist_ok=True)
@@ -145,7 +145,8 @@ def test_exemplars_are_cut_to_their_centre(tmp_path, size):
 def test_labels_are_flags_in_the_order_of_names():
     config = Config(names=["b", "a", "c"])
     stimuli = config.build(Paths()).images("train")
-    assert stimuli.label_names == ("b", "a", "c") and not stimuli.has_pictures
+    assert stimuli.label_names == ("b", "a", "c")
+    assert not stimuli.has_pictures
     assert [stimuli.get_labels(row).tolist() for row in (0, 2)] == [
         [1, 0, 0],
         [0, 0, 1],

@@ -35,7 +35,8 @@ def test_a_flat_folder_is_one_split_of_concepts(flat):
     images = dataset.images("train")
     assert (dataset.name, dataset.splits, len(images)) == ("pictures", ("train",), 20)
     assert (images.dataset, images.split) == ("pictures", "train")
-    assert images.image_ids[:3] == ("c0/a", "c0/b", "c1/a") and images.concepts[:3] == (
+    assert images.image_ids[:3] == ("c0/a", "c0/b", "c1/a")
+    assert images.concepts[:3] == (
         "c0",
         "c0",
         "c1",
@@ -55,7 +56,8 @@ def test_named_sub_folders_are_splits(tmp_path):
     assert dataset.splits == ("train", "test")
     train, test = dataset.images("train"), dataset.images("test")
     assert (train.dataset, train.split, test.split) == ("mine", "train", "test")
-    assert train.unread_counts == {".md": 1} and not test.unread_counts
+    assert train.unread_counts == {".md": 1}
+    assert not test.unread_counts
     assert train.image_ids == ("train/cat/one", "train/deep/dog/two", "train/notes.txt")
     assert train.concepts == ("cat", "dog", "notes.txt")
     assert (test.image_ids, test.concepts) == (("test/loose",), ("loose",))
@@ -64,7 +66,8 @@ def test_named_sub_folders_are_splits(tmp_path):
 def test_held_out_concepts_are_no_training_concepts(flat):
     dataset = build(flat, test_share=0.3)
     train, test = dataset.images("train"), dataset.images("test")
-    assert len(set(test.concepts)) == 3 and not set(test.concepts) & set(train.concepts)
+    assert len(set(test.concepts)) == 3
+    assert not set(test.concepts) & set(train.concepts)
     assert len(train) + len(test) == 20
     assert build(flat, test_share=0.3).images("test").image_ids == test.image_ids
     assert (
@@ -119,10 +122,8 @@ def test_concepts_of_listed_test_pictures_are_not_trained_on(
         test_list=str(image_lists),
         exclude_test_concepts=False,
     )
-    assert (
-        list(all_concepts.images("train").image_ids)[2] == "owl/owl_a"
-        and len(all_concepts.images("train")) == 5
-    )
+    assert list(all_concepts.images("train").image_ids)[2] == "owl/owl_a"
+    assert len(all_concepts.images("train")) == 5
 
 
 def test_pictures_of_every_mode_open_as_rgb(
@@ -176,7 +177,8 @@ def test_a_ridge_is_usual_for_few_pictures(tmp_path, count, few_number):
 @pytest.mark.parametrize(("share", "count"), [(0.26, 3), (0.25, 2)])
 def test_a_share_of_concepts_is_rounded(flat, share, count):
     test = build(flat, test_share=share).images("test")
-    assert len(set(test.concepts)) == count and len(test) == 2 * count
+    assert len(set(test.concepts)) == count
+    assert len(test) == 2 * count
 
 
 @pytest.mark.parametrize(("share", "n_test"), [(0.04, "0 of 10"), (0.96, "10 of 10")])

@@ -94,10 +94,12 @@ def test_a_download_of_another_process_is_waited_for(routes, tmp_path):
         ended.set()
 
     Thread(target=download, daemon=True).start()
-    assert not ended.wait(0.5) and not list(tmp_path.glob("*.part"))
+    assert not ended.wait(0.5)
+    assert not list(tmp_path.glob("*.part"))
     (tmp_path / "a.bin").write_bytes(BODY)
     claim_of_other.release()
-    assert ended.wait(5) and routes.requests == []
+    assert ended.wait(5)
+    assert routes.requests == []
 
 
 def test_an_adopted_partial_file_is_written_no_more(routes, tmp_path):
@@ -169,7 +171,8 @@ def test_a_partial_file_of_another_version_is_removed(routes, tmp_path):
     routes.answers["/a.bin"] = BODY[::-1]
     download_files([list_body(routes, "etag:b-2")], tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == BODY[::-1]
-    assert routes.requests == [("/a.bin", "")] and not list(tmp_path.glob("*.part"))
+    assert routes.requests == [("/a.bin", "")]
+    assert not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5", "git"])

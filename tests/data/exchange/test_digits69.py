@@ -58,7 +58,8 @@ def test_a_matlab_file_is_converted_into_folders(
     assert digits69.write_folders(tmp_path) == "4 pictures, 8 voxels, 3 further digits"
 
     lines = (tmp_path / "betas/sub-01_ses-01_trials.csv").read_text().split()
-    assert lines[0] == "picture" and lines[3] == "train/nine/nine_002.png"
+    assert lines[0] == "picture"
+    assert lines[3] == "train/nine/nine_002.png"
     pixels = np.asarray(Image.open(tmp_path / "images" / lines[3]))
     assert pixels.shape == (SIDE, SIDE, 3)
     assert np.array_equal(
@@ -72,14 +73,17 @@ def test_a_matlab_file_is_converted_into_folders(
     ]
     betas, mask, area = (np.asarray(image.dataobj) for image in images)
     assert all(np.array_equal(i.affine, np.diag([2, 2, 2, 1])) for i in images)
-    assert betas.shape == (2, 3, 4, 4) and mask.sum() == 8
+    assert betas.shape == (2, 3, 4, 4)
+    assert mask.sum() == 8
     flat = betas.reshape(-1, 4, order="F")
     inside = mask.ravel(order="F") > 0
-    assert np.allclose(flat[inside].T, content["Y"]) and not flat[~inside].any()
+    assert np.allclose(flat[inside].T, content["Y"])
+    assert not flat[~inside].any()
     loaded = nibabel.load(tmp_path / "betas/sub-01_mask.nii.gz")
     assert loaded.affine.tolist() == np.diag([2.0, 2.0, 2.0, 1.0]).tolist()
     # lh.V1d and lh.V1v; nothing outside of the brain
-    assert area.sum() == 2 and not area[mask == 0].any()
+    assert area.sum() == 2
+    assert not area[mask == 0].any()
 
 
 @pytest.fixture
@@ -109,21 +113,19 @@ def fetch(tmp_path, home, monkeypatch):
 
 def test_it_is_fetched_once_and_has_no_licence(fetch, home):
     planned = fetch("--check")
-    assert planned.exit_code == 0 and "none stated" in " ".join(planned.stdout.split())
+    assert planned.exit_code == 0
+    assert "none stated" in " ".join(planned.stdout.split())
     assert not (home / "data").exists()
 
     fetched = fetch()
     assert fetched.exit_code == 0, fetched.stderr
-    assert (
-        "4 pictures, 8 voxels" in fetched.stderr
-        and "workflow --recipe digits69" in fetched.stderr
-    )
+    assert "4 pictures, 8 voxels" in fetched.stderr
+    assert "workflow --recipe digits69" in fetched.stderr
     table = home / "data/digits69/betas/sub-01_ses-01_trials.csv"
     stamp = table.stat().st_mtime_ns
     second_result = fetch()
-    assert second_result.exit_code == 0 and "nothing to download" in " ".join(
-        second_result.stderr.split()
-    )
+    assert second_result.exit_code == 0
+    assert "nothing to download" in " ".join(second_result.stderr.split())
     assert table.stat().st_mtime_ns == stamp
 
 
@@ -131,5 +133,6 @@ def test_a_download_with_wrong_content_is_refused_and_removed(fetch, home, tmp_p
     (tmp_path / "served" / digits69.FILE).write_bytes(b"MATLAB 5.0, cut short")
     refused = fetch()
     assert refused.exit_code == MissingData.exit_code
-    assert "21" in refused.stderr.split() and "curl" in refused.stderr
+    assert "21" in refused.stderr.split()
+    assert "curl" in refused.stderr
     assert not (home / "data/digits69" / digits69.FILE).exists()

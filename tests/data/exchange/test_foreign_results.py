@@ -53,7 +53,8 @@ def test_what_is_neither_numbers_nor_names_is_refused(dtype, name, tmp_path, cap
     with pytest.raises(MissingData, match="own"):
         open_result(write(tmp_path / "own", values))
     stderr = capfd.readouterr().err
-    assert "similarities.npy" in stderr and name in stderr
+    assert "similarities.npy" in stderr
+    assert name in stderr
 
 
 def test_objects_in_an_array_are_refused_before_they_are_made(tmp_path, capfd):
@@ -64,7 +65,8 @@ def test_objects_in_an_array_are_refused_before_they_are_made(tmp_path, capfd):
     with pytest.raises(MissingData):
         open_result(folder)
     stderr = capfd.readouterr().err
-    assert "sim.npy" in stderr and "sim2.npy" in stderr
+    assert "sim.npy" in stderr
+    assert "sim2.npy" in stderr
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -152,7 +154,8 @@ def test_training_pictures_of_few_dimensions_are_compared(width, tmp_path):
 def test_a_claim_that_is_no_share_or_count_is_not_read(key, value, tmp_path):
     folder = write(tmp_path / "own", claims={"top5": 60, key: value})
     result = open_result(folder)
-    assert result.claims["top5"] == 60 and key not in result.claims
+    assert result.claims["top5"] == 60
+    assert key not in result.claims
 
 
 @pytest.mark.parametrize(

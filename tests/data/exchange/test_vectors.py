@@ -56,7 +56,8 @@ def test_a_parquet_file_gives_back_ids_and_vectors(tmp_path, shape):
     write_parquet(write_store(tmp_path / "set/train/vae.h5", values), file, rows)
     source = open_vectors([file], ["vae"])
 
-    assert source.layout == "parquet" and source.has_encoder_name
+    assert source.layout == "parquet"
+    assert source.has_encoder_name
     assert source.names == [IDS[row] for row in rows]
     batches = list(source.read_batches())
     assert [len(batch) for batch in batches] == [3, 2]
@@ -81,7 +82,8 @@ def test_files_of_the_named_encoder_are_chosen(tmp_path):
     for file in list((tmp_path / "files").iterdir()):
         file.rename(file.with_name(file.name.replace("-part-", "-")))
     unnamed = open_vectors([tmp_path / "files"], ["x"])
-    assert sorted(unnamed.names) == IDS[1:3] and not unnamed.has_encoder_name
+    assert sorted(unnamed.names) == IDS[1:3]
+    assert not unnamed.has_encoder_name
 
 
 def test_dictionaries_of_vectors_are_joined(tmp_path):
@@ -91,7 +93,8 @@ def test_dictionaries_of_vectors_are_joined(tmp_path):
     )
     torch.save({"c": torch.tensor([[5.0, 6.0]])}, tmp_path / "2.pt")
     source = open_vectors([tmp_path / "1.pt", tmp_path / "2.pt"], [])
-    assert list(source.names) == ["a", "b", "c"] and source.layout == "dictionary"
+    assert list(source.names) == ["a", "b", "c"]
+    assert source.layout == "dictionary"
     assert np.concatenate(list(source.read_batches())).tolist() == [
         [1, 2],
         [3, 4],
@@ -115,9 +118,8 @@ def test_an_array_without_names_has_those_of_known_rows(tmp_path):
     values = np.arange(8.0).reshape(4, 2)
     np.save(tmp_path / "1.npy", values)
     source = open_vectors([tmp_path / "1.npy"], [], row_names=list("abcd"))
-    assert source.layout == vectors.ORDERED_LAYOUT and list(source.names) == list(
-        "abcd"
-    )
+    assert source.layout == vectors.ORDERED_LAYOUT
+    assert list(source.names) == list("abcd")
     assert [batch.tolist() for batch in source.read_batches()] == [
         values[:3].tolist(),
         values[3:].tolist(),
@@ -148,7 +150,8 @@ def test_parts_of_features_are_read_in_order(tmp_path):
     np.save(tmp_path / "features_02.npy", np.array([[3.0], [4.0]]))
     np.save(tmp_path / "features_01.npy", np.array([[1.0], [2.0]]))
     source = open_vectors([tmp_path], [])
-    assert source.layout == "thingsvision" and list(source.names) == list("abcd")
+    assert source.layout == "thingsvision"
+    assert list(source.names) == list("abcd")
     assert np.concatenate(list(source.read_batches())).ravel().tolist() == [1, 2, 3, 4]
     np.savez(tmp_path / "features_03.npz", np.ones(1))
     with pytest.raises(BrainhiveError):
@@ -262,7 +265,8 @@ def make_empty_digests():
 def test_pictures_of_the_rows_are_identified_if_all_are_here():
     images = pictures()
     digests = digest_pictures(images, np.array([2, -1, 0, 2]), make_empty_digests())
-    assert digests is not None and digests.any(1).tolist() == [
+    assert digests is not None
+    assert digests.any(1).tolist() == [
         True,
         False,
         True,

@@ -26,16 +26,16 @@ WORDS = ["a", "été/ñ", "画像/猫", "a-b/x"]
 def test_names_in_any_script_come_back():
     names = Names.of(WORDS)
 
-    assert (
-        len(names) == 4
-        and list(names) == WORDS
-        and [names[row] for row in range(4)] == WORDS
-    )
-    assert names.index("画像/猫") == 2 and "b" not in names
+    assert len(names) == 4
+    assert list(names) == WORDS
+    assert [names[row] for row in range(4)] == WORDS
+    assert names.index("画像/猫") == 2
+    assert "b" not in names
     assert len(Names.of([])) == 0
     # integers, slices and arrays are indices
     assert names[-1] == names[np.int64(3)] == "a-b/x"
-    assert names[1:3] == WORDS[1:3] and names[np.array([3, 0])] == ["a-b/x", "a"]
+    assert names[1:3] == WORDS[1:3]
+    assert names[np.array([3, 0])] == ["a-b/x", "a"]
     with pytest.raises(IndexError):
         names[4]
 
@@ -47,7 +47,8 @@ def test_names_equal_the_same_in_the_same_order():
         WORDS[:3],
         list(WORDS[:3]) + ["longer than any"],
     ):
-        assert Names.of(WORDS) != unequal_names and unequal_names != Names.of(WORDS)
+        assert Names.of(WORDS) != unequal_names
+        assert unequal_names != Names.of(WORDS)
 
 
 def test_a_name_that_is_not_utf_8_is_refused():
@@ -76,7 +77,8 @@ IDS = ["a/x", "b/a/x", "b/y", "été", "c/z"]
 )
 def test_a_name_stands_for_a_picture_or_for_none(name, row):
     rows, unknown = match_names([name, "c/z"], IDS)
-    assert rows.tolist() == [row, 4] and unknown == ([name] if row < 0 else [])
+    assert rows.tolist() == [row, 4]
+    assert unknown == ([name] if row < 0 else [])
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,8 @@ def test_a_name_stands_for_a_picture_or_for_none(name, row):
 def test_a_name_in_other_folders_needs_a_folder_or_a_unique_end(name, row):
     for names in ([name], [name, "été"]):
         rows, unknown = match_names(names, IDS, allows_other_folders=True)
-        assert rows[0] == row and unknown == ([name] if row < 0 else [])
+        assert rows[0] == row
+        assert unknown == ([name] if row < 0 else [])
     assert match_names(["q/b/z.jpg"], IDS)[0].tolist() == [-1]
 
 
@@ -101,11 +104,13 @@ def test_names_of_other_folders_for_one_picture_have_no_row():
     names = ["p/cat/1.jpg", "q/cat/1.jpg", "dog/2"]
     image_ids = ["train/cat/1", "train/dog/2"]
     rows, unknown = match_names(names, image_ids, allows_other_folders=True)
-    assert rows.tolist() == [-1, -1, 1] and not unknown
+    assert rows.tolist() == [-1, -1, 1]
+    assert not unknown
     # a name with all folders of the picture is certain
     names = ["x/train/cat/1.jpg", "q/cat/1.jpg"]
     rows, unknown = match_names(names, image_ids, allows_other_folders=True)
-    assert rows.tolist() == [0, -1] and not unknown
+    assert rows.tolist() == [0, -1]
+    assert not unknown
     with pytest.raises(BrainhiveError, match="b/a could be x/b/a or y/b/a"):
         match_names(["q/b/a"], ["x/b/a", "y/b/a"], allows_other_folders=True)
 
@@ -122,13 +127,15 @@ def test_categories_match_by_whole_names(name, row):
             are_categories=True,
             allows_other_folders=allows_other_folders,
         )
-        assert rows.tolist() == [row] and unknown == ([name] if row < 0 else [])
+        assert rows.tolist() == [row]
+        assert unknown == ([name] if row < 0 else [])
     assert match_names(["house"], ["x/house"], are_categories=True)[0] == [-1]
 
 
 def test_an_id_may_end_like_the_name_of_a_file():
     rows, unknown = match_names(["a.png", "x/b.png", "b"], ["a.png", "a", "b"])
-    assert rows.tolist() == [0, 2, 2] and not unknown
+    assert rows.tolist() == [0, 2, 2]
+    assert not unknown
 
 
 def test_equal_characters_count_before_composed_characters():
@@ -169,7 +176,8 @@ def test_repeated_file_names_cost_no_more_than_others(rename):
             rows, unknown = match_names(names, image_ids, each_once=True)
         finally:
             sys.setprofile(None)
-        assert rows.tolist() == list(range(2 * folders)) and not unknown
+        assert rows.tolist() == list(range(2 * folders))
+        assert not unknown
         calls.append(count)
     # the second run has twice as many names
     assert calls[1] < 2.2 * calls[0]
@@ -215,7 +223,8 @@ def test_names_are_plain_in_tables_events_and_recipes():
         "1.50",
         "\u00e9",
     ]
-    assert to_image_id(" a\\b.c.JPG ") == "a/b.c" and to_image_id("a.txt") == "a.txt"
+    assert to_image_id(" a\\b.c.JPG ") == "a/b.c"
+    assert to_image_id("a.txt") == "a.txt"
     assert to_table_cell('\t"a" "b"\x85 ') == '\'a" "b"'
     assert read_category(" 5.0.png\n") == "5"
 
@@ -225,7 +234,8 @@ def test_the_digest_of_names_depends_on_their_order_and_ends():
         Names.of(names).digest
         for names in (["ab", "c"], ["a", "bc"], ["c", "ab"], ["abc"])
     ]
-    assert len(set(digests)) == 4 and digests[0] == "6c032e631d39a14d"
+    assert len(set(digests)) == 4
+    assert digests[0] == "6c032e631d39a14d"
     assert Names.of(["ab", "c", "longer"])[:2].digest == digests[0]
 
 

@@ -60,17 +60,16 @@ def assert_same(actual, expected):
         assert actual.dtype == expected.dtype
         np.testing.assert_array_equal(actual, expected)
     elif isinstance(expected, torch.Tensor):
-        assert actual.dtype == expected.dtype and torch.equal(actual, expected)
+        assert actual.dtype == expected.dtype
+        assert torch.equal(actual, expected)
     else:
         assert actual == expected
 
 
 def test_the_real_index_of_things_eeg2_is_read(shared):
     index = pickles.load(shared / "data/things/image_metadata.npy")
-    assert (
-        len(index["train_img_files"]) == 16540
-        and index["train_img_files"][0] == "aardvark_01b.jpg"
-    )
+    assert len(index["train_img_files"]) == 16540
+    assert index["train_img_files"][0] == "aardvark_01b.jpg"
 
 
 def test_tensors_of_an_older_torch_file_are_mapped(tmp_path, monkeypatch):
@@ -136,7 +135,8 @@ def test_names_of_matlab_cells_are_read_from_an_npz(
     names = np.array(["a", "b"], object)
     np.savez(tmp_path / "a.npz", names=names, channels=cells, x=np.arange(3))
     arrays = pickles.load(tmp_path / "a.npz")
-    assert arrays["names"].tolist() == ["a", "b"] and arrays["names"].dtype.kind == "U"
+    assert arrays["names"].tolist() == ["a", "b"]
+    assert arrays["names"].dtype.kind == "U"
     assert arrays["channels"].tolist() == ["Fp1", "Oz", "Pz"]
     assert arrays["x"].tolist() == [0, 1, 2]
 

@@ -109,5 +109,6 @@ def test_labels_are_read_from_headers_and_designs(tmp_path):
     (label,) = read_labels(
         tmp_path / "run-1.feat/stats/cope2.nii.gz", tmp_path, "copy it"
     )
-    assert label.startswith("run-1.feat/stats/") and "house" in label
+    assert label.startswith("run-1.feat/stats/")
+    assert "house" in label
     assert "/ContrastName1" not in label

@@ -209,7 +209,8 @@ def test_events_are_pictures_in_the_order_of_time(tmp_path):
     pictures, dropped = read_events(path, "picture", {"part": 1}, path)
     rows = [(onset_s, name) for onset_s, _, name, _ in pictures]
     assert rows == [(3.0, "a.png"), (7.5, "b.png")]
-    assert np.isnan(pictures[0][1]) and pictures[1][1] == 2  # durations
+    assert np.isnan(pictures[0][1])
+    assert pictures[1][1] == 2  # durations
     assert list(dropped.values()) == [1, 1, 1]
     assert len(read_events(path, "picture", {}, path)[0]) == 3
     assert len(read_events(path, "picture", {"part": [2, "1"]}, path)[0]) == 3

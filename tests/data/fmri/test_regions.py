@@ -179,7 +179,8 @@ def test_the_atlas_of_wang_and_kastner_has_its_names(tmp_path, mask):
     save(tmp_path / "maxprob_vol_rh.nii.gz", np.where(is_left, 0, values))
     files = find_region_files({"atlas": "maxprob_vol_?h.nii.gz"}, 1, tmp_path)
     regions = read_regions(files, mask, {})[0].regions
-    assert list(regions) == WANG_REGIONS and len(WANG_REGIONS) == 25
+    assert list(regions) == WANG_REGIONS
+    assert len(WANG_REGIONS) == 25
     assert (WANG_REGIONS[6], WANG_REGIONS[-1]) == ("hV4", "FEF")
     np.testing.assert_array_equal(regions["TO2"], values[INSIDE] == 12)
 

@@ -37,8 +37,10 @@ def test_small_voxels_are_averaged_and_stay_in_their_place(tmp_path):
     image = write_volume(tmp_path / "T1w.nii.gz", np.where(values > 0, values, 1e4))
     underlay = read_anatomy(image, mask)
 
-    assert underlay.source == "T1w" and underlay.values.dtype == np.uint8
-    assert underlay.values.shape == (4, 5, 4) and underlay.values.max() > 250
+    assert underlay.source == "T1w"
+    assert underlay.values.dtype == np.uint8
+    assert underlay.values.shape == (4, 5, 4)
+    assert underlay.values.max() > 250
     np.testing.assert_allclose(
         find_centre_mm(underlay.values, underlay.affine),
         find_centre_mm(values, AFFINE),
@@ -54,7 +56,8 @@ def test_the_mean_bold_is_the_mean_of_the_first_volumes(tmp_path):
     underlay = average_bold(path)
 
     mean = np.nan_to_num(series[..., :10].mean(3))
-    assert underlay.source == "mean BOLD" and not underlay.values[0].any()
+    assert underlay.source == "mean BOLD"
+    assert not underlay.values[0].any()
     assert np.corrcoef(underlay.values.ravel(), mean.ravel())[0, 1] > 0.9999
     np.testing.assert_allclose(underlay.affine, AFFINE, atol=1e-6)
 

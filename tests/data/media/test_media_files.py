@@ -23,7 +23,8 @@ def test_a_clip_keeps_all_its_frames(tmp_path):
     media_files.save(pixels, tmp_path / "clip.png")
     opened = media_files.read(tmp_path / "clip.png")
 
-    assert pixels.shape == (5, 12, 16, 3) and np.array_equal(opened.frames, pixels)
+    assert pixels.shape == (5, 12, 16, 3)
+    assert np.array_equal(opened.frames, pixels)
     assert (media_files.to_media(opened) - clip).abs().max() <= 0.5 / 255 + 1e-6
     assert np.array_equal(np.asarray(media_files.get_first_frame(opened)), pixels[0])
 
@@ -34,9 +35,8 @@ def test_a_picture_keeps_its_pixels(tmp_path):
     media_files.save(pixels, tmp_path / "picture.png")
     picture = media_files.read(tmp_path / "picture.png")
 
-    assert isinstance(picture, Image.Image) and np.array_equal(
-        np.asarray(picture), pixels
-    )
+    assert isinstance(picture, Image.Image)
+    assert np.array_equal(np.asarray(picture), pixels)
     assert (media_files.to_media(picture) - CLIP[0]).abs().max() <= 0.5 / 255 + 1e-6
     assert media_files.get_first_frame(picture) is picture
 
@@ -72,7 +72,8 @@ def test_a_rotated_video_is_read_upright(tmp_path):
 
     frames = media_files.read(path).frames.astype(int)
     expected = np.rot90(halves, -1, axes=(1, 2))  # counter-clockwise
-    assert frames.shape == expected.shape and np.abs(frames - expected).max() < 16
+    assert frames.shape == expected.shape
+    assert np.abs(frames - expected).max() < 16
 
 
 def write_halves(path):
@@ -102,7 +103,8 @@ def test_a_video_is_turned_as_its_file_says(tmp_path, quarters, matrix):
     frames = media_files.read(path).frames.astype(int)
 
     expected = np.rot90(halves, quarters, axes=(1, 2))
-    assert frames.shape == expected.shape and np.abs(frames - expected).max() < 16
+    assert frames.shape == expected.shape
+    assert np.abs(frames - expected).max() < 16
 
 
 def test_outlines_of_masks_are_two_pixels_wide_and_inside():
@@ -121,7 +123,8 @@ def test_outlines_of_masks_are_two_pixels_wide_and_inside():
     expected[1, :10, 10:] = 100
     assert np.array_equal(outline_masks, expected)
     sized = media_files.outline_masks(frames, None, 12)
-    assert sized.shape == (2, 12, 12, 3) and (sized == 100).all()
+    assert sized.shape == (2, 12, 12, 3)
+    assert (sized == 100).all()
     # fewer masks than frames are not drawn
     assert (media_files.outline_masks(frames, masks[:1], 20) == 100).all()
 
@@ -133,7 +136,8 @@ def test_an_animation_for_browsers_keeps_frames_and_rate(tmp_path):
     media_files.write_animation(np.ascontiguousarray(frames), tmp_path / "c.webp", 8.0)
     clip = media_files.read(tmp_path / "c.webp")
 
-    assert clip.rate_hz == 8 and clip.frames.shape == frames.shape
+    assert clip.rate_hz == 8
+    assert clip.frames.shape == frames.shape
     assert np.abs(clip.frames.astype(int) - frames).max() <= 6
     with Image.open(tmp_path / "c.webp") as file:
         assert file.info["loop"] == 0
@@ -149,7 +153,8 @@ def test_a_clip_is_saved_at_its_rate_or_that_of_browsers(tmp_path, rate_hz, foun
 def test_a_picture_is_a_clip_of_one_frame_without_a_rate():
     picture = Image.fromarray(media_files.to_bytes(CLIP[0]))
     clip = media_files.to_clip(picture)
-    assert clip.rate_hz is None and media_files.to_clip(clip) is clip
+    assert clip.rate_hz is None
+    assert media_files.to_clip(clip) is clip
     assert np.array_equal(clip.frames, np.asarray(picture)[None])
 
 

@@ -48,7 +48,8 @@ def test_captions_repeat_to_fill_up():
     assert resulting_stimuli.get_reader("captions")(
         0
     ) == resulting_stimuli.get_captions(0)
-    assert resulting_stimuli.medium == "picture" and len(resulting_stimuli) == 2
+    assert resulting_stimuli.medium == "picture"
+    assert len(resulting_stimuli) == 2
 
 
 def test_each_frame_has_a_mask():
@@ -134,21 +135,17 @@ def test_published_numbers_stand_for_stimuli_that_are_not_here():
     stimuli = list_stimuli(dataset(images=absent, published_sizes=sizes), "train")
     assert list(stimuli.image_ids) == ["train/0", "train/1", "train/2"]
     assert (stimuli.captions_each, stimuli.frames, stimuli.medium) == (5, 6, "clip")
-    assert (
-        stimuli.missing_error is not None
-        and stimuli.captions
-        and stimuli.masks
-        and stimuli.labels
-    )
+    assert stimuli.missing_error is not None
+    assert stimuli.captions
+    assert stimuli.masks
+    assert stimuli.labels
     plain_published_facts = PublishedFacts(stimuli={"train": 1})
     stimuli = list_stimuli(
         dataset(images=absent, published_sizes=plain_published_facts), "train"
     )
-    assert (
-        stimuli.captions is None
-        and stimuli.masks is None
-        and stimuli.medium == "picture"
-    )
+    assert stimuli.captions is None
+    assert stimuli.masks is None
+    assert stimuli.medium == "picture"
     for published in (None, plain_published_facts):
         with pytest.raises(MissingData):
             list_stimuli(dataset(images=absent, published_sizes=published), "test")
@@ -185,9 +182,8 @@ def test_ids_are_paths_without_endings(tmp_path):
     stimulus_set = make_stimulus_set(
         "set", "test", tmp_path, ["a.x.png", "b/c.webp"], ["u", "v"], {".t": 2}
     )
-    assert list(stimulus_set.image_ids) == ["a.x", "b/c"] and list(
-        stimulus_set.concepts
-    ) == [
+    assert list(stimulus_set.image_ids) == ["a.x", "b/c"]
+    assert list(stimulus_set.concepts) == [
         "u",
         "v",
     ]

@@ -34,7 +34,8 @@ OTHER_RUN = "sub-01/ses-02/func/sub-01_ses-02_task-images_run-2"
 @pytest.fixture(scope="session")
 def mini_bids(golden):
     spec = spec_from_file_location("mini_bids", golden / "bold/mini_bids.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = sys.modules["mini_bids"] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -176,9 +177,11 @@ def test_ids_of_a_stimuli_tsv_name_the_same_pictures(data, mini_bids, column, te
 
     prepared = build(stimulus=template)
     trials = prepared.list_trials(1, 1)
-    assert trials.image_ids == expected.image_ids and any(trials.image_ids)
+    assert trials.image_ids == expected.image_ids
+    assert any(trials.image_ids)
     assert trials.splits.tolist() == expected.splits.tolist()
-    assert table in prepared.files(1) and not trials.unmatched
+    assert table in prepared.files(1)
+    assert not trials.unmatched
 
     # a picture that is not distributed
     lines[1] = "stim-images000\tgone/0.jpg\tfalse"
@@ -290,7 +293,8 @@ def test_voxels_lie_in_the_masks_of_all_sessions(data, mini_bids):
     assert prepared.read_betas(1, 1)[0].shape == (48, len(voxels) - 1)
     # the mask that costs a voxel is named
     (line,) = (x for x in prepared.look_over([1, 2]).warnings if "voxels" in x)
-    assert line.startswith("1 voxels") and path.name in line
+    assert line.startswith("1 voxels")
+    assert path.name in line
 
     path.unlink()
     with pytest.raises(MissingData, match=r"desc-brain_mask.*bold\.nii\.gz"):
@@ -433,7 +437,8 @@ def test_an_interrupted_command_writes_the_same_bytes(
     monkeypatch.setattr(Bold, "read_betas", note_session)
     run_command("prepare", *overrides, "name=again")
 
-    assert (1, 1) not in sessions and (1, 2) in sessions
+    assert (1, 1) not in sessions
+    assert (1, 2) in sessions
     folder = home / "signals/image-folder"
     for name in ("sub-01.h5", "sub-02.h5"):
         content = (folder / "again" / name).read_bytes()
@@ -458,7 +463,8 @@ def test_repetitions_of_test_pictures_choose_nothing(data, monkeypatch):
     numbers = np.concatenate([run.stimuli for run in runs])
     is_test = build("denoised").list_trials(1, 1).splits == "test"
     counts = np.array([(numbers == number).sum() for number in numbers])
-    assert is_test.sum() == 8 and (counts[is_test] == 1).all()
+    assert is_test.sum() == 8
+    assert (counts[is_test] == 1).all()
     assert (counts[~is_test] == 4).all()
 
 

@@ -162,7 +162,8 @@ def test_a_store_of_epochs_equals_that_of_prepare(folder, run_command):
     kept_samples = cut_epochs(record(), baseline=(None, 0)).crop(0, 0.998)
     stored = api.store_trials(kept_samples, name="cut", whitened=False, averaged=False)
 
-    assert len(stored.signal) == len(SHOWN.pictures) and stored.caveats == []
+    assert len(stored.signal) == len(SHOWN.pictures)
+    assert stored.caveats == []
     expected = api.open_signals("image-folder", 1, "raw")
     by_api = api.open_signals("image-folder", 1, "cut")
     for split, trials in expected.splits.items():

@@ -70,7 +70,8 @@ def test_every_format_gives_the_trials_that_mne_cuts(folder, kind, tolerance_uv)
     epochs = mne.Epochs(raw, events, tmin=-0.2, tmax=1, preload=True, verbose="ERROR")
     # µV, from 0 to 1 s
     expected = epochs.resample(250, verbose="ERROR").get_data(tmin=0)[..., :250] * 1e6
-    assert preparation.subjects == (1,) and preparation.sessions(1) == [1]
+    assert preparation.subjects == (1,)
+    assert preparation.sessions(1) == [1]
     for split, trials in session.items():
         rows = np.isin(presentation.pictures, PICTURES[split])
         assert list(trials.image_ids) == list_shown(presentation, split)
@@ -226,7 +227,8 @@ def test_a_truncated_recording_is_named_with_a_hint(folder, capsys):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     with pytest.raises(BrainhiveError, match=r"sub-01_ses-01\.fif") as error:
         build().session(1, 1)
-    assert error.value.hint and "\n" not in error.value.in_one_line
+    assert error.value.hint
+    assert "\n" not in error.value.in_one_line
     assert "warning" not in capsys.readouterr().err
 
 

@@ -76,7 +76,8 @@ def test_segments_lie_at_their_pictures_and_blocks(cvpr_root, is_older):
     assert trials.signal.shape == (120, 4, 440)
     assert trials.times_s[[0, -1]].tolist() == [0.02, 0.459]
     assert trials.unit == "z-score"
-    assert trials.onset_s is None and trials.trial_numbers is None
+    assert trials.onset_s is None
+    assert trials.trial_numbers is None
     signals = np.asarray(trials.signal)
     for row, image_id in enumerate(trials.image_ids):
         synset, name = image_id.split("/")
@@ -84,8 +85,10 @@ def test_segments_lie_at_their_pictures_and_blocks(cvpr_root, is_older):
         segment = content["dataset"][3 * BLOCK + number]
         np.testing.assert_array_equal(signals[row], segment["eeg"][:, 20:460])
         assert synset == content["labels"][segment["label"]]
-        assert trials.runs is not None and trials.runs[row] == segment["label"]
-    assert trials.sessions is not None and not trials.sessions.any()
+        assert trials.runs is not None
+        assert trials.runs[row] == segment["label"]
+    assert trials.sessions is not None
+    assert not trials.sessions.any()
 
 
 def test_a_class_is_a_block_in_any_order_of_rows(cvpr_root):
@@ -116,7 +119,8 @@ def test_other_lengths_and_unlisted_pictures_are_counted(cvpr_root):
     assert list(facts["dropped"].values()) == [3, 1]
     # a shorter window keeps the segment of 455 samples
     trials = read_trials("eegcvpr40", 1, "train", samples=[0, 440])
-    assert len(trials.image_ids) == 120 - 3 and len(trials.times_s) == 440
+    assert len(trials.image_ids) == 120 - 3
+    assert len(trials.times_s) == 440
     with pytest.raises(MissingData, match="0 to 900"):
         read_trials("eegcvpr40", 1, "train", samples=[0, 900])
 
@@ -207,7 +211,8 @@ def test_a_file_of_another_form_is_refused(cvpr_root, change, fact):
     torch.save(content, path)
     result = CliRunner().invoke(app, ["prepare", "--from", "eegcvpr40"])
     assert result.exit_code == 3
-    assert fact in result.stderr and path.name in result.stderr
+    assert fact in result.stderr
+    assert path.name in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -235,13 +240,15 @@ def test_splits_of_another_file_are_refused(cvpr_root, subjects):
     splits.write_bytes((wrong_save_eegcvpr40.parent / splits.name).read_bytes())
     with pytest.raises(BrainhiveError, match=splits.name) as caught:
         read_trials("eegcvpr40", 1, "train")
-    assert path.name in caught.value.message and caught.value.hint
+    assert path.name in caught.value.message
+    assert caught.value.hint
 
 
 def test_unknown_electrodes_have_numbers_and_no_position(cvpr_root):
     save_eegcvpr40(cvpr_root, make_eegcvpr40([1], n_classes=1, n_channels=128))
     trials = read_trials("eegcvpr40", 1, "test")
-    assert trials.channels[0] == "E001" and trials.channels[-1] == "E128"
+    assert trials.channels[0] == "E001"
+    assert trials.channels[-1] == "E128"
     assert trials.positions is None
     assert np.isnan(look_up_positions(trials.channels)).all()
     with pytest.raises(RecipeError, match="'O1'"):
@@ -252,7 +259,8 @@ def test_electrodes_of_eeg_imagenet_are_its_authors(imagenet_root):
     save_imagenet(imagenet_root, make_eeg_imagenet({0: [("coarse", SYNSETS[0])]}))
     channels = read_trials("eeg-imagenet", 1, "test").channels
     expected = [name for name in AUTHORS_LIST if name not in NO_EEG]
-    assert [name.upper() for name in channels] == expected and len(expected) == 62
+    assert [name.upper() for name in channels] == expected
+    assert len(expected) == 62
     unknown = np.isnan(look_up_positions(channels)).any(1)
     assert [channels[row] for row in np.flatnonzero(unknown)] == ["CB1", "CB2"]
 
@@ -275,7 +283,8 @@ def test_the_first_30_rows_of_a_block_are_for_training(imagenet_root):
             pictures = name_pictures(synset)
             expected |= {f"{synset}/{pictures[number]}" for number in numbers}
         assert set(trials.image_ids) == expected
-        assert trials.runs is not None and trials.sessions is not None
+        assert trials.runs is not None
+        assert trials.sessions is not None
         arranged = arrange(trials)
         is_first = [name.startswith(SYNSETS[0]) for name in arranged.image_ids]
         assert (arranged.runs[is_first] == [0, -1]).all()
@@ -283,7 +292,8 @@ def test_the_first_30_rows_of_a_block_are_for_training(imagenet_root):
         assert (arranged.sessions[~np.array(is_first)] == [0, 1]).all()
         counts[split] = int(trials.counts.sum())
     assert counts == {"train": 90, "test": 60}
-    assert len(trials.times_s) == 400 and trials.times_s[0] == 0.04
+    assert len(trials.times_s) == 400
+    assert trials.times_s[0] == 0.04
     signal = np.asarray(trials.signal)[0]
     segment = content["dataset"][30]["eeg_data"]
     np.testing.assert_array_equal(signal, segment[:, 40:440].float())
@@ -343,7 +353,8 @@ def test_later_blocks_of_a_class_can_be_tested(imagenet_root):
     )
     save_imagenet(imagenet_root, content)
     trials = read_trials("eeg-imagenet-time", 1, "train")
-    assert len(trials.counts) == 100 and len(trials.signal) == 150
+    assert len(trials.counts) == 100
+    assert len(trials.signal) == 150
     holdout = build("datasets", "eeg-imagenet-time").holdout
     tested_trials = holdout.choose_trials(trials, "test", 1, "subject 1")
     assert len(tested_trials.image_ids) == 50
@@ -394,14 +405,16 @@ def test_pictures_in_two_splits_are_listed_by_subject(home, imagenet_root):
         list_ids("eeg-imagenet", "test")
     assert "dataset.subject" in caught.value.hint
     first_ids, second = (list_ids("eeg-imagenet", "test", subject=n) for n in (1, 2))
-    assert len(first_ids) == len(second) == 40 and not first_ids & second
+    assert len(first_ids) == len(second) == 40
+    assert not first_ids & second
 
     run_json("prepare", "--from", "eeg-imagenet")
     dataset = "dataset={kind: eeg-imagenet, subject: 2}"
     run_json("embed", dataset, ENCODERS)
     run_json("train-align", dataset, ENCODERS, *RIDGE, "--subjects", "2")
     facts = run_json("eval-retrieval")["metrics"]["facts"]
-    assert facts["seen_in_training"]["count"] == 0 and not facts["warnings"]
+    assert facts["seen_in_training"]["count"] == 0
+    assert not facts["warnings"]
     assert facts["answers"][0]["n"] == facts["answers"][0]["pool"] == 40
 
 
@@ -410,7 +423,8 @@ def test_a_window_without_samples_is_a_wrong_recipe(samples):
     result = CliRunner().invoke(
         app, ["prepare", "--from", "eegcvpr40", f"preparation.samples={samples}"]
     )
-    assert result.exit_code == 2 and str(samples) in result.stderr
+    assert result.exit_code == 2
+    assert str(samples) in result.stderr
 
 
 def test_a_signal_with_another_checksum_is_damaged(cvpr_root):

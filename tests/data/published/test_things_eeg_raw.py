@@ -208,7 +208,8 @@ def test_alignvis_preparation_is_the_published_one(golden, published, golden_eeg
         joined = merge_sessions(published_sessions, split, golden_eeg.repetition_seed)
         np.testing.assert_allclose(joined, expected["data"], atol=1.5e-5)
     times_s = published_sessions[0]["train"].times_s
-    assert len(times_s) == expected["data"].shape[-1] and times_s[0] == 0
+    assert len(times_s) == expected["data"].shape[-1]
+    assert times_s[0] == 0
 
 
 @pytest.mark.parametrize("across", ("time", "epochs"))
@@ -290,6 +291,7 @@ def test_signals_are_neuralbench_s_before_trials_are_cut(raw, recorded):
     trial = scaled[:, first_sample : first_sample + 121]
     trial = (trial - trial[:, :25].mean(1, keepdims=True))[:, :120].clip(-20, 20)
 
-    assert train.unit == "IQR" and train.signal.shape[1:] == (len(names), 120)
+    assert train.unit == "IQR"
+    assert train.signal.shape[1:] == (len(names), 120)
     assert np.abs(train.signal[0] - trial).max() <= 1e-5 * np.abs(trial).max()
     recorded(digits=4, **numbers_of_trials(train))

@@ -92,7 +92,8 @@ def test_onsets_are_kept(tmp_path, signal):
 def test_trials_are_read_by_type_and_session(tmp_path, signal, recorded):
     write_epochs(tmp_path, signal)
     preparation = make_preparation(tmp_path)
-    assert preparation.subjects == (1,) and list(preparation.sessions(1)) == [1, 2]
+    assert preparation.subjects == (1,)
+    assert list(preparation.sessions(1)) == [1, 2]
     first_session = preparation.session(1, 1)
     second = preparation.session(1, 2)
     assert first_session["train"].image_ids == ["aardvark_01b", "aardvark_02s"]

@@ -25,8 +25,10 @@ def test_few_sources_are_named_of_many():
         account.set_aside("files", "too short", source, count)
     account.set_aside("rows", "blank", "t.csv")
     files, rows = account.describe()
-    assert files.startswith("20 files") and files.endswith("…")
-    assert "a.fif" not in files and not rows.endswith("…")
+    assert files.startswith("20 files")
+    assert files.endswith("…")
+    assert "a.fif" not in files
+    assert not rows.endswith("…")
 
 
 def test_a_store_keeps_counts_by_kind_and_reason():

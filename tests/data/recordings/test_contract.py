@@ -29,7 +29,8 @@ class TwoSplits(MergedPreparation):
 def test_files_without_sessions_are_opened_by_split():
     preparation = TwoSplits()
 
-    assert not preparation.sessions(1) and not preparation.inputs(1)
+    assert not preparation.sessions(1)
+    assert not preparation.inputs(1)
     assert preparation.shapes(1, 0) == {"train": (2, 3, 4), "test": (1, 3, 4)}
     recordings = preparation.session(1, 0)
     assert list(recordings["train"].image_ids) == ["train-0", "train-1"]

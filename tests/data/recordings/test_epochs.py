@@ -223,7 +223,8 @@ def test_epochs_lie_end_to_end():
     positions = lay(events)
     joined = np.concatenate(list(signal), 1)
     np.testing.assert_allclose(positions.raw.get_data(), joined)
-    assert positions.span == (-5, 14) and positions.onset_s.tolist() == [
+    assert positions.span == (-5, 14)
+    assert positions.onset_s.tolist() == [
         1.0,
         1.8,
         2.9,

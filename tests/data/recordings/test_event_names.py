@@ -69,7 +69,8 @@ def test_rows_without_a_picture_are_counted(tmp_path):
     table = tmp_path / "events.csv"
     table.write_text("event,picture\n1,ant.png\n2,\nn/a,boat.png\n,\n")
     (line,) = EventNames(table, IDS).account.describe()
-    assert line.startswith("2 rows") and "events.csv" in line
+    assert line.startswith("2 rows")
+    assert "events.csv" in line
 
 
 def test_a_category_called_na_is_no_empty_cell(tmp_path):

@@ -90,10 +90,8 @@ def test_two_files_of_one_recording_are_refused(tmp_path):
         list_recordings(tmp_path, "*")
     assert "sub-01_task-a_run-1_proc-filt_eeg.vhdr" in error.value.message
     assert len(list_recordings(tmp_path, "*proc-filt*")[1][1]) == 1
-    assert (
-        "preparation.files=PATTERN" in error.value.hint
-        and f"{tmp_path}" in error.value.hint
-    )
+    assert "preparation.files=PATTERN" in error.value.hint
+    assert f"{tmp_path}" in error.value.hint
 
 
 @pytest.mark.parametrize(
@@ -170,11 +168,9 @@ def test_parts_and_tables_are_files_of_a_recording(tmp_path, naming):
     (tmp_path / "sub-01_events.tsv").write_text("0")
     ((first_file,),) = list_recordings(tmp_path, "*")[1].values()
     names = [path.name for path in list_recording_files(first_file)]
-    assert (
-        len(parts) == 3
-        and sorted(names[:3]) == parts
-        and names[3:] == ["sub-01_events.tsv"]
-    )
+    assert len(parts) == 3
+    assert sorted(names[:3]) == parts
+    assert names[3:] == ["sub-01_events.tsv"]
 
 
 def test_a_vhdr_that_names_foreign_files_is_refused(tmp_path, raw):

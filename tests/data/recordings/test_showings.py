@@ -120,8 +120,10 @@ def test_a_picture_under_two_kinds_of_rows_is_disputed():
     imagined = [(("trial_type", "imagined"),)] * 6
     pictures = ["a", "b", "c"] * 4
     (dispute,) = find_mixed_kinds(pictures, seen_rows + imagined, "events.tsv")
-    assert dispute.kind == "mixed-kinds" and dispute.names == ("imagined", "seen")
-    assert "3 of 3" in dispute.problem and "preparation.where" in dispute.remedy
+    assert dispute.kind == "mixed-kinds"
+    assert dispute.names == ("imagined", "seen")
+    assert "3 of 3" in dispute.problem
+    assert "preparation.where" in dispute.remedy
     # a category that belongs to the picture, or a number of each row, is no kind
     categories = [(("trial_type", name),) for name in pictures]
     numbers = [(("trial_type", str(row)),) for row in range(12)]

@@ -60,7 +60,8 @@ def test_a_fall_to_the_code_below_an_added_one_is_no_event():
     for onset in ONSETS[::4]:
         port[onset + 50 : onset + 100] |= 96 | 1  # shares a bit with codes of pictures
     pictures = find_events(port)[0]
-    assert len(pictures) == len(EXPECTED) and set(pictures) == set(EXPECTED)
+    assert len(pictures) == len(EXPECTED)
+    assert set(pictures) == set(EXPECTED)
 
 
 def test_bits_that_change_with_the_code_belong_to_it():

@@ -29,12 +29,11 @@ def test_each_signal_has_its_own_random_augmentation(signal):
         first_signal, repeated_signal, other_signal = (
             vary(signal, kind, seed) for seed in (1, 1, 2)
         )
-        assert first_signal.shape == signal.shape and first_signal.dtype == signal.dtype
-        assert (
-            torch.equal(first_signal, repeated_signal)
-            and not torch.equal(first_signal, other_signal)
-            and torch.equal(signal, initial_copies)
-        )
+        assert first_signal.shape == signal.shape
+        assert first_signal.dtype == signal.dtype
+        assert torch.equal(first_signal, repeated_signal)
+        assert not torch.equal(first_signal, other_signal)
+        assert torch.equal(signal, initial_copies)
 
         augmentation = parts.load("augmentations", kind).TINY.build(RATE_HZ)
         parameters = augmentation.draw(signal.shape, generator())

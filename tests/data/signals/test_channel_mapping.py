@@ -147,7 +147,8 @@ def test_channels_are_mapped_on_request_only():
     assert (
         selection.mapping.description == "channels mapped by splines: 2 of 3 recorded"
     )
-    assert mapped.shape == (3, 3, 5) and selection.singles.shape == (6, 3, 5)
+    assert mapped.shape == (3, 3, 5)
+    assert selection.singles.shape == (6, 3, 5)
     np.testing.assert_allclose(
         mapped[:, 0], averages[:, CAP.index("Oz")], atol=ROUNDING
     )

@@ -171,7 +171,8 @@ def test_whitened_trials_have_uncorrelated_noise_of_size_one():
 
     plain_epochs = {"train": draw_epochs(9)}
     session = cutting.whiten_session(plain_epochs, {}, Steps(whiten="no"), names)
-    assert session is None and np.array_equal(plain_epochs["train"], draw_epochs(9))
+    assert session is None
+    assert np.array_equal(plain_epochs["train"], draw_epochs(9))
 
 
 def test_noise_is_measured_in_splits_that_there_are():
@@ -268,9 +269,11 @@ def test_trials_are_the_samples_around_their_onsets(baseline):
 
     trials = cutting.cut_trials(recording, ["a", "b"], onsets, 2.0)
 
-    assert cutting.span == (-4, 8) and cutting.rate_hz == 100
+    assert cutting.span == (-4, 8)
+    assert cutting.rate_hz == 100
     np.testing.assert_allclose(cutting.times_s, np.arange(-2, 6) / 100, atol=1e-12)
-    assert trials.shape == (3, 2, 8) and trials.dtype == np.float32
+    assert trials.shape == (3, 2, 8)
+    assert trials.dtype == np.float32
     for trial, onset in zip(trials, onsets, strict=True):
         for values, channel in zip(trial, recording, strict=True):
             # the onset is part of the baseline

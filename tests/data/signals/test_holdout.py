@@ -53,7 +53,8 @@ def test_folds_are_balanced_by_concept_and_equally_large():
         holdout.hold_out_pictures(ids, concepts, fold) for fold in holdout.fold_numbers
     ]
 
-    assert [mask.sum() for mask in masks] == [4] * 5 and (np.sum(masks, 0) <= 1).all()
+    assert [mask.sum() for mask in masks] == [4] * 5
+    assert (np.sum(masks, 0) <= 1).all()
     # three are never tested, so that chance is the same in all folds
     assert np.sum(masks, 0).sum() == 20
     assert all(1 <= mask[:11].sum() <= 3 for mask in masks)
@@ -185,7 +186,8 @@ def test_a_share_of_pictures_is_about_that_share_of_each_concept():
     (mask,) = hold_out_folds(Holdout(by="pictures", share=0.25), concepts=concepts)
 
     counts = [(concepts[mask] == name).sum() for name in "abcd"]
-    assert sum(counts) == 10 and set(counts) <= {2, 3}
+    assert sum(counts) == 10
+    assert set(counts) <= {2, 3}
 
 
 @pytest.mark.parametrize(
@@ -278,7 +280,9 @@ def test_a_share_of_runs_tests_some_trials_of_unequal_counts():
     recording = record(runs, repetitions=[2, 3, 1])
     for amount in ({"test": [-1]}, {"folds": 3}, {"share": 0.4}):
         for mask in hold_out_folds(Holdout(by="runs", **amount), recording):
-            assert mask.shape == (6,) and mask.any() and not mask.all()
+            assert mask.shape == (6,)
+            assert mask.any()
+            assert not mask.all()
 
 
 def test_each_trial_has_the_number_of_the_fold_that_tests_it():
@@ -303,7 +307,9 @@ def test_each_picture_has_the_number_of_the_fold_that_tests_it():
     masks = hold_out_folds(holdout, concepts=stimuli.concepts)
     fold_of = sum(fold * mask for fold, mask in enumerate(masks, 1))
     # one of seven pictures is left over
-    assert (fold_of == 0).sum() == 1 and fold_of[2] > 0 and fold_of[0] > 0
+    assert (fold_of == 0).sum() == 1
+    assert fold_of[2] > 0
+    assert fold_of[0] > 0
 
     numbers = holdout.number_folds(recording, stimuli, "test", "here")
 
@@ -368,7 +374,8 @@ def test_a_split_file_is_an_input_with_folds_and_content(
         holdout = Holdout(by="pictures", split=str(path))
         (file,) = holdout.inputs()
         digests.add(file.digest)
-        assert file.reference == str(path) and holdout.fold_numbers == [1, 2, 3]
+        assert file.reference == str(path)
+        assert holdout.fold_numbers == [1, 2, 3]
     assert len(digests) == 2
     assert Holdout(by="pictures", share=0.5).fold_numbers == [1]
     assert Holdout(by="pictures", folds=2).inputs() == []
@@ -511,12 +518,15 @@ def test_tested_trials_are_grouped_by_run_and_block():
 
     alike = runs.add_fold_groups(StimulusGrouping(), tested_trials, [1, 2])
 
-    assert alike.has_folds and alike.group_kind == "runs"
+    assert alike.has_folds
+    assert alike.group_kind == "runs"
     assert alike.group_of == {"t1": "run 1", "t2": "run 1", "t3": "run 2"}
     assert len(set(alike.block_of.values())) == 3
     assert not runs.add_fold_groups(StimulusGrouping(), tested_trials, [2]).has_folds
     grouping = pictures.add_fold_groups(StimulusGrouping(), tested_trials, [1, 2])
-    assert grouping.has_folds and not grouping.group_of and not grouping.block_of
+    assert grouping.has_folds
+    assert not grouping.group_of
+    assert not grouping.block_of
 
 
 def test_trials_are_named_by_their_run_session_or_fold():
@@ -527,7 +537,8 @@ def test_trials_are_named_by_their_run_session_or_fold():
 
     for unit, groups in (("runs", 4), ("sessions", 2), ("trials", 1)):
         names = Holdout(by=unit, folds=2).name_groups(trials, "sub-01", 2)
-        assert len(names) == 12 and names == names[:4] * 3
+        assert len(names) == 12
+        assert names == names[:4] * 3
         assert len(set(names)) == groups
     unknown = trials.change(runs=None, sessions=None)
     assert len(set(Holdout(by="runs", folds=2).name_groups(unknown, "a", 1))) == 1
@@ -543,11 +554,9 @@ def test_protocols_name_what_is_held_out_and_how_much(tmp_path):
         ({"split": "tau.json"}, "tau"),
     ):
         description = Holdout(by="pictures", **amount).description
-        assert (
-            fact in description
-            and "pictures" in description
-            and "None" not in description
-        )
+        assert fact in description
+        assert "pictures" in description
+        assert "None" not in description
         assert (
             sum(
                 other_text in description
@@ -559,6 +568,8 @@ def test_protocols_name_what_is_held_out_and_how_much(tmp_path):
 
 def test_few_runs_allow_claims_on_these_runs_and_people_only():
     runs = Holdout(by="runs", folds=2).describe_claims(9, 3)
-    assert "these 9 stimuli in these runs" in runs and "these 3 people" in runs
+    assert "these 9 stimuli in these runs" in runs
+    assert "these 3 people" in runs
     trials = Holdout(by="trials", folds=2).describe_claims(9, 1)
-    assert "these 9 stimuli," in trials and "this person" in trials
+    assert "these 9 stimuli," in trials
+    assert "this person" in trials

@@ -42,7 +42,8 @@ def test_chunks_do_not_matter_and_subjects_have_equal_weight(signal):
     for kind in KINDS:
         TINY = parts.load("normalisations", kind).TINY
         normalised = learn(TINY, signal)(signal)
-        assert normalised.dtype == np.float32 and normalised.shape == signal.shape
+        assert normalised.dtype == np.float32
+        assert normalised.shape == signal.shape
         normaliser = TINY.build(TINY.measure([signal]))
         np.testing.assert_allclose(normaliser(signal), normalised, atol=ROUNDING)
 
@@ -110,7 +111,8 @@ def test_a_channel_of_any_size_leaves_the_others_a_variance_of_1(signal, size):
 def test_a_flat_channel_with_an_offset_stays_0(signal):
     signal[:, 1] = 100_000.3
     normaliser = learn(Channel(), signal)
-    assert normaliser.matrix[1] == 0 and (normaliser.matrix[[0, 2]] > 0).all()
+    assert normaliser.matrix[1] == 0
+    assert (normaliser.matrix[[0, 2]] > 0).all()
     assert not normaliser(signal)[:, 1].any()
 
 

@@ -47,4 +47,5 @@ def test_splits_that_share_runs_are_one_sequence():
     assert Overlap.measure([train, test], TIMES_S) is None
     close_trials = trials(0.9 + 2.0 * np.arange(8))
     overlap = Overlap.measure([train, close_trials], TIMES_S)
-    assert "0.90 s" in overlap.description and overlap.description.endswith("0.10 s")
+    assert "0.90 s" in overlap.description
+    assert overlap.description.endswith("0.10 s")

@@ -52,7 +52,8 @@ def test_channels_are_taken_by_name_in_the_order_asked_for(signal):
 def test_an_unknown_channel_is_named_with_the_nearest_name():
     with pytest.raises(RecipeError, match="poz2") as caught:
         find_channel_rows(CHANNELS, ["Oz", "poz2"])
-    assert "POz?" in caught.value.hint and "P7 POz PO7 Oz" in caught.value.hint
+    assert "POz?" in caught.value.hint
+    assert "P7 POz PO7 Oz" in caught.value.hint
 
 
 def test_a_window_includes_its_start_and_excludes_its_stop():
@@ -165,18 +166,21 @@ def test_regions_select_each_voxel_once_in_the_order_of_the_data(
         (["ffa", "V1"], [0, 2, 3], {"V1": (0, 2), "FFA": (1, 2), "none": ()}),
     ):
         selected = voxels.select(requested_regions)
-        assert selected.rows.tolist() == rows and selected.signal.shape == (
+        assert selected.rows.tolist() == rows
+        assert selected.signal.shape == (
             2,
             len(rows),
             1,
         )
-        assert selected.channels == () and selected.regions == regions
+        assert selected.channels == ()
+        assert selected.regions == regions
         np.testing.assert_array_equal(selected.averages, voxels.signal[:, rows])
 
 
 def test_a_region_that_is_not_in_the_data_or_empty_is_refused(voxels):
     with pytest.raises(RecipeError, match="FFB") as caught:
         voxels.select(["FFB"])
-    assert "FFA?" in caught.value.hint and "V1 FFA none" in caught.value.hint
+    assert "FFA?" in caught.value.hint
+    assert "V1 FFA none" in caught.value.hint
     with pytest.raises(RecipeError, match=r"\bnone$"):
         voxels.select(["none"])

@@ -38,7 +38,8 @@ def test_voxels_lie_on_the_grid_of_the_signals(tmp_path):
     image = nibabel.load(path)
     np.testing.assert_array_equal(image.affine, AFFINE)
     values = image.get_fdata()
-    assert values.shape == (4, 3, 3) and np.isfinite(values).sum() == 4
+    assert values.shape == (4, 3, 3)
+    assert np.isfinite(values).sum() == 4
     np.testing.assert_array_equal(values[tuple(INDICES.T)], VALUES)
 
 

@@ -151,7 +151,8 @@ def test_training_and_test_trials_are_in_one_line_of_time(is_beside):
 
     assert study.design.tells == is_beside
     assert study.caveats == (NOT_INTERLEAVED,) * is_beside
-    assert not only_test.design.tells and only_test.caveats == ()
+    assert not only_test.design.tells
+    assert only_test.caveats == ()
 
 
 def test_people_share_the_units_of_their_pictures():
@@ -199,7 +200,8 @@ def test_held_out_trials_are_units_of_each_person():
 
     units = np.concatenate([study.units[person] for person in (1, 2)])
     assert np.sort(units).tolist() == list(range(96))
-    assert study.caveats == () and study.concepts is None
+    assert study.caveats == ()
+    assert study.concepts is None
     for person, splits in recordings.items():
         recording = splits["train"]
         rows = recording.picture_of_trial
@@ -240,7 +242,8 @@ def test_labels_in_blocks_are_exchanged_as_series():
 
     assert len(study.design.label) == 2 * 16
     assert np.bincount(np.concatenate(list(study.units.values()))).tolist() == [6] * 32
-    assert not study.design.problem and study.caveats == ()
+    assert not study.design.problem
+    assert study.caveats == ()
 
 
 @pytest.mark.parametrize("is_film", [True, False])
@@ -344,7 +347,8 @@ def test_concepts_in_series_are_exchanged_within_held_out_runs():
     assert study.concepts is not None
     design, units = study.concepts
     assert (units == np.arange(210) // 3).all()
-    assert not design.tells and not design.problem
+    assert not design.tells
+    assert not design.problem
     assert (design.stratum == np.arange(70) // 10).all()
 
 
@@ -369,7 +373,8 @@ def test_concepts_in_the_same_order_in_all_runs_are_told():
 
     assert study.concepts is not None
     design, _ = study.concepts
-    assert design.problem and "the position in the run" in design.telling
+    assert design.problem
+    assert "the position in the run" in design.telling
 
 
 def test_concepts_in_separate_runs_are_not_told_from_drift():
@@ -385,7 +390,8 @@ def test_concepts_in_separate_runs_are_not_told_from_drift():
 
     assert study.concepts is not None
     design, units = study.concepts
-    assert design.problem and len(units) == 48
+    assert design.problem
+    assert len(units) == 48
     # the features of pictures do not tell concepts
     assert not study.design.problem
 
@@ -398,7 +404,8 @@ def test_concepts_with_a_single_series_are_exchanged_as_series():
     assert study.concepts is not None
     design, units = study.concepts
     assert (units == np.arange(80) // 4).all()
-    assert not design.tells and design.n_changed > 8
+    assert not design.tells
+    assert design.n_changed > 8
 
 
 def test_pictures_of_own_concepts_have_no_other_question():

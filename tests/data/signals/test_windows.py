@@ -85,7 +85,8 @@ def test_none_of_2_000_events_is_lost_under_stalls_and_drift(drift, delay_s):
         2_000,
         2_000,
     )
-    assert windows.counts.samples == len(times_s) and not windows.counts.dropped
+    assert windows.counts.samples == len(times_s)
+    assert not windows.counts.dropped
     assert windows.counts.gaps == windows.counts.lost == 0
     assert {window.name for window in cut_feed} == {f"event {n}" for n in range(2_000)}
     # in samples of the amplifier
@@ -140,7 +141,8 @@ def test_no_window_is_cut_across_a_gap_and_filters_start_anew():
     windows.locate_events()
     cut_windows = list(windows.cut_windows())
 
-    assert gaps == [1000] and (windows.counts.gaps, windows.counts.lost) == (1, 125)
+    assert gaps == [1000]
+    assert (windows.counts.gaps, windows.counts.lost) == (1, 125)
     assert [window.name for window in cut_windows] == ["before", "after"]
     assert windows.counts.dropped == {"in a gap of the stream": 2}
     # no step of 4,900 rings
@@ -154,9 +156,8 @@ def test_late_events_are_counted_and_future_events_wait():
     windows.add_event("old", 1.0)
     windows.add_event("first", times_s[-1] + 60)
     windows.locate_events()
-    assert list(windows.cut_windows()) == [] and windows.counts.dropped == {
-        "before the samples that are kept": 1
-    }
+    assert list(windows.cut_windows()) == []
+    assert windows.counts.dropped == {"before the samples that are kept": 1}
 
     windows.drop_waiting()
     assert windows.counts.dropped["beyond the end of the stream"] == 1
@@ -248,7 +249,8 @@ def test_windows_are_the_same_in_chunks_of_any_size(seed):
         counts.dropped[reason]
         for reason in (IN_GAP, BEFORE_HISTORY, "beyond the end of the stream")
     ]
-    assert dropped == [in_gap, n_left, n_beyond] and counts.windows == len(windows_cut)
+    assert dropped == [in_gap, n_left, n_beyond]
+    assert counts.windows == len(windows_cut)
     assert (counts.gaps, counts.samples, counts.events) == (len(gaps), 700, 40)
     assert counts.lost == sum(round(steps[gap]) - 1 for gap in gaps)
 

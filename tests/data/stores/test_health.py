@@ -41,7 +41,8 @@ def test_the_figures_are_those_of_numpy(vectors, monkeypatch):
     assert resulting_health.spread == pytest.approx(
         np.quantile(spread, [0, 0.05, 0.5, 0.95, 1]), rel=1e-9
     )
-    assert resulting_health.vectors == 400 and resulting_health.dimensions == 24
+    assert resulting_health.vectors == 400
+    assert resulting_health.dimensions == 24
     assert (
         resulting_health.dead_dimensions
         == resulting_health.non_finite
@@ -67,7 +68,9 @@ def test_a_collapsed_store_is_caught_and_a_good_one_is_not(vectors):
     assert np.median(compute_cosines(collapsed)) == pytest.approx(0.99, abs=0.003)
     assert list_problems(vectors) == []
     (problem,) = list_problems(collapsed)
-    assert " 0.9" in problem and "0.98" in problem and "collapsed" in problem
+    assert " 0.9" in problem
+    assert "0.98" in problem
+    assert "collapsed" in problem
     # an encoder may have a narrower usual range
     assert list_problems(vectors + 2) == []
     assert "0.7 at most" in list_problems(vectors + 2, (0.1, 0.7))[0]

@@ -71,7 +71,8 @@ def test_pictures_that_were_not_fetched_are_counted_and_named(pictures):
     _, facts, (problem,), _ = inspect()
     assert facts["parts"]["pictures"]["state"] == "missing"
     assert f"{len(files[::2])} of {len(files)} files" in problem.message
-    assert str(files[0]) in problem.message and "datalad get" in problem.hint
+    assert str(files[0]) in problem.message
+    assert "datalad get" in problem.hint
     dataset = parts.resolve("datasets", "image_folder").build(Paths())
     assert len(dataset.images("train")) == len(files)
 
@@ -85,7 +86,8 @@ def test_a_complete_data_set_is_counted_by_split_and_subject(home, pictures):
     assert get_states(stored_data) == {"pictures": "complete", store: "complete"}
     assert parts_of_set["pictures"]["counts"] == {"train": "6", "test": "2"}
     assert parts_of_set[store]["counts"] == {"train": "6 × 1–2", "test": "2 × 1–2"}
-    assert list_problems(stored_data) == [] and get_exit_code(stored_data) == 0
+    assert list_problems(stored_data) == []
+    assert get_exit_code(stored_data) == 0
 
 
 def test_missing_parts_with_the_same_advice_are_a_single_problem(home):
@@ -93,7 +95,8 @@ def test_missing_parts_with_the_same_advice_are_a_single_problem(home):
     assert set(get_states(stored_data).values()) == {"missing"}
     assert get_exit_code(stored_data) == 3
     (problem,) = list_problems(stored_data)
-    assert "3 more" in problem and "brainhive fetch things-eeg" in problem
+    assert "3 more" in problem
+    assert "brainhive fetch things-eeg" in problem
 
 
 def test_raw_recordings_are_listed_with_the_line_to_prepare(mini_raw, small_eeg, home):
@@ -102,7 +105,8 @@ def test_raw_recordings_are_listed_with_the_line_to_prepare(mini_raw, small_eeg,
     parts_of_set = stored_data[1]["parts"]
     assert list(parts_of_set) == ["pictures", "subject 1, raw", "subject 2"]
     raw = parts_of_set["subject 1, raw"]
-    assert raw["state"] == "not prepared" and get_exit_code(stored_data) == 3
+    assert raw["state"] == "not prepared"
+    assert get_exit_code(stored_data) == 3
     assert "things-eeg subject 1" in raw["problem"]
     assert "brainhive prepare --from things-eeg" in raw["problem"]
 
@@ -127,7 +131,8 @@ def test_bad_signals_are_named(home, pictures):
         assert get_states(stored_data)["signals default/sub-01"] == "bad"
         assert get_exit_code(stored_data) == 1
         problem = list_problems(stored_data)[0]
-        assert "sub-01.h5, train" in problem and fact in problem
+        assert "sub-01.h5, train" in problem
+        assert fact in problem
 
 
 @pytest.mark.parametrize(
@@ -139,7 +144,9 @@ def test_few_rows_are_all_sampled(count, rows):
 
 def test_many_rows_are_sampled_evenly():
     rows = inventory._sample_rows(500)
-    assert len(rows) == 64 and rows[0] == 0 and rows[-1] == 499
+    assert len(rows) == 64
+    assert rows[0] == 0
+    assert rows[-1] == 499
     assert set(np.diff(rows).tolist()) == {7, 8}
 
 

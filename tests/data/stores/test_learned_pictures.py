@@ -27,7 +27,8 @@ PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 def test_names_are_hashed_with_their_data_set():
     names = hash_names("a", ["1", "2", "1"])
-    assert names[0] == names[2] != names[1] and names.dtype == np.uint64
+    assert names[0] == names[2] != names[1]
+    assert names.dtype == np.uint64
     assert not np.isin(hash_names("b", ["1", "2"]), names).any()
     assert hash_names("a", []).shape == (0,)
 
@@ -87,9 +88,8 @@ def test_pictures_without_a_hash_have_only_a_digest():
     learned_pictures = LearnedPictures.from_image_ids(
         "set", ["a", "b"], pixels, ["", "owl"]
     )
-    assert (
-        learned_pictures.pixels.tolist() == [1, 2] and len(learned_pictures.hashes) == 1
-    )
+    assert learned_pictures.pixels.tolist() == [1, 2]
+    assert len(learned_pictures.hashes) == 1
     assert learned_pictures.hashes[0, 0] == hash_names("set", ["b"])[0]
     assert learned_pictures.concepts.tolist() == hash_concepts(["owl"]).tolist()
 
@@ -204,7 +204,8 @@ def test_pictures_are_compared_where_both_are_on_this_machine(home, monkeypatch)
 
     first_hash, lost = hash_names("L", ["l", "-"]).tolist()
     (other_hash,), (unknown,) = (hash_names(n, ["m"]).tolist() for n in ("M", "L"))
-    assert confirm(0, first_hash) == "bl" and confirm(1, other_hash) == "am"
+    assert confirm(0, first_hash) == "bl"
+    assert confirm(1, other_hash) == "am"
     for row, name in ((2, first_hash), (3, first_hash), (0, lost), (0, unknown)):
         assert confirm(row, name) is None
     # held-out pictures lie in the split train; sets are listed once
@@ -240,6 +241,8 @@ def test_each_pair_is_compared_once_and_a_bad_picture_is_not(home, monkeypatch):
     # the picture of a row is opened once for all its candidates
     for _ in range(2):
         assert [confirm(0, name) for name in learned[1:3]] == ["mirrored"] * 2
-    assert len(compared) == 2 and opened_rows == [0, 1, 2]
-    assert confirm(0, learned[3]) is None and confirm(3, learned[0]) is None
+    assert len(compared) == 2
+    assert opened_rows == [0, 1, 2]
+    assert confirm(0, learned[3]) is None
+    assert confirm(3, learned[0]) is None
     assert len(compared) == 2

@@ -54,7 +54,8 @@ def dataset(home):
 def test_opening_missing_signals_writes_nothing(dataset, home):
     with pytest.raises(MissingData, match=r"no signals .*sub-01\.h5"):
         make_recordings(dataset).open_store(1)
-    assert not list(home.rglob("*.h5")) and not dataset.opened
+    assert not list(home.rglob("*.h5"))
+    assert not dataset.opened
 
 
 def test_stores_are_made_once_by_the_main_process(dataset):
@@ -78,7 +79,8 @@ def test_nothing_is_written_while_a_recording_is_missing(dataset, home):
     with pytest.raises(MissingData) as caught:
         source.prepare([2, 1, 3], MAIN_PROCESS)
 
-    assert not list(home.rglob("*.h5")) and not dataset.opened
+    assert not list(home.rglob("*.h5"))
+    assert not dataset.opened
     # subject 1 and another subject are missing, and subject 2 is there
     assert caught.value.message == "no recording of 1 (also missing for 1 more subject)"
     assert caught.value.hint.endswith("--subjects 2")
@@ -96,8 +98,10 @@ def test_a_store_is_listed_with_its_identity(dataset):
 
     stored, absent = source.list_inputs([1, 2])
 
-    assert stored.digest == source.open_store(1).identity and not stored.is_missing
-    assert absent.is_missing and not absent.digest
+    assert stored.digest == source.open_store(1).identity
+    assert not stored.is_missing
+    assert absent.is_missing
+    assert not absent.digest
     assert absent.name == source.name_store(2)
     assert absent.error is not None
     assert absent.error.hint.endswith("--subjects 1")
@@ -107,7 +111,8 @@ def test_other_preparations_are_not_made_from_own_files(
     dataset,
 ):
     (store,) = make_recordings(dataset, name="mine").list_inputs([1])
-    assert store.error is not None and "mine/sub-01.h5" in store.error.message
+    assert store.error is not None
+    assert "mine/sub-01.h5" in store.error.message
     assert "signal.name=default" in store.error.hint
 
 
@@ -148,10 +153,13 @@ def test_published_people_who_were_not_recorded_are_missing(dataset, home):
     with pytest.raises(MissingData) as caught:
         source.prepare([7, 8], MAIN_PROCESS)
 
-    assert stored.digest and absent.is_missing and absent.error is not None
+    assert stored.digest
+    assert absent.is_missing
+    assert absent.error is not None
     assert caught.value.in_one_line == absent.error.in_one_line
     assert "subject 8 in signals default" in absent.error.message
-    assert "7" in absent.error.hint and not dataset.opened
+    assert "7" in absent.error.hint
+    assert not dataset.opened
 
 
 def test_a_written_store_leaves_no_file_open(dataset, home):

@@ -50,7 +50,8 @@ def test_repetitions_come_by_session_and_time_with_ragged_counts(tmp_path):
     assert joined.repetitions.tolist() == [1, 3, 1]
     assert joined.sessions.tolist() == [0, 0, 0, 1, 1]
     assert joined.signal[0:5][:, 0, 0].tolist() == [1, 0, 2, 11, 10]
-    assert joined.signal[1:2].shape == (1, C, T) and joined.signal.shape == (5, C, T)
+    assert joined.signal[1:2].shape == (1, C, T)
+    assert joined.signal.shape == (5, C, T)
     assert joined.signal[[4, 0]][:, 0, 0].tolist() == [10, 1]
     np.testing.assert_array_equal(joined.whiteners, [np.eye(C), 11 * np.eye(C)])
     assert joined.provenance["subject"] == 7

@@ -90,7 +90,8 @@ def test_voxels_are_read_back_with_their_regions(path):
         },
     )
     train = SignalStore.open(path)["train"]
-    assert isinstance(train.space, Voxels) and train.rate_hz is None
+    assert isinstance(train.space, Voxels)
+    assert train.rate_hz is None
     regions = train.space.regions
     assert list(regions) == ["V1", "FFA"]
     assert regions["V1"].tolist() == [True, False, True]
@@ -150,10 +151,8 @@ def test_optional_arrays_and_float16_are_read_back(path):
         resulting_signal_store["train"].space.positions, space.positions
     )
     np.testing.assert_array_equal(resulting_signal_store["train"].times_s, times_s)
-    assert (
-        resulting_signal_store["test"].sessions is None
-        and resulting_signal_store["test"].whiteners is None
-    )
+    assert resulting_signal_store["test"].sessions is None
+    assert resulting_signal_store["test"].whiteners is None
     assert resulting_signal_store["train"].signal.dtype == np.float16
     assert resulting_signal_store["test"].signal.dtype == np.float32
     assert signal_store.count_bytes(resulting_signal_store["train"]) == 180
@@ -208,7 +207,8 @@ def test_a_store_is_written_again_after_an_error(path):
     )
     writing.start()
     writing.join(20)
-    assert caught.value.errno == 28 and not writing.is_alive()
+    assert caught.value.errno == 28
+    assert not writing.is_alive()
     assert list(SignalStore.open(path).splits) == ["train"]
 
 

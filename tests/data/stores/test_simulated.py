@@ -60,7 +60,8 @@ def test_simulated_signals_are_labelled_and_reproducible(
     n_channels = len(simulation.CHANNELS)
     shape = (4 * demo.REPETITIONS["test"], n_channels, simulation.N_SAMPLES)
     assert recording.signal.shape == shape
-    assert "simulated" in recording.provenance and np.isfinite(recording.signal).all()
+    assert "simulated" in recording.provenance
+    assert np.isfinite(recording.signal).all()
     assert tuple(recording.pictures) == dataset.images("test").image_ids
     other_subject = dataset.recording(3, "test")
     assert not np.array_equal(recording.signal, other_subject.signal)

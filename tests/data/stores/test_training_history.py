@@ -49,10 +49,14 @@ def test_a_model_folder_has_the_history_of_its_model(folder):
     assert config["format"] == 8
     assert config["learned"] == weights.read_digest(folder / ARRAYS_FILE)
     for history in (aligners.load(folder).learned, model_files.read_history(folder)):
-        assert history.subjects == (1, 2) and history.recorded_channels == ("Oz", "P7")
-        assert history.split == "train" and history.dataset == "faces"
-        assert history.selection == "validation" and history.people == {"eeg": (1, 2)}
-        assert len(history.pictures) == 3 and history.pictures.has_all_pixels is True
+        assert history.subjects == (1, 2)
+        assert history.recorded_channels == ("Oz", "P7")
+        assert history.split == "train"
+        assert history.dataset == "faces"
+        assert history.selection == "validation"
+        assert history.people == {"eeg": (1, 2)}
+        assert len(history.pictures) == 3
+        assert history.pictures.has_all_pixels is True
         assert list(history.normalisers) == [1, 2]
         digests = [history.normaliser_of(subject).digest for subject in (1, 2, 3)]
         assert digests == [MEAN.digest, OTHER.digest, MEAN.digest]
@@ -192,7 +196,8 @@ def test_changed_weights_have_an_unknown_history(folder, tmp_path, saved_by):
         model_files.read_history(folder),
         TrainingHistory.read(folder, file),
     ):
-        assert UNKNOWN_HISTORY in history.caveats and history.subjects == (1, 2)
+        assert UNKNOWN_HISTORY in history.caveats
+        assert history.subjects == (1, 2)
 
 
 def test_each_tested_subject_is_described_as_new_or_trained_on():
@@ -219,7 +224,8 @@ def test_subjects_pictures_and_simulation_are_inherited():
     inherit = make_history(people={"eeg": (2,)}).inherit(initial_history)
 
     assert inherit.people == {"eeg": (1, 2, 3), "meg": (4,)}
-    assert inherit.subjects == (1, 2, 3) and inherit.dataset == "drawn + faces"
+    assert inherit.subjects == (1, 2, 3)
+    assert inherit.dataset == "drawn + faces"
     assert inherit.pictures.find_members("drawn", ["a"]).all()
     assert inherit.pictures.find_members("faces", IDS).all()
     assert inherit.caveats == [TRAINED_ON_SIMULATED]
@@ -340,7 +346,8 @@ def test_a_subject_without_a_normaliser_gets_the_mean():
     history = make_history(
         **{**STATISTICS, "normalisers": {1: OTHER}, "people": {"eeg": (1, 2)}}
     )
-    assert history.normaliser_of(1) is OTHER and history.normaliser_of(7) is MEAN
+    assert history.normaliser_of(1) is OTHER
+    assert history.normaliser_of(7) is MEAN
     # subjects of the training use their own training signals
     assert history.normaliser_of(2) is None
     assert make_history().normaliser_of(7) is None
@@ -358,11 +365,10 @@ def test_a_history_next_to_another_config_is_read_back(
 
     training_history = TrainingHistory.read(tmp_path)
 
-    assert training_history.caveats == [] and training_history.trials.tolist() == [3, 9]
-    assert (
-        training_history.normaliser is not None
-        and training_history.normaliser.digest == MEAN.digest
-    )
+    assert training_history.caveats == []
+    assert training_history.trials.tolist() == [3, 9]
+    assert training_history.normaliser is not None
+    assert training_history.normaliser.digest == MEAN.digest
     # a further weight file may have been trained on anything
     weights.save(tmp_path / "a" / "y.safetensors", {})
     assert TrainingHistory.read(tmp_path).caveats == [UNKNOWN_HISTORY]

@@ -44,7 +44,8 @@ def test_jitter_never_looks_like_a_loss(
         1000, true_s, lambda chunk: abs(random.normal(0, jitter_s))
     )
     error_s = (settled_s - true_s)[5000:]
-    assert np.diff(settled_s).max() < 0.0015 and np.diff(settled_s).min() > 0
+    assert np.diff(settled_s).max() < 0.0015
+    assert np.diff(settled_s).min() > 0
     assert np.abs(error_s - error_s.mean()).max() < max(0.0005, jitter_s / 8)
 
 
@@ -54,13 +55,15 @@ def test_lost_samples_are_a_step_in_times(lost):
     true_s[20_000:] += lost / 1000
     settled_s, true_s = settle(1000, true_s)
     steps = np.flatnonzero(np.diff(settled_s) > 0.0015)
-    assert steps.tolist() == [19_999] and np.abs(settled_s - true_s).max() < 1e-4
+    assert steps.tolist() == [19_999]
+    assert np.abs(settled_s - true_s).max() < 1e-4
 
 
 def test_a_late_chunk_is_no_loss():
     true_s = 1000 + np.arange(20_000) / 1000
     settled_s, _ = settle(1000, true_s, lambda chunk: 0.1 if chunk == 1500 else 0.0)
-    assert np.diff(settled_s).max() < 0.0011 and len(settled_s) == 20_000
+    assert np.diff(settled_s).max() < 0.0011
+    assert len(settled_s) == 20_000
 
 
 @pytest.mark.parametrize(

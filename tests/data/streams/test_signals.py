@@ -42,4 +42,5 @@ def test_trials_of_unknown_order_do_not_come_sorted(
     times,
 ):
     order = replay(**times)
-    assert sorted(order) == sorted(NAMES * 2) and order != sorted(order)
+    assert sorted(order) == sorted(NAMES * 2)
+    assert order != sorted(order)

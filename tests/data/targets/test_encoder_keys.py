@@ -38,7 +38,8 @@ def test_a_prior_of_other_encoders_is_refused_by_name():
 def test_a_key_without_an_encoder_is_named_in_the_error(prior):
     with pytest.raises(RecipeError, match=ENCODER) as caught:
         list_encoders(None, prior=str(prior))
-    assert "--encoders" in caught.value.hint and ENCODER in caught.value.hint
+    assert "--encoders" in caught.value.hint
+    assert ENCODER in caught.value.hint
     assert list_encoders(None, prior=str(prior), encoders=CUSTOM_ENCODER) == [ENCODER]
 
 

@@ -18,4 +18,5 @@ def test_a_preview_writes_no_split(run_command, pictures):
 
     result = embed.run(embed.Recipe.resolve("embed", None, {}, arguments), READ_ONLY)
 
-    assert "split" not in result.files and not split_file.exists()
+    assert "split" not in result.files
+    assert not split_file.exists()

@@ -85,7 +85,8 @@ def test_selected_trials_are_averaged_and_empty_stimuli_left_out():
         12,
         13,
         14,
-    ] and chosen_trials.counts.tolist() == [
+    ]
+    assert chosen_trials.counts.tolist() == [
         2,
         1,
         2,

@@ -29,8 +29,10 @@ def test_each_cluster_is_tested_and_concepts_are_not_divided():
 
     for train, test in folds:
         # the clusters are the groups, and no concept is on both sides
-        assert len(set(test // 30)) == 1 and set(test // 30).isdisjoint(train // 30)
-        assert len(train) == 90 and len(test) == 30
+        assert len(set(test // 30)) == 1
+        assert set(test // 30).isdisjoint(train // 30)
+        assert len(train) == 90
+        assert len(test) == 30
     assert set(np.concatenate([test for _, test in folds])) == set(range(120))
     with pytest.raises(RecipeError, match="60 clusters of 40 concepts"):
         hold_out_clusters(unit, concepts, 60)
@@ -42,7 +44,8 @@ def test_near_duplicates_are_not_divided_and_means_are_close():
     (fold,), found = match_neighbours(unit, 5)
     train, test = fold
 
-    assert 50 <= len(test) <= 70 and set(train) | set(test) == set(range(300))
+    assert 50 <= len(test) <= 70
+    assert set(train) | set(test) == set(range(300))
     assert set(test // 3).isdisjoint(train // 3)
     assert (unit[test] @ unit[train].T).max() < found["tau"] + 1e-6 < 0.9
     # a random split of groups has a larger MMD², and a random split of pictures has

@@ -65,10 +65,8 @@ def test_targets_above_half_of_the_free_memory_stay_on_disk(
 
     source = Targets.from_stores({"one": store}, ALONE).sources["one"]
 
-    assert (
-        isinstance(source, StoreTargets)
-        and isinstance(source.values, torch.Tensor) == is_on_device
-    )
+    assert isinstance(source, StoreTargets)
+    assert isinstance(source.values, torch.Tensor) == is_on_device
 
 
 def test_tokens_are_refused_where_vectors_are_fused(tmp_path):
@@ -101,7 +99,8 @@ def test_online_targets_of_several_outputs_take_one_forward_pass():
 
     gathered = online.gather(np.array([2, 0]))
 
-    assert len(passes) == 1 and online.groups == [group]
+    assert len(passes) == 1
+    assert online.groups == [group]
     for config in configs:
         encoder = config.build()
         views = torch.stack([encoder.preprocess(pictures[row]) for row in (2, 0)])
@@ -115,7 +114,8 @@ def test_each_row_takes_the_alternative_that_is_named(tmp_path, on_device):
     several_store = write_store(tmp_path / "several.h5", (3, 5), alternatives=3)
     store = write_store(tmp_path / "further.h5", (5,))
     source = StoreTargets.from_store(several_store, ALONE.device, on_device, [store])
-    assert source.shape == (5,) and source.alternatives == 4
+    assert source.shape == (5,)
+    assert source.alternatives == 4
 
     gathered = source.gather(np.array([1, 0, 5, 5]), torch.tensor([2, 0, 3, 1]))
 

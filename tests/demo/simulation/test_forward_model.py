@@ -68,21 +68,15 @@ def test_voxels_have_a_row_for_each_shown_trial():
     dataset = demo.Config(space="voxels", subjects=2, noise=0.5).build(Paths())
     first_recording, second = (dataset.recording(subject, "test") for subject in (1, 2))
 
-    assert (
-        dataset.name == "demo-noise-0.5"
-        and dataset.recorded_as == "demo-noise-0.5-voxels"
-    )
-    assert len(first_recording.pictures) == 100 and first_recording.signal.shape[2] == 1
-    assert set(first_recording.counts) > {15, 16} and first_recording.signal.shape[
-        0
-    ] == sum(first_recording.counts)
+    assert dataset.name == "demo-noise-0.5"
+    assert dataset.recorded_as == "demo-noise-0.5-voxels"
+    assert len(first_recording.pictures) == 100
+    assert first_recording.signal.shape[2] == 1
+    assert set(first_recording.counts) > {15, 16}
+    assert first_recording.signal.shape[0] == sum(first_recording.counts)
     assert first_recording.signal.shape[1] != second.signal.shape[1]
-    assert (
-        isinstance(first_recording.space, Voxels)
-        and {"V1", "FFA", "early"} <= first_recording.space.regions.keys()
-    )
-    assert (
-        "no brain was recorded" in first_recording.provenance["simulated"]
-        and dataset.is_simulated
-    )
+    assert isinstance(first_recording.space, Voxels)
+    assert {"V1", "FFA", "early"} <= first_recording.space.regions.keys()
+    assert "no brain was recorded" in first_recording.provenance["simulated"]
+    assert dataset.is_simulated
     assert np.asarray(first_recording.signal).all()

@@ -68,7 +68,8 @@ def test_a_smaller_amount_is_part_of_a_larger_one():
         assert [each.sum() for each in chosen] == sorted(
             {int(each.sum()) for each in chosen}
         )
-        assert chosen[-1].shape == (TRIALS,) and chosen[-1].all()
+        assert chosen[-1].shape == (TRIALS,)
+        assert chosen[-1].all()
 
 
 def test_the_order_of_recording_takes_the_first_trials():
@@ -81,13 +82,14 @@ def test_the_order_of_recording_takes_the_first_trials():
     (trials,) = lay_out("trials", [9], "recording")
     (pictures,) = lay_out("pictures", [4], "recording")
 
-    assert (minutes == (position <= 8)).all() and (trials == (position < 9)).all()
+    assert (minutes == (position <= 8)).all()
+    assert (trials == (position < 9)).all()
     # where a fifth picture is shown for the first time
     fifth = np.sort(position.min(1))[4]
-    assert pictures.any(1).sum() == 4 and (pictures == (position < fifth)).all()
-    assert (pictures & ~IS_THERE).sum() == 0 and pictures.sum() < COUNTS[
-        pictures.any(1)
-    ].sum()
+    assert pictures.any(1).sum() == 4
+    assert (pictures == (position < fifth)).all()
+    assert (pictures & ~IS_THERE).sum() == 0
+    assert pictures.sum() < COUNTS[pictures.any(1)].sum()
 
 
 def test_only_minutes_and_recorded_order_need_onsets():
@@ -99,9 +101,8 @@ def test_only_minutes_and_recorded_order_need_onsets():
     ):
         with pytest.raises(BrainhiveError, match="subject 7") as caught:
             choose(unit, [1], order, pool=pool)
-        assert (
-            "brainhive prepare" in caught.value.hint and "pictures" in caught.value.hint
-        )
+        assert "brainhive prepare" in caught.value.hint
+        assert "pictures" in caught.value.hint
     with pytest.raises(BrainhiveError, match="subject 7"):
         limit_amounts([pool_of(), pool], "minutes", [1])
     assert lay_out("pictures", [2], pool=pool)[0].any(1).sum() == 2

@@ -69,7 +69,8 @@ def test_each_model_is_tested_on_whom_it_has_not_learned_from(
         ("cell 1", 4),
         ("cell 1", 5),
     ]
-    assert job.recipe.align_run == "ref" and job.unit == "pictures"
+    assert job.recipe.align_run == "ref"
+    assert job.unit == "pictures"
     assert (job.draws, job.needs_trials) == (3, False)
     assert job.epochs == job.training.train.epochs
     recipe = resolve(monkeypatch, Run(), "subjects=3")
@@ -161,7 +162,8 @@ def test_tested_pictures_are_not_learned_from(monkeypatch, tested_copies):
     assert person.trials.stimulus.tolist() == left_rows
     assert person.dropped == len(tested_copies)
     assert person.tested.stimulus.tolist() == [2, 3, 6]
-    assert asked["ids"] == ["p2", "p3", "p6"] and person.rows.tolist() == [2, 3, 6]
+    assert asked["ids"] == ["p2", "p3", "p6"]
+    assert person.rows.tolist() == [2, 3, 6]
 
 
 def test_models_that_went_on_from_another_leave_nobody_out(
@@ -169,8 +171,10 @@ def test_models_that_went_on_from_another_leave_nobody_out(
 ):
     asked = ["transfer.pulls=1,0.1", "arms=permuted-transfer"]
     job = resolve(monkeypatch, Run(), *asked)
-    assert not job.has_start() and job.count_choosers(job.cells[0]) == 2
+    assert not job.has_start()
+    assert job.count_choosers(job.cells[0]) == 2
     started = job.training.model_copy(update={"mode": "finetune"})
     finished_run = Run(recipe=started)
     recipe = resolve(monkeypatch, finished_run, *asked)
-    assert recipe.has_start() and recipe.count_choosers(recipe.cells[0]) == 0
+    assert recipe.has_start()
+    assert recipe.count_choosers(recipe.cells[0]) == 0

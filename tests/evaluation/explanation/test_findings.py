@@ -77,7 +77,8 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
             np.mean([metric.low <= 0 <= metric.high for metric in finding.metrics])
         )
 
-    assert held[0] > 0.95 - 3 * 0.0154 and held[1] < 0.6
+    assert held[0] > 0.95 - 3 * 0.0154
+    assert held[1] < 0.6
     assert blocks.kind == "blocks of 80 neighbouring clips"
 
 

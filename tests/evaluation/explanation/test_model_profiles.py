@@ -88,7 +88,8 @@ def test_an_encoder_of_sensors_is_explained(tmp_path):
         "sensors",
         "bands",
     }
-    assert expected <= model.profiles.keys() and set(model.missing) <= {"regions"}
+    assert expected <= model.profiles.keys()
+    assert set(model.missing) <= {"regions"}
     assert all(np.isfinite(profile.values).all() for profile in model.profiles.values())
     ((_, maps, space),) = collect_maps([model_reader], {(None, 1): model})
     assert space.names == model_reader.trials.space.names
@@ -145,7 +146,8 @@ def test_profiles_of_models(recorded, monkeypatch, kind):
 
     recorded(digits=3, **values_of(model))
     lacking = {"ridge": {"windows", "occlusion", "sensors", "bands"}}
-    assert set(model.missing) == lacking.get(kind, {"regions"}) and not model.excluded
+    assert set(model.missing) == lacking.get(kind, {"regions"})
+    assert not model.excluded
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,8 @@ def test_default_analyses_that_do_not_apply_are_no_warning(kind, unsuitable):
         model_reader, SPEC.model_copy(update={"analyses": list(ANALYSES)})
     )
 
-    assert model.excluded.keys() == unsuitable and not model.missing
+    assert model.excluded.keys() == unsuitable
+    assert not model.missing
 
 
 def test_bands_that_signals_cannot_hold_are_said():
@@ -193,10 +196,8 @@ def test_a_band_is_found_where_the_signal_has_it():
         model_reader, SPEC.model_copy(update={"analyses": ["bands"]})
     ).profiles["bands"]
     values = dict(zip(bands.axis.at, bands.values.mean(1), strict=True))
-    assert (
-        max(values, key=values.get).startswith("alpha")
-        and values["alpha (8–13 Hz)"] > 0.3
-    )
+    assert max(values, key=values.get).startswith("alpha")
+    assert values["alpha (8–13 Hz)"] > 0.3
     assert max(v for name, v in values.items() if not name.startswith("alpha")) < 0.1
 
 

@@ -51,7 +51,8 @@ def test_false_positives_over_many_positions_are_rare():
     ]
     scores = [standardise(x[0], x[1:]) for x in random.normal(size=(400, 101, 20))]
     alone = [(compute_p_values(score, score[1:]) < 0.05).mean() for score in scores]
-    assert np.mean(false) < 0.05 + 3 * 0.011 and abs(np.mean(alone) - 0.04) < 0.011
+    assert np.mean(false) < 0.05 + 3 * 0.011
+    assert abs(np.mean(alone) - 0.04) < 0.011
     assert correct(np.array([9.0, 0]), random.normal(size=(100, 2)))[
         0
     ] == pytest.approx(1 / 101)
@@ -104,15 +105,15 @@ def test_all_subjects_share_the_permutations_of_pictures():
         4,
         6,
         7,
-    ] and matched.averages.ravel().tolist() == [2, 4, 3, 0]
+    ]
+    assert matched.averages.ravel().tolist() == [2, 4, 3, 0]
     assert matched.image_ids == ["b", "e", "g", "h"]
 
     first, again = (
         Labels.draw(pictures, each, 20, 3) for each in (units, Items.from_sizes([4, 4]))
     )
-    assert (first.wrong_indices != first.seen_indices).all() and (
-        first.permuted_indices == again.permuted_indices
-    ).all()
+    assert (first.wrong_indices != first.seen_indices).all()
+    assert (first.permuted_indices == again.permuted_indices).all()
     by_item = Labels.draw(np.arange(4), units, 20, 3)  # the indices of these pictures
     assert (
         first.seen_indices[by_item.permuted_indices] == first.permuted_indices

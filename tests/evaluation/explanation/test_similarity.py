@@ -139,7 +139,8 @@ def test_for_noise_only_the_lower_ceiling_is_near_zero():
         np.mean(ceilings["ceiling_upper"]),
         np.mean(ceilings["ceiling_lower"]),
     )
-    assert abs(upper - 5**-0.5) < 0.03 and abs(lower) < 0.04
+    assert abs(upper - 5**-0.5) < 0.03
+    assert abs(lower) < 0.04
     assert np.abs(shares["rho"].mean((0, 1, 3))).max() < np.abs(null["rho"]).max()
 
 

@@ -12,10 +12,8 @@ from brainhive_cli.measurement.design import LabelDesign
 def test_chance_is_the_share_of_the_most_frequent_category():
     """With categories of 80 and 20 %, decoding of noise has an accuracy of .80."""
     equal, unequal = np.repeat([0, 1], 50), np.repeat([0, 3], [80, 20])
-    assert (
-        compute_majority_accuracy([equal]) == 0.5
-        and compute_majority_accuracy([unequal]) == 0.8
-    )
+    assert compute_majority_accuracy([equal]) == 0.5
+    assert compute_majority_accuracy([unequal]) == 0.8
     assert compute_majority_accuracy([equal, unequal]) == 0.65
 
 
@@ -31,7 +29,8 @@ def test_series_exchange_labels_as_a_whole_in_their_run():
     # two series and three units have 2! · 3! orders with the true order
     assert permuted.shape == (11, 8)
     assert (permuted[:, :6:2] == permuted[:, 1:6:2]).all()
-    assert set(permuted[:, :4].flat) == {0, 1} and set(permuted[:, 4:].flat) == {
+    assert set(permuted[:, :4].flat) == {0, 1}
+    assert set(permuted[:, 4:].flat) == {
         2,
         3,
         4,

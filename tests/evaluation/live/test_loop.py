@@ -77,7 +77,8 @@ def test_a_stall_is_said_once_and_nothing_is_lost(run, capsys, monkeypatch):
 
     assert loop.run() == "the stream ended"
 
-    assert loop.counts.windows == loop.decoded == 8 and not loop.counts.dropped
+    assert loop.counts.windows == loop.decoded == 8
+    assert not loop.counts.dropped
     kinds = [event["kind"] for event in events]
     assert kinds.count("stalled") == kinds.count("resumed") == 1 == loop.stalls
     assert "no samples for" in capsys.readouterr().err
@@ -115,12 +116,12 @@ def test_lost_samples_are_reported_with_the_next_result(run):
     loop = Loop(session, events.append)
     loop.run()
 
-    assert loop.counts.gaps == 1 and loop.counts.lost > 0
-    assert loop.counts.dropped == {"in a gap of the stream": 1} and loop.decoded == 5
-    assert (
-        events[-1]["stream"]["gaps"] == 1
-        and events[-1]["stream"]["lost"] == loop.counts.lost
-    )
+    assert loop.counts.gaps == 1
+    assert loop.counts.lost > 0
+    assert loop.counts.dropped == {"in a gap of the stream": 1}
+    assert loop.decoded == 5
+    assert events[-1]["stream"]["gaps"] == 1
+    assert events[-1]["stream"]["lost"] == loop.counts.lost
 
 
 def test_reading_never_waits_for_decoding(run):
@@ -165,10 +166,11 @@ def test_decoding_never_waits_for_drawing_and_skips_are_counted(run):
         open_mock(run, "source.events=30", "source.speed=30"), publish, drawer=drawer
     ).run()
 
-    assert len(events) == 30 and drawn[-1] == 30 and len(drawn) < 30
-    assert [event["window"] for event in shown] == drawn and shown[-1][
-        "skipped"
-    ] == 30 - len(drawn)
+    assert len(events) == 30
+    assert drawn[-1] == 30
+    assert len(drawn) < 30
+    assert [event["window"] for event in shown] == drawn
+    assert shown[-1]["skipped"] == 30 - len(drawn)
 
 
 def test_a_model_of_the_demo_decodes_the_session_that_it_saved(run, tmp_path):
@@ -188,7 +190,8 @@ def test_a_model_of_the_demo_decodes_the_session_that_it_saved(run, tmp_path):
     replayed = Job.resolve(Recipe.resolve("live", None, {}, arguments)).open(HERE)
     second_loop = Loop(replayed, lambda event: None)
     second_loop.run()
-    assert second_loop.score.ranks == loop.score.ranks and len(loop.score.ranks) == 4
+    assert second_loop.score.ranks == loop.score.ranks
+    assert len(loop.score.ranks) == 4
 
 
 def test_the_run_shows_first_windows_and_a_curve_of_the_hit_rate(run, tmp_path):
@@ -206,9 +209,8 @@ def test_the_run_shows_first_windows_and_a_curve_of_the_hit_rate(run, tmp_path):
     )
 
     sheet, curve = drawn_session
-    assert (
-        len(sheet.rows) == SHEET_ROWS and sheet.columns[-1] == "drawn from the signal"
-    )
+    assert len(sheet.rows) == SHEET_ROWS
+    assert sheet.columns[-1] == "drawn from the signal"
     assert [row.tiles[-1].lines for row in sheet.rows[:3]] == [
         ["skipped"],
         (),
@@ -219,11 +221,11 @@ def test_the_run_shows_first_windows_and_a_curve_of_the_hit_rate(run, tmp_path):
         assert not any("/" in name or "_" in name for name in names)
         assert (row.rank, row.n_candidates) == (event["rank"], loop.score.hits.pool)
         rights = [tile.verdict == "right" for tile in row.tiles[1:-1]]
-        assert any(rights) == (event["rank"] <= 5) and (
-            rights[0] == (event["rank"] == 1)
-        )
+        assert any(rights) == (event["rank"] <= 5)
+        assert rights[0] == (event["rank"] == 1)
     (line,) = curve.lines
-    assert len(curve.at) == MAX_CURVE_POINTS and curve.at[-1] == 300
+    assert len(curve.at) == MAX_CURVE_POINTS
+    assert curve.at[-1] == 300
     assert line.values[-1] == events[-1]["hits"]["rate"]
     assert (line.low[-1], line.high[-1]) == tuple(events[-1]["hits"]["interval"])
 
@@ -262,11 +264,13 @@ def test_a_tie_for_the_first_place_is_no_hit():
 
     counted = score.summarise()
     assert (score.hits.hits, counted["top1"], counted["n"]) == (2, 2, 8)
-    assert counted["rate"] == 0.25 and score.ranks == [2] * 6 + [1] * 2
+    assert counted["rate"] == 0.25
+    assert score.ranks == [2] * 6 + [1] * 2
     assert score.image_ids == ["b"] * 8
     # such an answer is none: with it, pictures b would have been named each time
     count_trial(score, "c", "c", 1, learned=True)
-    assert score.hits.hits == 3 and score.learned == 1
+    assert score.hits.hits == 3
+    assert score.learned == 1
     score.list_caveats()
     assert caveats[-1] == (1, 9)
 
@@ -279,4 +283,5 @@ def test_a_picture_has_the_rank_of_the_average_of_its_trials():
     count_trial(score, "b", "b", 1)
     count_trial(score, "a", "c", 3, average=2)
 
-    assert score.average_ranks == {"a": 2, "b": 1} and score.ranks == [4, 1, 3]
+    assert score.average_ranks == {"a": 2, "b": 1}
+    assert score.ranks == [4, 1, 3]

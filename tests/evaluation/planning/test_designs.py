@@ -29,7 +29,8 @@ def test_a_design_counts_its_trials_and_hours():
 def test_breaks_and_catch_trials_take_time_of_a_session():
     study = replace(DESIGN, session_minutes=75, pause_minutes=7, catch_share=0.05)
     assert study.minutes == pytest.approx(130 / 0.95)
-    assert study.least_sessions == 3 and not study.fits
+    assert study.least_sessions == 3
+    assert not study.fits
     assert replace(study, pause_minutes=6).fits
 
 

@@ -182,7 +182,8 @@ def test_checks_of_an_evaluation_accept_each_order(design):
         for split, store in stores.items()
     }
     study = describe_study(SEPARATE_TEST, recordings, stores, "test", lambda: features)
-    assert not study.design.tells and study.caveats == ()
+    assert not study.design.tells
+    assert study.caveats == ()
     if study.concepts is not None:
         assert not study.concepts[0].tells
 

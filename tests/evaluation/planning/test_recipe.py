@@ -34,7 +34,8 @@ def test_a_person_has_as_many_sessions_as_the_trials_need():
     for design in resolve(*keys).list_designs():
         assert design.sessions == design.least_sessions > 1
     for design in resolve(*keys, "sessions=1").list_designs():
-        assert design.sessions == 1 and not design.fits
+        assert design.sessions == 1
+        assert not design.fits
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,8 @@ def test_too_many_candidates_are_refused():
 def test_more_pictures_than_the_folder_has_are_refused():
     with pytest.raises(RecipeError) as caught:
         resolve("train_pictures=100", "test_pictures=20").list_designs(110)
-    assert "110" in caught.value.message and "120" in caught.value.message
+    assert "110" in caught.value.message
+    assert "120" in caught.value.message
 
 
 def test_each_published_device_can_be_planned_from():

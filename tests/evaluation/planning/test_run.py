@@ -75,7 +75,8 @@ def test_the_sentence_has_value_range_chance_and_people():
     for fact in ("EEG", "first of 100", "12 %", "8 to 17 %", "1 %", "10 people"):
         assert fact in sentence.replace("\u00a0", " "), sentence
     # the interval of the study will be narrower or wider
-    assert "CI" not in sentence and "range over studies" in sentence
+    assert "CI" not in sentence
+    assert "range over studies" in sentence
 
 
 def test_a_difference_has_the_sentence_of_compare():
@@ -117,7 +118,8 @@ def test_a_price_and_hours_are_of_all_people_and_sessions():
         "people=5", "sessions=2", "session_minutes=30", "price_per_hour=80"
     )
     for planned in design_run.plan_designs({}):
-        assert planned.hours == 5 and planned.price == 400
+        assert planned.hours == 5
+        assert planned.price == 400
     assert resolve("people=5").plan_designs({})[0].price is None
 
 
@@ -126,7 +128,8 @@ def test_designs_that_do_not_fit_keep_their_number():
     unfit = [
         number for number, design in enumerate(design_run.designs, 1) if not design.fits
     ]
-    assert unfit and not design_run.fitting.keys() & set(unfit)
+    assert unfit
+    assert not design_run.fitting.keys() & set(unfit)
     assert len(design_run.fitting) + len(unfit) == len(design_run.designs)
 
 

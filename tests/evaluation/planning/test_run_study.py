@@ -214,7 +214,8 @@ def test_the_square_is_on_the_screen_exactly_with_the_picture(study, psychopy):
             name = trials[trial]["picture"]
             assert pictures[0].get("image", "n/a").endswith(name)
             x, y = squares[0]["pos"]
-            assert x < -0.8 and y < -0.4
+            assert x < -0.8
+            assert y < -0.4
     assert n_frames == 6 * len(trials)
 
 

@@ -258,7 +258,8 @@ def test_every_trial_of_a_recording_is_found(home, run_command, bits, concepts, 
         n_dropped.update(session["dropped"])
         (event,) = session["unmatched"][NOT_IN_TABLE]
         assert event.endswith(str(2**bits - 1))
-    assert n_dropped == {"not in the table": n_catch} and n_catch > 3
+    assert n_dropped == {"not in the table": n_catch}
+    assert n_catch > 3
 
 
 @pytest.mark.parametrize("table", ["log", "planned"])
@@ -342,7 +343,8 @@ def test_image_folder_reads_the_held_out_concepts(home):
     dataset = config.build(Paths())
     train = dataset.images("train")
     test = dataset.images("test")
-    assert len(train) == 12 and len(test) == 8
+    assert len(train) == 12
+    assert len(test) == 8
     assert set(train.concepts) == {
         plan.concept_of[name] for name in plan.train_pictures
     }

@@ -44,7 +44,8 @@ def test_a_cell_shows_the_most_powerful_of_several_designs():
         make_design(5, people=10, train_pictures=100),
     ]
     (figure,) = draw_powers(DesignFacts(designs=designs))
-    assert figure.rows == ["10", "5"] and figure.columns == ["10", "20"]
+    assert figure.rows == ["10", "5"]
+    assert figure.columns == ["10", "20"]
     assert figure.values == [[None, 0.7], [0.5, 0.6]]
     assert figure.texts[1][0].splitlines() == ["50 %", "40 to 60 %"]
 
@@ -58,7 +59,8 @@ def test_designs_that_do_not_fit_have_a_table_of_their_own():
     designs = [make_design(1, 0.3), make_design(2)]
     fitting, _, unfit = tabulate_designs(DesignFacts(designs=designs))
     assert len(fitting.rows) == len(unfit.rows) == 1
-    assert unfit.rows[0][0] == "design 2" and unfit.rows[0][-1] == 2
+    assert unfit.rows[0][0] == "design 2"
+    assert unfit.rows[0][-1] == 2
 
 
 def test_extrapolation_is_named_with_its_designs():

@@ -98,24 +98,26 @@ def test_sheets_show_random_and_ranked_items_of_every_source(
     assert sources.note.startswith("2 of 3 pictures, drawn at random (seed 0); ")
     assert list(best.columns) == ["seen", "drawn"]
     assert sources.section == best.section != DETAILS
-    assert len(best.rows) == 2 and {row.query for row in best.rows} <= set(image_ids)
+    assert len(best.rows) == 2
+    assert {row.query for row in best.rows} <= set(image_ids)
     titles = [
         SOURCE_TITLES[source] for source in reconstruct_result.metrics.facts.sources
     ]
-    assert list(sources.columns) == ["seen"] + list(titles) and all(
-        tile.file for tile in sources.rows[0].tiles
-    )
+    assert list(sources.columns) == ["seen"] + list(titles)
+    assert all(tile.file for tile in sources.rows[0].tiles)
     measured, chance = ranks.lines
-    assert ranks.section == FINDING and list(ranks.at) == ["1", "2–3"]
+    assert ranks.section == FINDING
+    assert list(ranks.at) == ["1", "2–3"]
     assert sum(measured.values) == pytest.approx(1)
     assert chance.values == pytest.approx([1 / 3, 2 / 3], abs=1e-3)
-    assert sources.sample.n_tested == 3 and sources.sample.subject == "sub-01"
+    assert sources.sample.n_tested == 3
+    assert sources.sample.subject == "sub-01"
     for row in sources.rows:
         two_way = row.tiles[1].metrics[sources.ranked_by]
-        assert row.n_candidates == 3 and row.rank == 1 + 2 * (1 - two_way)
-    assert compared.section == "Comparisons" and "PixCorr" in {
-        row[0] for row in compared.rows
-    }
+        assert row.n_candidates == 3
+        assert row.rank == 1 + 2 * (1 - two_way)
+    assert compared.section == "Comparisons"
+    assert "PixCorr" in {row[0] for row in compared.rows}
     assert "brainhive report" in reconstruct_result.hint
 
 
@@ -173,7 +175,8 @@ def test_scored_pictures_keep_the_caveat_of_selection_on_test(
                 for sheet in artifacts.read(RunFolder(result.folder))
                 if sheet.kind == "sheet"
             ]
-            assert sheets and all(caveat in sheet.note for sheet in sheets)
+            assert sheets
+            assert all(caveat in sheet.note for sheet in sheets)
 
 
 @pytest.mark.nightly
@@ -205,15 +208,11 @@ def test_cells_have_a_table_and_an_item_counts_once_over_seeds(
     cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]
     rows = list(cells) + ["agreement with people"]
     assert [row[0] for row in both_result.tables[1].rows] == rows
-    assert (
-        both_result.tables[1].columns == ["model (person, seed)", "PixCorr", "SSIM"]
-        and "3 tested." in both_result.tables[1].note
-    )
+    assert both_result.tables[1].columns == ["model (person, seed)", "PixCorr", "SSIM"]
+    assert "3 tested." in both_result.tables[1].note
     name = "brain · sub-02_seed-2"
-    assert (
-        list(first_result.metrics.facts.cells) == [name]
-        and len(first_result.tables) == 1
-    )
+    assert list(first_result.metrics.facts.cells) == [name]
+    assert len(first_result.tables) == 1
     assert first_result.metrics.items[name] == both_result.metrics.items[name]
     with pytest.raises(MissingData, match=r"\b3\b"):
         run_command("reconstruct", *reconstruct_overrides, "subjects=3")

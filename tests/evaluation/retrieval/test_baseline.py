@@ -92,7 +92,8 @@ def test_signals_are_factorised_once_for_all_orders(monkeypatch):
 
     together = rank_by_ridge(train, targets, orders, test, candidates)
 
-    assert len(calls) == 1 and together.keys() == orders.keys()
+    assert len(calls) == 1
+    assert together.keys() == orders.keys()
     for name, order in orders.items():
         alone = rank_by_ridge(train, targets, {name: order}, test, candidates)
         assert (alone[name] == together[name]).all()
@@ -130,7 +131,8 @@ def test_the_approximate_p_is_that_of_permutations():
 
         p = approximate_p(ranks, rows, rows, alike)
 
-        assert better is not None and abs(p - better) < 0.01 + 0.1 * better
+        assert better is not None
+        assert abs(p - better) < 0.01 + 0.1 * better
 
 
 def test_units_are_permuted_where_a_concept_has_several_pictures():
@@ -176,7 +178,8 @@ def test_a_long_ridge_is_fitted_only_on_request(
 
     if is_fitted:
         ridge = write_ridge(job, tmp_path)
-        assert ridge.backbone.kind == "ridge" and ridge.seeds == [1]
+        assert ridge.backbone.kind == "ridge"
+        assert ridge.seeds == [1]
         assert (tmp_path / "ridge.yaml").is_file()
     else:
         with pytest.raises(BrainhiveError, match="baseline=ridge"):
@@ -225,7 +228,8 @@ def test_untried_orders_are_explained_next_to_a_ridge():
 
     text = explain_chance(measurements, Path("ridge.yaml"))
 
-    assert "it would take 3 h" in text and "other orders." not in text
+    assert "it would take 3 h" in text
+    assert "other orders." not in text
 
 
 @pytest.mark.parametrize(("count", "drawn"), [(2048, 2048), (2049, 2048)])
@@ -234,7 +238,7 @@ def test_a_verdict_is_among_2048_pictures_at_most(count, drawn):
 
     verdict_pictures = draw_verdict_pictures(rows)
 
-    assert len(set(verdict_pictures)) == drawn and np.isin(verdict_pictures, rows).all()
-    assert (np.diff(verdict_pictures) > 0).all() and (
-        verdict_pictures == draw_verdict_pictures(rows)
-    ).all()
+    assert len(set(verdict_pictures)) == drawn
+    assert np.isin(verdict_pictures, rows).all()
+    assert (np.diff(verdict_pictures) > 0).all()
+    assert (verdict_pictures == draw_verdict_pictures(rows)).all()

@@ -66,7 +66,8 @@ def test_the_area_has_the_variance_of_delong(sizes, monkeypatch):
     assert area.value == pytest.approx(roc_auc_score(target, likeness))
     expected = delong(*(likeness[target == value].numpy() for value in (0, 1)))
     assert variances[-1] == pytest.approx(expected)
-    assert area.chance == 0.5 and area.low < area.value < area.high
+    assert area.chance == 0.5
+    assert area.low < area.value < area.high
     assert ("balanced_accuracy" in categories) == (sizes[0] != sizes[1])
     if sizes[0] != sizes[1]:
         named = np.where(scores.ranks == 1, target[shuffled], 1 - target[shuffled])
@@ -207,18 +208,15 @@ def test_folds_are_pooled_item_by_item():
     assert scores.relevant.tolist() == scores.ranks.tolist()
     assert scores.train_similarities == pytest.approx(scores.ranks / 100)
     assert scores.units.tolist() == [1, 2, 3, 11, 21, 22]
-    assert scores.is_trialwise is False and scores.pool == 3
+    assert scores.is_trialwise is False
+    assert scores.pool == 3
     # candidates of other folds were not compared
     column = {name: number for number, name in enumerate(scores.verdict_ids)}
     assert scores.verdict_ranks.shape == (6, 8)
-    assert (
-        scores.verdict_ranks[3, column["x1"]] == 12
-        and scores.verdict_ranks[3, column["a1"]] == 0
-    )
-    assert (
-        scores.verdict_ranks[4, column["a1"]] == 23
-        and scores.verdict_ranks[0, column["a1"]] == 1
-    )
+    assert scores.verdict_ranks[3, column["x1"]] == 12
+    assert scores.verdict_ranks[3, column["a1"]] == 0
+    assert scores.verdict_ranks[4, column["a1"]] == 23
+    assert scores.verdict_ranks[0, column["a1"]] == 1
     # controls by the items of folds, draws as many as all folds have
     assert scores.control["top1"] == pytest.approx([(0.1 + 0.2 * 2) / 6, 1])
     assert list(scores.scopes) == ["repetitions · 2"]

@@ -43,7 +43,9 @@ def test_a_check_and_the_run_open_each_run_once(
     recipe = Recipe.resolve("eval-retrieval", None, {}, asked)
     inputs = list_inputs(eval_retrieval, recipe)
 
-    assert inputs and not describe_missing(inputs) and len(opened) == 1
+    assert inputs
+    assert not describe_missing(inputs)
+    assert len(opened) == 1
     run_command("eval-retrieval", *asked)
     assert len(opened) == 2
 

@@ -84,10 +84,8 @@ def test_the_verdict_covers_all_subjects_and_averages_seeds():
 
     assert (found.side, lost.side) == ("above chance", "below chance")
     assert found.better == lost.worse == 1 / 5000
-    assert (
-        averaged.better == subjects.better
-        and averaged.side == subjects.side == "at chance"
-    )
+    assert averaged.better == subjects.better
+    assert averaged.side == subjects.side == "at chance"
 
 
 def test_concepts_that_were_shown_in_blocks_are_no_headline():
@@ -120,7 +118,8 @@ def test_concepts_that_were_shown_in_blocks_are_no_headline():
     assert [answer.question for answer in blocked] == questions
     sides = [answer.side for answer in blocked]
     assert sides == ["at chance", "at chance", "not testable"]
-    assert blocked[0].design == "time in the run" and free[0].design == ""
+    assert blocked[0].design == "time in the run"
+    assert free[0].design == ""
 
 
 def test_the_design_alone_ranks_the_labels_of_each_subject():
@@ -136,10 +135,12 @@ def test_the_design_alone_ranks_the_labels_of_each_subject():
     by_blocks = rank_by_design(together(groups), study_of(blocks))
     by_nothing = rank_by_design(together(groups), study_of(FREE))
 
-    assert by_blocks is not None and by_nothing is not None
+    assert by_blocks is not None
+    assert by_nothing is not None
     assert set(by_blocks[0]) == {1, 2}
     np.testing.assert_array_equal(by_blocks[1], by_blocks[0][::-1])
-    assert by_nothing[0].max() > 10 and 7 < by_nothing[0].mean() < 14
+    assert by_nothing[0].max() > 10
+    assert 7 < by_nothing[0].mean() < 14
     # labels of units are not the candidates of a smaller gallery
     smaller = [[replace(group[0], pool=10)] for group in groups]
     assert rank_by_design(together(smaller), study_of(blocks)) is None
@@ -154,7 +155,8 @@ def test_an_unknown_order_of_trials_limits_each_answer():
     (known,) = judge_cells(cells, study_of(FREE))
     (unknown,) = judge_cells(cells, study_of(replace(FREE, is_known=False)))
 
-    assert known.condition == "" and "order of trials" in unknown.condition
+    assert known.condition == ""
+    assert "order of trials" in unknown.condition
     assert (known.better, known.worse) == (unknown.better, unknown.worse)
 
 

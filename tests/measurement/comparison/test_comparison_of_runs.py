@@ -171,7 +171,8 @@ def test_hits_are_compared_among_the_same_candidates(digest):
         assert difference.metric == "top1"
         assert difference.difference == pytest.approx(20 / 30)
     for error in errors.values():
-        assert "mine and other" in error.message and "galleries" in error.message
+        assert "mine and other" in error.message
+        assert "galleries" in error.message
 
 
 def test_pictures_without_signals_are_compared_with_all_subjects():
@@ -287,7 +288,8 @@ def test_comparing_sources_and_runs_generates_no_pictures(
     correction_note = (
         "p adjusted by Benjamini–Hochberg over 6 tests: 2 metrics × (2 sources + 1 run)"
     )
-    assert correction_note in sources.note and correction_note in runs.note
+    assert correction_note in sources.note
+    assert correction_note in runs.note
     compared = list(result.metrics.facts.comparisons) + list(
         result.metrics.facts.against
     )

@@ -73,7 +73,8 @@ def test_object_f1_is_that_of_the_published_rule():
         published_f1(true_scores[row], generated[n]) for n, row in enumerate(rows)
     ]
     assert values.tolist() == pytest.approx(expected)
-    assert values[:4:3].tolist() == [1, 0] and 0 < values[4] < 1
+    assert values[:4:3].tolist() == [1, 0]
+    assert 0 < values[4] < 1
 
 
 def test_reconstructions_score_one_if_perfect_else_chance():
@@ -138,8 +139,10 @@ def test_a_category_has_the_score_of_its_best_box(hub_cache):
         expected.append(box.where(is_large, 0).amax(1))
         start += count + 1
     assert torch.allclose(computed, torch.stack(expected, 1), atol=1e-5)
-    assert is_large.any() and not is_large.all()
-    assert computed.shape == (2, 82) and computed[0].std() > 0.01
+    assert is_large.any()
+    assert not is_large.all()
+    assert computed.shape == (2, 82)
+    assert computed[0].std() > 0.01
     assert not torch.allclose(computed[0], computed[1])
 
 
@@ -166,7 +169,8 @@ def test_captions_are_encoded_by_the_mean_of_their_tokens(hub_cache):
             for caption in captions
         ]
     lengths = {len(caption.split()) for caption in captions}
-    assert len(set(captions)) == 3 and len(lengths) > 1
+    assert len(set(captions)) == 3
+    assert len(lengths) > 1
     assert torch.allclose(normalise(computed), normalise(torch.stack(expected)), 1e-4)
 
 
@@ -176,4 +180,5 @@ def test_missing_weights_are_reported_with_the_line_to_fetch(name, hub_cache):
     with pytest.raises(MissingData) as caught:
         network.build(CPU)
     line = f"hf download {network.source.removeprefix('hub:')} config.json vocab.txt"
-    assert line in caught.value.hint and line in str(network.find_input().error.hint)
+    assert line in caught.value.hint
+    assert line in str(network.find_input().error.hint)

@@ -90,13 +90,11 @@ def test_captions_are_compared_without_case_and_punctuation():
         ["A man rides, slowly!", "a dog"], [["x y z", "a man rides slowly"], ["a cat"]]
     )
 
-    assert scores["rouge_1"] == pytest.approx([1, 0.5]) and scores[
-        "rouge_l"
-    ] == pytest.approx([1, 0.5])
+    assert scores["rouge_1"] == pytest.approx([1, 0.5])
+    assert scores["rouge_l"] == pytest.approx([1, 0.5])
     turned = score_captions(["slowly rides a man"], [["a man rides slowly"]])
-    assert turned["rouge_1"] == pytest.approx([1]) and turned[
-        "rouge_l"
-    ] == pytest.approx([0.5])
+    assert turned["rouge_1"] == pytest.approx([1])
+    assert turned["rouge_l"] == pytest.approx([0.5])
     assert scores["bleu_1"].mean() == pytest.approx(5 / 6)
     quoted = score_captions(
         ["a 'stop' sign - it's well-worn"], [["a stop sign it's well-worn"]]
@@ -118,8 +116,7 @@ def test_cider_is_ten_for_true_captions_and_ignores_common_words():
         [captions[0] for captions in reversed(true_captions)], true_captions
     )["cider"]
 
-    assert scores_of_true == pytest.approx([10, 10]) and shuffled == pytest.approx(
-        [0, 0]
-    )
+    assert scores_of_true == pytest.approx([10, 10])
+    assert shuffled == pytest.approx([0, 0])
     # a single item: no word is rarer than others
     assert "cider" not in score_captions(["a man"], [["a man"]])

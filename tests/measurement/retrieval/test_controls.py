@@ -51,7 +51,8 @@ def test_a_control_exchanges_the_labels_of_units():
     assert (targets[:, 0] == targets[:, 1]).all()
     assert (targets[:, 3] == targets[:, 4]).all()
     assert (stratum[targets - 100] == stratum[units]).all()
-    assert len(targets) == 1 + MAX_DRAWS and (targets[0] != columns).any()
+    assert len(targets) == 1 + MAX_DRAWS
+    assert (targets[0] != columns).any()
 
 
 def test_labels_that_cannot_be_exchanged_keep_their_picture():

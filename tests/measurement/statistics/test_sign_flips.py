@@ -70,7 +70,8 @@ def test_units_weigh_what_they_hold_and_flip_together():
     values = np.repeat([1.0, 1, 1, 1, 1, 1], [20, 1, 1, 1, 1, 1])
     units = np.repeat(range(6), [20, 1, 1, 1, 1, 1]).tolist()
 
-    assert flipped(values, units).p == 2 / 2**6 and flipped(values).p < 0.001
+    assert flipped(values, units).p == 2 / 2**6
+    assert flipped(values).p < 0.001
 
 
 def test_five_units_have_no_interval_and_cannot_be_found():
@@ -80,7 +81,8 @@ def test_five_units_have_no_interval_and_cannot_be_found():
         None,
         None,
         2 / 2**5,
-    ) and flips.p > 0.05
+    )
+    assert flips.p > 0.05
 
 
 @pytest.mark.parametrize("sizes", [[5] * 40, [100] + [5] * 20])

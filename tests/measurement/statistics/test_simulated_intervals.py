@@ -38,7 +38,8 @@ def test_intervals_of_runs_of_one_subject_each_hold():
     random = np.random.default_rng(0)
     results = [units_of_one_subject(random, (4, 3), 0.0) for _ in range(SIMULATIONS)]
     of_hits, _, of_values, _ = np.mean(results, axis=0)
-    assert 0.92 <= of_hits <= 0.99 and 0.92 <= of_values <= 0.99
+    assert 0.92 <= of_hits <= 0.99
+    assert 0.92 <= of_values <= 0.99
 
 
 @pytest.mark.nightly
@@ -55,7 +56,8 @@ def test_intervals_of_unequal_categories_cover_the_mean(counts, effect, widest):
         unequal_categories(random, "trials", counts, effect) for _ in range(SIMULATIONS)
     ]
     _, balanced, width, _, area, area_width = np.mean(results, axis=0)
-    assert min(balanced, area) >= 0.92 and max(width, area_width) < widest
+    assert min(balanced, area) >= 0.92
+    assert max(width, area_width) < widest
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,8 @@ def test_the_window_has_bridges_segments(bridge):
     starts, stops = reference["segments"].T
 
     assert model.lengths == (stops - starts).tolist()
-    assert starts[0] == 0 and torch.equal(starts[1:], stops[:-1])
+    assert starts[0] == 0
+    assert torch.equal(starts[1:], stops[:-1])
 
 
 def test_segments_have_bridges_attention(bridge):

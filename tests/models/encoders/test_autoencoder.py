@@ -31,16 +31,15 @@ def test_an_autoencoder_trains_once_and_shares_its_latent_space(
 
     decoder = autoencoder.Config(source=str(pictures)).build()
 
-    assert (
-        config.is_available
-        and (pictures / WEIGHTS_FILE).stat().st_mtime_ns == written_ns
-    )
+    assert config.is_available
+    assert (pictures / WEIGHTS_FILE).stat().st_mtime_ns == written_ns
     assert encoder.weights["digest"] == config.build().weights["digest"]
     assert decoder.latent_space == encoder.module.latent_space
     # [1, 3, H, W]
     picture = encoder.preprocess(Image.open(pictures / "train/00.png"))[None]
     latents = encoder.module(picture)
-    assert latents.shape == (1, 12) and torch.equal(latents, decoder.encode(picture))
+    assert latents.shape == (1, 12)
+    assert torch.equal(latents, decoder.encode(picture))
     assert decoder.decode(latents).shape == (1, 3, 28, 28)
 
 

@@ -69,9 +69,8 @@ def test_tokens_are_normed_and_pictures_scaled_as_in_mindeye2(folder, model, mod
     with torch.no_grad():
         _, tokens = model.visual((ranged - mean) / std)
     model.visual.output_tokens = False
-    assert embedding.shape == (1, 16, 16) and torch.allclose(
-        embedding, tokens, atol=SAME
-    )
+    assert embedding.shape == (1, 16, 16)
+    assert torch.allclose(embedding, tokens, atol=SAME)
     assert encoder.preprocessing.endswith("half way to white") == (mode == "published")
 
 
@@ -87,9 +86,8 @@ def test_texts_are_the_projected_end_token_not_normalised(folder, model):
 
     with torch.no_grad():
         expected = model.encode_text(open_clip.tokenize(texts))
-    assert encoder.reads == "captions" and torch.allclose(
-        embeddings, expected, atol=SAME
-    )
+    assert encoder.reads == "captions"
+    assert torch.allclose(embeddings, expected, atol=SAME)
     assert (embeddings.norm(dim=-1) - 1).abs().min() > 0.01
     # no image tower
     assert (

@@ -170,9 +170,8 @@ def test_text_of_clip_h14_is_the_projected_end_token(
 
     embedded = encoder.module(ids)
 
-    assert ids.shape == (2, 77) and embedded.shape == (2,) + tuple(
-        encoders.resolve("clip-h14-text").shape
-    )
+    assert ids.shape == (2, 77)
+    assert embedded.shape == (2,) + tuple(encoders.resolve("clip-h14-text").shape)
     assert torch.allclose(
         embedded, model.text_projection(tower.pooler_output), atol=SAME
     )

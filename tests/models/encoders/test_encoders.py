@@ -142,10 +142,8 @@ def test_named_encoders_load_from_the_hubs_cache(hub_cache, picture):
         torch.testing.assert_close(
             embedding, directly(folder, picture), rtol=0, atol=SAME
         )
-        assert (
-            encoder.weights["revision"] == snapshot.name
-            and len(encoder.weights["digest"]) == 64
-        )
+        assert encoder.weights["revision"] == snapshot.name
+        assert len(encoder.weights["digest"]) == 64
         assert config.name == name.replace("_", "-")
         # the config in a folder tells the kind
         for reference in (f"hub:{repository}", str(folder)):
@@ -224,9 +222,8 @@ def test_a_function_of_the_user_is_an_encoder(
     torch.testing.assert_close(
         embed(shifted.build(), picture), embed(unshifted.build(), picture) + 1
     )
-    assert unshifted.name == "my_network-make" and shifted.name.startswith(
-        "my_network-make-"
-    )
+    assert unshifted.name == "my_network-make"
+    assert shifted.name.startswith("my_network-make-")
     for source, error in (
         ("my_network:absent", RecipeError),
         ("absent_package:make", MissingExtra),
@@ -267,7 +264,8 @@ def test_a_store_is_named_after_its_encoder():
         {"resolution_px": 64},
     ]
     names = [encoders.resolve({"kind": "vae", **knobs}).name for knobs in vae_settings]
-    assert len(set(names)) == 4 and all(name.startswith("vae-") for name in names[1:])
+    assert len(set(names)) == 4
+    assert all(name.startswith("vae-") for name in names[1:])
     clip = encoders.resolve("clip-b32")
     assert clip.name == "clip-b32"
     assert clip.published_name == "CLIP-ViT-B-32-laion2B-s34B-b79K"

@@ -59,10 +59,8 @@ def test_a_real_transform_maps_its_bases_embedding(
         )
         < SAME
     )
-    assert (
-        aligned.weights["base_source"] == "random"
-        and len(aligned.weights["digest"]) == 64
-    )
+    assert aligned.weights["base_source"] == "random"
+    assert len(aligned.weights["digest"]) == 64
 
 
 def test_a_damaged_transform_or_one_of_another_base_is_refused(

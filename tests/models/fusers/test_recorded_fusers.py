@@ -69,6 +69,7 @@ def test_embeddings_of_unequal_widths_have_no_common_one(kind):
     with pytest.raises(RecipeError) as caught:
         config = fusers.TINY[kind]
         fusers.build_fuser(config, UNEQUAL, config.token_dim(UNEQUAL, 7), 1)
-    assert "6" in str(caught.value) and caught.value.hint
+    assert "6" in str(caught.value)
+    assert caught.value.hint
     with pytest.raises(RecipeError):
         fusers.build_fuser(fusers.LinearConfig(join="mean"), UNEQUAL, 7, 1)

@@ -54,9 +54,8 @@ def test_features_of_the_tower_are_captioned_as_the_picture_is(root):
     ).caption(None, Decoded({"image": features}))
 
     assert captions == tokenizer.batch_decode(ids, skip_special_tokens=True)
-    assert len(set(captions)) > 2 and all(
-        set(caption.split()) <= {"a", "b", "ab"} for caption in captions
-    )
+    assert len(set(captions)) > 2
+    assert all(set(caption.split()) <= {"a", "b", "ab"} for caption in captions)
 
 
 def test_tokens_are_mapped_over_tokens_and_then_over_features(
@@ -72,7 +71,8 @@ def test_tokens_are_mapped_over_tokens_and_then_over_features(
     captioner = _captioner.load_captioner(make_head_caption(root), CPU, torch.float32)
 
     mapped = captioner.model.git.image_encoder(tokens[:, None]).last_hidden_state
-    assert torch.allclose(mapped, features, atol=1e-5) and mapped.shape == (
+    assert torch.allclose(mapped, features, atol=1e-5)
+    assert mapped.shape == (
         6,
         TOKENS,
         WIDTH,

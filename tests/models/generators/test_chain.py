@@ -72,7 +72,8 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
         Conditioning(heads["tokens"]), [1, 2], PX, Sampling(steps=1)
     )
     captions = captioner.caption(picture, None)
-    assert all(captions) and captioner.caption(picture[1:], None) == captions[1:]
+    assert all(captions)
+    assert captioner.caption(picture[1:], None) == captions[1:]
     noise_pictures = torch.rand(
         8, 3, PX, PX, generator=torch.Generator().manual_seed(0)
     )
@@ -94,9 +95,8 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
     expected = video.generate(
         conditions, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1)
     )
-    assert media.shape == (2, 2, 3, 16, 16) and torch.allclose(
-        media, expected, atol=SAME_PICTURE
-    )
+    assert media.shape == (2, 2, 3, 16, 16)
+    assert torch.allclose(media, expected, atol=SAME_PICTURE)
     other_conditions = replace(conditions, texts=["a", "b"])
     media_of_other_texts = video.generate(
         other_conditions, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1)

@@ -248,7 +248,8 @@ def test_decoders_give_pictures_without_gradients():
     assert not any(weight.requires_grad for weight in decoder.model.parameters())
     assert not decoder.model.training
     media = decoder.generate(Conditioning(), SEEDS, 9, Sampling(), on_step=steps.append)
-    assert media.shape == (2, 3, 9, 9) and steps == [1]
+    assert media.shape == (2, 3, 9, 9)
+    assert steps == [1]
     mean = decoder.generate(
         Conditioning(start=torch.zeros(2, 16)), SEEDS, 9, Sampling()
     )

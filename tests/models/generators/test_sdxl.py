@@ -138,7 +138,8 @@ def test_the_empty_prompt_is_encoded_or_read_from_a_file(folder, tmp_path):
     generator.save_empty_prompt(tmp_path / "prompt.safetensors")
     text, pooled = expected = generator.embed_empty_prompt(3)
     assert (text.shape, pooled.shape) == ((3, 77, 16), (3, 8))
-    assert text.abs().sum() > 0 and torch.equal(text[0], text[2])
+    assert text.abs().sum() > 0
+    assert torch.equal(text[0], text[2])
 
     shutil.rmtree(folder / "text_encoder")
     with pytest.raises(MissingData, match=r"text_encoder/.*empty_prompt.safetensors"):
@@ -156,9 +157,8 @@ def test_the_empty_prompt_is_encoded_or_read_from_a_file(folder, tmp_path):
     }
     save_file(expected_embeds, folder / "empty_prompt.safetensors")
     text, pooled = Config(source=str(folder)).build().embed_empty_prompt(1)
-    assert torch.equal(text, expected_embeds["prompt_embeds"]) and torch.equal(
-        pooled, expected_embeds["pooled_prompt_embeds"]
-    )
+    assert torch.equal(text, expected_embeds["prompt_embeds"])
+    assert torch.equal(pooled, expected_embeds["pooled_prompt_embeds"])
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -248,5 +248,6 @@ def test_a_variant_of_the_weights_is_read_by_its_name_alone(folder):
     assert torch.equal(generator.unet.conv_in.weight, original.unet.conv_in.weight)
     assert torch.equal(generator.embed_empty_prompt(1)[0], prompt)
     needs = list(fp16_config.inputs()) + list(fp16_config.text_inputs())
-    assert len(needs) == 4 and not any(item.error for item in needs)
+    assert len(needs) == 4
+    assert not any(item.error for item in needs)
     assert all(item.error for item in Config(source=str(folder)).inputs())

@@ -174,7 +174,8 @@ def test_the_checkpoint_is_converted_once_from_the_hub(
             (file.stat().st_size, "to download")
         ]
         first_generator = config.build()
-    assert config.source == SOURCE and len(hub.fetched) == 1
+    assert config.source == SOURCE
+    assert len(hub.fetched) == 1
     assert [item.state for item in config.inputs()] == ["here"]
     second_generator = config.build()  # without the hub
     converted_folder = next((home / "models").glob("sdxl-unclip-*-float32"))

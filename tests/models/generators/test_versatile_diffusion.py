@@ -231,7 +231,8 @@ def test_weights_are_converted_once_and_then_no_longer_needed(
     messages = capsys.readouterr().err
     second_pictures = generate_pictures(config.build(), conditioning)
 
-    assert messages.count("converted once") == 1 and not capsys.readouterr().err
+    assert messages.count("converted once") == 1
+    assert not capsys.readouterr().err
     assert torch.equal(first_pictures, second_pictures)
     (converted_folder,) = models.iterdir()
     shutil.rmtree(folder)

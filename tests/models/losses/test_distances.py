@@ -102,7 +102,8 @@ def test_mixco_equals_mindeye_and_allows_a_signal_as_own_partner(havir, permutat
         re.fullmatch(rf"out\.mixco_nce_t([\d.]+){ending}", name) for name in havir
     ]
     compared = [match for match in stored if match]
-    assert compared and (is_fixed.any() or not ending)
+    assert compared
+    assert is_fixed.any() or not ending
     for match in compared:
         name = match[0]
         temperature = float(match[1])
@@ -190,7 +191,8 @@ def test_the_contrast_of_maps_equals_mindeyes(havir):
         assert value == pytest.approx(
             havir[f"out.soft_cont_t{text}"].item(), rel=RELATIVE
         )
-    assert temperature_texts and TINY["soft-cont"].temperature == 0.075
+    assert temperature_texts
+    assert TINY["soft-cont"].temperature == 0.075
 
 
 def test_targets_are_mixed_and_other_shapes_are_refused():

@@ -28,7 +28,8 @@ def compare(kind, pair, context, **knobs):
         predicted, target, context
     )
     loss.backward()
-    assert predicted.grad is not None and target.grad is not None
+    assert predicted.grad is not None
+    assert target.grad is not None
     return loss.detach(), predicted.grad, target.grad
 
 

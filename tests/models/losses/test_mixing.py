@@ -44,6 +44,7 @@ def test_weights_range_from_one_hot_to_equal_and_skip_absences():
 
     weights = draw_convex_weights(is_there, 1.0, generator())
 
-    assert (weights[~is_there] == 0).all() and (weights[is_there] > 0).all()
+    assert (weights[~is_there] == 0).all()
+    assert (weights[is_there] > 0).all()
     assert torch.allclose(weights.sum(1), torch.ones(200))
     assert (weights[::2, 0] == 1).all()

@@ -71,9 +71,8 @@ def test_a_store_keeps_the_underlay_of_its_voxels(tmp_path):
     SignalStore.write(tmp_path / "sub-01.h5", {"train": trials})
     space = SignalStore.open(tmp_path / "sub-01.h5")["train"].space
     selected_underlay = space.select(np.arange(3)).underlay
-    assert selected_underlay.source == "T1w" and np.array_equal(
-        selected_underlay.values, UNDERLAY.values
-    )
+    assert selected_underlay.source == "T1w"
+    assert np.array_equal(selected_underlay.values, UNDERLAY.values)
     assert np.array_equal(selected_underlay.affine, UNDERLAY.affine)
 
 
@@ -87,7 +86,8 @@ def test_slices_are_drawn_by_nilearn_the_same_each_time(tmp_path, has_anatomy):
     for text in (f"x={x_mm:.0f}", f"y={y_mm:.0f}", f"z={z_mm:.0f}", ">L<", ">R<"):
         assert text in svg
     # the colours are symmetric around 0
-    assert ">9<" in svg and re.search(">[-−]9<", svg)
+    assert ">9<" in svg
+    assert re.search(">[-−]9<", svg)
     assert svg == render_svg(brain_map, tmp_path)
     save_figure(brain_map.locate(tmp_path), tmp_path / "figure.pdf")
     assert (tmp_path / "figure.pdf").stat().st_size > 1000
@@ -136,7 +136,8 @@ def test_without_nilearn_a_page_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nilearn", None)
     brain_map = write_map(tmp_path)
     note = str(render_svg(brain_map, tmp_path))
-    assert "nilearn" in note and escape(install_line("maps")) in note
+    assert "nilearn" in note
+    assert escape(install_line("maps")) in note
     assert write_view(brain_map.locate(tmp_path), tmp_path) == ""
     with pytest.raises(MissingExtra, match="nilearn") as raised:
         save_figure(brain_map.locate(tmp_path), tmp_path / "figure.svg")
@@ -154,8 +155,10 @@ def test_a_page_links_a_view_that_needs_no_network(tmp_path):
     page.write(tmp_path / "page.html")
 
     names = re.findall('href="(sub-01[^"]*)"', (tmp_path / "page.html").read_text())
-    assert len(names) == 2 and len(set(names)) == 1
+    assert len(names) == 2
+    assert len(set(names)) == 1
     view = (tmp_path / names[0]).read_text()
     assert not re.findall(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", view)
-    assert "<title>T</title>" in view and "sub-01_t-" not in page.html()
+    assert "<title>T</title>" in view
+    assert "sub-01_t-" not in page.html()
     assert nibabel.load(headline.volume).shape == SHAPE

@@ -65,7 +65,8 @@ def test_sensors_on_a_circle_are_drawn_unless_they_have_no_value():
     corners = [(0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5)]
     points = [Point(x, y, f"E{x:g}{y:g}", x - y) for x, y in corners]
     svg = render_svg(Topomap("margin", points + [Point(0.0, 0.0, "Cz")]))
-    assert all(f">{point.name}<" in svg for point in points) and ">Cz<" not in svg
+    assert all(f">{point.name}<" in svg for point in points)
+    assert ">Cz<" not in svg
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,8 @@ def test_sensors_on_a_circle_are_drawn_unless_they_have_no_value():
 )
 def test_topographies_need_positions_and_times(evoked):
     svg = render_svg(evoked)
-    assert "fT/cm" in svg and "170 ms" not in svg
+    assert "fT/cm" in svg
+    assert "170 ms" not in svg
 
 
 def test_each_channel_has_a_value_at_each_time():

@@ -272,7 +272,9 @@ def test_no_answer_from_a_sidecar_is_a_formula(home, first_character):
     rows = csv.reader(filled.write("csv").splitlines())
     answers = {row[1]: row[3] for row in rows}
     cell = answers["Manufacturer and model of the device"]
-    assert "1+1" in cell and cell[0] not in "=+-@\t" and ";=" not in cell
+    assert "1+1" in cell
+    assert cell[0] not in "=+-@\t"
+    assert ";=" not in cell
     assert "<b>" not in filled.write("md").replace("\\<", "")
     assert "\\$" in filled.write("tex")
 
@@ -305,7 +307,8 @@ def test_an_explanation_reports_its_corrected_p(home):
     (filled,) = fill_checklists([ShownRun("one", folder)])
     answers = read_answers(filled)
     p_values, _ = answers["Exact p values"]
-    assert "100 to 200 ms" in p_values and "p = 0.02" in p_values
+    assert "100 to 200 ms" in p_values
+    assert "p = 0.02" in p_values
     assert answers["Test against chance"][0].startswith("999 permutations")
     generalisation = "Individual or group data, and how far results generalise"
     assert answers[generalisation] == ("", "to fill in")

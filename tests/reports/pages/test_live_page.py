@@ -195,7 +195,8 @@ def test_the_page_is_read_by_its_address_and_by_localhost(started):
         ask(url, "/events", method="HEAD")[0].status,
     ]
 
-    assert statuses == [200] * 5 and url.startswith("http://127.0.0.1:")
+    assert statuses == [200] * 5
+    assert url.startswith("http://127.0.0.1:")
 
 
 def test_no_response_reveals_the_token_or_can_be_embedded(
@@ -216,18 +217,15 @@ def test_no_response_reveals_the_token_or_can_be_embedded(
     assert token not in str(read_events(url, lambda event: event["kind"] == "start"))
     for response, body in responses:
         headers = {name.lower(): value for name, value in response.getheaders()}
-        assert token.encode() not in body and token not in str(headers)
+        assert token.encode() not in body
+        assert token not in str(headers)
         assert not [name for name in headers if name.startswith("access-control")]
         policy = headers["content-security-policy"]
-        assert (
-            policy.startswith("default-src 'none'")
-            and "frame-ancestors 'none'" in policy
-        )
+        assert policy.startswith("default-src 'none'")
+        assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
-        assert (
-            headers["referrer-policy"] == "no-referrer"
-            and headers["cache-control"] == "no-store"
-        )
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] == "no-store"
         assert headers["x-content-type-options"] == "nosniff"
 
 
@@ -259,7 +257,8 @@ def test_a_late_browser_gets_the_start_and_the_latest_events(
         assert windows == list(range(100 - MAX_RESULTS, 100))
         kinds = [event["kind"] for event in events if event["kind"] != "result"]
         assert kinds == ["start", "stalled", "resumed", "drawing", "ended"]
-        assert len(history["hits"]) == 99 and history["hits"][0] == [1, 0.25, 0.06, 0.6]
+        assert len(history["hits"]) == 99
+        assert history["hits"][0] == [1, 0.25, 0.06, 0.6]
         assert history["drawings"] == [98]
 
 
@@ -405,10 +404,8 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, open_in_b
     ]:
         assert phrase in text, phrase
     numbers = re.findall(r"\d+\.\d+", text)
-    assert (
-        numbers
-        and max(len(number.replace(".", "").strip("0")) for number in numbers) <= 3
-    )
+    assert numbers
+    assert max(len(number.replace(".", "").strip("0")) for number in numbers) <= 3
 
     assert shown_page.evaluate("document.documentElement.scrollWidth") == PHONE
     lost = """() => [...document.querySelectorAll('body *')].filter(each =>
@@ -420,7 +417,8 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, open_in_b
         "!each.naturalWidth).length"
     )
     wait_for(lambda: shown_page.evaluate(broken) == 0)
-    assert shown_page.evaluate(lost) == [] and complaints == []
+    assert shown_page.evaluate(lost) == []
+    assert complaints == []
     assert shown_page.locator("#film > li").count() == MAX_RESULTS
     slab = "getComputedStyle(document.body).backgroundColor"
     assert shown_page.evaluate(slab) == "rgb(20, 23, 26)"
@@ -446,11 +444,9 @@ def test_names_of_pictures_are_text_whatever_they_hold(started, open_in_browser)
             == 16
         )
     )
-    assert (
-        shown_page.title() == "Live session"
-        and complaints == []
-        and shown_page.locator("main b b").count() == 0
-    )
+    assert shown_page.title() == "Live session"
+    assert complaints == []
+    assert shown_page.locator("main b b").count() == 0
 
 
 def test_the_status_says_stalls_the_end_and_a_lost_connection(started, open_in_browser):

@@ -97,13 +97,14 @@ def test_a_method_is_ranked_only_by_a_significant_difference(
 
 def test_a_single_result_and_no_result_are_not_compared(tmp_path):
     sentence = state_best_method(compare(tmp_path, {"a": 0.5}))
-    assert "only result" in sentence and "50 %" in sentence and "next" not in sentence
+    assert "only result" in sentence
+    assert "50 %" in sentence
+    assert "next" not in sentence
     sentence_without_methods = state_best_method(
         compare(tmp_path, {"b": 0.5}, selected=("b",))
     )
-    assert (
-        "“b”" not in sentence_without_methods and "50 %" not in sentence_without_methods
-    )
+    assert "“b”" not in sentence_without_methods
+    assert "50 %" not in sentence_without_methods
 
 
 def test_the_figure_has_a_dot_interval_and_chance_of_each_method(
@@ -112,11 +113,14 @@ def test_the_figure_has_a_dot_interval_and_chance_of_each_method(
     hits = {"a": 0.5, "b": 0.4, "d": 0.6}
     curve = draw_methods(compare(tmp_path, hits, selected=("d",)))
 
-    assert list(curve.at) == ["a", "b", "d"] and curve.style == "dots"
+    assert list(curve.at) == ["a", "b", "d"]
+    assert curve.style == "dots"
     results, excluded = curve.lines
-    assert results.values == [0.5, 0.4, None] and excluded.values == [None, None, 0.6]
+    assert results.values == [0.5, 0.4, None]
+    assert excluded.values == [None, None, 0.6]
     assert results.low == [0.45, pytest.approx(0.35), None]
-    assert results.chance == 0.02 and "0.02" in curve.title
+    assert results.chance == 0.02
+    assert "0.02" in curve.title
     with draw_artifact(curve) as figure:
         names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
         assert names == ["a", "b", "d"]
@@ -130,10 +134,13 @@ def test_the_table_on_a_page_has_reasons_below_the_names(tmp_path):
     (section,) = lay_out_methods([comparison])
     ((_, (_, table)),) = section.groups
 
-    assert table.keeps_columns and not table.title and "lab, intra" in section.title
+    assert table.keeps_columns
+    assert not table.title
+    assert "lab, intra" in section.title
     result, excluded = table.rows[:2]
     assert result[0] == "a"
-    assert excluded[0].small == "excluded: selected on test" and excluded[0].is_grey
+    assert excluded[0].small == "excluded: selected on test"
+    assert excluded[0].is_grey
 
 
 @pytest.mark.parametrize(

@@ -207,12 +207,12 @@ def test_without_validation_the_best_variant_is_selected_on_test(
     sweep = make_sweep(tmp_path, TOP1, validation)
 
     finding = state_finding(sweep.measurements)
-    assert "10 % to 50 %" in finding and "“test · none” with 50 %" in finding
+    assert "10 % to 50 %" in finding
+    assert "“test · none” with 50 %" in finding
     assert "chosen on test among 3" in finding
     note, bold = find_bold_rows(RunGroup([sweep]), "By variant")
-    assert note.startswith("Bold: best, chosen on test among 3.") and bold == [
-        "test · none"
-    ]
+    assert note.startswith("Bold: best, chosen on test among 3.")
+    assert bold == ["test · none"]
 
 
 def test_the_best_variant_on_validation_is_named_with_its_score(
@@ -225,11 +225,11 @@ def test_the_best_variant_on_validation_is_named_with_its_score(
     )
 
     finding = state_finding(sweep.measurements)
-    assert "validation (top-1)" in finding and "“test · half” with 30 %" in finding
+    assert "validation (top-1)" in finding
+    assert "“test · half” with 30 %" in finding
     note, bold = find_bold_rows(RunGroup([sweep]), "By variant")
-    assert note.startswith("Bold: best on validation (top-1).") and bold == [
-        "test · half"
-    ]
+    assert note.startswith("Bold: best on validation (top-1).")
+    assert bold == ["test · half"]
 
 
 def write_sheet(shown_run, ranks, *figures):
@@ -255,7 +255,8 @@ def test_the_first_screen_has_ten_pairs_as_its_note_says(tmp_path):
 
     page = lay_out_page([RunGroup([shown_run])])
 
-    assert page.pictures is not None and len(page.pictures.pairs) == 10
+    assert page.pictures is not None
+    assert len(page.pictures.pairs) == 10
     assert page.pictures.n_columns == 5
     assert page.pictures.decoded_heading == "retrieved first"
     for fact in ("10 of 40 test pictures", "seed 7", "sub-03"):
@@ -310,7 +311,8 @@ def test_runs_with_the_same_label_keep_their_findings(tmp_path):
     html = write_page(tmp_path, RunGroup([first_run]), RunGroup([second]))
 
     (lead,) = re.findall(r'<p class="lead">(.*?)</p>', html)
-    assert "50 %" in lead and "25 %" not in lead
+    assert "50 %" in lead
+    assert "25 %" not in lead
     assert "25 %" in html
 
 
@@ -350,7 +352,8 @@ def test_a_mean_rank_among_other_pictures_has_no_value(tmp_path):
 
     finding = state_finding(write_run(tmp_path, "ours", answers=answers).measurements)
 
-    assert "mean rank is better than chance" in finding and "3 of" not in finding
+    assert "mean rank is better than chance" in finding
+    assert "3 of" not in finding
 
 
 def write_evaluation(folder, name, *lines):
@@ -469,7 +472,8 @@ def test_compared_runs_are_rows_with_the_best_and_signs_marked(
     group = compared(tmp_path)
     page = write_page(tmp_path, group)
     assert re.search(r"aligned .* base .* 50 % .* 25 %", page)
-    assert "Not compared: other: another gallery" in page and "few subjects" in page
+    assert "Not compared: other: another gallery" in page
+    assert "few subjects" in page
     runs = lay_out_tables(group)[0]
     aligned, base, _ = (row[1] for row in runs.rows)
     assert (aligned.is_best, base.is_best, base.mark) == (True, False, "**")
@@ -483,18 +487,17 @@ def test_tables_for_papers_have_means_deviations_and_signs(
 ):
     table = paper_table(compared(tmp_path))
     markdown, latex = write_table(table, "md"), write_table(table, "tex")
-    assert (
-        "| aligned | **0.500 ± 0.141** |" in markdown
-        and r"0.250 ± 0.141\*\*" in markdown
-    )
-    assert (
-        r"\textbf{0.500 $\pm$ 0.141}" in latex and r"0.250 $\pm$ 0.141$^{**}$" in latex
-    )
+    assert "| aligned | **0.500 ± 0.141** |" in markdown
+    assert r"0.250 ± 0.141\*\*" in markdown
+    assert r"\textbf{0.500 $\pm$ 0.141}" in latex
+    assert r"0.250 $\pm$ 0.141$^{**}$" in latex
     assert all(row.count("&") == 2 for row in latex.splitlines() if "&" in row)
     empty = replace(table, columns=[""], rows=[["none"]])
     assert "&" not in write_table(empty, "tex").partition("midrule")[2]
-    assert r"mean rank $\downarrow$" in latex and latex.count(r"\\") == 3
-    assert r"** p $\leq$ .01" in latex and r"6 metrics $\times$ 2 runs" in latex
+    assert r"mean rank $\downarrow$" in latex
+    assert latex.count(r"\\") == 3
+    assert r"** p $\leq$ .01" in latex
+    assert r"6 metrics $\times$ 2 runs" in latex
     assert latex.isascii()
     for fact in (
         "standard deviation over 2 subjects",
@@ -560,7 +563,8 @@ def test_numbers_with_caveats_have_a_footnote_sign(tmp_path):
     assert not any(
         "[" in heading for heading in re.findall(r"<h[1-5][^>]*>(.*?)</h", html)
     )
-    assert "50 %†‡ of cases" in page.lead[0] and "0.500†‡" in html
+    assert "50 %†‡ of cases" in page.lead[0]
+    assert "0.500†‡" in html
     assert [line[:3] for line in page.warnings] == ["† S", "‡ S"]
 
 

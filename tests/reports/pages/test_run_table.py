@@ -64,13 +64,15 @@ def test_programs_get_all_columns_and_whole_values(table):
         "size",
     ]
     assert first_row["run"] == "train-align/a"
-    assert first_row["label"] == "[i]wide[/i]" and second["label"] == ""
-    assert first_row["backbone"] == "ridge" and second["backbone"] == "nice"
+    assert first_row["label"] == "[i]wide[/i]"
+    assert second["label"] == ""
+    assert first_row["backbone"] == "ridge"
+    assert second["backbone"] == "nice"
     assert second["dataset.noise"] == "x" * 200
-    assert (
-        first_row["last changed"].startswith("1970-01-01") and first_row["size"] > 100
-    )
-    assert first_row["result"].endswith("(simulated)") and "† simulated" in table.note
+    assert first_row["last changed"].startswith("1970-01-01")
+    assert first_row["size"] > 100
+    assert first_row["result"].endswith("(simulated)")
+    assert "† simulated" in table.note
 
 
 def test_people_see_the_columns_in_which_runs_differ(table):
@@ -86,7 +88,8 @@ def test_people_see_the_columns_in_which_runs_differ(table):
         "size",
     ]
     # equal settings are said once, and long values are cut
-    assert "lite0" in shortened.note and "† simulated" in shortened.note
+    assert "lite0" in shortened.note
+    assert "† simulated" in shortened.note
     assert max(len(str(row[5])) for row in shortened.rows) == 40
 
     text = write_as_list(shortened, 80)
@@ -107,9 +110,11 @@ def test_each_command_has_a_table_of_its_own(tmp_path):
     runs = dict.fromkeys([evaluation, write_run(tmp_path, "a")], 0.0)
     runs[write_run(tmp_path, "b")] = 0.0
     evaluations, trainings = lay_out_runs(runs, "Runs")
-    assert evaluations.title == "Runs: eval-retrieval" and not evaluations.note
+    assert evaluations.title == "Runs: eval-retrieval"
+    assert not evaluations.note
     assert "interrupted" in evaluations.rows[0]
-    assert trainings.title == "train-align" and "†" in trainings.note
+    assert trainings.title == "train-align"
+    assert "†" in trainings.note
     assert [str(row[0]) for row in trainings.rows] == ["a", "b"]
 
 

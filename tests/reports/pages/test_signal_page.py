@@ -42,7 +42,8 @@ def test_split_half_reliability_is_that_of_the_simulation():
     expected = 0.25 / (0.25 + 1 / 8)  # reliability of the mean of eight repetitions
     assert abs(split_half[1].mean() - expected) < 0.03
     assert abs(split_half[0].mean()) < 0.1
-    assert abs(ceiling[1].mean() - 100 * expected) < 3 and ceiling[0].mean() < 8
+    assert abs(ceiling[1].mean() - 100 * expected) < 3
+    assert ceiling[0].mean() < 8
     assert counts.tolist() == [8] * 400
 
 
@@ -85,7 +86,8 @@ def test_slow_drift_is_no_reliability_of_noise():
     _, _, split_half, ceiling = measure_reliability(
         simulate_drift(np.random.default_rng(1).permutation(stimuli)), "test"
     )
-    assert abs(np.median(split_half)) < 0.1 and np.median(ceiling) < 10
+    assert abs(np.median(split_half)) < 0.1
+    assert np.median(ceiling) < 10
 
 
 def check(*arguments):
@@ -139,7 +141,8 @@ def test_check_plots_makes_a_page_of_each_store(tmp_path, kind):
     }
     if kind == "sensors":
         header, *rows = (path.with_suffix("") / "sub-01.tsv").read_text().splitlines()
-        assert header.split("\t")[:4] == ["name", "x", "y", "z"] and len(rows) == 2
+        assert header.split("\t")[:4] == ["name", "x", "y", "z"]
+        assert len(rows) == 2
         cells = [line.split("\t") for line in (header,) + tuple(rows)]
         columns = {column[0]: column[1:] for column in zip(*cells, strict=True)}
         for name, highest in measured_values.items():
@@ -149,10 +152,12 @@ def test_check_plots_makes_a_page_of_each_store(tmp_path, kind):
         for name, highest in {**measured_values, "r2": 11}.items():
             name = f"test_{name.replace(' ', '_')}" if name in measured_values else name
             image = nibabel.load(path.with_suffix("") / f"sub-01_{name}.nii.gz")
-            assert image.shape == (2, 2, 4) and image.affine[0, 0] == 2
+            assert image.shape == (2, 2, 4)
+            assert image.affine[0, 0] == 2
             values = image.get_fdata()
             assert np.nanmax(values) == pytest.approx(highest, rel=1e-5)
-            assert np.isnan(values[..., 3]).all() and np.isfinite(values).sum() == 12
+            assert np.isnan(values[..., 3]).all()
+            assert np.isfinite(values).sum() == 12
     if kind == "sensors":
         reliable = (
             r"most reliable channel: .* and at least half of that from [\d-]+ to \d+"

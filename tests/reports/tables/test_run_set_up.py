@@ -37,8 +37,11 @@ def test_the_set_up_of_a_run_is_complete(tmp_path):
     assert rows["Settings of eval-retrieval"] == {"gallery": "test"}
     assert rows["Inputs"] == {"signals demo/default/sub-01": "abc"}
     software = rows["Software and device"]
-    assert software["versions"] == "torch 1.2" and software["took"] == "2 min"
-    assert software["threads"] == "2" and software["started"].startswith("2026-01-01")
+    assert software["versions"] == "torch 1.2"
+    assert software["took"] == "2 min"
+    assert software["threads"] == "2"
+    assert software["started"].startswith("2026-01-01")
     lines = rows["Command lines"]
     assert lines["made by"] == "brainhive eval-retrieval --label 'a b'"
-    assert "recipe.yaml" in lines["repeats it"] and "--again" in lines["repeats it"]
+    assert "recipe.yaml" in lines["repeats it"]
+    assert "--again" in lines["repeats it"]

@@ -42,7 +42,8 @@ def folder(tmp_path):
 def test_facts_replace_sections_of_the_recipe(folder):
     settings = read_settings(folder, Facts())
     assert settings["encoders"] == "lite0+vae+own"
-    assert settings["epochs"] == "5" and settings["train.lr"] == "0.1"
+    assert settings["epochs"] == "5"
+    assert settings["train.lr"] == "0.1"
     sections = {key.partition(".")[0] for key in settings}
     assert sections.isdisjoint({"paths", "run", "digests", "finetune"})
 
@@ -55,10 +56,12 @@ def test_facts_replace_sections_of_the_recipe(folder):
         "cites.model": ["somebody"],
     }
     settings = read_settings(folder, Facts(set_up=set_up))
-    assert settings["subjects"] == "1, 2" and settings["train.lr"] == "0.2"
+    assert settings["subjects"] == "1, 2"
+    assert settings["train.lr"] == "0.2"
     assert settings["dataset.noise"] == "1"
     # the facts of signals do not name their store
-    assert settings["signal.name"] == "low" and "signal.channels" not in settings
+    assert settings["signal.name"] == "low"
+    assert "signal.channels" not in settings
     assert "cites.model" not in settings
 
 
@@ -77,8 +80,10 @@ def test_secrets_are_hidden(folder):
     settings = read_settings(folder, Facts())
     rows = [row for rows in group_settings(settings, "x").values() for row in rows]
     text = str(rows)
-    assert "7654" not in text and "1234" not in text
-    assert ("token_dropout", "0.1") in rows and ("terms.0.weight", "2") in rows
+    assert "7654" not in text
+    assert "1234" not in text
+    assert ("token_dropout", "0.1") in rows
+    assert ("terms.0.weight", "2") in rows
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,8 @@ def test_methods_without_golden_figures_have_rows_and_settings():
 def test_figures_here_are_of_the_settings_that_are_exported(path):
     figures = exchange.find_figures(path.stem)
 
-    assert figures and figures.settings == exchange.AUTHORS[path.stem].settings
+    assert figures
+    assert figures.settings == exchange.AUTHORS[path.stem].settings
     assert len({entry["seed"] for entry in figures.reference}) == 3
     assert all(
         len(entry["top1_by_epoch"]) == figures.settings["epochs"]
@@ -334,7 +335,8 @@ def test_signals_as_bare_pickles(method, export):
         # ATM drops the first fifty, and keeps what lies between 0 and 1 s
         times = recording["times"][50:]
         assert len(times) == SAMPLES
-        assert times[0] == 0 and times[-1] < 1
+        assert times[0] == 0
+        assert times[-1] < 1
 
 
 def test_nice_has_test_pictures_as_centres(export):
@@ -662,7 +664,8 @@ def test_figures_are_added_to_a_file(tmp_path, run_program, figures):
     assert content["reference"][0] == {"seed": 7, **SAMGA_CURVES}
     assert [entry["seed"] for entry in content["reference"]] == [7, 8]
     resulting_figures = exchange.find_figures("samga", figures)
-    assert resulting_figures is not None and resulting_figures.path == figures_path
+    assert resulting_figures is not None
+    assert resulting_figures.path == figures_path
     assert resulting_figures.reference == content["reference"]
 
 

@@ -153,9 +153,11 @@ def test_contradictory_heads_terms_and_voxel_sets_are_refused():
 
 def test_heads_add_their_encoders_and_the_default_is_one_head():
     recipe, heads = resolve(), resolve(TWO)
-    assert recipe.head_targets == {"token": "fused"} and len(recipe.loss_terms) == 1
+    assert recipe.head_targets == {"token": "fused"}
+    assert len(recipe.loss_terms) == 1
     assert [config.name for config in recipe.fused_encoders] == [
         config.name for config in recipe.encoders
     ]
     assert [term.prediction for term in heads.loss_terms] == ["meaning", "latent"]
-    assert len(heads.encoders) == 2 and heads.fused_encoders == []
+    assert len(heads.encoders) == 2
+    assert heads.fused_encoders == []

@@ -171,7 +171,8 @@ def test_mindeye2s_model_has_a_ridge_of_each_person(tmp_path):
 
     learned = describe_history(path)
     assert (learned.dataset, learned.recordings) == ("nsd", "nsd")
-    assert learned.people == {"nsd": people} and learned.has_all_subjects
+    assert learned.people == {"nsd": people}
+    assert learned.has_all_subjects
     assert learned.selection == "last epoch"
 
 
@@ -186,8 +187,10 @@ def test_neurons_files_are_of_clips_and_chosen_by_the_test(tmp_path):
     assert layout.spec == SignalSpec((), 1, (3,), (8,))
     assert layout.heads["image"].target == "clip-bigg-tokens-view-2"
     learned = describe_history(path)
-    assert learned.people == {"cc2017": (3,)} and learned.recordings == "cc2017"
-    assert learned.selection == "test" and learned.has_all_subjects
+    assert learned.people == {"cc2017": (3,)}
+    assert learned.recordings == "cc2017"
+    assert learned.selection == "test"
+    assert learned.has_all_subjects
 
 
 def test_the_path_says_whose_voxels_a_file_takes(tmp_path):
@@ -216,11 +219,14 @@ def test_checkpoints_and_whole_models_are_told_from_others(tmp_path):
         ((LOW, True), (SHARED, True), ({"net.weight": torch.ones(2)}, False))
     ):
         path = write_checkpoint(state, tmp_path / f"{number}.pth")
-        assert is_checkpoint(path) and holds_model(path) == is_whole
+        assert is_checkpoint(path)
+        assert holds_model(path) == is_whole
     (tmp_path / "a.pt").touch()
     (tmp_path / "a.bin").touch()
-    assert is_checkpoint(tmp_path / "a.pt") and not is_checkpoint(tmp_path / "a.bin")
-    assert not is_checkpoint(tmp_path / "b.pth") and not is_checkpoint(tmp_path)
+    assert is_checkpoint(tmp_path / "a.pt")
+    assert not is_checkpoint(tmp_path / "a.bin")
+    assert not is_checkpoint(tmp_path / "b.pth")
+    assert not is_checkpoint(tmp_path)
 
 
 def test_retrieval_compares_the_named_head_token_or_only_head():
@@ -255,7 +261,8 @@ def test_a_layout_is_written_as_plain_values():
     assert fields["heads"] == {
         "token": {"shape": (6,), "target": FUSED_TARGET, "digest": ""}
     }
-    assert fields["spec"]["names"] == ("Oz", "Pz") and fields["dims"] == {"e": 8}
+    assert fields["spec"]["names"] == ("Oz", "Pz")
+    assert fields["dims"] == {"e": 8}
 
 
 def test_vectors_or_as_many_tokens_are_fused():
@@ -304,9 +311,11 @@ def test_sizes_of_upstreams_models_are_in_their_weights():
         "dropout": 0.3,
     }
     assert layout.heads == {"token": Head((6,), FUSED_TARGET)}
-    assert layout.dims == {"e": 8} and layout.encoders == {"e": "e"}
+    assert layout.dims == {"e": 8}
+    assert layout.encoders == {"e": "e"}
     assert {"backbone.other.weight", "losses.0.logit_scale"} <= state.keys()
-    assert is_upstream(upstream_state()) and not is_upstream(state)
+    assert is_upstream(upstream_state())
+    assert not is_upstream(state)
 
 
 def test_atms_shared_token_is_the_last_row_of_its_table():
@@ -318,7 +327,8 @@ def test_atms_shared_token_is_the_last_row_of_its_table():
     upstream = upstream_state(**{table: (3, 4), shared: (1, 4)})
     config = {**UPSTREAM, "brain_backbone": "atm"}
     layout, state = read_upstream(config, upstream)
-    assert layout.spec.subjects == (0, 1, 2, 3) and layout.spec.widths == (2,) * 4
+    assert layout.spec.subjects == (0, 1, 2, 3)
+    assert layout.spec.widths == (2,) * 4
     name = table.replace("__", ".").removeprefix("brain_model.")
     expected = list(upstream[f"brain_model.{name}"]) + list(
         upstream[shared.replace("__", ".")]

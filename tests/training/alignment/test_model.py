@@ -61,11 +61,9 @@ def test_a_saved_aligner_comes_back_the_same(tmp_path):
         created_aligner.losses = {"0.logit_scale": torch.tensor(1.5)}
         created_aligner.save(tmp_path / str(number))
         loaded = aligner.load(tmp_path / str(number))
-        assert (
-            loaded.layout == layout
-            and not loaded.training
-            and loaded.losses == created_aligner.losses
-        )
+        assert loaded.layout == layout
+        assert not loaded.training
+        assert loaded.losses == created_aligner.losses
         torch.testing.assert_close(
             loaded.encode_signal(signal, subject),
             created_aligner.encode_signal(signal, subject),
@@ -119,9 +117,11 @@ def test_heads_of_any_shape_are_predicted_and_compared_flattened():
         "token": (3, 8),
         "latent": (3, 2, 3, 3),
     }
-    assert list(targets) == ["latent"] and targets["latent"] is latent
+    assert list(targets) == ["latent"]
+    assert targets["latent"] is latent
     assert torch.equal(model.encode_image({"latent": latent}), latent.flatten(1))
-    assert decoded.tensors["latent"].shape == (3, 2, 3, 3) and len(decoded) == 3
+    assert decoded.tensors["latent"].shape == (3, 2, 3, 3)
+    assert len(decoded) == 3
     with pytest.raises(BrainhiveError, match=r"latent.* token"):
         model.encode_image({"vae": torch.randn(3, 6), "CLIP": torch.randn(3, 4)})
 
@@ -232,12 +232,11 @@ def cosines(signal, image):
 def test_people_have_their_place_among_the_subjects():
     model = Aligner(LAYOUT)
     index = model.make_subject_index(1, 3)
-    assert index is not None and index.tolist() == [1, 1, 1]
+    assert index is not None
+    assert index.tolist() == [1, 1, 1]
     assert model.make_subject_index(3, 1).tolist() == [0]  # type: ignore[union-attr]
-    assert (
-        model.make_subject_index(2, 3) is None
-        and model.make_subject_index(None, 3) is None
-    )
+    assert model.make_subject_index(2, 3) is None
+    assert model.make_subject_index(None, 3) is None
     assert model.device == torch.device("cpu")
 
 
@@ -257,9 +256,8 @@ def test_a_head_is_predicted_alone_where_it_is_named():
             model.predict(signal),
             model.predict(signal, names=["latent"]),
         )
-    assert "latent" in single_predictions and torch.equal(
-        single_predictions["latent"], whole_predictions["latent"]
-    )
+    assert "latent" in single_predictions
+    assert torch.equal(single_predictions["latent"], whole_predictions["latent"])
 
 
 def test_only_what_is_given_becomes_a_target():
@@ -285,15 +283,18 @@ def test_one_centred_head_has_no_mean_and_keeps_its_length():
 
 
 def test_a_model_is_told_from_a_run_by_its_files(folder):
-    assert is_model(folder) and holds_model(folder)
+    assert is_model(folder)
+    assert holds_model(folder)
     (folder / "metrics.json").touch()
-    assert not is_model(folder) and not holds_model(folder)
+    assert not is_model(folder)
+    assert not holds_model(folder)
     (folder / "metrics.json").unlink()
     (folder / "config.json").rename(folder / "other.json")
     assert not is_model(folder)
     assert not is_model(folder / "model.safetensors")
     torch.save({"a": torch.ones(1)}, folder / "x.pth")
-    assert is_model(folder / "x.pth") and not holds_model(folder / "x.pth")
+    assert is_model(folder / "x.pth")
+    assert not holds_model(folder / "x.pth")
     torch.save({"ridge.linears.0.weight": torch.ones(1)}, folder / "y.pt")
     assert holds_model(folder / "y.pt")
 
@@ -318,7 +319,8 @@ def test_a_folder_without_a_record_has_an_empty_history(
     folder,
 ):
     fields, learned = read_config(folder)
-    assert "format" not in fields and "learned" not in fields
+    assert "format" not in fields
+    assert "learned" not in fields
     assert read_history(folder).caveats == learned.caveats
     config = json.loads((folder / "config.json").read_text())
     del config["learned"]

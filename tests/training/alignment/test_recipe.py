@@ -39,11 +39,9 @@ def test_stages_keep_their_proportions_and_an_epoch_each(lengths, epochs):
             scale_stages(lengths, epochs)
         return
     scaled_lengths = scale_stages(lengths, epochs)
-    assert (
-        sum(scaled_lengths) == epochs
-        and min(scaled_lengths) >= 1
-        and len(scaled_lengths) == len(lengths)
-    )
+    assert sum(scaled_lengths) == epochs
+    assert min(scaled_lengths) >= 1
+    assert len(scaled_lengths) == len(lengths)
     assert scale_stages(lengths, sum(lengths)) == lengths
     # ends are rounded, unless a stage would be empty
     exact, end = Fraction(0), 0
@@ -252,17 +250,20 @@ def test_a_term_weighs_nothing_outside_its_epochs():
     ]
     assert term(weight=0.5).weight_at(99) == 0.5
     moved = single_term.in_stage(4, 6)
-    assert moved.epochs == (5, 7) and moved.stage is None
+    assert moved.epochs == (5, 7)
+    assert moved.stage is None
     share = term(epochs=["1/3", "2/3"], stage=1).in_stage(4, 6)
     assert [share.weight_at(value) for value in (5.9, 6, 7.9, 8)] == [0, 1, 1, 0]
-    assert term().target_name == "token" and term(target="clip").target_name == "clip"
+    assert term().target_name == "token"
+    assert term(target="clip").target_name == "clip"
 
 
 def test_shares_and_epochs_of_a_term_are_those_of_its_stage():
     shared = term(epochs=["1/2", "1/1"]).in_stage(4, 6)
     assert shared.epochs == (7, 10)
     in_stage = term(epochs=[1, 2], stage=1).in_stage(4, 6)
-    assert in_stage.epochs == (5, 6) and in_stage.stage is None
+    assert in_stage.epochs == (5, 6)
+    assert in_stage.stage is None
     whole_in_stage = term(stage=1).in_stage(4, 6)
     assert whole_in_stage.epochs == (4, 10)
     everywhere = term()

@@ -57,7 +57,8 @@ def test_the_newest_run_of_the_recipe_is_taken_and_its_age_said(home, neurons, c
     assert model.folder.path == own_finished.path
     text = " ".join(capsys.readouterr().err.split())
     assert "nsd-intra-havir-1, finished 3 hours ago" in text
-    assert "1 newer run" in text and "papers/neurons" in text
+    assert "1 newer run" in text
+    assert "papers/neurons" in text
 
 
 def test_the_default_is_the_newest_run_on_the_data_set(home, neurons):
@@ -139,7 +140,8 @@ def test_a_tuned_recipe_has_an_objective_of_its_own_or_its_runs():
     tuned_fields = copy_training_keys(
         recipe(mode="finetune", train={"epochs": 2}), training
     )
-    assert tuned_fields.terms == training.terms and tuned_fields.dim == 8
+    assert tuned_fields.terms == training.terms
+    assert tuned_fields.dim == 8
     assert (tuned_fields.backbone.kind, tuned_fields.train.epochs) == ("nice", 2)
     assert tuned_fields.mode == "finetune"
     other_term = {"prediction": "token", "loss": "clip"}
@@ -156,6 +158,7 @@ def test_a_run_has_precedence_over_a_recipe_of_the_same_name(
     root = home / "runs"
     assert find_recipe_name(HAVIR, root) == HAVIR
     assert find_recipe_name("papers/no_such", root) is None
-    assert find_recipe_name(None, root) is None and find_recipe_name("", root) is None
+    assert find_recipe_name(None, root) is None
+    assert find_recipe_name("", root) is None
     finished(home, HAVIR, 1, HAVIR)
     assert find_recipe_name(HAVIR, root) is None

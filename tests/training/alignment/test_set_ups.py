@@ -27,10 +27,14 @@ def described(*overrides, text="pictures"):
 
 def test_a_set_up_has_the_keys_that_decide_a_result():
     set_up = described("encoders=[vae, clip-h14]", "train.lr=0.5", "train.epochs=7")
-    assert set_up["encoders"] == ["clip-h14", "vae"] and set_up["train.lr"] == 0.5
-    assert set_up["epochs"] == 7 and "train.epochs" not in set_up
-    assert set_up["selection"] == "best" and set_up["mode"] == "intra"
-    assert set_up["loss.kind"] == "clip" and set_up["fuser.kind"] == "fusion-encoder"
+    assert set_up["encoders"] == ["clip-h14", "vae"]
+    assert set_up["train.lr"] == 0.5
+    assert set_up["epochs"] == 7
+    assert "train.epochs" not in set_up
+    assert set_up["selection"] == "best"
+    assert set_up["mode"] == "intra"
+    assert set_up["loss.kind"] == "clip"
+    assert set_up["fuser.kind"] == "fusion-encoder"
     for key in ("signal.window_ms", "signal.channels", "subjects", "finetune.share"):
         assert key not in set_up
     assert not [key for key in set_up if key.startswith(("paths", "run.", "dataset"))]
@@ -42,9 +46,11 @@ def test_settings_that_nothing_reads_are_left_out():
     assert {key for key in fitted if key.startswith("train.")} == {
         "train.validation", "train.validation_by", "train.shuffled_labels",
     } & set(fitted)  # fmt: skip
-    assert "loss.kind" not in fitted and "train.validation" in fitted
+    assert "loss.kind" not in fitted
+    assert "train.validation" in fitted
     terms = described("terms=[{prediction: token, loss: mse}]")
-    assert "loss.kind" not in terms and terms["terms"][0]["prediction"] == "token"
+    assert "loss.kind" not in terms
+    assert terms["terms"][0]["prediction"] == "token"
     heads = described("heads={a: clip-h14}")
     assert not [key for key in heads if key.startswith("fuser")]
     tuned_settings = described("mode=finetune", "finetune.share=0.5")
@@ -55,7 +61,8 @@ def test_without_validation_the_last_epoch_is_kept():
     assert described("train.validation=0")["selection"] == "last"
     assert described("train.validation=0.25")["selection"] == "best"
     trial_set_up = described("train.validation=0.25", text="trials")
-    assert trial_set_up["train.validation"] == 0 and trial_set_up["selection"] == "last"
+    assert trial_set_up["train.validation"] == 0
+    assert trial_set_up["selection"] == "last"
     assert (
         described("train.selection=test", "train.validation=0")["selection"] == "test"
     )
@@ -63,7 +70,8 @@ def test_without_validation_the_last_epoch_is_kept():
 
 def test_stages_are_compared_key_by_key():
     set_up = described("train.stages=[{epochs: 2, lr: 0.5}, {epochs: 3}]")
-    assert set_up["train.stages.0.lr"] == 0.5 and set_up["train.stages.1.epochs"] == 3
+    assert set_up["train.stages.0.lr"] == 0.5
+    assert set_up["train.stages.1.epochs"] == 3
     assert "train.stages" not in set_up
 
 
@@ -73,7 +81,8 @@ def test_a_model_folder_says_what_it_records():
     )
     model = describe_model(layout, resolve_all(["vae", "clip-h14"]), Signal(scale=2.0))
     assert model["encoders"] == ["clip-h14", "vae"]
-    assert model["backbone.kind"] == "linear" and model["signal.scale"] == 2.0
+    assert model["backbone.kind"] == "linear"
+    assert model["signal.scale"] == 2.0
     assert (model["similarity"], model["subject_layer"]) == ("centred_cosine", "none")
     assert "signal.window_ms" not in model
 
@@ -121,16 +130,18 @@ def test_voxels_are_counted_and_have_no_window(widths, channels):
     ]
     signals = describe_signals(subjects)
     assert signals["channels"] == channels
-    assert "window_ms" not in signals and "rate_hz" not in signals
+    assert "window_ms" not in signals
+    assert "rate_hz" not in signals
 
 
 def test_a_run_says_where_it_was_trained_and_tested():
     dataset = SimpleNamespace(recorded_as="nsd", pictured_as="own")
     plain_run = describe_run(dataset, [1, 2], {"train.lr": 1}, [])
-    assert plain_run["dataset"] == "nsd" and plain_run["subjects"] == [1, 2]
-    assert plain_run["train.lr"] == 1 and "trained_on_dataset" not in plain_run
+    assert plain_run["dataset"] == "nsd"
+    assert plain_run["subjects"] == [1, 2]
+    assert plain_run["train.lr"] == 1
+    assert "trained_on_dataset" not in plain_run
     other_run = describe_run(dataset, [1], {}, [sensors([1])], "things-eeg")
-    assert (
-        other_run["trained_on_dataset"] == "things-eeg" and other_run["rate_hz"] == 100
-    )
+    assert other_run["trained_on_dataset"] == "things-eeg"
+    assert other_run["rate_hz"] == 100
     assert set(plain_run["cites.dataset"]) < set(other_run["cites.dataset"])

@@ -125,7 +125,8 @@ def test_the_two_terms_of_atm_s_have_its_loss_and_gradients():
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(signals[0].grad, signals[1].grad)
     torch.testing.assert_close(scale.grad, expected_scale.grad)
-    assert scale.grad is not None and scale.grad.abs() > 1e-3
+    assert scale.grad is not None
+    assert scale.grad.abs() > 1e-3
 
 
 def test_terms_that_cannot_be_trained_are_refused():

@@ -56,9 +56,8 @@ def rows_of(launch=LAUNCH, **changes):
 
 def test_each_epoch_is_a_new_order_in_whole_steps(loads):
     rows = rows_of()
-    assert len(rows) == 10 and [row[0] for row in rows] == [
-        step for step in range(5) for _ in range(2)
-    ]
+    assert len(rows) == 10
+    assert [row[0] for row in rows] == [step for step in range(5) for _ in range(2)]
     # two steps of three of the seven pictures an epoch
     for epoch in range(2):
         expected = np.random.default_rng((4, epoch)).permutation(np.arange(3, 10))
@@ -66,7 +65,8 @@ def test_each_epoch_is_a_new_order_in_whole_steps(loads):
         firsts, seconds = of_epoch[::2], of_epoch[1::2]
         orders = []
         for first_order, second in zip(firsts, seconds, strict=True):
-            assert first_order[1:3] == (0, 1) and second[1:2] == (2,)
+            assert first_order[1:3] == (0, 1)
+            assert second[1:2] == (2,)
             orders += list(first_order[3:]) + list(second[2:])
         assert orders == expected[:6].tolist()
 
@@ -81,7 +81,8 @@ def test_processes_share_the_pictures_of_a_step(loads):
     shares = [rows_of(replace(LAUNCH, rank=rank, processes=2), size=5, passes=1)
               for rank in (0, 1)]  # fmt: skip
     for whole_row, first_row, second in zip(whole_rows, *shares, strict=True):
-        assert first_row[1:3] == (0, 1) and second[1:4] == (2, 3, 4)
+        assert first_row[1:3] == (0, 1)
+        assert second[1:4] == (2, 3, 4)
         assert whole_row[6:] == tuple(first_row[3:]) + tuple(second[4:])
 
 
@@ -96,7 +97,8 @@ def test_workers_decode_unless_nothing_is_to_be_decoded(
     pictures = pictures_of(latents=latents, targets=targets)
     next(load_examples(pictures, range(1), 3, 1, 0, 3, LAUNCH))
     (call,) = loads
-    assert call[1:] == (10, workers, LAUNCH) and call[0] == pictures.read
+    assert call[1:] == (10, workers, LAUNCH)
+    assert call[0] == pictures.read
 
 
 def test_a_step_has_a_picture_for_each_pass_of_each_process():

@@ -80,7 +80,8 @@ def test_the_mean_loss_is_logged_where_a_checkpoint_is_due(begin, tmp_path):
         training, run_folder, learner_of(training), steps_seen.append, tracked.append
     )
 
-    assert at_start == [0.5, 0.25] and steps_seen == [1, 2, 3, 4, 5, 6]
+    assert at_start == [0.5, 0.25]
+    assert steps_seen == [1, 2, 3, 4, 5, 6]
     expected = [(4, sum(Small.losses[:4]) / 4), (6, sum(Small.losses) / 6)]
     assert steps_of(run_folder) == expected
     assert [(event["step"], event["loss"]) for event in tracked] == steps_of(run_folder)
@@ -106,7 +107,8 @@ def test_a_training_goes_on_behind_its_checkpoint(begin, tmp_path):
     resumed, steps_seen = begin(), list[int]()
     resumed_learner = learner_of(resumed)
     assert train(resumed, run_folder, resumed_learner, steps_seen.append) == [0.5, 0.25]
-    assert steps_seen == [5, 6] and steps_of(run_folder) == steps_of(whole_run_folder)
+    assert steps_seen == [5, 6]
+    assert steps_of(run_folder) == steps_of(whole_run_folder)
     assert resumed_learner.step == 6
     # the size of a step must not change
     with pytest.raises(BrainhiveError):
@@ -124,7 +126,8 @@ def test_a_training_that_diverges_stops_before_its_checkpoint(begin, tmp_path):
     run_folder = RunFolder(tmp_path)
     with pytest.raises(BrainhiveError):
         train(training, run_folder, learner_of(training), lambda step: None)
-    assert list(run_folder.events()) == [] and not (tmp_path / "checkpoints").exists()
+    assert list(run_folder.events()) == []
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_learner_keeps_its_recent_losses_and_clips_to_one():
@@ -132,10 +135,12 @@ def test_a_learner_keeps_its_recent_losses_and_clips_to_one():
     learner = PriorLearner(
         prior, [], PriorTrain(lr=0.1, weight_decay=0.0, accumulate=2)
     )
-    assert learner.recent_losses.maxlen == 200 and learner.step == 0
+    assert learner.recent_losses.maxlen == 200
+    assert learner.step == 0
     prior.part.weight.grad = torch.full((1, 1), 4.0)
     learner.update()
-    assert learner.grad_norm == 4 and learner.step == 1
+    assert learner.grad_norm == 4
+    assert learner.step == 1
     assert prior.part.weight.grad is None
     (state,) = learner.optimizer.state.values()
     # Adam keeps a tenth of the first gradient

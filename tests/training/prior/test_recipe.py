@@ -39,7 +39,8 @@ def test_keys_that_go_together_are_taken():
     assert resolve("train.weights=bf16").train.precision == "bf16"
     assert resolve("sample_items=0").sample_items == 0
     own_recipe = resolve("fid_items=50", "fid_features=clip-h14")
-    assert own_recipe.fid_features == "clip-h14" and resolve().fid_features == INCEPTION
+    assert own_recipe.fid_features == "clip-h14"
+    assert resolve().fid_features == INCEPTION
     assert resolve("cache_latents=true").posterior == "mode"
     assert resolve("posterior=sample").posterior == "sample"
 

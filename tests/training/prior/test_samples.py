@@ -53,7 +53,8 @@ def test_samples_are_drawn_every_few_steps_of_the_same_pictures(
         (4, [EXAMPLE]),
     ]
     similarity = result.metrics.overall[EXAMPLE]
-    assert similarity.n == 2 and -1 <= similarity.value <= 1
+    assert similarity.n == 2
+    assert -1 <= similarity.value <= 1
 
 
 @pytest.mark.nightly
@@ -167,5 +168,8 @@ def test_two_processes_draw_and_measure_as_one(
         assert two[name].value == pytest.approx(metric.value, rel=0.02), name
         assert two[name].n == metric.n
     fid, kid = single_overall["fid"], single_overall["kid"]
-    assert fid.n == kid.n == 20 and fid.value > 0 and fid.low < fid.value < fid.high
-    assert colours in fid.protocol and "1 steps" in fid.protocol
+    assert fid.n == kid.n == 20
+    assert fid.value > 0
+    assert fid.low < fid.value < fid.high
+    assert colours in fid.protocol
+    assert "1 steps" in fid.protocol

@@ -87,14 +87,16 @@ def test_an_old_library_that_comes_first_is_named_at_import(tmp_path, name):
     command = run_doctor(tmp_path)
     hint = command.stderr.splitlines()[-1]
     assert command.returncode == 1
-    assert f"{name} 1.0 of {tmp_path} comes before" in hint and "PYTHONPATH" in hint
+    assert f"{name} 1.0 of {tmp_path} comes before" in hint
+    assert "PYTHONPATH" in hint
 
 
 def test_an_old_library_that_comes_first_is_not_called_a_bug(site):
     install(site, "nibabel", "2.1.0", "")
     assert "bug" in describe_error(AttributeError("no float")).hint
     described = describe_error(AttributeError("nibabel has no float"))
-    assert "nibabel 2.1.0" in described.hint and "PYTHONNOUSERSITE=1" in described.hint
+    assert "nibabel 2.1.0" in described.hint
+    assert "PYTHONNOUSERSITE=1" in described.hint
 
 
 def test_doctor_lists_old_libraries_that_come_first(site):
@@ -111,4 +113,5 @@ def test_doctor_lists_old_libraries_that_come_first(site):
         device_error=None,
         n_possible="3 of 11",
     )[1]
-    assert broken is not None and "PYTHONPATH" in broken.hint
+    assert broken is not None
+    assert "PYTHONPATH" in broken.hint

@@ -27,7 +27,8 @@ def test_lack_of_memory_is_a_device_error_with_advice():
         OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
     ):
         described = describe_error(error, "batch_size=4")
-        assert isinstance(described, DeviceError) and "\n" not in described.message
+        assert isinstance(described, DeviceError)
+        assert "\n" not in described.message
         assert described.hint.startswith("batch_size=4")
 
 
@@ -38,10 +39,8 @@ def test_an_error_of_the_system_names_the_file_and_its_way_out():
         (errno.EACCES, "permissions"),
     ):
         described = describe_error(OSError(number, os.strerror(number), "a/file"))
-        assert (
-            described.message == f"a/file: {os.strerror(number)}"
-            and hint in described.hint
-        )
+        assert described.message == f"a/file: {os.strerror(number)}"
+        assert hint in described.hint
 
 
 def test_what_libraries_say_of_processes_and_disks_is_recognised():
@@ -50,7 +49,8 @@ def test_what_libraries_say_of_processes_and_disks_is_recognised():
         "peer [127.0.0.1]:1"
     )
     described = describe_error(RuntimeError(arguments))
-    assert isinstance(described, LostProcess) and "another process" in described.message
+    assert isinstance(described, LostProcess)
+    assert "another process" in described.message
     arguments = "DataLoader worker (pid 12) is killed by signal: Killed. "
     assert (
         "decodes pictures was killed" in describe_error(RuntimeError(arguments)).message

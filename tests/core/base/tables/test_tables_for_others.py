@@ -31,7 +31,8 @@ def test_no_text_of_a_spreadsheet_is_a_formula(first_text):
 @pytest.mark.parametrize("first_text", ["\t", "\r", "\n", "\r\n\t"])
 def test_blanks_before_a_formula_hide_none(first_text):
     rows = read_rows(write_csv(["a"], [{"a": f"{first_text}=1+1"}]))
-    assert len(rows) == 2 and rows[1][0][0] == "\\"
+    assert len(rows) == 2
+    assert rows[1][0][0] == "\\"
 
 
 @pytest.mark.parametrize(

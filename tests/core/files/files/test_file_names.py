@@ -44,5 +44,6 @@ def test_what_gets_a_final_name_is_on_the_disk_before(tmp_path, monkeypatch):
     publish(partial_file, tmp_path / "a")
     publish(folder, tmp_path / "b")
     assert calls[:2] == [inodes[0], "named"]
-    assert set(calls[2:4]) == set(inodes[1:]) and calls[4:] == ["named"]
+    assert set(calls[2:4]) == set(inodes[1:])
+    assert calls[4:] == ["named"]
     assert (tmp_path / "a").read_text() + (tmp_path / "b/2").read_text() == "x2"

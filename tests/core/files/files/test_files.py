@@ -100,12 +100,12 @@ def test_files_without_content_are_counted_with_a_fetch_command(tmp_path, form):
                 absent.write_text(text)
         with pytest.raises(NotFetched) as caught:
             read_file(path)
-        assert path.name in caught.value.message and "2 of 2" in caught.value.message
+        assert path.name in caught.value.message
+        assert "2 of 2" in caught.value.message
         assert form in caught.value.hint
         input_row = Input.of_file([path], path, "fetch it")
-        assert input_row.is_missing and form in str(
-            input_row.error and input_row.error.hint
-        )
+        assert input_row.is_missing
+        assert form in str(input_row.error and input_row.error.hint)
         for absent in path.parent.iterdir():
             absent.is_dir() or absent.unlink()
 
@@ -137,9 +137,8 @@ def test_a_full_disk_is_named_and_the_old_file_stays(
         )
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == str(tmp_path / "metrics.json")
-    assert (tmp_path / "metrics.json").read_text() == "before" and len(
-        list(tmp_path.iterdir())
-    ) == 1
+    assert (tmp_path / "metrics.json").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_paths_are_found_as_given_or_below_home(home):
@@ -210,9 +209,11 @@ def test_only_small_files_are_taken_for_pointers(tmp_path, size):
     paths = [tmp_path / "b", tmp_path / "a", tmp_path / "absent"]
     error = files.find_unfetched(paths)
     if size == 1024:
-        assert error is None and files.is_file(tmp_path / "a")
+        assert error is None
+        assert files.is_file(tmp_path / "a")
         return
-    assert error is not None and "1 of 3 files" in error.message
+    assert error is not None
+    assert "1 of 3 files" in error.message
     assert error.hint == f"cd {tmp_path} && git lfs pull"
     with pytest.raises(NotFetched):
         files.is_file(tmp_path / "a")
@@ -275,7 +276,8 @@ def test_a_walk_lists_folders_that_it_does_not_enter(tmp_path):
 
     assert walk() == ["a", "a/2", "b", "b/in", "b/in/1"]
     assert walk(enters=lambda name: name != "b") == ["a", "a/2", "b"]
-    assert walk("b") == ["b/in", "b/in/1"] and walk("absent") == []
+    assert walk("b") == ["b/in", "b/in/1"]
+    assert walk("absent") == []
 
 
 def test_wildcards_begin_behind_the_last_folder_that_is_there(tmp_path):
@@ -290,7 +292,8 @@ def test_wildcards_begin_behind_the_last_folder_that_is_there(tmp_path):
 
     assert expand("sub-*/a.tsv") == ["sub-1/a.tsv"]
     assert expand("**/a.tsv") == ["sub-1/a.tsv", "sub-2/deep/a.tsv"]
-    assert expand("sub-2/?.tsv") == ["sub-2/b.tsv"] and expand("x*/a") == []
+    assert expand("sub-2/?.tsv") == ["sub-2/b.tsv"]
+    assert expand("x*/a") == []
     assert files.expand_pattern(study) == [study]
 
 
@@ -352,7 +355,8 @@ def test_no_word_of_another_type_is_a_name():
             files.resolve_below(Path("a"), name, source="x")  # type: ignore[arg-type]
     with pytest.raises(NotFetched) as caught:
         files.resolve_below(Path("a"), "x\n" * 90, source="x", error=NotFetched)
-    assert len(caught.value.message) < 130 and "…" in caught.value.message
+    assert len(caught.value.message) < 130
+    assert "…" in caught.value.message
 
 
 def part_of(folder, machine, process, suffix=""):
@@ -367,7 +371,8 @@ def test_leftovers_of_dead_processes_and_old_ones_of_others_go(
     tmp_path,
 ):
     machine, dead = files._hash_machine(), 2**22 + 5
-    assert len(machine) == 8 and not files.is_running(dead)
+    assert len(machine) == 8
+    assert not files.is_running(dead)
     other_host = "00000000"
     parts = {
         "dead": part_of(tmp_path, machine, dead, ".h5"),
@@ -387,17 +392,19 @@ def test_leftovers_of_dead_processes_and_old_ones_of_others_go(
     files.remove_leftovers(tmp_path)
 
     names = {name for name, path in parts.items() if path.exists()}
-    assert names == {"alive", "new elsewhere", "touched elsewhere"} and nobody.exists()
+    assert names == {"alive", "new elsewhere", "touched elsewhere"}
+    assert nobody.exists()
 
 
 def test_the_name_of_a_part_is_hidden_and_of_this_process(tmp_path):
     partial_file = files.name_partial_file(tmp_path / "a.tar.gz")
     owner = files.PARTIAL_FILE_NAME.search(partial_file.name)
-    assert owner is not None and int(owner["process"], 16) == os.getpid()
-    assert partial_file.name.startswith(".a.tar.") and partial_file.name.endswith(
-        ".part.gz"
-    )
-    assert partial_file.parent == tmp_path and files.is_running(os.getpid())
+    assert owner is not None
+    assert int(owner["process"], 16) == os.getpid()
+    assert partial_file.name.startswith(".a.tar.")
+    assert partial_file.name.endswith(".part.gz")
+    assert partial_file.parent == tmp_path
+    assert files.is_running(os.getpid())
     assert abs(files.read_disk_clock(tmp_path) - time.time()) < 5
     assert list(tmp_path.iterdir()) == []
 
@@ -413,7 +420,8 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, is_lasting):
     ):
         writable.write_text("second")
         raise KeyboardInterrupt
-    assert final.read_text() == "first" and list(final.parent.iterdir()) == [final]
+    assert final.read_text() == "first"
+    assert list(final.parent.iterdir()) == [final]
     # errors of another file, or of ours, stay as they are
     for error in (OSError(28, "full", "elsewhere"), BrainhiveError("x")):
         with pytest.raises(type(error)) as caught, files.atomic_write(final):
@@ -425,7 +433,8 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path):
     (tmp_path / "folder/inside").mkdir(parents=True)
     (tmp_path / "link").symlink_to("folder")
     files.remove(tmp_path / "link")
-    assert not (tmp_path / "link").is_symlink() and (tmp_path / "folder").is_dir()
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "folder").is_dir()
     files.remove(tmp_path / "folder")
     files.remove(tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
@@ -443,7 +452,8 @@ def test_room_is_required_before_the_first_byte(tmp_path, monkeypatch):
     assert files.require_free_space(new_folder, 1000, "the store", "make room") == 1000
     with pytest.raises(BrainhiveError) as caught:
         files.require_free_space(new_folder, 1001, "the store", "make room")
-    assert caught.value.hint == "make room" and checked_folders == [tmp_path] * 2
+    assert caught.value.hint == "make room"
+    assert checked_folders == [tmp_path] * 2
 
 
 def test_a_home_of_an_unknown_user_is_refused(monkeypatch):

@@ -61,11 +61,10 @@ def test_refused_code_is_reported_with_the_flag_that_allows_it(
 ):
     for arguments in ((), ("--encoders", ENCODER)):
         process = brainhive("embed", "--recipe", embedding, *arguments)
-        assert process.exit_code == 2 and not executed()
-        assert (
-            f"{ENCODER} is code, which runs only" in process.stderr
-            and "--allow-code" in process.stderr
-        )
+        assert process.exit_code == 2
+        assert not executed()
+        assert f"{ENCODER} is code, which runs only" in process.stderr
+        assert "--allow-code" in process.stderr
     assert brainhive("embed", "--recipe", embedding, "--allow-code").exit_code == 0
     assert executed()
 
@@ -76,19 +75,15 @@ def test_code_in_overrides_of_workflow_and_demo_needs_the_flag(home, pictures):
     steps = recipe(home, steps={"embed": {"overrides": [folder, encoders]}})
     for arguments in ((), ("--check",)):
         process = brainhive("workflow", "--recipe", steps, *arguments)
-        assert (
-            process.exit_code in (2, 3)
-            and "is code, which runs only" in process.stderr
-            and not executed()
-        )
+        assert process.exit_code in (2, 3)
+        assert "is code, which runs only" in process.stderr
+        assert not executed()
     process = brainhive(
         "demo", "--recipe", recipe(home, quick=True, overrides={"embed": [encoders]})
     )
-    assert (
-        process.exit_code == 2
-        and "is code, which runs only" in process.stderr
-        and not executed()
-    )
+    assert process.exit_code == 2
+    assert "is code, which runs only" in process.stderr
+    assert not executed()
 
     steps, typed = (
         recipe(home, steps={"embed": {"overrides": [folder]}}),
@@ -110,32 +105,30 @@ def test_code_in_overrides_of_workflow_and_demo_needs_the_flag(home, pictures):
 def test_check_runs_the_code_of_an_encoder_only_with_the_flag(embedding):
     for arguments in ((), ("--encoders", ENCODER)):
         process = brainhive("embed", "--recipe", embedding, "--check", *arguments)
-        assert process.exit_code == 3 and not executed()
+        assert process.exit_code == 3
+        assert not executed()
         assert "--allow-code" in " ".join((process.stdout + process.stderr).split())
     process = brainhive("embed", "--recipe", embedding, "--check", "--allow-code")
-    assert process.exit_code == 0 and executed()
+    assert process.exit_code == 0
+    assert executed()
 
 
 def test_a_module_is_imported_as_a_part_only_if_allowed(home):
     file = recipe(home, backbone={"kind": "not_ours.network"})
     for arguments in ((), ("--check",)):
         process = brainhive("train-align", "--recipe", file, *arguments)
-        assert (
-            process.exit_code == 2
-            and "not_ours.network is code" in process.stderr
-            and not executed()
-        )
+        assert process.exit_code == 2
+        assert "not_ours.network is code" in process.stderr
+        assert not executed()
     process = brainhive("train-align", "--recipe", file, "--allow-code")
-    assert (
-        process.exit_code == 2 and "not_ours.network" in process.stderr and executed()
-    )
+    assert process.exit_code == 2
+    assert "not_ours.network" in process.stderr
+    assert executed()
 
 
 def test_a_module_that_does_not_import_is_named_with_its_reason(home, embedding):
     (home / "not_ours/network.py").write_text("1 / 0")
     process = brainhive("embed", "--recipe", embedding, "--allow-code")
-    assert (
-        process.exit_code in (2, 4)
-        and "ZeroDivisionError" in process.stderr
-        and "a bug" not in process.stderr
-    )
+    assert process.exit_code in (2, 4)
+    assert "ZeroDivisionError" in process.stderr
+    assert "a bug" not in process.stderr

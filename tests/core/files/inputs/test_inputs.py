@@ -20,7 +20,8 @@ def test_each_input_has_one_of_five_states():
         (absent("a", is_optional=True), "missing (optional)", False),
         (absent("a", note="for embed"), "for embed", False),
     ):
-        assert input_row.state.startswith(state) and input_row.is_missing == is_missing
+        assert input_row.state.startswith(state)
+        assert input_row.is_missing == is_missing
     assert absent("a").as_dict()["line"] == FETCH
 
 

@@ -91,9 +91,11 @@ def test_every_encoder_embeds_there(kind, gpu):
 
     embeddings = group.encode(torch.stack([view, view]))
 
-    assert all_on_gpu(*embeddings.values()) and not gpu.waits
+    assert all_on_gpu(*embeddings.values())
+    assert not gpu.waits
     (embedding,) = (values.cpu() for values in embeddings.values())
-    assert len(embedding) == 2 and embedding.ndim == len(config.shape or "D") + 1
+    assert len(embedding) == 2
+    assert embedding.ndim == len(config.shape or "D") + 1
     assert embedding.isfinite().all()
 
 
@@ -177,10 +179,8 @@ def test_every_brain_model_learns_and_decodes_there(kind, gpu, tmp_path):
         signal, torch.zeros(3, dtype=torch.long, device="cuda"), range(3)
     )
 
-    assert (
-        all_on_gpu(*decoded.tensors.values())
-        and decoded.tensors.keys() == layout.heads.keys()
-    )
+    assert all_on_gpu(*decoded.tensors.values())
+    assert decoded.tensors.keys() == layout.heads.keys()
 
 
 def test_a_step_of_training_does_not_wait_for_the_gpu(gpu, tmp_path):
@@ -270,7 +270,8 @@ def test_every_generator_and_prior_draw_and_learn_there(kind, prior_kind, gpu):
             conditioning, [0, 1], 32, Sampling(steps=1, guidance=2.0), null
         )
 
-    assert all_on_gpu(media) and media.shape in ((2, 3, 32, 32), (2, 6, 3, 32, 32))
+    assert all_on_gpu(media)
+    assert media.shape in ((2, 3, 32, 32), (2, 6, 3, 32, 32))
     if not hasattr(generator, "loss"):  # a chain's stages learn by themselves
         return
     frames = (generator.config.frames,) if kind == "animatediff" else ()
@@ -278,7 +279,8 @@ def test_every_generator_and_prior_draw_and_learn_there(kind, prior_kind, gpu):
     sizes = torch.full((2, 6), 32.0, device="cuda")
     gpu.waits.clear()
     loss = generator.loss(latents, conditioning, random, sizes)
-    assert all_on_gpu(generator.encode(media, random), loss) and not gpu.waits
+    assert all_on_gpu(generator.encode(media, random), loss)
+    assert not gpu.waits
 
 
 @pytest.mark.nightly

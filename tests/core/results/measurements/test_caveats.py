@@ -67,7 +67,8 @@ def test_the_caveats_of_a_metric_are_data():
 def test_every_caveat_of_a_result_is_explained_behind_the_sign():
     caveats = explain_caveats(Measurements(facts=Facts(caveats=[SIMULATED])))
 
-    assert caveats == [f"† {MEANINGS[SIMULATED]}"] and set(MEANINGS) == set(CAVEATS)
+    assert caveats == [f"† {MEANINGS[SIMULATED]}"]
+    assert set(MEANINGS) == set(CAVEATS)
 
 
 def test_one_sign_means_one_caveat():
@@ -75,7 +76,8 @@ def test_one_sign_means_one_caveat():
     caveats = [SELECTED_ON_TEST, SIMULATED]
 
     assert len(set(CAVEATS.values())) == len(CAVEATS)
-    assert mark("0.5", caveats) == "0.5†‡" and mark("0.5", []) == "0.5"
+    assert mark("0.5", caveats) == "0.5†‡"
+    assert mark("0.5", []) == "0.5"
     assert list_footnotes(caveats) == "† simulated; ‡ selected on test"
     assert add_footnotes("Intra, simulated.", caveats[1:]) == (
         "Intra, simulated. † simulated"

@@ -45,9 +45,8 @@ def wait_for(is_there, *processes):
     """Wait until something is there, as long as one of the processes lives."""
     deadline_s = time.monotonic() + 90
     while not is_there():
-        assert time.monotonic() < deadline_s and any(
-            process.poll() is None for process in processes
-        )
+        assert time.monotonic() < deadline_s
+        assert any(process.poll() is None for process in processes)
         time.sleep(0.02)
 
 
@@ -79,13 +78,10 @@ def test_workers_repeat_only_the_cells_of_killed_workers(
         epochs_of(run_folder),
         {event["cell"] for event in RunFolder(run_folder).events() if "by" in event},
     )
-    assert (
-        len(cells) <= 1
-        and {cell for (cell, _), count in counts.items() if count > 1} <= cells
-    )
-    assert len(counts) == 4 * 16 and not (
-        list(run_folder.rglob(".*.cell")) + list(run_folder.rglob(".*part*"))
-    )
+    assert len(cells) <= 1
+    assert {cell for (cell, _), count in counts.items() if count > 1} <= cells
+    assert len(counts) == 4 * 16
+    assert not (list(run_folder.rglob(".*.cell")) + list(run_folder.rglob(".*part*")))
 
 
 def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
@@ -101,15 +97,15 @@ def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
     worker.send_signal(signal.SIGUSR1)
     _, errors = worker.communicate(timeout=60)
 
-    assert worker.returncode == 75 and "try: " in errors
-    assert list(run_folder.glob("checkpoints/*.pt")) and not list(
-        run_folder.rglob(".*.cell")
-    )
+    assert worker.returncode == 75
+    assert "try: " in errors
+    assert list(run_folder.glob("checkpoints/*.pt"))
+    assert not list(run_folder.rglob(".*.cell"))
     begun = len(epochs_of(run_folder))
-    assert begun < 40 and run_command(*shared).folder == run_folder
-    assert results_of(run_folder) == results_of(first_run_folder) and set(
-        epochs_of(run_folder).values()
-    ) == {1}
+    assert begun < 40
+    assert run_command(*shared).folder == run_folder
+    assert results_of(run_folder) == results_of(first_run_folder)
+    assert set(epochs_of(run_folder).values()) == {1}
 
 
 def test_retrieval_takes_the_cells_that_others_have_measured(
@@ -129,10 +125,8 @@ def test_retrieval_takes_the_cells_that_others_have_measured(
     (run_folder / "metrics.json").unlink()
     next(iter(parts)).unlink()
 
-    assert (
-        run_command(*line).folder == run_folder
-        and json.loads((run_folder / "metrics.json").read_text()) == document
-    )
+    assert run_command(*line).folder == run_folder
+    assert json.loads((run_folder / "metrics.json").read_text()) == document
     assert len(parts) == 2
     assert [path.stat().st_mtime_ns == changed for path, changed in parts.items()] == [
         False,

@@ -60,11 +60,10 @@ def test_processes_share_pictures_and_report_errors_in_one_line(
     lines = without_progress(ended.stderr)
     assert (ended.returncode, len(lines)) == (1, 2), ended.stderr
     answer = json.loads(ended.stdout)  # a single document, not one a process
-    assert answer["exit_code"] == 1 and lines[0] == f"error: {answer['error']}"
-    assert (
-        lines[0].startswith("error: 1 pictures cannot be decoded: ")
-        and str(last_path) in lines[0]
-    )
+    assert answer["exit_code"] == 1
+    assert lines[0] == f"error: {answer['error']}"
+    assert lines[0].startswith("error: 1 pictures cannot be decoded: ")
+    assert str(last_path) in lines[0]
     assert lines[1].startswith("  try: ")
     assert TargetWriter(path).pending_rows.tolist() == [11]  # no other picture was lost
     run_command("embed", *settings, "skip_bad=true")
@@ -92,7 +91,8 @@ def test_cells_are_shared_whole(world, align_overrides, tmp_path, run_command):
         for document in documents
         for cell in document["facts"]["cells"].values()
     ]
-    assert documents[0] == documents[1] and all(each["seconds"] > 0 for each in took)
+    assert documents[0] == documents[1]
+    assert all(each["seconds"] > 0 for each in took)
     assert two.read_json("environment.json")["processes"] == 2
 
 
@@ -156,9 +156,8 @@ def test_the_killed_process_is_reported_as_the_cause(
         *TWO,
     )
     error, hint = ended.stderr.splitlines()[-2:]
-    assert ended.returncode == 5 and "error" not in "".join(
-        ended.stderr.splitlines()[:-2]
-    )
+    assert ended.returncode == 5
+    assert "error" not in "".join(ended.stderr.splitlines()[:-2])
     assert error.startswith("error: process 1 of the launch was killed (SIGKILL)")
     assert hint.startswith("  try: a smaller train.batch_size; ")
 

@@ -10,7 +10,8 @@ def test_time_and_memory_are_estimated_from_earlier_work(
     tmp_path,
 ):
     unknown = WORK.estimate(tmp_path, KEY)
-    assert list(unknown) == ["time"] and "200 epochs" in unknown["time"]
+    assert list(unknown) == ["time"]
+    assert "200 epochs" in unknown["time"]
     for seconds in (50.0, 100.0):
         Work("demo, nice", 50, "epochs").remember(
             tmp_path, KEY, seconds, int(3e7 * seconds)

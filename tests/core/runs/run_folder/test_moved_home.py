@@ -76,4 +76,5 @@ def test_a_moved_home_has_finished_what_it_had_finished(run_command, moving, tmp
         new_home.glob("runs/**/*.json")
     )
     stored = [file for file in documents if file.name != "environment.json"]
-    assert stored and not [file for file in stored if str(old_home) in file.read_text()]
+    assert stored
+    assert not [file for file in stored if str(old_home) in file.read_text()]

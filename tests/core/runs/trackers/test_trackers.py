@@ -40,9 +40,8 @@ def test_tensorboard_gets_the_log_a_run_for_each_cell(
         for name in ("loss", "validation_top1"):
             logged = [(row["epoch"], row[name]) for row in log if row["cell"] == cell]
             points = [(point.step, point.value) for point in curves.Scalars(name)]
-            assert len(logged) == 3 and points == [
-                (epoch, pytest.approx(value)) for epoch, value in logged
-            ]
+            assert len(logged) == 3
+            assert points == [(epoch, pytest.approx(value)) for epoch, value in logged]
     assert "epoch" not in curves.Tags()["scalars"]
 
 
@@ -57,8 +56,6 @@ def test_a_tracker_that_is_not_installed_is_reported_first(
             f"paths.runs={tmp_path}",
             f"run.trackers={ABSENT[0]}",
         )
-    assert (
-        ABSENT[0] in caught.value.message
-        and caught.value.hint == f"pip install {ABSENT[0]}"
-    )
+    assert ABSENT[0] in caught.value.message
+    assert caught.value.hint == f"pip install {ABSENT[0]}"
     assert not list(tmp_path.iterdir())

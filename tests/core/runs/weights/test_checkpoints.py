@@ -78,13 +78,16 @@ def test_a_reader_leaves_the_first_look_to_the_main_process(checkpoint, monkeypa
     monkeypatch.setattr(Launch, "barrier", lambda launch: waited.append(launch.rank))
     for rank in (0, 1):
         state = checkpoint.load(Launch(rank, 2, torch.device("cpu")))
-        assert state is not None and state["step"] == 3
+        assert state is not None
+        assert state["step"] == 3
     assert waited == [0, 1]
 
 
 def test_a_finished_training_keeps_no_checkpoint(checkpoint):
     checkpoint.remove()
     checkpoint.remove()
-    assert list(checkpoint.path.parent.iterdir()) == [] and step_of(checkpoint) is None
+    assert list(checkpoint.path.parent.iterdir()) == []
+    assert step_of(checkpoint) is None
     checkpoint.save({"step": 4})
-    assert step_of(checkpoint) == 4 and not checkpoint.previous.exists()
+    assert step_of(checkpoint) == 4
+    assert not checkpoint.previous.exists()

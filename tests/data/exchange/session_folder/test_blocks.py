@@ -86,7 +86,8 @@ def test_a_session_without_pictures_lists_none(tmp_path):
     table = (tmp_path / "stimuli/stimuli.tsv").read_text()
     assert table == "stimulus_id\tfilename\ttype\n"
     description = json.loads((tmp_path / "dataset_description.json").read_text())
-    assert description["Name"] == tmp_path.name and "Simulated" not in description
+    assert description["Name"] == tmp_path.name
+    assert "Simulated" not in description
     assert (tmp_path / ".bidsignore").read_text() == "results.jsonl\n"
 
 
@@ -146,7 +147,8 @@ def test_the_nearest_description_names_the_simulation(tmp_path):
     describe("a/b/c")
     files = [tmp_path / "a/b/c/1.fif", tmp_path / "a/2.fif"]
     assert read_simulated(*files) == "inner, outer"
-    assert read_simulated(files[1]) == "outer" and read_simulated() == ""
+    assert read_simulated(files[1]) == "outer"
+    assert read_simulated() == ""
     # descriptions are read up to five folders above a recording
     assert read_simulated(tmp_path / "x/2/3/4/file.fif") == "outer"
     assert read_simulated(tmp_path / "x/2/3/4/5/file.fif") == ""

@@ -156,14 +156,13 @@ def test_pictures_without_a_vector_are_refused_or_accepted(
 
     import_(tmp_path / "some.pt", "skip_missing=true")
     store = open_store(things_home)
-    assert (
-        store.find_rows(ids["train"][4:6]).tolist() == [-1, 5]
-        and store.attributes["skipped"] == 5
-    )
+    assert store.find_rows(ids["train"][4:6]).tolist() == [-1, 5]
+    assert store.attributes["skipped"] == 5
     (warning,) = [
         line for line in capsys.readouterr().err.splitlines() if "elsewhere/x" in line
     ]
-    assert "things-eeg" in warning and "1 of 76" in warning
+    assert "things-eeg" in warning
+    assert "1 of 76" in warning
 
     exported = run_command("export-embeddings", f"to={tmp_path / 'out'}").tables[0].rows
     assert exported[0][1] == 75
@@ -178,10 +177,8 @@ def test_the_same_import_is_found_again_and_another_is_refused(
     )
     first_result = import_(path)
     inode = open_store(things_home).path.stat().st_ino
-    assert (
-        import_(path).as_dict() == first_result.as_dict()
-        and open_store(things_home).path.stat().st_ino == inode
-    )
+    assert import_(path).as_dict() == first_result.as_dict()
+    assert open_store(things_home).path.stat().st_ino == inode
 
     torch.save(
         dict(zip(ids["train"], torch.from_numpy(vectors(80, seed=1)), strict=True)),
@@ -189,7 +186,8 @@ def test_the_same_import_is_found_again_and_another_is_refused(
     )
     with pytest.raises(BrainhiveError) as caught:
         import_(path)
-    assert "clip-b32.h5" in str(caught.value) and "--again" in caught.value.hint
+    assert "clip-b32.h5" in str(caught.value)
+    assert "--again" in caught.value.hint
     import_(path, again=True)
     np.testing.assert_array_equal(
         open_store(things_home).embedding, vectors(80, seed=1)
@@ -248,9 +246,8 @@ def test_an_export_comes_back_bit_by_bit(
         store = open_encoder_store(things_home, split)
         np.testing.assert_array_equal(store.embedding, values[split])
         assert store.image_ids == image_ids
-    assert [file.suffix for file in files] == [f".{form}"] * 2 and not list(
-        tmp_path.rglob("*.part")
-    )
+    assert [file.suffix for file in files] == [f".{form}"] * 2
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_files_that_are_no_vectors_are_refused(import_, things_home, ids, tmp_path):
@@ -298,5 +295,6 @@ def test_a_damaged_file_of_an_encoder_does_not_stop_others(
     store = things_home / "embeddings/things-eeg/test/vae.h5"
     store.write_bytes(store.read_bytes()[:500])
     exported = run_command("export-embeddings", f"to={things_home / 'out'}")
-    assert exported.exit_code != 0 and str(store.name) in capsys.readouterr().err
+    assert exported.exit_code != 0
+    assert str(store.name) in capsys.readouterr().err
     assert len(exported.tables[0].rows) == 1

@@ -59,19 +59,16 @@ def test_every_index_reads_the_rows_of_the_array(path):
     assert np.array_equal(rows.select_column(4)[[5, 1]], VALUES[[5, 1], 4])
     with pytest.raises(IndexError):
         rows[300]
-    assert (
-        rows[:0].shape == (0, 8)
-        and np.array(rows).flags.writeable
-        and not rows[:2].flags.writeable
-    )
+    assert rows[:0].shape == (0, 8)
+    assert np.array(rows).flags.writeable
+    assert not rows[:2].flags.writeable
 
 
 def test_every_index_refuses_a_damaged_row(path):
     flip(path, find_offset(path, "embedding") + 150 * DIM * 4 + 5)
     rows = TargetStore.open(path).embedding
-    assert np.array_equal(rows[:150], VALUES[:150]) and np.array_equal(
-        rows[151:], VALUES[151:]
-    )
+    assert np.array_equal(rows[:150], VALUES[:150])
+    assert np.array_equal(rows[151:], VALUES[151:])
     reads = [
         lambda: rows[150],
         lambda: rows[-150],

@@ -92,7 +92,8 @@ def paint(path, level):
 def mini_bids(golden):
     """Module that writes LAION-fMRI's files."""
     spec = spec_from_file_location("mini_bids", golden / "bold/mini_bids.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
@@ -381,7 +382,8 @@ def test_repeated_pictures_of_bold5000_are_the_test_split(home, bold5000):
 
     test, train = images("bold5000", "test"), images("bold5000", "train")
     assert list(test.image_ids) == ["ImageNet/n01440764_10110", "Scene/abbey1"]
-    assert list(test.concepts) == ["n01440764", "abbey"] and len(train) == 2
+    assert list(test.concepts) == ["n01440764", "abbey"]
+    assert len(train) == 2
 
 
 def test_bold5000_betas_without_an_origin_take_that_of_the_mask(home, bold5000):
@@ -418,7 +420,8 @@ def test_bold5000_regions_hold_all_trials_of_their_voxels(home, bold5000):
     np.testing.assert_allclose(signal, expected, rtol=1e-6)
     # sessions are not known
     assert [trial[1:] for trial in trials] == [(0, 1 + row // 37) for row in rows]
-    assert isinstance(test.space, Voxels) and list(test.space.regions) == names
+    assert isinstance(test.space, Voxels)
+    assert list(test.space.regions) == names
     assert np.flatnonzero(test.space.regions["LHLOC"]).tolist() == [2, 3, 4]
     assert test.provenance["preparation"]["form"] == "regions"
 
@@ -686,4 +689,5 @@ def test_pictures_that_are_not_here_are_listed_by_split(home):
     dataset = parts.resolve("datasets", "bold5000").build(Paths())
     for split in dataset.splits:
         (absent,) = dataset.files(split, ())
-        assert absent.is_missing and split in absent.name
+        assert absent.is_missing
+        assert split in absent.name

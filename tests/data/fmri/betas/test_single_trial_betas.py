@@ -31,4 +31,5 @@ def test_the_noise_ceiling_is_counted_stimulus_by_stimulus(n_pictures, monkeypat
 def test_without_repetitions_the_noise_ceiling_is_0():
     signal = np.random.default_rng(0).normal(size=(7, 1, 4, 1))
     ceilings, repeated = measure_ncsnr(make_trials(1, signal, range(7), rate_hz=None))
-    assert repeated == 0 and ceilings.tolist() == [0, 0, 0, 0]
+    assert repeated == 0
+    assert ceilings.tolist() == [0, 0, 0, 0]

@@ -68,7 +68,8 @@ def test_values_say_from_which_on_a_voxel_is_inside(tmp_path, values, expected):
             find_threshold(array, path, "V1")
     else:
         threshold, kind = find_threshold(array, path, "V1")
-        assert threshold == expected[0] and kind.startswith(expected[1])
+        assert threshold == expected[0]
+        assert kind.startswith(expected[1])
     assert find_threshold(array, path, "V1", 3.5)[0] == 3.5
 
 

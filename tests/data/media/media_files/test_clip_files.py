@@ -22,7 +22,8 @@ def test_a_video_keeps_frames_and_rate_and_pads_odd_sides(tmp_path):
     write_video(frames, tmp_path / "clip.mp4", 3.0)
     clip = media_files.read(tmp_path / "clip.mp4")
 
-    assert clip.rate_hz == pytest.approx(3) and clip.frames.shape == (6, 32, 32, 3)
+    assert clip.rate_hz == pytest.approx(3)
+    assert clip.frames.shape == (6, 32, 32, 3)
     # the codec is lossy
     assert np.abs(clip.frames[:, :side_px, :side_px].astype(int) - frames).mean() < 8
     (tmp_path / "clip.mp4").write_bytes(b"no video")
@@ -37,7 +38,8 @@ def test_frames_that_a_writer_merged_are_counted_again(tmp_path):
 
     animation = read_animation(tmp_path / "clip.gif")
 
-    assert len(animation.frames) == 6 and animation.rate_hz == pytest.approx(4)
+    assert len(animation.frames) == 6
+    assert animation.rate_hz == pytest.approx(4)
     assert (animation.frames[2:5] == animation.frames[2]).all()
 
 
@@ -49,7 +51,8 @@ def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
 
     clip = media_files.read(tmp_path / "clip")
 
-    assert np.array_equal(clip.frames, frames) and clip.rate_hz is None
+    assert np.array_equal(clip.frames, frames)
+    assert clip.rate_hz is None
     Image.new("RGB", (5, 4)).save(tmp_path / "clip" / "12.png")
     with pytest.raises(BrainhiveError, match=r"clip.*\[\(4, 4\), \(4, 5\)\]"):
         read_frame_folder(tmp_path / "clip")

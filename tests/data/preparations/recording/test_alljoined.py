@@ -81,7 +81,8 @@ def test_the_tables_of_alljoined_16m_name_its_pictures(million):
     assert train.provenance["unmatched"] == unmatched
     assert (train.signal.shape, train.rate_hz) == ((4, 6, 250), 250)
     # numbered by the order of the files
-    assert set(train.runs) == {1} and set(test.runs) == {0}
+    assert set(train.runs) == {1}
+    assert set(test.runs) == {0}
     positions = np.array([0, 1, 3, 5])
     np.testing.assert_allclose(train.onset_s, (256 + 220 * positions) / 256)
 

@@ -269,4 +269,5 @@ def test_ids_that_differ_only_in_leading_zeros_are_refused(tmp_path):
     # decimals are no leading zeros
     write_tsv(path, "event picture", [("1.05", "a"), ("1.5", "b")])
     names = EventNames(path, ["a", "b"])
-    assert names.find_row("1.5") == 1 and names.find_row("01.05") == 0
+    assert names.find_row("1.5") == 1
+    assert names.find_row("01.05") == 0

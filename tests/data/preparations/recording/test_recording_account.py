@@ -90,7 +90,8 @@ def test_a_code_in_place_of_pictures_is_disputed_or_blank(folder):
     save(folder / "sub-01.fif", presentation, codes)
     write_table(folder / "events.csv")
     (dispute,) = take_account().disputes
-    assert dispute.kind == "unnamed-codes" and dispute.names == ("99",)
+    assert dispute.kind == "unnamed-codes"
+    assert dispute.names == ("99",)
     assert "never came 1: 3" in dispute.problem
     take_account(accept={"unnamed-codes": [99]}).require()
     session = Config(accept={"unnamed-codes": [99]}).build(Paths()).session(1, 1)
@@ -109,13 +110,15 @@ def test_the_rule_that_explains_codes_is_named(folder):
     save_codes(folder / "sub-01.fif", presentation, (codes + 252) % 256)
     write_codes(folder, np.arange(8) + 253)
     (dispute,) = take_account().disputes
-    assert dispute.kind == "unnamed-codes" and "with 256" in dispute.problem
+    assert dispute.kind == "unnamed-codes"
+    assert "with 256" in dispute.problem
 
     # codes 257 to 260 arrive as codes 1 to 4, which are listed, too
     save_codes(folder / "sub-01.fif", presentation, (codes - 1) % 4 + 1)
     write_codes(folder, [1, 2, 3, 4, 257, 258, 259, 260])
     (dispute,) = take_account().disputes
-    assert dispute.kind == "unrecorded-codes" and "bit 256" in dispute.problem
+    assert dispute.kind == "unrecorded-codes"
+    assert "bit 256" in dispute.problem
 
 
 def test_a_table_that_is_whole_trials_off_is_disputed(folder):
@@ -123,7 +126,8 @@ def test_a_table_that_is_whole_trials_off_is_disputed(folder):
     save_codes(folder / "sub-01_raw.fif", presentation, list_event_codes(presentation))
     write_onsets(folder, presentation.onsets[2:], presentation.pictures[:-2])
     (dispute,) = take_account().disputes
-    assert dispute.kind == "mismatched-codes" and "2 trials off" in dispute.problem
+    assert dispute.kind == "mismatched-codes"
+    assert "2 trials off" in dispute.problem
 
 
 def read_pictures(subject):
@@ -174,7 +178,8 @@ def test_codes_that_a_file_holds_as_one_are_disputed(folder):
     save_codes(folder / "sub-01_raw.fif", presentation, codes)
     write_codes(folder, 2**24 + np.arange(1, 9))
     (dispute,) = take_account().disputes
-    assert dispute.kind == "unnamed-codes" and "never came 4" in dispute.problem
+    assert dispute.kind == "unnamed-codes"
+    assert "never came 4" in dispute.problem
 
 
 def test_another_scale_is_disputed_with_its_factor(folder):
@@ -182,7 +187,8 @@ def test_another_scale_is_disputed_with_its_factor(folder):
         presentation = Presentation.randomize(2, run)
         save(folder / f"sub-01_run-{run}.fif", presentation, factor=factor)
     (dispute,) = take_account().disputes
-    assert dispute.kind == "other-scale" and dispute.names == ("sub-01_run-2.fif",)
+    assert dispute.kind == "other-scale"
+    assert dispute.names == ("sub-01_run-2.fif",)
     assert "0.1 times" in dispute.problem
 
 
@@ -218,7 +224,8 @@ def test_absent_pictures_are_disputed_above_a_fifth(folder):
     names = [name.replace("cat_0", "cat_7").replace("dog_0", "dog_7") for name in names]
     write_onsets(folder, onsets, names)
     (dispute,) = take_account().disputes
-    assert dispute.kind == "absent-pictures" and "8 trials" in dispute.problem
+    assert dispute.kind == "absent-pictures"
+    assert "8 trials" in dispute.problem
 
 
 def test_where_selects_rows_and_mixed_kinds_are_disputed(folder):
@@ -229,7 +236,8 @@ def test_where_selects_rows_and_mixed_kinds_are_disputed(folder):
     columns = "onset\tstim_file\ttrial_type"
     write_onsets(folder, presentation.onsets, presentation.pictures, columns, kinds)
     (dispute,) = take_account().disputes
-    assert dispute.kind == "mixed-kinds" and dispute.names == ("imagined", "seen")
+    assert dispute.kind == "mixed-kinds"
+    assert dispute.names == ("imagined", "seen")
     account = take_account(where={"trial_type": "seen"})
     assert not account.disputes
     assert any(row[1:4] == ("events", 16, 16) for row in account.rows)

@@ -75,7 +75,8 @@ def test_channels_that_are_no_eeg_are_named_with_an_override(folder):
     types, names, flat, noisy = overview.warnings
     assert "subject 1: VEOG, ECG1, EMG, Marker" in types
     assert "subject 1: X9" in names
-    assert "subject 1: Oz" in flat and "sub-01_ses-01.edf" in flat
+    assert "subject 1: Oz" in flat
+    assert "sub-01_ses-01.edf" in flat
     assert "subject 1: POz" in noisy
     times = int(re.search(r"(\d+) times", noisy)[1])
     assert 200 < times < 600  # (200 / 10)² = 400
@@ -107,14 +108,16 @@ def test_an_override_makes_the_channels_of_subjects_equal(
     record(folder, 3, bads=("O1",))
     run_command("prepare", "preparation.kind=recording")
     text = " ".join(capsys.readouterr().err.split())
-    assert "subject 1 lacks Pz" in text and "subject 2–3 lacks O1" in text
+    assert "subject 1 lacks Pz" in text
+    assert "subject 2–3 lacks O1" in text
     override = "preparation.exclude=[O1,Pz]"
     assert f"try: '{override}'" in text
     run_command("prepare", "preparation.kind=recording", override, "name=equal")
     assert "lacks" not in capsys.readouterr().err
     stores = sorted((home / "signals/image-folder/equal").glob("sub-*.h5"))
     names = {tuple(SignalStore.open(path)["train"].space.names) for path in stores}
-    assert len(stores) == 3 and names == {("Fp1", "Cz", "P7", "O2")}
+    assert len(stores) == 3
+    assert names == {("Fp1", "Cz", "P7", "O2")}
 
 
 def test_a_montage_names_the_inputs_of_an_amplifier(folder):
@@ -176,7 +179,8 @@ def test_rates_and_references_are_listed_with_the_subjects(folder):
     assert re.search(r"\b250\b.*\bsubject 1\b", rates)
     assert re.search(r"\b200\b.*\bsubject 2\b", rates)
     (references,) = [line for line in warnings if "references" in line]
-    assert "subject 1" in references and "subject 2" in references
+    assert "subject 1" in references
+    assert "subject 2" in references
     warnings = build(rate_hz=100).look_over((1, 2)).warnings
     assert not any("rates" in line for line in warnings)
 
@@ -192,7 +196,8 @@ def test_references_are_read_from_the_sidecars(folder):
     preparation = build(whiten="no")
     warnings = preparation.look_over((1,)).warnings
     (line,) = [line for line in warnings if "references" in line]
-    assert "Cz of subject 1" in line and "average of subject 1" in line
+    assert "Cz of subject 1" in line
+    assert "average of subject 1" in line
     assert preparation.session(1, 2)["train"].provenance["reference"] == ["average"]
 
 

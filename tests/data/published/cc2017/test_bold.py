@@ -28,17 +28,13 @@ def test_all_subjects_become_stores_of_voxels_without_regions(run_command, home,
             resulting_store = store[split]
             arranged = arrange(resulting_store)
             expected = draw_signal(subject, split, count)
-            assert (
-                arranged.signal.shape == tuple(expected.shape) + (1,)
-                and resulting_store.signal.shape[1] == width
-            )
+            assert arranged.signal.shape == tuple(expected.shape) + (1,)
+            assert resulting_store.signal.shape[1] == width
             assert np.array_equal(arranged.signal[..., 0], expected)
             assert arranged.image_ids == [f"{split}/{clip}" for clip in range(count)]
-            assert (
-                isinstance(resulting_store.space, Voxels)
-                and not resulting_store.space.regions
-                and resulting_store.rate_hz is None
-            )
+            assert isinstance(resulting_store.space, Voxels)
+            assert not resulting_store.space.regions
+            assert resulting_store.rate_hz is None
             assert resulting_store.unit == "z-score"
             assert resulting_store.times_s.tolist() == [0]
 
@@ -57,7 +53,8 @@ def test_wrong_files_are_refused(root, run_command):
             torch.save(content, path)
         with pytest.raises(BrainhiveError, match=facts) as caught:
             run_command("prepare", "preparation.kind=cc2017", "subjects=1")
-        assert "\n" not in caught.value.message and caught.value.hint
+        assert "\n" not in caught.value.message
+        assert caught.value.hint
 
 
 def test_sizes_of_files_include_all_repetitions(home):

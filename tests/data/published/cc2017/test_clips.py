@@ -67,16 +67,13 @@ def test_the_id_is_the_index_and_the_concept_is_the_film(home):
         home / "data/cc2017", {"train": 481, "test": 2}, torch.uint8, masks="none"
     )
     clips = list_clips("train")
-    assert (
-        clips.image_ids[:2] == ["train/0", "train/1"]
-        and clips.image_ids[480] == "train/480"
-    )
+    assert clips.image_ids[:2] == ["train/0", "train/1"]
+    assert clips.image_ids[480] == "train/480"
     assert [clips.concepts[n] for n in (0, 239, 240, 480)] == [
         f"train/film-0{n}" for n in (1, 1, 2, 3)
     ]
-    assert make_dataset().splits == ("train", "test") and list_clips(
-        "test"
-    ).image_ids == [
+    assert make_dataset().splits == ("train", "test")
+    assert list_clips("test").image_ids == [
         "test/0",
         "test/1",
     ]
@@ -103,7 +100,8 @@ def test_labels_are_read_with_their_51_names(root):
     assert np.array_equal(
         [clips.get_labels(n) for n in range(3)], make_labels("test", 3)
     )
-    assert len(clips.label_names) == 51 and clips.label_names[:3] == (
+    assert len(clips.label_names) == 51
+    assert clips.label_names[:3] == (
         "animal",
         "human",
         "vehicle",
@@ -114,7 +112,8 @@ def test_masks_of_the_key_object_are_read(root):
     clips = list_clips()
     for index, expected in enumerate(make_key_masks(COUNTS["train"])):
         masks = np.stack(clips.get_masks(index))
-        assert masks.dtype == np.uint8 and np.array_equal(masks, expected)
+        assert masks.dtype == np.uint8
+        assert np.array_equal(masks, expected)
 
 
 def test_absent_annotations_are_none(home):
@@ -129,7 +128,8 @@ def test_absent_annotations_are_none(home):
     clips = list_clips()
     assert (clips.captions, clips.masks, clips.labels) == (None, None, None)
     assert clips.label_names == ()
-    assert clips.way_out == "brainhive fetch cc2017" and list_clips("test").captions
+    assert clips.way_out == "brainhive fetch cc2017"
+    assert list_clips("test").captions
 
 
 def cut_short(path):
@@ -158,11 +158,9 @@ def test_bad_files_are_named_with_a_hint(home):
         spoil(cc2017_files.write(home / "data/cc2017", masks="none"))
         with pytest.raises(BrainhiveError, match=message) as caught:
             list_clips()
-        assert (
-            "\n" not in caught.value.message
-            and caught.value.hint
-            and caught.value.exit_code in (1, 3)
-        )
+        assert "\n" not in caught.value.message
+        assert caught.value.hint
+        assert caught.value.exit_code in (1, 3)
 
 
 @pytest.mark.parametrize(

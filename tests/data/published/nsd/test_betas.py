@@ -25,7 +25,8 @@ def make_preparation(root, **keys):
 def test_voxels_of_the_mask_are_read_in_c_order_as_percent(tmp_path, recorded):
     truth = nsd_files.write(tmp_path)
     preparation = make_preparation(tmp_path, zscore=False)
-    assert preparation.subjects == (1,) and preparation.dataset == "nsd"
+    assert preparation.subjects == (1,)
+    assert preparation.dataset == "nsd"
     recordings = preparation.session(1, 2)
     assert preparation.shapes(1, 2) == {
         split: trials.signal.shape for split, trials in recordings.items()
@@ -39,7 +40,8 @@ def test_voxels_of_the_mask_are_read_in_c_order_as_percent(tmp_path, recorded):
         assert trials.image_ids == [
             f"nsd{row + 1:05d}" for row in truth.rows[750:][is_here]
         ]
-        assert trials.unit == "% signal change" and trials.rate_hz is None
+        assert trials.unit == "% signal change"
+        assert trials.rate_hz is None
     z_scored = make_preparation(tmp_path).session(1, 1)
     recorded(
         digits=5,
@@ -108,10 +110,8 @@ def test_own_masks_become_regions_of_the_kept_voxels(home):
     whole_train = make_preparation(
         home / "nsd", masks=OWN_MASKS, voxels="drawn"
     ).session(1, 1)["train"]
-    assert (
-        whole_train.signal.shape[1] == random_map.sum()
-        and whole_train.space.regions["drawn"].all()
-    )
+    assert whole_train.signal.shape[1] == random_map.sum()
+    assert whole_train.space.regions["drawn"].all()
     np.testing.assert_array_equal(
         whole_train.space.regions["nsdgeneral"], is_kept[random_map]
     )

@@ -68,7 +68,8 @@ def test_pictures_that_all_subjects_saw_are_the_test_split(root):
     train, test = (make_dataset().images(split) for split in ("train", "test"))
     assert make_dataset().splits == ("train", "test")
     assert test.image_ids == test.concepts == ("nsd00003", "nsd00006", "nsd00009")
-    assert len(train) == 7 and not set(train.image_ids) & set(test.image_ids)
+    assert len(train) == 7
+    assert not set(train.image_ids) & set(test.image_ids)
     np.testing.assert_array_equal(
         np.asarray(test.open(1)).ravel(), np.arange(5 * 27, 6 * 27)
     )

@@ -114,10 +114,8 @@ def test_published_files_give_signals_times_and_pictures(
     }
     for split, folder in (("train", "training_images"), ("test", "test_images")):
         recording = make_eeg(root=str(root)).recording(1, split)
-        assert (
-            isinstance(recording.signal, np.memmap)
-            and recording.signal.dtype == np.float16
-        )
+        assert isinstance(recording.signal, np.memmap)
+        assert recording.signal.dtype == np.float16
         signal = arrange(recording).signal
         assert signal.shape == expected[split].shape
         # compare means, as repetitions come in another order
@@ -127,10 +125,8 @@ def test_published_files_give_signals_times_and_pictures(
         np.testing.assert_allclose(
             recording.times_s, np.arange(expected[split].shape[-1]) / 250, atol=1e-9
         )
-        assert (
-            recording.image_ids[0].startswith(f"{folder}/00001_")
-            and recording.space.names == MONTAGE
-        )
+        assert recording.image_ids[0].startswith(f"{folder}/00001_")
+        assert recording.space.names == MONTAGE
 
 
 def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(golden, home):
@@ -150,10 +146,8 @@ def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(golden, home):
     for split in CONCEPTS:
         recording = make_eeg().recording(1, split)
         expected = make_eeg(root=str(formats / "whitened_pt")).recording(1, split)
-        assert (
-            isinstance(recording.signal, np.memmap)
-            and recording.signal.dtype == np.float64
-        )
+        assert isinstance(recording.signal, np.memmap)
+        assert recording.signal.dtype == np.float64
         assert list(recording.pictures) == list(expected.pictures)
         assert recording.times_s[0] == pytest.approx(0)
 
@@ -195,12 +189,10 @@ def test_meg_is_read_as_it_is_published(home):
         things_files.meg_content(make_signal("train", 271, 201), list_paths("train")),
     )
     recording = make_meg(root=str(home / "elsewhere")).recording(4, "train")
-    assert (
-        isinstance(recording.signal, np.memmap) and recording.signal.dtype == np.float16
-    )
-    assert (
-        len(set(recording.space.names)) == 271 and recording.space.names[0] == "MEG001"
-    )
+    assert isinstance(recording.signal, np.memmap)
+    assert recording.signal.dtype == np.float16
+    assert len(set(recording.space.names)) == 271
+    assert recording.space.names[0] == "MEG001"
     assert (recording.rate_hz, recording.unit, recording.times_s[1]) == (
         200.0,
         "z-score",

@@ -75,11 +75,9 @@ def test_published_forms_hold_what_was_recorded(
     shutil.copytree(formats / form, tmp_path / "prepared")
     shutil.copy(formats / "image_metadata.npy", tmp_path)
     preparation = make_preparation(tmp_path / "prepared")
-    assert (
-        isinstance(preparation, MergedPreparation)
-        and preparation.subjects == (1,)
-        and len(preparation.files(1)) == 2
-    )
+    assert isinstance(preparation, MergedPreparation)
+    assert preparation.subjects == (1,)
+    assert len(preparation.files(1)) == 2
     ids = {}
     for split, name in (("train", "training"), ("test", "test")):
         recording = preparation.recording(1, split)
@@ -94,19 +92,15 @@ def test_published_forms_hold_what_was_recorded(
             expected = np.load(golden / f"prepare/eeg250_{split}.npz")["data"][
                 :, : values.shape[1]
             ]
-            assert (
-                recording.times_s[0] == pytest.approx(0)
-                and len(recording.times_s) == expected.shape[-1]
-            )
+            assert recording.times_s[0] == pytest.approx(0)
+            assert len(recording.times_s) == expected.shape[-1]
         if form == "whitened_pt":  # repetitions in the order of sessions
             full = np.load(golden / f"prepare/eeg250_{split}.npz")["data"]
             np.testing.assert_allclose(
                 values.mean(1, dtype=np.float64), full.mean(1), atol=5e-3
             )
-            assert (
-                arrange(recording).sessions.shape == values.shape[:2]
-                and recording.sessions.max() == golden_eeg.size.sessions - 1
-            )
+            assert arrange(recording).sessions.shape == values.shape[:2]
+            assert recording.sessions.max() == golden_eeg.size.sessions - 1
         else:
             np.testing.assert_allclose(values, expected, atol=1e-12)
         assert all(
@@ -145,7 +139,8 @@ def check_arrays(tmp_path, is_dict):
     preparation = make_preparation(tmp_path)
     for split, array in arrays.items():
         recording = preparation.recording(1, split)
-        assert list(recording.pictures) == ids[split] and recording.rate_hz == 250
+        assert list(recording.pictures) == ids[split]
+        assert recording.rate_hz == 250
         np.testing.assert_array_equal(
             arrange(recording).signal[0:9], array.reshape(-1, *array.shape[2:])
         )
@@ -230,13 +225,12 @@ def test_atm_pickles_of_meg_are_read(tmp_path):
         content = {"meg_data": array, "ch_names": montage, "times": times}
         dump(tmp_path / f"Preprocessed/sub-02/preprocessed_meg_{name}.pkl", content)
     preparation = make_preparation(tmp_path, "things-meg")
-    assert preparation.subjects == (2,) and preparation.dataset == "things-meg"
+    assert preparation.subjects == (2,)
+    assert preparation.dataset == "things-meg"
     recording = preparation.recording(2, "train")
     np.testing.assert_array_equal(recording.signal[0:9], train.reshape(-1, 5, 201))
-    assert (
-        recording.image_ids[1] == "training_images/00001_thing0/thing0_01s"
-        and recording.rate_hz == 200
-    )
+    assert recording.image_ids[1] == "training_images/00001_thing0/thing0_01s"
+    assert recording.rate_hz == 200
     assert arrange(preparation.recording(2, "test")).signal.shape == (TESTS, 12, 5, 201)
     assert recording.provenance["stimulus_ms"] == 500
     assert list(recording.space.names) == montage
@@ -268,7 +262,8 @@ def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(tmp_path):
     assert recording.counts.tolist() == [2, 3]
     np.testing.assert_array_equal(recording.signal[0:2], test[[1, 4]])
     np.testing.assert_array_equal(recording.signal[2:5], test[[0, 2, 3]])
-    assert recording.rate_hz == 200 and recording.provenance["stimulus_ms"] == 500
+    assert recording.rate_hz == 200
+    assert recording.provenance["stimulus_ms"] == 500
     np.testing.assert_allclose(recording.times_s, np.arange(201) / 200)
 
 

@@ -299,8 +299,10 @@ def test_labels_of_subjects_and_sessions():
     order = [3, "ses-pre", "test*"]
     patterns = [find_pattern(label, order) for label in ("03", "pre", "test3", "4")]
     assert patterns == [3, "ses-pre", 3, None]
-    assert get_session_numbers([1, 2]) == [1, 2] and get_session_numbers([1, "a"]) == []
-    assert get_session_numbers(None) == [] and get_session_numbers({"a": "train"}) == []
+    assert get_session_numbers([1, 2]) == [1, 2]
+    assert get_session_numbers([1, "a"]) == []
+    assert get_session_numbers(None) == []
+    assert get_session_numbers({"a": "train"}) == []
     known = ["1", "2", "10", "post", "pre", "test10", "test9"]
     assert number_sessions(known, None) is None
     assert number_sessions(known[:3], [10, 2]) == {"10": 10, "2": 2}

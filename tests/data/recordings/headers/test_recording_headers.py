@@ -100,12 +100,14 @@ def bids(tmp_path):
 
 def test_bids_tables_do_not_hide_own_bad_spans(bids):
     header = read_header(bids, RecordingKeys())
-    assert len(header.events) == COUNT and header.event_source == "task-x_events.tsv"
+    assert len(header.events) == COUNT
+    assert header.event_source == "task-x_events.tsv"
     assert [text for *_, text in header.bad_spans] == [
         "Comment/BAD_blink",
         "Comment/New Segment/",
     ]
-    assert header.bads == ("Pz",) and sorted(header.ch_names) == ["Cz", "Pz"]
+    assert header.bads == ("Pz",)
+    assert sorted(header.ch_names) == ["Cz", "Pz"]
 
 
 def test_a_pulse_with_glitches_is_one_event(tmp_path):
@@ -126,7 +128,8 @@ def test_a_pulse_with_glitches_is_one_event(tmp_path):
             (int(onset), str(code + added))
             for onset, code in zip(ONSETS, CODES, strict=True)
         )
-        assert header.events == tuple(expected) and bool(header.warnings) == has_warning
+        assert header.events == tuple(expected)
+        assert bool(header.warnings) == has_warning
         assert (f"adds {added}" in header.event_source) == bool(added)
 
 
@@ -135,10 +138,8 @@ def test_codes_of_a_combined_or_named_channel_are_read(tmp_path):
     header = read_header(
         make(tmp_path / "x_raw.fif", {**lines, "STI101": pulses()}), RecordingKeys()
     )
-    assert (
-        header.event_source == "channel STI101"
-        and [int(code) for _, code in header.events] == CODES
-    )
+    assert header.event_source == "channel STI101"
+    assert [int(code) for _, code in header.events] == CODES
 
     # a channel called EEG, in its own unit
     header = read_header(
@@ -164,7 +165,8 @@ def test_onsets_of_a_table_are_compared_with_markers(tmp_path):
         (np.rint(TIMES_S), 0, ("whole seconds, up to 0.",)),
     ):
         text = compare_onsets(np.array(onsets), markers, RATE_HZ, delay_s)
-        assert bool(text) == bool(facts) and all(fact in text for fact in facts)
+        assert bool(text) == bool(facts)
+        assert all(fact in text for fact in facts)
 
     path = make(tmp_path / "x_raw.fif", {"STI 014": pulses()})
     for shift_s in (0.2, 0):

@@ -37,7 +37,8 @@ def test_a_mixture_lies_between_the_repetitions_that_are_there(
         for seed in (1, 1, 2)
     )
 
-    assert mixed.shape == (400, 3, 5) and torch.equal(mixed, repeated_mixture)
+    assert mixed.shape == (400, 3, 5)
+    assert torch.equal(mixed, repeated_mixture)
     assert torch.allclose(mixed[count == 1], signal[count == 1, 0])
     assert (
         not torch.isclose(mixed[count > 1], other_mixture[count > 1]).all((1, 2)).any()
@@ -66,9 +67,8 @@ def test_weights_are_random_equal_or_of_a_single_repetition():
     few_repetition = mix_repetitions(
         signal, torch.full((20_000,), 2), shares, generator()
     )[:, 0]
-    assert (few_repetition[:, 2] == 0).all() and (few_repetition == 1).any(
-        0
-    ).tolist() == [True, True, False]
+    assert (few_repetition[:, 2] == 0).all()
+    assert (few_repetition == 1).any(0).tolist() == [True, True, False]
 
 
 def test_weights_count_by_their_share_as_in_the_reference(golden):
@@ -95,15 +95,12 @@ def test_draws_take_existing_repetitions_without_replacement():
         signal, count, 2, torch.Generator().manual_seed(0)
     )
 
-    assert drawn_trials.shape == (400, 2, 1, 1) and torch.equal(
-        remaining_trials, count.clamp(max=2)
-    )
+    assert drawn_trials.shape == (400, 2, 1, 1)
+    assert torch.equal(remaining_trials, count.clamp(max=2))
     for number in (5, 3, 2):
         drawn_values = drawn_trials[count == number].flatten(1)
-        assert (
-            drawn_values.isfinite().all()
-            and (drawn_values[:, 0] != drawn_values[:, 1]).all()
-        )
+        assert drawn_values.isfinite().all()
+        assert (drawn_values[:, 0] != drawn_values[:, 1]).all()
         assert set(drawn_values.flatten().tolist()) == set(
             range(1, number + 1)
         )  # all come up

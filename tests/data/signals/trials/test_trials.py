@@ -36,7 +36,8 @@ PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 def test_trials_of_a_stimulus_keep_their_order_in_time():
     order, counts = group_trials(np.array([7, 2, 7, 9, 7, 2]))
-    assert order.tolist() == [1, 5, 0, 2, 4, 3] and counts.tolist() == [2, 3, 1]
+    assert order.tolist() == [1, 5, 0, 2, 4, 3]
+    assert counts.tolist() == [2, 3, 1]
     no_order, no_counts = group_trials(np.empty(0, np.int64))
     assert len(no_order) == len(no_counts) == 0
 
@@ -100,7 +101,8 @@ def test_training_and_test_trials_of_a_fold_are_disjoint(tmp_path, is_stored):
         4,
         1,
         1,
-    ] and learned.averages.ravel().tolist() == [2, 8, 2]
+    ]
+    assert learned.averages.ravel().tolist() == [2, 8, 2]
     assert sorted(
         list(learned.index.tolist()) + list(tested_trials.index.tolist())
     ) == list(range(7))
@@ -170,7 +172,8 @@ def test_signals_are_the_same_whatever_was_read_before(seed, is_mapped):
     recorded = draw_trials(seed)
 
     numbers = fresh.trial_numbers
-    assert numbers is not None and recorded.trial_numbers is not None
+    assert numbers is not None
+    assert recorded.trial_numbers is not None
     signal = recorded.signal[np.searchsorted(recorded.trial_numbers, numbers)]
     if fresh.normaliser is not None:
         signal = fresh.normaliser(signal)
@@ -185,10 +188,12 @@ def test_signals_are_the_same_whatever_was_read_before(seed, is_mapped):
         assert trials.stimulus.tolist() == (100 + rows).tolist()
         assert np.array_equal(trials.picture_of_trial, fresh.picture_of_trial)
         assert np.array_equal(rows[trials.picture_of_trial], numbers // 4)
-        assert trials.runs is not None and trials.onset_s is not None
+        assert trials.runs is not None
+        assert trials.onset_s is not None
         assert np.array_equal(trials.runs, numbers)
         assert np.array_equal(trials.onset_s, 2.0 * numbers)
-        assert trials.sessions is not None and not trials.sessions.any()
+        assert trials.sessions is not None
+        assert not trials.sessions.any()
         if trials.index is not None:
             assert trials.index.tolist() == rows.tolist()
         # in the order of time
@@ -202,7 +207,8 @@ def test_choosing_trials_forgets_averages_over_others():
 
     second = trials.choose(trials.repetition == 1)
 
-    assert second.averages.ravel().tolist() == [2, 2] and list(second.image_ids) == [
+    assert second.averages.ravel().tolist() == [2, 2]
+    assert list(second.image_ids) == [
         "a",
         "b",
     ]
@@ -232,7 +238,8 @@ def test_signals_in_memory_are_not_read_again():
         trials.change(where="there"),
         trials.normalise(normaliser),
     ):
-        assert np.isfinite(changed.averages).all() and len(changed.singles)
+        assert np.isfinite(changed.averages).all()
+        assert len(changed.singles)
     assert len(reads) == count
 
 
@@ -247,9 +254,8 @@ def test_the_last_normalisation_replaces_those_before(is_read):
         resulting_trials = draw_trials(0)
         for normaliser in steps:
             if is_read:
-                assert (
-                    resulting_trials.averages.any() and resulting_trials.singles.any()
-                )
+                assert resulting_trials.averages.any()
+                assert resulting_trials.singles.any()
             resulting_trials = resulting_trials.normalise(normaliser)
         np.testing.assert_allclose(resulting_trials.averages, expected, atol=1e-5)
         np.testing.assert_allclose(
@@ -267,7 +273,8 @@ def test_channels_are_mapped_before_they_are_normalised():
 
     mapped = replace(trials, mapping=mapping).normalise(normaliser)
 
-    assert mapped.width == 2 and mapped.channels == ("Oz", "X")
+    assert mapped.width == 2
+    assert mapped.channels == ("Oz", "X")
     oz = trials.averages[:, 1]
     # the channel without a source is the mean, which becomes 0
     expected = np.stack([3 * (oz - 1), np.zeros_like(oz)], 1)
@@ -298,7 +305,8 @@ def test_values_of_float16_are_averaged_in_float32():
     trials = Trials.from_repetitions(
         signal, ["a"], Sensors(["Oz"]), np.zeros(1), None, "µV"
     )
-    assert trials.averages.item() == 40_000 and trials.averages.dtype == np.float32
+    assert trials.averages.item() == 40_000
+    assert trials.averages.dtype == np.float32
 
 
 @pytest.mark.parametrize("as_singles", [True, False])
@@ -338,18 +346,15 @@ def test_selected_channels_come_in_the_order_of_their_names():
     assert resulting_trials.channels == (
         "Pz",
         "Fz",
-    ) and resulting_trials.times_s.tolist() == [0.01, 0.02]
+    )
+    assert resulting_trials.times_s.tolist() == [0.01, 0.02]
     expected = 2 * trials.averages[:, [2, 0], 1:3]
     np.testing.assert_allclose(resulting_trials.averages, expected, rtol=1e-5)
-    assert (
-        resulting_trials.singles.dtype == np.float32
-        and resulting_trials.signal.shape == (16, 2, 2)
-    )
-    assert (
-        resulting_trials.scale == 2
-        and trials.scale == 1
-        and resulting_trials.samples == slice(1, 3)
-    )
+    assert resulting_trials.singles.dtype == np.float32
+    assert resulting_trials.signal.shape == (16, 2, 2)
+    assert resulting_trials.scale == 2
+    assert trials.scale == 1
+    assert resulting_trials.samples == slice(1, 3)
     # the digests are of the trials as they were recorded
     assert np.array_equal(resulting_trials.digests, trials.digests)
     chosen_trials = resulting_trials.choose(trials.repetition < 1).take(np.array([5]))
@@ -370,7 +375,8 @@ def test_voxels_of_regions_and_of_a_models_sets_are_their_union():
     resulting_trials = trials.select(["FFA", "V1"])
     assert resulting_trials.averages[0].ravel().tolist() == [1, 4, 5]
     assert resulting_trials.regions == {"V1": (0, 1), "FFA": (0, 2), "none": ()}
-    assert resulting_trials.rows is not None and resulting_trials.rows.tolist() == [
+    assert resulting_trials.rows is not None
+    assert resulting_trials.rows.tolist() == [
         1,
         4,
         5,
@@ -378,8 +384,10 @@ def test_voxels_of_regions_and_of_a_models_sets_are_their_union():
     sets = {"early": masks["V1"], "late": np.arange(6) == 0}
     streams = trials.select(["FFA"], sets=sets)
     assert streams.averages[1].ravel().tolist() == [6, 7, 10]
-    assert streams.regions["late"] == (0,) and streams.regions["early"] == (1, 2)
-    assert trials.positions is None and draw_trials(0).regions == {}
+    assert streams.regions["late"] == (0,)
+    assert streams.regions["early"] == (1, 2)
+    assert trials.positions is None
+    assert draw_trials(0).regions == {}
     with pytest.raises(RecipeError, match=r"\bnone$"):
         trials.select(["none"])
 
@@ -455,9 +463,8 @@ def test_copies_of_trials_are_refused_with_their_count_and_place():
     location = (
         f"of {trials.image_ids[copied_row]}, session 1, run {trials.runs[copied_row]}"
     )
-    assert f"1 of {number} trials" in str(caught.value) and location in str(
-        caught.value
-    )
+    assert f"1 of {number} trials" in str(caught.value)
+    assert location in str(caught.value)
 
 
 def test_copies_are_refused_if_sessions_are_unknown():
@@ -475,8 +482,10 @@ def test_digests_use_float32_and_skip_constant_signals():
     signal[5] = 3.0
     digests = digest_trials(signal)
 
-    assert digests.shape == (6,) and len(np.unique(digests)) == 6
-    assert digests[5] == 0 and (digests[:5] > 0).all()
+    assert digests.shape == (6,)
+    assert len(np.unique(digests)) == 6
+    assert digests[5] == 0
+    assert (digests[:5] > 0).all()
     assert np.array_equal(digests, digest_trials(signal.astype(np.float32)))
     assert np.array_equal(digests[1:], digest_trials(signal[1:]))
     changed = signal.copy()
@@ -644,8 +653,10 @@ def test_trials_are_read_in_file_order():
 
     gathered = gather(slice(0, 3))
 
-    assert gathered.shape == (3, 2, 3) and gathered.dtype == np.float32
-    assert gathered[..., 0, 0].tolist() == [5, 0, 2] and reads == [0, 2, 5]
+    assert gathered.shape == (3, 2, 3)
+    assert gathered.dtype == np.float32
+    assert gathered[..., 0, 0].tolist() == [5, 0, 2]
+    assert reads == [0, 2, 5]
     assert (gathered == gathered[..., :1, :1]).all()
 
 
@@ -706,7 +717,8 @@ def test_successive_trials_of_an_id_are_a_picture():
     assert trials.take(np.array([2, 0])).signal.ravel().tolist() == [3, 4, 5, 0, 1]
     # trials of unknown pictures are not averaged
     unknown = Trials(signal, (), *axes)
-    assert unknown.averages.tolist() == signal.tolist() and unknown.pictures == ()
+    assert unknown.averages.tolist() == signal.tolist()
+    assert unknown.pictures == ()
     assert Trials(signal[:0], [], *axes).counts.tolist() == []
 
 

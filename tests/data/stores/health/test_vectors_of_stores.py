@@ -124,11 +124,14 @@ def test_rows_without_a_finite_target_are_not_found(tmp_path):
     assert store.find_rows(["p3", "p4", "train/p0", "p5"]).tolist() == [3, -1, 0, -1]
     attributes = store.attributes
     assert attributes["encoder"] == "vae"
-    assert attributes["split"] == "train" and attributes["dataset"] == "set"
+    assert attributes["split"] == "train"
+    assert attributes["dataset"] == "set"
     assert attributes["skipped"] == 1
     assert attributes["pictures"] == store.image_ids.digest
-    assert store.pixels is not None and store.pixels.shape == (6, 25)
-    assert store.shape == (3, 2) and store.alternatives is None
+    assert store.pixels is not None
+    assert store.pixels.shape == (6, 25)
+    assert store.shape == (3, 2)
+    assert store.alternatives is None
     assert not store.has_own_vectors
 
 
@@ -140,14 +143,16 @@ def test_flat_rows_have_the_first_alternative(tmp_path):
         [12, 13, 14, 15, 16, 17],
         list(range(6)),
     ]
-    assert several_store.shape == (2,) and several_store.alternatives == 3
+    assert several_store.shape == (2,)
+    assert several_store.alternatives == 3
     assert several_store.read_flat(rows).tolist() == [[12, 13], [0, 1]]
 
 
 def test_a_view_is_read_from_the_store_of_all_views(tmp_path):
     store = write_store(tmp_path / "set/train/vae-all.h5", config={"views": "all"})
     view = store.select_view("vae-view-1", 1)
-    assert view.shape == (2,) and view.embedding[3].tolist() == [20, 21]
+    assert view.shape == (2,)
+    assert view.embedding[3].tolist() == [20, 21]
     assert view.attributes["config"] == {"views": 1}
     assert view.attributes["encoder"] == "vae-view-1"
     assert store.select_view("vae-all", None) is store
@@ -182,7 +187,8 @@ def test_pixels_are_taken_from_any_store(tmp_path):
     store = write_store(tmp_path / "set/train/a.h5")
     known_store = write_store(tmp_path / "set/train/b.h5", has_pixels=True)
     first_stimuli, pixels = get_stimuli_and_pixels({"a": store, "b": known_store})
-    assert first_stimuli is store and pixels is known_store.pixels
+    assert first_stimuli is store
+    assert pixels is known_store.pixels
     assert get_stimuli_and_pixels({"a": store}) == (store, None)
 
 

@@ -162,7 +162,8 @@ def test_too_many_copies_are_refused_or_tested_with_a_caveat(run_command, home, 
     assert allowed.facts.seen_in_training.count == 0
     assert all(SEEN_COPIES in metric.caveats for metric in allowed.overall.values())
     (line,) = (line for line in allowed.facts.warnings if COPY_WARNING in line)
-    assert line.startswith("3 of") and all(copy in line for copy in copies)
+    assert line.startswith("3 of")
+    assert all(copy in line for copy in copies)
 
 
 def train(run_command, dataset):
@@ -175,7 +176,8 @@ def test_copies_of_pictures_that_validate_are_not_trained_on(run_command, home, 
     run_command("embed", simulated(photos), COLOURS)
     store = TargetStore.open(home / f"embeddings/photos/train/{ENCODER}.h5")
     by_concept = choose_held_out(store.concepts, 0.5)
-    assert store.pixels is not None and len(set(store.pixels[:, 0])) == len(by_concept)
+    assert store.pixels is not None
+    assert len(set(store.pixels[:, 0])) == len(by_concept)
     copies, original = np.flatnonzero(~by_concept)[:3], np.flatnonzero(by_concept)[0]
     pixels = store.pixels.copy()
     pixels[copies] = pixels[original]
@@ -231,7 +233,8 @@ def test_near_copies_are_left_out_if_both_pictures_are_here(run_command, home, p
     (line,) = (
         line for line in tested_pictures.warnings if ALTERED_WARNINGS[None] in line
     )
-    assert line.startswith("1 of") and name in line
+    assert line.startswith("1 of")
+    assert name in line
 
 
 @pytest.mark.nightly
@@ -241,12 +244,12 @@ def test_mirrored_pictures_are_tested_with_a_warning(run_command, home, photos):
 
     metrics = run_command("eval-retrieval", f"run={trained_run}", *QUICK).metrics
 
-    assert metrics.overall["top1"].n == N_TEST and SEEN_COPIES not in metrics.caveats
+    assert metrics.overall["top1"].n == N_TEST
+    assert SEEN_COPIES not in metrics.caveats
     warning = ALTERED_WARNINGS["mirrored"]
     (line,) = (line for line in metrics.facts.warnings if warning in line)
-    assert (
-        line.startswith(f"1 of the {N_TEST} test pictures of photos") and name in line
-    )
+    assert line.startswith(f"1 of the {N_TEST} test pictures of photos")
+    assert name in line
 
 
 def catch_error(run_command, *arguments):
@@ -271,12 +274,15 @@ def test_trained_concepts_are_never_reported_as_tested(run_command, home, photos
     run_command("embed", split, COLOURS)
     (signals,) = home.glob("signals/*/default/sub-01.h5")
     message, hint, _ = catch_error(run_command, *evaluation, split, *QUICK)
-    assert "photos/test" in message and shlex.quote(str(signals)) in hint
+    assert "photos/test" in message
+    assert shlex.quote(str(signals)) in hint
     signals.unlink()
 
     caveat = f"trained on {N_TEST} of the {N_TEST} test pictures of photos"
     message, _, exit_code = catch_error(run_command, *evaluation, split, *QUICK)
-    assert message.startswith(str(run_folder)) and caveat in message and exit_code == 1
+    assert message.startswith(str(run_folder))
+    assert caveat in message
+    assert exit_code == 1
     model = f"run={run_folder / 'cells/sub-01_seed-1/model'}"
     assert caveat in catch_error(run_command, "eval-retrieval", model, split, *QUICK)[0]
     run_command("embed", renamed, COLOURS)
@@ -297,7 +303,8 @@ def test_stores_of_another_split_are_refused_with_a_command(run_command, home, p
     message, hint, _ = catch_error(run_command, "train-align", split, COLOURS, *SMALL)
     assert f"0 added, {N_TEST} removed" in message
     line = shlex.split(hint)
-    assert line[:2] == ["brainhive", "embed"] and line[-1] == "--again"
+    assert line[:2] == ["brainhive", "embed"]
+    assert line[-1] == "--again"
     assert CliRunner().invoke(app, line[1:]).exit_code == 0
 
     message, hint, _ = catch_error(run_command, "train-align", split, COLOURS, *SMALL)

@@ -203,7 +203,8 @@ def test_other_signals_under_the_same_name_make_another_run(
     SignalStore.write(path, shifted)
 
     changed = run_command(*evaluation)
-    assert changed.folder != result.folder and not result.metrics.facts.warnings
+    assert changed.folder != result.folder
+    assert not result.metrics.facts.warnings
     line, *_ = changed.metrics.facts.warnings
     assert line.startswith(f"signals {DATASET}/default/sub-01 has changed")
     assert run_command(*training).folder != first_result.folder

@@ -50,7 +50,8 @@ def test_a_stream_is_described_by_names_types_units_and_places():
     assert stream_format.channels == ("Fp1", "FZ", "fz", "HEOG", "Trig", "Light")
     assert stream_format.channel_types == ("eeg", "eeg", "eeg", "eog", "stim", "misc")
     assert stream_format.units == ("µV", "mV", "µV", "", "", "")
-    assert scale.tolist() == [1] * 6 and stream_format.positions is not None
+    assert scale.tolist() == [1] * 6
+    assert stream_format.positions is not None
     assert stream_format.positions[0].tolist() == [0.01, 0.02, 0.03]
     assert np.isnan(stream_format.positions[1:]).all()
 
@@ -81,10 +82,8 @@ def test_channels_without_types_are_those_of_the_model():
     stream_format, _ = lsl._read_format(
         describe(channels), Config(), make_request("mag", "fT")
     )
-    assert (
-        stream_format.channel_types == ("mag", "mag", "eeg")
-        and stream_format.positions is None
-    )
+    assert stream_format.channel_types == ("mag", "mag", "eeg")
+    assert stream_format.positions is None
     assert stream_format.units == ("fT", "", "V")
 
 
@@ -94,7 +93,8 @@ def test_names_of_the_recipe_replace_those_of_the_stream():
     stream_format, _ = lsl._read_format(
         describe(count=2), Config(channels=names), make_request()
     )
-    assert stream_format.channels == ("Oz", "Pz") and stream_format.channel_types == (
+    assert stream_format.channels == ("Oz", "Pz")
+    assert stream_format.channel_types == (
         "eeg",
         "eeg",
     )
@@ -235,7 +235,8 @@ def test_samples_wait_for_their_times_and_are_scaled():
     stream, (samples, times_s) = read_all(np.array([999.0, 0.0, 999.2, 999.3]))
     assert times_s.tolist() == [999.0, 999.2]
     assert samples.tolist() == [[0.0, 0.5], [8.0, 2.5]]
-    assert stream._untimed.tolist() == [[6.0, 7.0]] and stream._n_other_clock == 1
+    assert stream._untimed.tolist() == [[6.0, 7.0]]
+    assert stream._n_other_clock == 1
 
 
 @pytest.mark.parametrize(

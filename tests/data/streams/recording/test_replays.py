@@ -95,7 +95,8 @@ def test_a_file_arrives_whole_in_chunks_of_20_ms_with_its_events(file):
     np.testing.assert_allclose(
         [event.time_s for event in events], SHOWN.onsets / RATE_HZ
     )
-    assert set(stream.format.units) == {"µV"} and stream.format.rate_hz == RATE_HZ
+    assert set(stream.format.units) == {"µV"}
+    assert stream.format.rate_hz == RATE_HZ
     stream.close()
     stream.close()
 
@@ -112,7 +113,8 @@ def test_samples_arrive_when_they_are_due(file):
 
     pause.time_s += 1.5  # nobody read for three seconds of the file
     chunk = stream.read(0.1)
-    assert chunk.times_s[-1] == pytest.approx(3.018) and len(chunk.samples) == 1500
+    assert chunk.times_s[-1] == pytest.approx(3.018)
+    assert len(chunk.samples) == 1500
 
 
 def test_events_in_bad_spans_are_left_out_and_counted(tmp_path):
@@ -177,7 +179,8 @@ def test_a_mock_stream_joins_simulated_trials_without_steps(
 
     signal = np.concatenate([chunk.samples for chunk in chunks])  # [n, C]
     events = [event for chunk in chunks for event in chunk.events]
-    assert len(events) == 12 and len(signal) == 13 * 300
+    assert len(events) == 12
+    assert len(signal) == 13 * 300
     trials = simulated.signal
     for event in events:
         start = round(event.time_s * 250)
@@ -194,16 +197,19 @@ def test_a_mock_of_other_models_is_noise_with_events_and_says_so():
     stream = mocks.Config(events=3, speed=1e6).build(make_request(None))
     chunks = drain(stream)
     signal = np.concatenate([chunk.samples for chunk in chunks])
-    assert signal.shape == (4 * 300, 2) and 9 < signal.std() < 11
+    assert signal.shape == (4 * 300, 2)
+    assert 9 < signal.std() < 11
     names = [event.name for chunk in chunks for event in chunk.events]
-    assert len(names) == 3 and set(names) <= {"owl", "cat"}
+    assert len(names) == 3
+    assert set(names) <= {"owl", "cat"}
     assert stream.format.simulated.startswith("noise")
 
 
 def test_trials_of_a_store_come_at_their_interval_each_once(simulated):
     clock, pause = pretend()
     stream = stores.ReplayedTrials(simulated, 2.0, clock)
-    assert isinstance(stream, WindowStream) and stream.template.signal.shape == (
+    assert isinstance(stream, WindowStream)
+    assert stream.template.signal.shape == (
         1,
         17,
         250,

@@ -20,4 +20,6 @@ def test_convolutions_in_fp32_are_not_rounded_to_tf32_on_a_gpu():
 
     encode(network, torch.zeros(1, 3, 4, 4), "fp32", Launch(0, 1, torch.device("cpu")))
 
-    assert initial_allow_tf32 and not network.rounds and torch.backends.cudnn.allow_tf32
+    assert initial_allow_tf32
+    assert not network.rounds
+    assert torch.backends.cudnn.allow_tf32

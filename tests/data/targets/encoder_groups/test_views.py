@@ -86,7 +86,8 @@ def test_frames_are_targets_of_their_own_or_one(code_allowed, views):
     torch.testing.assert_close(target, expected)
     assert targets.shapes == {config.name: tuple(expected.shape[1:])}
     counts = {config.name: FRAMES} if views == "each" else {}
-    assert targets.alternatives == counts and targets.done.tolist() == [True] * 4
+    assert targets.alternatives == counts
+    assert targets.done.tolist() == [True] * 4
     if views == "each":
         alternatives = {config.name: torch.tensor([2, 0, 1])}
         (target,) = targets.gather(ROWS, choices=alternatives).values()
@@ -191,7 +192,8 @@ def test_weights_are_cast_as_autocast_would(precision, dtype):
         for kind, resulting_kind in kinds.items()
         if issubclass(kind, torch.nn.LayerNorm)
     ]
-    assert set(cast) == {dtype} and set(other_weights) == {torch.float32}
+    assert set(cast) == {dtype}
+    assert set(other_weights) == {torch.float32}
     assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
@@ -212,8 +214,10 @@ def test_outputs_are_copies_and_carry_gradients_if_asked():
     network = torch.nn.Flatten()
     (frozen,) = encode(network, pictures, "fp32", ALONE)
     (learning,) = encode(network, pictures, "fp32", ALONE, is_frozen=False)
-    assert not frozen.requires_grad and learning.requires_grad
-    assert frozen.dtype == torch.float32 and frozen.data_ptr() != pictures.data_ptr()
+    assert not frozen.requires_grad
+    assert learning.requires_grad
+    assert frozen.dtype == torch.float32
+    assert frozen.data_ptr() != pictures.data_ptr()
 
 
 def test_other_pictures_are_found_by_the_ends_of_ids(tmp_path):
@@ -263,7 +267,8 @@ def test_only_what_a_store_lacks_is_written(code_allowed, tmp_path):
         writers[name].finish()
         store = TargetStore.open(tmp_path / f"{number}.h5")
         values = np.asarray(store.embedding[:])
-        assert np.flatnonzero(~values.any(1)).tolist() == rows and store.done.all()
+        assert np.flatnonzero(~values.any(1)).tolist() == rows
+        assert store.done.all()
         assert store.pixels is not None
         assert np.flatnonzero(~store.pixels.any(1)).tolist() == rows
         if number == 0:

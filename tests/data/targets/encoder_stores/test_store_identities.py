@@ -83,8 +83,10 @@ def test_stores_of_other_stimuli_differ(tmp_path):
     differences = [
         _describe_difference(stores[0], other_store) for other_store in stores
     ]
-    assert differences[0] == "" and len(set(differences)) == 4
-    assert "gaps" in differences[1] and "order" in differences[2]
+    assert differences[0] == ""
+    assert len(set(differences)) == 4
+    assert "gaps" in differences[1]
+    assert "order" in differences[2]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,8 @@ MADE_BY = {"weights": {"digest": "w", "network": "n"}, "preprocessing": "p"}
 def test_an_identity_says_what_made_a_store(tmp_path):
     store = make(tmp_path / "a.h5", **MADE_BY)
     identity = identity_of(store)
-    assert identity.pop("content") == store.digest and len(store.digest) == 16
+    assert identity.pop("content") == store.digest
+    assert len(store.digest) == 16
     assert identity.pop("pictures") == store.image_ids.digest
     expected = {"weights": "w", "preprocessing": "p", "network": "n"}
     assert identity == {"store": str(store.path), **expected}
@@ -178,21 +181,22 @@ def test_a_collapsed_store_is_reported_with_its_line(tmp_path):
     collapsed = make(tmp_path / "set/train/vae.h5", values=np.ones((20, 4)))
     assert describe_health_problem(make(tmp_path / "set/train/clip-b32.h5")) == ""
     line = describe_health_problem(collapsed)
-    assert "collapsed" in line and line.endswith(f"{collapsed.command_line} --again")
+    assert "collapsed" in line
+    assert line.endswith(f"{collapsed.command_line} --again")
     sound = make(tmp_path / "set/train/dino.h5").health
     assert describe_health_problem(collapsed, sound) == ""
     imported = make(
         tmp_path / "set/train/b.h5", values=np.ones((20, 4)), imported=["x"]
     )
-    assert "imported" in describe_health_problem(imported) and "imported" not in line
+    assert "imported" in describe_health_problem(imported)
+    assert "imported" not in line
 
 
 def test_the_part_that_made_a_store_is_found(tmp_path):
     text = resolve("clip-b32")
     known_store = make(tmp_path / "a.h5", config=text.model_dump(mode="json"))
-    assert find_encoder_config(known_store) is type(text) and not holds_annotations(
-        known_store
-    )
+    assert find_encoder_config(known_store) is type(text)
+    assert not holds_annotations(known_store)
     for config in ({}, {"kind": "of-later"}):
         assert (
             find_encoder_config(make(tmp_path / "b.h5", config=config)) is EncoderConfig

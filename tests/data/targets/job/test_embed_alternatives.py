@@ -107,7 +107,8 @@ def test_captions_are_kept_each_averaged_or_cut_to_the_first(run_command, coco):
         5,
         77,
         8,
-    ) and first_caption.embedding.shape == (
+    )
+    assert first_caption.embedding.shape == (
         COUNT,
         77,
         8,
@@ -143,9 +144,8 @@ def test_other_pictures_stand_for_stimuli_by_their_ids(run_command, coco):
         TargetStore.open(path) for path in (coco / "embeddings/coco/train").glob("*.h5")
     ]
     own_store, replaced = sorted(stores, key=lambda store: len(store.path.stem))
-    assert (
-        own_store.image_ids == replaced.image_ids and not own_store.embedding[...].any()
-    )
+    assert own_store.image_ids == replaced.image_ids
+    assert not own_store.embedding[...].any()
     assert [round(float(row.max()) * 255) for row in replaced.embedding] == [
         0,
         50,
@@ -199,11 +199,9 @@ def test_each_frame_of_a_clip_is_embedded(run_command, home, monkeypatch):
             "brainhive_cli-models-encoders-python-example",
         )
     )
-    assert (
-        clips.medium == "clip"
-        and target_store.alternatives == FRAMES
-        and target_store.shape == (12,)
-    )
+    assert clips.medium == "clip"
+    assert target_store.alternatives == FRAMES
+    assert target_store.shape == (12,)
     module, view = example()
     expected = [
         [module(view(Image.fromarray(frame))[None])[0].numpy() for frame in clip]

@@ -151,13 +151,12 @@ def test_a_full_disk_is_named_and_the_store_can_resume(
 
     assert forked(on_a_disk_that_fills_up) == 0
     lines = (home / "told").read_text().splitlines()
-    assert (
-        len(lines) == 2
-        and lines[0].startswith("1 error: ")
-        and lines[0].endswith(": File too large")
-    )
+    assert len(lines) == 2
+    assert lines[0].startswith("1 error: ")
+    assert lines[0].endswith(": File too large")
     assert "tests-worlds-large_encoders-load_until_full.h5" in lines[0]
-    assert lines[1].strip().startswith("try: ") and "ulimit -f" in lines[1]
+    assert lines[1].strip().startswith("try: ")
+    assert "ulimit -f" in lines[1]
     assert not store.exists()
     lacking = target_writer.TargetWriter(store).pending_rows
     # those never decoded, and what waited to be written when the disk was full

@@ -97,9 +97,8 @@ def test_a_store_whose_weights_are_gone_is_taken_as_it_is(
     run_command("embed", *repeated_command)
 
     assert path(home).stat().st_ino == inode
-    assert states == {
-        str(path(home).relative_to(home)): "done"
-    } and not describe_missing(inputs)
+    assert states == {str(path(home).relative_to(home)): "done"}
+    assert not describe_missing(inputs)
 
 
 @pytest.fixture
@@ -126,7 +125,8 @@ def test_an_imported_store_is_kept_until_asked(
 
     (state,) = states.values()
     assert list(states) == [str(path(home).relative_to(home))]
-    assert "found.npz" in state and "--again" in state
+    assert "found.npz" in state
+    assert "--again" in state
     assert not describe_missing(inputs)
     assert f"{path(home)} {state}\n" in capsys.readouterr().err
     assert np.array_equal(open_store(home).embedding, imported)

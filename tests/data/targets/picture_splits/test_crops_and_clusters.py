@@ -62,17 +62,21 @@ def view(picture):
 def test_pictures_are_read_as_training_and_encoders_see_them():
     readers = {"level": lambda picture: torch.tensor([picture.getpixel((0, 0))[1]])}
     rows, image, sizes, views = read_pictures(pictures(), view, readers, None, [2, 0])
-    assert rows.tolist() == [2, 0] and image.tolist() == [[2, 20, 0], [0, 0, 0]]
-    assert sizes.shape == (2, 6) and views["level"].tolist() == [[20], [0]]
+    assert rows.tolist() == [2, 0]
+    assert image.tolist() == [[2, 20, 0], [0, 0, 0]]
+    assert sizes.shape == (2, 6)
+    assert views["level"].tolist() == [[20], [0]]
 
     def latent(row):
         return torch.tensor([row + 0.5]), torch.ones(6)
 
     # nothing is opened for latents alone
     _, image, _, views = read_pictures(pictures(), view, {}, latent, [4, 1])
-    assert image.tolist() == [[4.5], [1.5]] and views == {}
+    assert image.tolist() == [[4.5], [1.5]]
+    assert views == {}
     _, image, _, views = read_pictures(pictures(), view, readers, latent, [3])
-    assert image.tolist() == [[3.5]] and views["level"].tolist() == [[30]]
+    assert image.tolist() == [[3.5]]
+    assert views["level"].tolist() == [[30]]
 
 
 def test_batches_are_loaded_in_their_order():
@@ -82,7 +86,8 @@ def test_batches_are_loaded_in_their_order():
     single_launch = Launch(0, 1, torch.device("cpu"))
     batches = list(load_batches(read_rows, 5, [[3, 1], [0]], 0, single_launch))
     assert [batch.rows.tolist() for batch in batches] == [[3, 1], [0]]
-    assert batches[0].image[:, 0].tolist() == [3, 1] and batches[1].step == 0
+    assert batches[0].image[:, 0].tolist() == [3, 1]
+    assert batches[1].step == 0
     with pytest.raises(BrainhiveError):
         list(load_batches(read_rows, 5, [[4]], 0, single_launch))
 
@@ -90,4 +95,5 @@ def test_batches_are_loaded_in_their_order():
 def test_tensors_become_pictures():
     values = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1).expand(1, 3, 2, 5)
     (picture,) = to_pictures(values)
-    assert picture.size == (5, 2) and picture.getpixel((4, 1)) == (0, 128, 255)
+    assert picture.size == (5, 2)
+    assert picture.getpixel((4, 1)) == (0, 128, 255)

@@ -74,7 +74,8 @@ def test_features_of_all_splits_have_common_axes(tmp_path, monkeypatch):
     # a further split that is too large is not read
     monkeypatch.setattr(likeness, "MAX_VALUES", 6 * COUNT - 1)
     features = find_features(stores)
-    assert features["test"].any() and not features["train"].any()
+    assert features["test"].any()
+    assert not features["train"].any()
 
 
 @pytest.mark.parametrize(("count", "has_several"), [(1, False), (3, True)])
@@ -149,4 +150,5 @@ def test_each_store_gets_the_rows_that_it_lacks():
         "b2": {row: 100.0 * row + 1 for row in (6, 7)},
     }
     # two rows are there already, the other six are read
-    assert not bad and (counts[0], sum(counts[1:])) == (-2, 6)
+    assert not bad
+    assert (counts[0], sum(counts[1:])) == (-2, 6)

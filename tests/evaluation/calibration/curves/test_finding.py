@@ -78,7 +78,8 @@ def test_the_finding_states_the_amount_that_suffices():
     between = "more than 20 pictures and at most 50 pictures"
     assert between in state_finding(measure(suffices=(1, 1)))
     unsettled = state_finding(measure(people=4, suffices=(0, 2)))
-    assert "4 people are too few" in unsettled and "more than" not in unsettled
+    assert "4 people are too few" in unsettled
+    assert "more than" not in unsettled
     up_to = "up to 50 pictures (p < .05, corrected over the amounts, people in general)"
     assert up_to in state_finding(measure(better=(2, 3)))
 

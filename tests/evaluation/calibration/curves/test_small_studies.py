@@ -186,7 +186,8 @@ def test_an_arm_that_was_not_measured_of_everybody_is_left_out():
     arguments = [f"arms={','.join(ARMS[:4])}", "alignments=coral"]
     draws = summarise_draws(job_of(*arguments), parts, {})
     arms = list(draws.require_facts(CalibrationFacts).arms)
-    assert arms == list(ARMS[:4]) and list(draws.missing) == ["coral"]
+    assert arms == list(ARMS[:4])
+    assert list(draws.missing) == ["coral"]
     stamped = {
         name
         for name, metrics in draws.scopes.items()
@@ -253,7 +254,8 @@ def test_each_arm_is_fitted_in_its_way():
     assert fit("transfer", count=5)[0] == fit("transfer", count=4, decodes=False)[0]
     assert fit("scratch", None, count=4)[0] == "scratch"
     arm, _, seed, pull, align = fit("transfer")
-    assert (arm, seed, pull) == ("transfer", 5, 0.1) and align.kind == "euclidean"
+    assert (arm, seed, pull) == ("transfer", 5, 0.1)
+    assert align.kind == "euclidean"
     assert fit("scratch", None)[3] == 0.0
     assert fit("coral") == ("tokens", "coral")
     assert fit("euclidean") == ("signals", "euclidean")
@@ -263,23 +265,22 @@ def test_strengths_that_nobody_chooses():
     single_cell = Cell("a", (1,), (4,), 1)
     # people choose one of several strengths
     several_job = job_of("transfer.pulls=1,0.1")
-    assert (
-        find_fixed_pulls(several_job, CELLS[0]) is None
-        and several_job.count_choosers(CELLS[0]) == 3
-    )
+    assert find_fixed_pulls(several_job, CELLS[0]) is None
+    assert several_job.count_choosers(CELLS[0]) == 3
     fixed_pulls_of_cell = find_fixed_pulls(several_job, single_cell)
-    assert (
-        fixed_pulls_of_cell is not None
-        and fixed_pulls_of_cell.chosen_by == "one person"
-    )
+    assert fixed_pulls_of_cell is not None
+    assert fixed_pulls_of_cell.chosen_by == "one person"
     assert list(fixed_pulls_of_cell.pulls.values()) == [0.3, 0.3, 0.3]
     fixed_pulls = find_fixed_pulls(job_of("transfer.pulls=0.2"), CELLS[0])
-    assert fixed_pulls is not None and set(fixed_pulls.pulls.values()) == {0.2}
+    assert fixed_pulls is not None
+    assert set(fixed_pulls.pulls.values()) == {0.2}
     assert fixed_pulls.chosen_by == "recipe"
     closed = find_fixed_pulls(job_of(backbone="ridge", epochs=None), CELLS[0])
-    assert closed is not None and set(closed.pulls.values()) == {0.0}
+    assert closed is not None
+    assert set(closed.pulls.values()) == {0.0}
     none = find_fixed_pulls(job_of(), CELLS[0])
-    assert none is not None and none.chosen_by == "number of pictures"
+    assert none is not None
+    assert none.chosen_by == "number of pictures"
     assert (
         job_of(
             "arms=zero-shot",
@@ -308,7 +309,8 @@ def test_a_model_of_fewer_people_validates_on_held_out_concepts():
         [1, 3],
         [7],
     )
-    assert reduced_recipe.trained_on is None and reduced_recipe.train.validation >= 0.1
+    assert reduced_recipe.trained_on is None
+    assert reduced_recipe.train.validation >= 0.1
     for share, selection, expected in (
         (0.2, "test", (0.2, "best")),
         (0.0, "last", (0.1, "last")),
@@ -333,7 +335,8 @@ def test_work_is_the_number_of_models():
     assert "2 draws" in job_of().describe_protocol([])
     assert "1 draw," not in job_of(draws=2).describe_protocol([])
     ordered = job_of("order=recording", draws=1).describe_protocol([TRIALS_TOGETHER])
-    assert "order of recording" in ordered and "transductive" in ordered
+    assert "order of recording" in ordered
+    assert "transductive" in ordered
 
 
 def test_at_most_so_many_pictures_are_read_evenly_spaced():

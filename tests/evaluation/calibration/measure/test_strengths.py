@@ -76,4 +76,5 @@ def test_test_signals_have_no_part_in_the_choice(homes, run_command):
         > noisy.scopes["zero-shot"]["mrr"].value + 0.05
     )
     (choice,) = first.facts.strength.values()
-    assert choice.people == 2 and len(choice.mrr["everything"]) == 6
+    assert choice.people == 2
+    assert len(choice.mrr["everything"]) == 6

@@ -107,12 +107,14 @@ def test_lists_of_the_template_are_not_those_of_windows():
         each.decode(windows_of("p1 p4 p2")) for each in (plain_decoder, numbered)
     ]
     first, second = ([result.event for result in each] for each in results)
-    assert first == second and len(first) == 3
+    assert first == second
+    assert len(first) == 3
 
 
 def test_of_one_picture_there_is_no_margin():
     (result,) = decoder_of(1).decode(windows_of("p0"))
-    assert result.event["margin"] is None and result.event["rank"] == 1
+    assert result.event["margin"] is None
+    assert result.event["rank"] == 1
     assert len(result.event["best"]) == 1
     few, many = (decoder_of(count).decode(windows_of("p0")) for count in (3, 7))
     assert [len(found[0].event["best"]) for found in (few, many)] == [3, 5]
@@ -134,7 +136,8 @@ def test_first_trials_are_kept_for_the_whitener(recorded, sizes):
         assert (decoder.whitener is None) == (missing[-1] > 0)
 
     left = 15 - np.cumsum(sizes)
-    assert missing == np.maximum(left, 0).tolist() and len(results) == 9
+    assert missing == np.maximum(left, 0).tolist()
+    assert len(results) == 9
     # whatever arrives together, the whitener and the results are one
     assert decoder.whitener is not None
     np.testing.assert_allclose(decoder.whitener, whitener_of(windows[:15]), rtol=1e-5)
@@ -205,13 +208,16 @@ def test_learned_trials_come_from_unchanged_stores():
         ),
     )
     found, is_complete = read_learned_trials(tests, model)
-    assert found is not None and not is_complete
+    assert found is not None
+    assert not is_complete
     torch.testing.assert_close(
         found, compute_trial_vectors(torch.from_numpy(trials[1]))
     )
     learned.signals = {"s1": "a", "s2": "changed"}
     found, is_complete = read_learned_trials(tests, model)
-    assert found is not None and len(found) == 8 and is_complete
+    assert found is not None
+    assert len(found) == 8
+    assert is_complete
     learned.has_all_subjects = False
     assert not read_learned_trials(tests, model)[1]
     learned.signals = {}
@@ -230,10 +236,11 @@ def plan(spec, whiten_trials=None, **learned):
 
 def test_preparations_are_planned_by_the_model():
     plain = plan(spec_of(preparation={**STEPS, "band_hz": (1, 40), "phase": "forward"}))
-    assert plain.channels == ("Cz", "Oz", "Fz") and plain.unit == "µV"
-    assert (
-        plain.band_hz == (1, 40) and plain.whitener is None and plain.differences == []
-    )
+    assert plain.channels == ("Cz", "Oz", "Fz")
+    assert plain.unit == "µV"
+    assert plain.band_hz == (1, 40)
+    assert plain.whitener is None
+    assert plain.differences == []
     assert plan(spec_of(preparation=STEPS)).band_hz == (None, None)
     # without a delay nothing can be filtered live
     assert (
@@ -246,17 +253,22 @@ def test_preparations_are_planned_by_the_model():
 
     # signals of a program have no steps
     made = plan(spec_of(preparation={"simulated": "a"}))
-    assert made.steps.epoch_ms == pytest.approx((0, 60)) and not made.steps.baseline
+    assert made.steps.epoch_ms == pytest.approx((0, 60))
+    assert not made.steps.baseline
     assert (made.steps.whiten, made.steps.rate_hz) == ("no", 100)
 
     # whitened by the training's last session, or by this one
     sessions = [np.eye(4), 2 * np.eye(4)]
     learned = plan(spec_of(**WHITE), whiteners={1: sessions})
-    assert learned.whitener is sessions[1] and learned.channels == CHANNELS
-    assert len(learned.differences) == 1 and learned.whiten_trials == 0
+    assert learned.whitener is sessions[1]
+    assert learned.channels == CHANNELS
+    assert len(learned.differences) == 1
+    assert learned.whiten_trials == 0
     own = plan(spec_of(**WHITE), 40)
-    assert own.whiten_trials == 40 and own.whitener is None
-    assert own.channels == CHANNELS and len(own.differences) == 1
+    assert own.whiten_trials == 40
+    assert own.whitener is None
+    assert own.channels == CHANNELS
+    assert len(own.differences) == 1
     no_names = plan(spec_of(**WHITE), 40, recorded_channels=())
     assert no_names.channels == ("Cz", "Oz", "Fz")
     counted = plan(spec_of(("0", "1", "2"), preparation=STEPS))
@@ -287,11 +299,13 @@ def test_the_template_says_of_windows_what_stores_say():
     own_template = preparation.make_template(
         CHANNELS, cutting, spec_of(positions=places)
     )
-    assert own_template.signal.shape == (1, 4, 6) and own_template.rate_hz == 100
+    assert own_template.signal.shape == (1, 4, 6)
+    assert own_template.rate_hz == 100
     assert own_template.positions is not None
     np.testing.assert_allclose(np.array(own_template.positions)[[1, 3, 0]], places)
     strange = preparation.make_template(("Fz", "X1"), cutting, spec_of())
-    assert strange.positions is None and strange.unit == "µV"
+    assert strange.positions is None
+    assert strange.unit == "µV"
     white = Steps(epoch_ms=(-50, 60), keep_ms=(0, 60), rate_hz=100)
     whitened = LivePreparation(white, CHANNELS, "µV")
     assert whitened.make_template(CHANNELS, cutting, spec_of()).unit == "whitened"
@@ -337,7 +351,8 @@ def test_a_session_ends_after_so_many_windows_or_with_its_stream():
         session, replay = session_of()
         events = []
         loop = Loop(session, events.append, max_windows=most)
-        assert loop.run() == ending and replay.is_closed
+        assert loop.run() == ending
+        assert replay.is_closed
         assert loop.decoded == len(events) == (most or 10)
         assert loop._should_stop.is_set()
 
@@ -346,7 +361,8 @@ def test_a_replay_at_another_speed_has_no_latencies():
     session, _ = session_of(speed=20.0)
     loop = Loop(session, lambda event: None)
     loop.run()
-    assert loop.summarise_latencies() == {} and len(loop.latencies_ms) == 0
+    assert loop.summarise_latencies() == {}
+    assert len(loop.latencies_ms) == 0
     timed = Loop(session_of()[0], lambda event: None)
     timed.run()
     assert len(timed.latencies_ms) == 10
@@ -438,7 +454,8 @@ def test_caveats_of_a_session():
         return set(session.collect_caveats(*counts))
 
     always = {SIMULATED, TWINS, SEEN_PICTURES, CALIBRATED}
-    assert caveats(True) == always and caveats(True, 5, 100) == always
+    assert caveats(True) == always
+    assert caveats(True, 5, 100) == always
     assert caveats(False) == set(always) | {UNKNOWN_TRIALS}
     # the stronger caveat replaces the weaker one
     for knows in (False, True):

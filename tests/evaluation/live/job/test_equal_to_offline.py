@@ -161,11 +161,9 @@ def test_tokens_are_those_of_eval_retrieval_s_single_trials(models, name):
             )
             seen[shown] += 1
     assert seen == dict.fromkeys(PICTURES["test"], 4)
-    assert (
-        len(loop.score.ranks) == 8
-        and not loop.counts.dropped
-        and loop.counts.windows == 32
-    )
+    assert len(loop.score.ranks) == 8
+    assert not loop.counts.dropped
+    assert loop.counts.windows == 32
 
 
 @pytest.mark.nightly
@@ -223,5 +221,6 @@ def test_samples_that_were_lost_cost_their_trial_alone(models, base):
     (base / "lost").mkdir()
     raw.save(base / "lost/sub-01.fif", verbose="ERROR")
     _, loop, _ = replay(models["late"], "source.file=lost/sub-01.fif")
-    assert loop.counts.windows == 31 and loop.counts.lost == 100
+    assert loop.counts.windows == 31
+    assert loop.counts.lost == 100
     assert set(loop.counts.dropped.values()) == {1}

@@ -53,7 +53,8 @@ def change(thing, **changes):
 def test_the_only_person_is_decoded_by_the_first_model(opened):
     job = Job.resolve(recipe())
     assert (job.subject, job.cell.name, job.cell.tested_on) == (1, "cell 0", (1,))
-    assert job.align.cells == [job.cell] and opened["subjects"] is None
+    assert job.align.cells == [job.cell]
+    assert opened["subjects"] is None
 
 
 def test_of_several_people_one_is_named(opened):
@@ -105,7 +106,8 @@ def session(
 def test_events_are_called_by_their_pictures_or_a_table(tmp_path):
     gallery = ["a/p0", "a/p1"]
     names, further = session(tmp_path).read_event_names(PERSON, gallery)
-    assert names.table is None and names.image_ids == gallery
+    assert names.table is None
+    assert names.image_ids == gallery
     # pictures of the gallery are not listed twice
     assert further.image_ids == ["a/q0"]
     unknown = session(tmp_path, train_ids=())
@@ -118,7 +120,8 @@ def test_events_are_called_by_their_pictures_or_a_table(tmp_path):
     assert session(tmp_path).read_event_names(PERSON, gallery)[0].table is None
     table.write_text("event,picture\n7,q0\n")
     names, further = session(tmp_path).read_event_names(PERSON, gallery)
-    assert names.path == table and further.find_row("7") == 0
+    assert names.path == table
+    assert further.find_row("7") == 0
     silent = session(tmp_path, has_markers=False)
     assert silent.read_event_names(PERSON, gallery)[0].table is None
     table.write_text("no,columns\n1,2\n")
@@ -135,7 +138,8 @@ def test_events_are_called_by_their_pictures_or_a_table(tmp_path):
     own.unlink()
     with pytest.raises(MissingData):
         selected_session.read_event_names(PERSON, gallery)
-    assert describe_table(own).error is not None and describe_table(table).error is None
+    assert describe_table(own).error is not None
+    assert describe_table(table).error is None
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,8 @@ def test_folders_of_frames_are_scored_with_floor_and_still(run_command, home, tr
         source: metrics.scopes[source]["frame_ssim"].value
         for source in metrics.facts.sources
     }
-    assert (
-        values["scored"] > 0.5
-        and values["scored"] > max(values["shuffled"], values["still"]) + 0.05
-    )
+    assert values["scored"] > 0.5
+    assert values["scored"] > max(values["shuffled"], values["still"]) + 0.05
     ours, still = (
         metrics.items[scope]["frame_psnr"]
         for scope in ("scored · made", "still · made")
@@ -68,9 +66,8 @@ def test_folders_of_frames_are_scored_with_floor_and_still(run_command, home, tr
         media_files.read(file)
         for file in sorted(result.folder.rglob("baselines/**/*.png"))
     ]
-    assert len(stills) == 4 and all(
-        (each.frames == each.frames[:1]).all() for each in stills
-    )
+    assert len(stills) == 4
+    assert all((each.frames == each.frames[:1]).all() for each in stills)
 
 
 def test_neurons_two_columns_are_cut_at_their_border(run_command, home):
@@ -120,7 +117,8 @@ def test_clips_have_all_metrics_with_chance_beside_the_stimuli(
     )
 
     metrics = result.metrics
-    assert set(metrics.overall) == set(names) and not metrics.missing
+    assert set(metrics.overall) == set(names)
+    assert not metrics.missing
     chances = {
         name: metric.chance
         for name, metric in metrics.overall.items()
@@ -135,10 +133,8 @@ def test_clips_have_all_metrics_with_chance_beside_the_stimuli(
         "frame_40way_strict": 1 / 40,
         "videomae": 0.5,
     }
-    assert (
-        metrics.overall["video_50way"].pool == 50
-        and metrics.overall["videomae"].pool == 3
-    )
+    assert metrics.overall["video_50way"].pool == 50
+    assert metrics.overall["videomae"].pool == 3
     assert set(metrics.scopes["truth"]) == {"clip_pcc", "clip_pcc_neighbours"}
     assert metrics.scopes["still"]["clip_pcc"].value == pytest.approx(1, abs=1e-6)
     truth_less = [

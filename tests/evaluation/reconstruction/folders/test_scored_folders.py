@@ -71,7 +71,8 @@ def test_folders_are_scored_by_name_and_unmatched_files_listed(
         ["b/cow"],
     )
     warned = capsys.readouterr().err
-    assert "stranger" in warned and "b/cow" in warned
+    assert "stranger" in warned
+    assert "b/cow" in warned
     overall = result.metrics.overall["pixcorr"]
     assert (overall.n, overall.protocol) == (2, "mindeye2, 1–2 repeats")
     assert (overall.low, overall.high, overall.interval) == (
@@ -119,9 +120,8 @@ def test_metrics_with_new_weights_are_added_by_the_same_command(
 ):
     several = asked(folders, "metrics=pixcorr,effnet")
     first_result = run_command("reconstruct", *several)
-    assert list(first_result.metrics.overall) == ["pixcorr"] and list(
-        first_result.metrics.missing
-    ) == ["effnet"]
+    assert list(first_result.metrics.overall) == ["pixcorr"]
+    assert list(first_result.metrics.missing) == ["effnet"]
     assert "Eff ↓" in first_result.tables[0].note
 
     image_networks_absent.mkdir(parents=True)
@@ -131,10 +131,8 @@ def test_metrics_with_new_weights_are_added_by_the_same_command(
 
     second = run_command("reconstruct", *several)
     assert second.folder == first_result.folder
-    assert (
-        list(second.metrics.overall) == ["effnet", "pixcorr"]
-        and not second.metrics.missing
-    )
+    assert list(second.metrics.overall) == ["effnet", "pixcorr"]
+    assert not second.metrics.missing
 
 
 def test_one_picture_has_its_own_metrics_and_no_identification(
@@ -147,7 +145,8 @@ def test_one_picture_has_its_own_metrics_and_no_identification(
     result = run_command("reconstruct", *alone, encoder, PIXELS)
     assert list(result.metrics.overall) == ["pixcorr", "ssim"]
     scope = result.metrics.facts.scope
-    assert scope and result.tables[0].note.startswith(f"for {scope}. ")
+    assert scope
+    assert result.tables[0].note.startswith(f"for {scope}. ")
     assert "Protocol: brainhive, 1 repeat" in result.tables[0].note
     assert "identification" in capsys.readouterr().err
     with pytest.raises(BrainhiveError) as caught:

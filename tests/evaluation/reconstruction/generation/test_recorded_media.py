@@ -71,7 +71,8 @@ def test_folders_of_clips_are_matched(tmp_path):
 
     generated, seen, medium, digests, facts = match_folders(*where, "clip")
 
-    assert medium == "clip" and list(generated.files) == ["b 2", "b 10"]
+    assert medium == "clip"
+    assert list(generated.files) == ["b 2", "b 10"]
     assert seen.grouping.criterion == "neighbours"
     assert np.array_equal(seen.open("b 10").frames, draw_media(1, 12, 2))
     assert facts.unmatched == facts.without == []
@@ -93,7 +94,8 @@ def test_shuffled_folders_have_other_items(tmp_path):
     shuffled = shuffle_items(
         GeneratedSet("scored", "made", (), files, description="two")
     )
-    assert list(shuffled.files) == IDS and shuffled.source == "shuffled"
+    assert list(shuffled.files) == IDS
+    assert shuffled.source == "shuffled"
     assert sorted(str(one) for (one,) in shuffled.files.values()) == IDS
     assert all(str(one) != name for name, (one,) in shuffled.files.items())
     assert shuffled.description.endswith("two")
@@ -112,7 +114,8 @@ def test_stills_repeat_the_first_frame(tmp_path):
     assert (stills.source, stills.subject, stills.seeds) == ("still", 1, (4,))
     for (_, clip), (_, still) in zip(clips.media, stills.media, strict=True):
         made, frames = media_files.read(still), media_files.read(clip).frames
-        assert np.array_equal(made.frames, frames[[0, 0, 0]]) and made.rate_hz == 8
+        assert np.array_equal(made.frames, frames[[0, 0, 0]])
+        assert made.rate_hz == 8
     with pytest.raises(MissingData):
         make_stills([nearest], run_folder)
     picture = tmp_path / "picture.png"
@@ -249,7 +252,8 @@ def test_baselines(monkeypatch, recorded, tmp_path, folds):
     again, missing = make_baselines(
         align, own_recipe, sources, brain_sets(), [], heads_of(align), "a", run_folder
     )
-    assert again == [] and set(missing) == {"still", "nearest", "mean"}
+    assert again == []
+    assert set(missing) == {"still", "nearest", "mean"}
     # clips have no mean
     clips = make_baselines(
         made_run(frames=1), recipe, ["mean"], brain_sets(), [], None, "a", run_folder
@@ -276,11 +280,14 @@ def test_the_sampler_gives_each_row_its_conditions(guidance):
 
     drawn = sampler.sample(Decoded({"token": torch.zeros(2, 3)}), [1, 2])
 
-    assert sampler.precision == "fp32" and drawn.shape == (2, 3, 8, 8)
-    assert asked["tokens"].sum() == 4 and asked["side"] == 8
+    assert sampler.precision == "fp32"
+    assert drawn.shape == (2, 3, 8, 8)
+    assert asked["tokens"].sum() == 4
+    assert asked["side"] == 8
     assert (asked["null"] is None) == (guidance == 1)
     sampler.sample(None, [1, 2, 3])
-    assert asked["tokens"].shape == (3, 1, 2) and asked["tokens"].sum() == 0
+    assert asked["tokens"].shape == (3, 1, 2)
+    assert asked["tokens"].sum() == 0
 
 
 def test_words_of_a_recipe():
@@ -289,8 +296,11 @@ def test_words_of_a_recipe():
     keys = {"best_of": 2, "strength": 0.5, "adapter": "skip"}
     recipe = Recipe(repeats=3, prior={"scale": 0.5}, **keys)
     words = recipe.describe_generation(True).split(", ")
-    assert words[0] == "3 repeats" and "2" in words[1] and "0.5" in words[3]
-    assert "0.5" in words[4] and len(recipe.describe_generation(False).split(", ")) == 3
+    assert words[0] == "3 repeats"
+    assert "2" in words[1]
+    assert "0.5" in words[3]
+    assert "0.5" in words[4]
+    assert len(recipe.describe_generation(False).split(", ")) == 3
     for idle in ({"truth": "x"}, {"medium": "clip"}):
         with pytest.raises(RecipeError):
             Recipe(**idle)

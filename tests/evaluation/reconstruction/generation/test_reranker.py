@@ -55,7 +55,8 @@ def test_the_best_of_several_is_most_similar_to_its_token(
     gaps = [
         measure_max_difference(candidate, Image.open(file)) for candidate in candidates
     ]
-    assert gaps[int(similarity.argmax())] <= 1 and sorted(gaps)[1] > 1
+    assert gaps[int(similarity.argmax())] <= 1
+    assert sorted(gaps)[1] > 1
     assert "each the best of 3 by its decoded head" in result.tables[0].note
 
 
@@ -82,4 +83,5 @@ def test_without_decoded_heads_a_single_candidate_is_generated(
     protocols = {
         name: scope["pixcorr"].protocol for name, scope in result.metrics.scopes.items()
     }
-    assert "best of 3" in protocols["images"] and "best of" not in protocols["zeroed"]
+    assert "best of 3" in protocols["images"]
+    assert "best of" not in protocols["zeroed"]

@@ -302,7 +302,8 @@ def test_the_likeliest_concepts_are_named_at_most_four():
         "y",
         "w",
         "u",
-    ) and decoded_annotations["b"].concepts == ("w",)
+    )
+    assert decoded_annotations["b"].concepts == ("w",)
 
 
 @pytest.mark.parametrize("frames", [0, FRAMES])
@@ -334,7 +335,8 @@ def test_a_run(recorded, tmp_path, frames):
         tables=[[list(row) for row in table.rows] for table in laid_out],
         rows=[[row.query for row in one.rows] for one in drawn if one.kind == "sheet"],
     )
-    assert list(measurements.missing)[-1] == "mean" and facts.sources == [
+    assert list(measurements.missing)[-1] == "mean"
+    assert facts.sources == [
         "brain",
         "nearest",
     ]
@@ -498,20 +500,18 @@ def test_facts_of_metrics():
     encoder = encoders.resolve(COLOURS)
     assert find_metric("ssim") is metric_parts.PARTS["ssim"]
     assert find_metric("nothing") is None
-    assert (
-        get_scale("pixcorr").low == -1
-        and get_scale(name_two_way_metric(encoder)).chance == 0.5
-    )
+    assert get_scale("pixcorr").low == -1
+    assert get_scale(name_two_way_metric(encoder)).chance == 0.5
     assert get_scale("caption_object").low == 0
-    assert is_available("ssim", []) and is_available(
-        name_two_way_metric(encoder), [encoder]
-    )
+    assert is_available("ssim", [])
+    assert is_available(name_two_way_metric(encoder), [encoder])
     assert not is_available(name_two_way_metric(encoder), [])
     networks = {"clip": 1, "cap_sim": 2, "ssim": 0}
     for name, count in networks.items():
         assert len(list_metric_inputs([name, name], [])) == count
     lines = describe_missing_metrics({"clip": "x", "swav": "x", "mean": "y"}, "clip")
-    assert len(lines) == 2 and "mean training clip" in lines[1]
+    assert len(lines) == 2
+    assert "mean training clip" in lines[1]
 
 
 @pytest.mark.parametrize(("levels", "is_original"), [(0, True), (1, False)])

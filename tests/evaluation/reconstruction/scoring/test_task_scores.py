@@ -153,7 +153,8 @@ def test_task_scores_have_a_floor_and_their_own_n_and_chance(measured):
 
     brain, floor = (measurements.scopes[source] for source in ("brain", "shuffled"))
     # nothing was generated of shuffled pairs
-    assert brain["frame_ssim"].n == 8 and "frame_ssim" not in floor
+    assert brain["frame_ssim"].n == 8
+    assert "frame_ssim" not in floor
     assert (brain["concept_recall"].n, brain["concept_recall"].chance) == (
         6,
         pytest.approx(1 / 3),
@@ -170,7 +171,8 @@ def test_task_scores_have_a_floor_and_their_own_n_and_chance(measured):
         ["simulated"],
     )
     items = measurements.items["brain · all/sub-01"]
-    assert items["mask_dice"] == [1, 0, 1, None] and len(items["bleu_4"]) == 4
+    assert items["mask_dice"] == [1, 0, 1, None]
+    assert len(items["bleu_4"]) == 4
     ns_by_name = {
         (row.second, row.metric): row.n for row in measurements.facts.comparisons
     }

@@ -63,9 +63,8 @@ def test_a_control_is_at_chance_in_both_directions(
     assert metrics.overall["top1"].value <= 0.03
     argument = {"shuffled": "shuffled signals", "permuted": "permuted labels"}[control]
     assert metrics.facts.protocol.startswith(f"intra, {DATASET}, {argument}, ")
-    assert metrics.caveats == ["simulated"] and metrics.facts.protocol.endswith(
-        ", simulated"
-    )
+    assert metrics.caveats == ["simulated"]
+    assert metrics.facts.protocol.endswith(", simulated")
     resulting_control, overall = (
         metrics.facts.control,
         evaluation_result.metrics.overall,
@@ -74,7 +73,8 @@ def test_a_control_is_at_chance_in_both_directions(
         control,
         200,
         100,
-    ) and resulting_control.draws >= 200
+    )
+    assert resulting_control.draws >= 200
     for name in ("top1", "top5", "mean_rank", "mrr"):
         metric, chance = resulting_control.metrics[name], overall[name].chance
         assert metric["measured"] == pytest.approx(overall[name].value)
@@ -94,10 +94,8 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(
     run_command, own, trained_run, capsys
 ):
     sound = run_command("eval-retrieval", f"run={trained_run}", *QUICK).metrics
-    assert (
-        sound.facts.verdict == "above chance"
-        and "at chance" not in capsys.readouterr().err
-    )
+    assert sound.facts.verdict == "above chance"
+    assert "at chance" not in capsys.readouterr().err
 
     for path in (own / "signals" / DATASET / "default").glob("sub-*.h5"):
         with resealed(path) as file:
@@ -107,7 +105,8 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(
     result = run_command("eval-retrieval", f"run={trained_run}", *QUICK, again=True)
     metrics = result.metrics
     rows = [row[0] for row in result.tables[0].rows]
-    assert rows[0] == "all" and "ridge" in rows
+    assert rows[0] == "all"
+    assert "ridge" in rows
     warned = " ".join(capsys.readouterr().err.split())
     run_command("eval-retrieval", f"run={trained_run}", *QUICK, "baseline=none")
 
@@ -167,7 +166,8 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(
     )
     assert found.items["sub-01_seed-1 · sub-01"]["ranks"] == expected.tolist()
     assert token.items["sub-01_seed-1 · sub-01"]["ranks"] != expected.tolist()
-    assert "head colours" in found.facts.protocol and "head" not in token.facts.protocol
+    assert "head colours" in found.facts.protocol
+    assert "head" not in token.facts.protocol
     with pytest.raises(BrainhiveError, match="head") as caught:
         run_command("eval-retrieval", *asked, "head=latent")
     assert "colours" in caught.value.hint + caught.value.message
@@ -256,7 +256,8 @@ def test_duplicate_candidates_are_a_caveat_with_both_scores(
         "eval-retrieval", f"run={trained_run}", *QUICK, "baseline=none"
     ).metrics
 
-    assert TWINS in metrics.caveats and TWINS in metrics.overall["top1"].caveats
+    assert TWINS in metrics.caveats
+    assert TWINS in metrics.overall["top1"].caveats
     warning, shares = metrics.facts.warnings
     assert warning.startswith("20 of the 100 test pictures of ")
     with_twin, others = map(float, re.findall(r"\d\.\d{3}", shares))

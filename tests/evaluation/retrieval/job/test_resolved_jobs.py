@@ -73,8 +73,10 @@ def test_runs_to_compare_with_are_measured_in_the_same_way(runs):
     )
 
     (other,) = job.against
-    assert job.recipe.align_run == ["ref one"] and job.recipe.against == ["ref two"]
-    assert other.recipe.align_run == ["ref two"] and other.recipe.seed == 3
+    assert job.recipe.align_run == ["ref one"]
+    assert job.recipe.against == ["ref two"]
+    assert other.recipe.align_run == ["ref two"]
+    assert other.recipe.seed == 3
     spared = other.recipe
     assert spared.subsets is spared.repetitions is spared.against is None
     assert (spared.corrections, spared.baseline) == ([], "none")
@@ -121,7 +123,8 @@ def test_work_counts_subjects_of_cells(runs):
         assert (work.count, work.cells) == (4, 4)
         kinds.append(work.kind)
     # curves take longer
-    assert kinds[0] != kinds[1] and all("made, test" in kind for kind in kinds)
+    assert kinds[0] != kinds[1]
+    assert all("made, test" in kind for kind in kinds)
 
 
 def test_whitening_comes_first_and_a_control_leaves_no_ridge():
@@ -169,8 +172,10 @@ def test_a_ridge_has_the_signals_and_targets_of_the_run(tmp_path):
     job = job_of(training=("signal.repetitions=random", "signal.window_ms=[0, 400]"))
     ridge = write_ridge(job, tmp_path)
     trained = job.runs[0].recipe
-    assert ridge.encoders == trained.encoders[1:] and ridge.seeds == [3]
-    assert ridge.backbone.kind == "ridge" and ridge.train.validation == 0
+    assert ridge.encoders == trained.encoders[1:]
+    assert ridge.seeds == [3]
+    assert ridge.backbone.kind == "ridge"
+    assert ridge.train.validation == 0
     assert ridge.signal.repetitions == "average"
     assert ridge.signal.window_ms == trained.signal.window_ms
     assert ridge.dataset == trained.dataset

@@ -70,13 +70,11 @@ def test_halves_of_noise_match_by_chance_and_patterns_always():
 
     by_chance, always = (of(each).scopes["ceiling · all"] for each in (noise, patterns))
 
-    assert by_chance["top1"].value < 0.04 and by_chance["top1"].chance == pytest.approx(
-        1 / ITEMS
-    )
+    assert by_chance["top1"].value < 0.04
+    assert by_chance["top1"].chance == pytest.approx(1 / ITEMS)
     assert abs(by_chance["reliability"].value) < 0.1
-    assert always["top1"].value == 1 and always["reliability"].value == pytest.approx(
-        1, abs=1e-3
-    )
+    assert always["top1"].value == 1
+    assert always["reliability"].value == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +148,8 @@ def test_a_ceiling_skips_pictures_in_a_single_part_and_padding():
     few_ceiling = measure_ceiling(signal[:2], tensor[:2], list("ab"), 2, 0, parts[:2])
     single = measure_ceiling(signal, 0 * tensor + 1, list("abcde"), 2, 0, parts)
 
-    assert ceiling.image_ids == ["b", "c", "e"] and ceiling.pool == 3
+    assert ceiling.image_ids == ["b", "c", "e"]
+    assert ceiling.pool == 3
     assert np.isfinite(ceiling.values["reliability"]).all()
     assert few_ceiling.reason == "fewer than two pictures were repeated"
     assert single.reason == "one repetition of each picture"
@@ -257,7 +256,8 @@ def test_seeds_share_the_trials_and_the_ceiling_of_a_person(
     )
 
     assert len(result.metrics.facts.cells) == 2
-    assert reads.count("test") == 1 and ceilings == [1]
+    assert reads.count("test") == 1
+    assert ceilings == [1]
 
 
 @pytest.mark.nightly
@@ -273,10 +273,12 @@ def test_each_subject_has_a_ceiling_of_its_signals(
     assert {
         "ceiling · sub-01",
         "ceiling · sub-02",
-    } <= measurements.scopes.keys() and not measurements.missing
+    } <= measurements.scopes.keys()
+    assert not measurements.missing
     top1 = measurements.scopes["ceiling · all"]["top1"]
     assert (top1.n, top1.pool) == (200, 100)
-    assert "10 random splits" in top1.protocol and "simulated" in top1.protocol
+    assert "10 random splits" in top1.protocol
+    assert "simulated" in top1.protocol
     (table,) = [
         each for each in result.tables if each.title.startswith("Split-half ceiling")
     ]
@@ -284,11 +286,13 @@ def test_each_subject_has_a_ceiling_of_its_signals(
         "sub-01",
         "sub-02",
         "all",
-    ] and "simulated" in table.note
+    ]
+    assert "simulated" in table.note
     reason = "one repetition of each picture"
     partly = replace(measurements, missing={"ceiling · sub-03": reason})
     (table,) = lay_out(partly, ["ceiling"])
-    assert len(table.rows) > 2 and f"sub-03 has none: {reason}" in table.note
+    assert len(table.rows) > 2
+    assert f"sub-03 has none: {reason}" in table.note
     others = {
         name: each
         for name, each in measurements.scopes.items()

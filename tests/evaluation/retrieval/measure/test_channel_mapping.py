@@ -51,14 +51,10 @@ def test_every_number_of_mapped_channels_says_how_and_how_many(run_command, fewe
         f"channels mapped by {how}: 10 of 17 recorded",
         result.metrics,
     )
-    assert (
-        arguments in measured_metrics.facts.protocol
-        and measured_metrics.facts.set_up["channel_mapping"] == arguments
-    )
-    assert (
-        measured_metrics.facts.verdict == "above chance"
-        and CHANNELS_MAPPED in measured_metrics.caveats
-    )
+    assert arguments in measured_metrics.facts.protocol
+    assert measured_metrics.facts.set_up["channel_mapping"] == arguments
+    assert measured_metrics.facts.verdict == "above chance"
+    assert CHANNELS_MAPPED in measured_metrics.caveats
     metrics = [
         metric
         for scope in measured_metrics.scopes.values()

@@ -27,7 +27,8 @@ def test_corrections_are_rows_that_leave_the_result_unchanged(
     }
     assert {
         name: resulting_metrics.scopes[name] for name in plain_metrics.scopes
-    } == plain_metrics.scopes and resulting_metrics.items == plain_metrics.items
+    } == plain_metrics.scopes
+    assert resulting_metrics.items == plain_metrics.items
     for name, metrics in resulting_metrics.scopes.items():
         assert all(
             (TRANSDUCTIVE in single_metric.protocol) == (name in added)
@@ -41,7 +42,8 @@ def test_corrections_are_rows_that_leave_the_result_unchanged(
     )
     assert table.rows[0][1].value == plain_metrics.overall["top1"].value
     assigned = resulting_metrics.scopes[f"corrections · {CHAINS[-1]}"]["top1"]
-    assert assigned.value > plain_metrics.overall["top1"].value and (
+    assert assigned.value > plain_metrics.overall["top1"].value
+    assert (
         assigned.n,
         assigned.pool,
     ) == (200, 100)

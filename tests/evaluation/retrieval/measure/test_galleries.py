@@ -41,9 +41,8 @@ def test_training_pictures_are_candidates_too_when_asked(
         == (cosine >= own_cosine).sum(1).tolist()
     )
     top1 = metrics.overall["top1"]
-    assert (top1.pool, top1.split) == (340, "test") and top1.chance == pytest.approx(
-        1 / 340
-    )
+    assert (top1.pool, top1.split) == (340, "test")
+    assert top1.chance == pytest.approx(1 / 340)
     assert "gallery train+test" in top1.protocol
     assert metrics.scopes["all · backward"]["top1"].pool == 100
 
@@ -74,10 +73,12 @@ def test_runs_of_a_sweep_are_evaluated_side_by_side(
     facts = metrics.facts
     assert facts.step_runs[names[0]] == f"eval-retrieval/{first_result.folder.name}"
     early, late = (metrics.scopes[name] for name in names)
-    assert early == first_result.metrics.overall and late["top1"].n == 100
+    assert early == first_result.metrics.overall
+    assert late["top1"].n == 100
     assert early["mean_rank"].value < late["mean_rank"].value  # simulated signals fade
     (pair,) = facts.comparisons
-    assert [pair.first, pair.second] == names and pair.difference > 0
+    assert [pair.first, pair.second] == names
+    assert pair.difference > 0
     steps, differences = result.printed_tables
     assert [row[1] for row in steps.rows] == [
         name.partition(" · ")[2] for name in names

@@ -84,7 +84,8 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared):
         for row in table.rows
         if any(cell.is_best for cell in row[1:] if isinstance(cell, TableCell))
     ]
-    assert validated["best"] > validated["last"] and rows == [f"{STEP}best"]
+    assert validated["best"] > validated["last"]
+    assert rows == [f"{STEP}best"]
     assert "best on validation (top-1)" in table.note
     assert f"“{STEP}best” with {100 * scopes[f'{STEP}best']:.3g} %" in state_finding(
         shown_run.measurements
@@ -93,7 +94,5 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared):
     assert state_finding(evaluated.metrics) in results[evaluated.folder.name]
     shown_run = evaluated.metrics.facts.step_runs[f"{STEP}test"].partition("/")[2]
     first_result = results[shown_run]
-    assert (
-        f"{100 * scopes[f'{STEP}test']:.3g} %" in first_result
-        and SELECTED_ON_TEST in first_result
-    )
+    assert f"{100 * scopes[f'{STEP}test']:.3g} %" in first_result
+    assert SELECTED_ON_TEST in first_result

@@ -81,7 +81,8 @@ def test_an_ensemble_averages_the_similarities_of_its_runs(
         top1 = np.concatenate(alone).mean()
         assert metrics.scopes[f"alone · {row.second}"]["top1"].value == top1
         assert row.difference == pytest.approx(metrics.overall["top1"].value - top1)
-        assert row.n == 200 and row.low <= row.difference <= row.high
+        assert row.n == 200
+        assert row.low <= row.difference <= row.high
         assert Path(row.second).name in state_finding(metrics)
 
 
@@ -100,36 +101,35 @@ def test_two_runs_are_compared_item_by_item(run_command, world, trained_run, wea
         for run in (trained_run, weaker)
     ]
     one, other = (np.concatenate(hit) for hit in hits)
-    assert (
-        worse.difference == pytest.approx(one.mean() - other.mean())
-        and worse.difference > 0
-    )
-    assert worse.n == 200 and worse.subjects == 2
+    assert worse.difference == pytest.approx(one.mean() - other.mean())
+    assert worse.difference > 0
+    assert worse.n == 200
+    assert worse.subjects == 2
     assert worse.second == str(weaker)
-    assert same.difference == 0 and same.p_value == 1
+    assert same.difference == 0
+    assert same.p_value == 1
     assert worse.test == "sign flips over 100 pictures, for these 2 subjects"
     flips = flip_signs(
         [a * 1.0 - b for a, b in zip(*hits, strict=True)], Items.from_sizes([100, 100])
     )
-    assert (
-        worse.p_value == flips.p
-        and 0 < worse.low <= flips.low
-        and flips.high <= worse.high
-    )
+    assert worse.p_value == flips.p
+    assert 0 < worse.low <= flips.low
+    assert flips.high <= worse.high
     paired = "at least as wide as the interval of paired shares"
     assert worse.interval == f"inversion of: {worse.test}, {paired}"
     (limit,) = worse.limits
     assert "a single seed" in limit
-    assert (
-        worse.least_p == flips.least_p and 0 < worse.p_value < 0.05 and worse.low > 0.03
-    )
+    assert worse.least_p == flips.least_p
+    assert 0 < worse.p_value < 0.05
+    assert worse.low > 0.03
     assert worse.p_adjusted == pytest.approx(min(1, 2 * worse.p_value))
     assert [(row.tests, row.tests_of) for row in (worse, same)] == [
         (2, "1 metric × 2 pairs")
     ] * 2
     family = "over all 2 tests of this table: 1 metric × 2 pairs"
     (table,) = (table for table in result.tables if family in (table.note or ""))
-    assert "difference, 95 % CI" in table.columns and len(table.rows) == 2
+    assert "difference, 95 % CI" in table.columns
+    assert len(table.rows) == 2
     assert worse.test in table.note
     (table,) = (
         hit for hit in result.tables if hit.title.startswith("This run differs")

@@ -42,7 +42,9 @@ def test_ranks_and_interval_on_different_sides_are_explained():
         ((0.1, 0.3), (), "", ""),
     ):
         limits = " ".join(list_limits(measured(*ends, caveats, stimulus="category")))
-        assert side in limits and reason in limits and bool(side) == bool(limits)
+        assert side in limits
+        assert reason in limits
+        assert bool(side) == bool(limits)
 
 
 def test_better_baselines_are_named_before_the_runs_own_warnings():
@@ -57,4 +59,6 @@ def test_better_baselines_are_named_before_the_runs_own_warnings():
     )
 
     assert own == "changed since"
-    assert "shrinkage LDA" in first and "0.2" in first and "ridge" not in first
+    assert "shrinkage LDA" in first
+    assert "0.2" in first
+    assert "ridge" not in first

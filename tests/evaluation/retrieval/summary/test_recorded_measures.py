@@ -309,7 +309,8 @@ def test_many_concepts_have_no_table_of_confusions():
     few_confusions = count_confusions(
         [Scores(concepts=names[:50], nearest_concepts=names[:50])]
     )
-    assert few_confusions is not None and np.trace(few_confusions.counts) == 50
+    assert few_confusions is not None
+    assert np.trace(few_confusions.counts) == 50
 
 
 def test_pictures_with_a_twin_are_told_from_others():
@@ -321,7 +322,8 @@ def test_pictures_with_a_twin_are_told_from_others():
 
     (line,) = describe_duplicates(job, [cell])
 
-    assert "0.667" in line and "0.333" in line
+    assert "0.667" in line
+    assert "0.333" in line
     assert (
         describe_duplicates(
             job, [replace(cell, labels=shown[:3], ranks=cell.ranks[:3])]
@@ -439,9 +441,11 @@ def test_an_order_is_found_by_a_quick_ridge(monkeypatch):
         misfiled[subject] = {"train": reversed_train, "test": trials["test"]}
     order = find_order(job(Model(0), trials=misfiled), CPU)
     correct_order = find_order(job(Model(0)), CPU)
-    assert order.orders == 15 and "training pictures" in order.order
+    assert order.orders == 15
+    assert "training pictures" in order.order
     assert "reversed and test pictures as filed" in order.order
-    assert correct_order.orders == 0 and correct_order.order == ""
+    assert correct_order.orders == 0
+    assert correct_order.order == ""
 
 
 def measured_run():

@@ -41,15 +41,14 @@ def test_a_curve_has_an_artifact_a_table_and_a_note(curves):
 
     drawn = {each.title: each for each in artifacts.read(RunFolder(result.folder))}
     curve = drawn["Accuracy over repetitions"]
-    assert curve.is_logarithmic and [line.chance for line in curve.lines] == [0.01]
+    assert curve.is_logarithmic
+    assert [line.chance for line in curve.lines] == [0.01]
     assert all(len(line.low) == len(curve.at) for line in curve.lines)
     (table,) = [
         table for table in result.tables if table.title == "Accuracy over repetitions"
     ]
-    assert (
-        "10 random choices of each number" in table.note
-        and "100 candidates" in table.note
-    )
+    assert "10 random choices of each number" in table.note
+    assert "100 candidates" in table.note
     titles = {each.title for each in artifacts.read(RunFolder(plain.folder))}
     assert "Accuracy over repetitions" not in titles
 

@@ -56,11 +56,9 @@ def test_the_interval_covers_the_value_and_narrows_with_pictures():
         metric = measure_distances(
             stimuli, reconstructions + 1, protocol="p", split="validation", seeds=(0,)
         )[0]
-        assert (
-            metric.name == "fid"
-            and metric.n == count
-            and metric.low < metric.value < metric.high
-        )
+        assert metric.name == "fid"
+        assert metric.n == count
+        assert metric.low < metric.value < metric.high
         return metric.high - metric.low
 
     assert width(2000) < width(100) / 2

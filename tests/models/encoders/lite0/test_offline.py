@@ -37,7 +37,8 @@ def test_lite0_is_the_network_of_its_publishers():
     pixels = encoder.preprocess(Image.fromarray(noise))[None]
     features = network.extract_features(pixels).mean((2, 3))
 
-    assert pixels.shape == (1, 3, 224, 224) and pixels.abs().max() <= 1
+    assert pixels.shape == (1, 3, 224, 224)
+    assert pixels.abs().max() <= 1
     torch.testing.assert_close(encoder.module(pixels), features, atol=SAME, rtol=SAME)
 
 

@@ -96,10 +96,8 @@ def test_each_figure_is_saved_in_each_format_or_reported_damaged(tmp_path):
     paths = save_figures([RunGroup([run_folder])], tmp_path / "figures")
     titles = ("Loss", "Matrix", "Head", "Retrieved")
     assert list_names(paths) == [f"lab-0123456789-{title}" for title in titles]
-    assert (
-        sorted((tmp_path / "figures").iterdir()) == sorted(paths)
-        and len(paths) == 4 * 3
-    )
+    assert sorted((tmp_path / "figures").iterdir()) == sorted(paths)
+    assert len(paths) == 4 * 3
     for path in paths:
         start = path.read_bytes()[:200]
         assert {
@@ -109,10 +107,8 @@ def test_each_figure_is_saved_in_each_format_or_reported_damaged(tmp_path):
         }[path.suffix]
     for path in (path for path in paths if path.suffix == ".png"):
         with Image.open(path) as png:
-            assert (
-                png.width == 50 * drawings.WIDTH_INCH
-                and abs(png.info["dpi"][0] - 50) < 1
-            )
+            assert png.width == 50 * drawings.WIDTH_INCH
+            assert abs(png.info["dpi"][0] - 50) < 1
     # three of the five rows are saved
     assert (tmp_path / "figures/lab-0123456789-Retrieved.svg").read_text().count(
         "rank 1"
@@ -134,7 +130,8 @@ def test_a_figure_shows_the_caveats_and_the_label_of_its_run(
     )
     save_figures([RunGroup([first_run])], tmp_path / "one")
     text = (tmp_path / "one/lab-0123456789-Loss.svg").read_text()
-    assert f"Loss ({CAVEAT})" in text and "lab-0123456789" not in text
+    assert f"Loss ({CAVEAT})" in text
+    assert "lab-0123456789" not in text
     save_figures([RunGroup([first_run, second_run])], tmp_path / "both")
     text = (tmp_path / "both/other-0123456789-Loss.svg").read_text()
     assert "Loss: other-0123456789" in text
@@ -158,7 +155,8 @@ def test_a_map_without_nilearn_stops_no_other_figure(tmp_path, monkeypatch, caps
     brain_map = BrainMap("Brain", "a.nii.gz", (0.0, 0.0, 0.0))
     group = RunGroup([make_run(tmp_path, brain_map, LOSS)])
     names = list_names(save_figures([group], tmp_path / "figures"))
-    assert len(names) == 1 and names[0].endswith("Loss")
+    assert len(names) == 1
+    assert names[0].endswith("Loss")
     assert (
         "Brain is not drawn: slices of the brain need nilearn"
         in capsys.readouterr().err

@@ -88,12 +88,10 @@ def test_captions_stay_on_the_sheet_and_do_not_overlap(
     assert len(boxes) == 1 + 4 * columns
     assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
     union = Bbox.union(boxes)
-    assert (
-        union.x0 >= 0
-        and union.y0 >= 0
-        and union.x1 <= sheet.shape[1]
-        and union.y1 <= sheet.shape[0]
-    )
+    assert union.x0 >= 0
+    assert union.y0 >= 0
+    assert union.x1 <= sheet.shape[1]
+    assert union.y1 <= sheet.shape[0]
 
 
 def test_a_sheet_says_how_many_random_pictures_it_shows():

@@ -138,7 +138,8 @@ def test_clips_of_a_row_play_together_and_no_controls_cover_them(browser, clips_
         is False
     )
     box = first.locator("video").first.bounding_box()
-    assert box["width"] >= 120 and box["width"] == box["height"]
+    assert box["width"] >= 120
+    assert box["width"] == box["height"]
     button = first.get_by_role("button", name="play")
     lies, ink = (
         button.bounding_box(),
@@ -147,20 +148,16 @@ def test_clips_of_a_row_play_together_and_no_controls_cover_them(browser, clips_
             "getComputedStyle(each).backgroundColor"
         ),
     )
-    assert (
-        lies["y"] >= box["y"] + box["height"]
-        and lies["height"] < 40
-        and button.evaluate(ink)
-    )
+    assert lies["y"] >= box["y"] + box["height"]
+    assert lies["height"] < 40
+    assert button.evaluate(ink)
 
     button.click()
     assert page.evaluate(paused) == [False, False, True, True]
     assert first.get_by_role("button").inner_text().endswith("pause")
     first.locator("video").nth(1).click()
-    assert (
-        page.evaluate(paused) == [True] * 4
-        and second.get_by_role("button").is_visible()
-    )
+    assert page.evaluate(paused) == [True] * 4
+    assert second.get_by_role("button").is_visible()
     page.close()
 
 
@@ -201,15 +198,18 @@ def test_nothing_fails_is_fetched_or_lost_off_screen(browser_page):
         && each.getBoundingClientRect().right > innerWidth + 1)
         .map(each => each.outerHTML.slice(0, 80))"""
     )
-    assert complaints == [] and lost == []
+    assert complaints == []
+    assert lost == []
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE
     broken = (
         "() => [...document.images].filter(each => !each.complete || "
         "!each.naturalWidth).length"
     )
-    assert page.evaluate(broken) == 0 and page.evaluate("document.images.length") >= 7
+    assert page.evaluate(broken) == 0
+    assert page.evaluate("document.images.length") >= 7
     box = page.get_by_text("0.4–0.6").bounding_box()  # a table stacks on a phone
-    assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= PHONE
     slabs = page.evaluate(
         """() => [...document.querySelectorAll('body, body *')].filter(each => {
             const colour = getComputedStyle(each).backgroundColor;
@@ -225,7 +225,8 @@ def test_nothing_fails_is_fetched_or_lost_off_screen(browser_page):
     text_colours = page.locator(".curve svg text").evaluate_all(
         f"{colours}.map(style => style.fill)"
     )
-    assert "rgb(86, 168, 232)" in line_colours and set(text_colours) == {
+    assert "rgb(86, 168, 232)" in line_colours
+    assert set(text_colours) == {
         "rgb(230, 232, 234)",
         "rgb(160, 168, 178)",
     }

@@ -94,10 +94,8 @@ def test_a_part_cites_what_its_knobs_use_and_the_parts_in_it():
         parts.resolve("backbones", {"kind": "ridge", "alpha": alpha})
         for alpha in (1.0, "auto")
     )
-    assert (
-        "golub1979" in selected_part.citations()
-        and "golub1979" not in fixed.citations()
-    )
+    assert "golub1979" in selected_part.citations()
+    assert "golub1979" not in fixed.citations()
     lsa, denoised = (
         parts.resolve("preparations", {"kind": "bold", "estimator": name})
         for name in ("lsa", "denoised")

@@ -30,7 +30,8 @@ def test_a_number_has_as_many_digits_as_can_be_read():
         "a",
     ]
     assert [format_number(value) for value in values] == texts
-    assert format_tick(0.010000000000000009) == "0.01" and format_tick(1 / 3) == "0.333"
+    assert format_tick(0.010000000000000009) == "0.01"
+    assert format_tick(1 / 3) == "0.333"
 
 
 def test_names_for_people_agree_with_the_parts_that_measure():

@@ -191,9 +191,9 @@ def test_neurons_checkpoint_is_the_model_that_wrote_it(written_aligner, neurons)
         for tensor in (loaded_model, written_aligner)
     )
 
+    assert isinstance(loaded_prediction, Decoded)
     assert (
-        isinstance(loaded_prediction, Decoded)
-        and loaded_prediction.tensors.keys()
+        loaded_prediction.tensors.keys()
         == written_prediction.tensors.keys()
         == HEADS.keys() - {"motion"}
     )
@@ -238,9 +238,8 @@ def test_mindeye2s_prior_and_blurry_branch_get_their_inputs(written_aligner, min
         maps = branch["bnorm"](branch["blin1"](mixed).reshape(3, 64, 7, 7))
         expected = branch["b_maps_projector"](maps).flatten(2).permute(0, 2, 1)
         assert torch.allclose(decoded["blurry"], branch["bupsampler"](maps), atol=1e-5)
-    assert decoded["blurry"].shape == (3, 4, 28, 28) and torch.allclose(
-        decoded["maps"], expected, atol=1e-5
-    )
+    assert decoded["blurry"].shape == (3, 4, 28, 28)
+    assert torch.allclose(decoded["maps"], expected, atol=1e-5)
 
 
 @pytest.mark.nightly
@@ -398,9 +397,8 @@ def low_file(low, tmp_path):
         state[
             f"module.{name.replace(ATTENTION_NAMES.get(old_name, '?'), old_name)}"
         ] = value
-    assert any(".proj_attn." in name for name in state) and not any(
-        ".to_" in name for name in state
-    )
+    assert any(".proj_attn." in name for name in state)
+    assert not any(".to_" in name for name in state)
     return save_mindeye1(state, tmp_path / PUBLISHED / "epoch120.pth")
 
 
@@ -432,10 +430,8 @@ def test_the_low_level_gives_the_latents_of_the_reference(low, low_file):
 
     assert model.layout.spec == SignalSpec((), 1, (5,), (low["in.voxels"].shape[1],))
     assert_near(predictions["latent"], low["out.latent"])
-    assert (
-        predictions.keys() == {"latent"}
-        and model.layout.heads["latent"].target == "vd-vae"
-    )
+    assert predictions.keys() == {"latent"}
+    assert model.layout.heads["latent"].target == "vd-vae"
 
 
 def test_the_high_level_gives_the_tokens_of_the_reference(high, high_file):

@@ -85,10 +85,8 @@ def test_batch_statistics_and_weights_are_shared_between_gpus():
         aligner("eeg_net"), Launch(0, 2, GPU)
     )
 
-    assert (
-        synchronised(plain_aligner) == 0
-        and synchronised(joint_synchronise_batch_norm) == 3
-    )
+    assert synchronised(plain_aligner) == 0
+    assert synchronised(joint_synchronise_batch_norm) == 3
     assert all(
         torch.equal(plain_aligner.state_dict()[name], weight)
         for name, weight in joint_synchronise_batch_norm.state_dict().items()

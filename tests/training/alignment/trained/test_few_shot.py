@@ -168,10 +168,8 @@ def test_aligned_signals_have_the_statistics_of_other_people(base):
                 > 0.1 * size
             )
             np.testing.assert_allclose(values, mean, atol=1e-3 * size)
-        assert (
-            top1(decoder, TESTED) >= top1(base.zero_shot, TESTED)
-            and decoder.model is base.model
-        )
+        assert top1(decoder, TESTED) >= top1(base.zero_shot, TESTED)
+        assert decoder.model is base.model
 
 
 def test_labels_have_a_part_in_alignments_by_pairs_only(base):
@@ -209,9 +207,8 @@ def test_permuted_arms_learn_wrong_labels(base):
 
     # of the pictures that they are trained on
     assert min(learned[SCRATCH], learned[TRANSFER]) > 0.9
-    assert learned[PERMUTED_SCRATCH] < 0.2 and learned[PERMUTED_TRANSFER] < top1(
-        base.zero_shot, LEARNED
-    )
+    assert learned[PERMUTED_SCRATCH] < 0.2
+    assert learned[PERMUTED_TRANSFER] < top1(base.zero_shot, LEARNED)
     assert top1(fitted[PERMUTED_TRANSFER], TESTED) < top1(base.zero_shot, TESTED)
 
 
@@ -223,7 +220,8 @@ def test_the_strongest_pull_leaves_only_the_alignment_of_signals(base):
         for pull in (1.0, 0.3)
     )
 
-    assert strong.model is base.model and torch.equal(decode(strong), decode(aligned))
+    assert strong.model is base.model
+    assert torch.equal(decode(strong), decode(aligned))
     assert not torch.equal(decode(weak), decode(aligned))
     assert torch.equal(
         decode(base.train_arm(TRANSFER, LEARNED, 0, 1.0)), decode(base.zero_shot)
@@ -305,7 +303,8 @@ def test_each_arm_changes_its_part_of_the_training(base, fits):
             frozen = [Stage(epochs=20, lr=10 * TRAIN.lr, freeze=["backbone", "fuser"])]
             assert train.stages == (frozen if arm == SUBJECT_LAYER else TRAIN.stages)
             assert data.held_out.shape == (LEARNED.stimulus.max() + 1,)
-            assert not data.held_out.any() and data.seed == 5
+            assert not data.held_out.any()
+            assert data.seed == 5
             assert sorted(data.trials[0].stimulus) == sorted(LEARNED.stimulus)
             is_moved = (data.trials[0].stimulus != LEARNED.stimulus).any()
             assert is_moved == (arm in (PERMUTED_TRANSFER, PERMUTED_SCRATCH))
@@ -331,7 +330,8 @@ def test_a_person_gets_a_number_that_nobody_has(base, whitened, fits):
         for model in (base, whitened):
             arm = model.train_arm(FINE_TUNING, person, 0)
             layout, data, *_ = fits.pop()
-            assert layout.spec.subjects == (number,) and arm.subject == number
+            assert layout.spec.subjects == (number,)
+            assert arm.subject == number
             known_subjects = [subject] if model is whitened else []
             assert list(data.history.normalisers) == known_subjects
 

@@ -71,10 +71,8 @@ def test_signals_of_any_number_are_encoded_in_blocks(
         torch.from_numpy(signals), model.make_subject_index(2, 8)
     )
     torch.testing.assert_close(tokens, expected.detach())
-    assert (
-        other_embeddings.shape == (4, 6)
-        and (other_embeddings == other_embeddings[0]).all()
-    )
+    assert other_embeddings.shape == (4, 6)
+    assert (other_embeddings == other_embeddings[0]).all()
 
 
 def test_pictures_of_any_number_are_encoded_in_blocks(
@@ -114,7 +112,8 @@ def test_samples_of_a_signal_depend_on_its_picture_alone(
     decoded = model.decode(trials, names)
     heads = model.predict(2, torch.from_numpy(signals))
 
-    assert seeds[0] == seeds[4] and len(set(seeds)) == 4
+    assert seeds[0] == seeds[4]
+    assert len(set(seeds)) == 4
     for name, values in decoded.tensors.items():
         torch.testing.assert_close(values, heads[name])
 

@@ -13,7 +13,8 @@ def test_models_know_their_cell_and_their_run(home):
 
     for cell in trained_run.cells:
         model = trained_run.open(cell, head="token")
-        assert model.cell == cell and model.head == "token"
+        assert model.cell == cell
+        assert model.head == "token"
         assert model.path == folder.path / "cells" / cell.name / "model"
         assert model.run_name == trained_run.name
     assert trained_run.open_first().cell == trained_run.cells[0]

@@ -86,7 +86,8 @@ def test_the_noise_of_the_last_session_whitens():
     np.testing.assert_allclose(
         prepared.signal, WHITENERS[-1] @ signal, rtol=1e-4, atol=1e-7
     )
-    assert prepared.unit == "whitened" and prepared.channels == RECORDED
+    assert prepared.unit == "whitened"
+    assert prepared.channels == RECORDED
 
 
 def test_what_cannot_be_prepared_is_refused():
@@ -108,14 +109,16 @@ def test_voxels_are_in_the_order_of_the_store():
     person = person_of(spec, other_trials, stored)
     signal = np.random.default_rng(0).normal(size=(4, 3))
     trials, _ = read_new(person, signal, None, {})
-    assert isinstance(trials.space, Voxels) and trials.unit == "z"
+    assert isinstance(trials.space, Voxels)
+    assert trials.unit == "z"
     np.testing.assert_array_equal(trials.regions["V1"], stored.regions["V1"])
     np.testing.assert_allclose(trials.signal[:, :, 0], signal, rtol=1e-6)
     # nothing is known of another number of voxels, or without a store
     stranger = person_of(replace(spec, unit=""))
     for tested, width, unit in ((person, 4, "z"), (stranger, 3, "beta")):
         trials, _ = read_new(tested, np.ones((2, width)), None, {})
-        assert not trials.regions and trials.unit == unit
+        assert not trials.regions
+        assert trials.unit == unit
 
 
 def test_an_array_of_the_models_size_has_its_axes():
@@ -124,7 +127,8 @@ def test_an_array_of_the_models_size_has_its_axes():
     signal = np.random.default_rng(0).normal(size=(3, 2, 4))
     # time 0 is the picture's, whatever the delay of the training
     trials, differs = read_new(person_of(spec, delay_s=0.1), signal, None, {})
-    assert trials.channels == ("Oz", "Pz") and trials.unit == "µV"
+    assert trials.channels == ("Oz", "Pz")
+    assert trials.unit == "µV"
     np.testing.assert_allclose(trials.times_s, times_s)
     assert len(differs) == 1
 

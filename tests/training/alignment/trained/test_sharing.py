@@ -61,7 +61,8 @@ def test_the_licence_follows_from_all_data(
     assert loaded_terms == licence
     assert len(list(filter(None, unknown.split(" and ")))) == reasons
     public = {"demo", "demo-films", "things-eeg", "things-meg", "nsd"}
-    assert terms.keys() == public & set(stimuli) and all(terms.values())
+    assert terms.keys() == public & set(stimuli)
+    assert all(terms.values())
 
 
 def test_priors_and_unlisted_subjects_leave_terms_unknown():
@@ -77,7 +78,8 @@ def test_own_recordings_are_told_from_other_ones():
         for kinds in (("nsd",), ("bold",), ("nsd", "recording"))
     }
     assert "own" not in reasons["nsd",]
-    assert "own" in reasons["bold",] and "bold" in reasons["bold",]
+    assert "own" in reasons["bold",]
+    assert "bold" in reasons["bold",]
     assert "nsd, recording" in reasons["nsd", "recording"]
 
 
@@ -102,7 +104,8 @@ def test_shared_metrics_have_no_items_and_no_machine_facts(
 
     shared = share_metrics(measurements)
 
-    assert shared.scopes == measurements.scopes and shared.items == {}
+    assert shared.scopes == measurements.scopes
+    assert shared.items == {}
     assert shared.missing == {"top5": "see list.txt"}
     expected = Facts(
         command="train-align",
@@ -172,7 +175,8 @@ def test_a_shared_run_holds_its_models_and_no_places(trained_run):
         "paths",
         "run",
     }
-    assert shared.layout is not None and shared.layout.spec.subjects == (1,)
+    assert shared.layout is not None
+    assert shared.layout.spec.subjects == (1,)
     assert shared.learned.subjects == (1, 2)
     assert (shared.licence, shared.unknown_terms) == ("apache-2.0", "")
     assert shared.terms.keys() == {"demo"}

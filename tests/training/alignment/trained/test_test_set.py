@@ -178,7 +178,8 @@ def test_models_of_a_fold_are_compared_with_its_pictures(run):
     seen_by_subjects = [
         list(pictures.seen_by_subject) for pictures in tests.list_seen()
     ]
-    assert tests.folds == [1, 2] and seen_by_subjects == [[1], [2]]
+    assert tests.folds == [1, 2]
+    assert seen_by_subjects == [[1], [2]]
     assert tests.compare_pictures(2) is tests.list_seen()[1]
 
 
@@ -235,7 +236,8 @@ def find_studies(*runs, split="test"):
 
 def test_a_study_is_described_once_for_equal_data(run, described):
     second = replace(run, cells=[replace(cell, seed=2) for cell in run.cells])
-    assert find_studies(run, second) == [1, 1, 1] and len(described) == 1
+    assert find_studies(run, second) == [1, 1, 1]
+    assert len(described) == 1
     # without `like`, nothing is shared
     assert open_test_set(second, "test").study == 2
 
@@ -299,17 +301,18 @@ def test_a_study_has_the_trials_of_all_tested_people(
     _ = incomplete.study
 
     _, recordings, pictures, split, _, is_film = described[0]
-    assert list(recordings) == [1, 2] and (split, is_film) == ("test", False)
+    assert list(recordings) == [1, 2]
+    assert (split, is_film) == ("test", False)
     assert set(recordings[2]) == set(pictures) == {"test", "train"}
     for name in ("test", "train"):
         recording = recordings[2][name]
         assert set(recording.image_ids) <= set(pictures[name].image_ids)
     _, recordings, pictures, *_ = described[1]
-    assert list(recordings) == [1] and set(pictures) == {"test", "train"}
+    assert list(recordings) == [1]
+    assert set(pictures) == {"test", "train"}
     _, recordings, pictures, *_ = described[2]
-    assert list(recordings) == [1, 2] and set(recordings[1]) == set(pictures) == {
-        "test"
-    }
+    assert list(recordings) == [1, 2]
+    assert set(recordings[1]) == set(pictures) == {"test"}
 
 
 def test_new_clips_and_missing_signals_have_no_study(run, described, tmp_path):
@@ -325,7 +328,8 @@ def test_new_clips_and_missing_signals_have_no_study(run, described, tmp_path):
     pictures = open_test_set(run, "test").open_stores("test")
     tests = open_test_set(replace(run, dataset=seen_film), "test")
     tests._stores.update(test=pictures, train=pictures)
-    assert tests.study == 1 and described[0][-1] is True
+    assert tests.study == 1
+    assert described[0][-1] is True
 
 
 # descriptions
@@ -334,9 +338,12 @@ def test_new_clips_and_missing_signals_have_no_study(run, described, tmp_path):
 def test_facts_of_a_test_set_name_its_run_and_data(run):
     tests = open_test_set(run, "test")
     facts = tests.describe()
-    assert facts["runs"] == [run.name] and facts["dataset"] == run.dataset.name
-    assert facts["mode"] == "intra" and facts["set_up"] is tests.set_up
-    assert tests.subjects == [1, 2] and tests.signal_warnings == []
+    assert facts["runs"] == [run.name]
+    assert facts["dataset"] == run.dataset.name
+    assert facts["mode"] == "intra"
+    assert facts["set_up"] is tests.set_up
+    assert tests.subjects == [1, 2]
+    assert tests.signal_warnings == []
 
 
 def test_stores_that_changed_since_the_training_are_named(run):

@@ -96,7 +96,8 @@ def test_each_subject_leaves_out_the_pictures_of_its_models():
     seen_rows = [list_rows(pictures.seen_by_subject[subject]) for subject in (1, 2, 3)]
     assert seen_rows == [[3, 5], [7], []]
     assert list_rows(pictures.seen_by_source["prior"]) == [9]
-    assert list_rows(pictures.is_seen) == [3, 5, 7, 9] and pictures.caveats == []
+    assert list_rows(pictures.is_seen) == [3, 5, 7, 9]
+    assert pictures.caveats == []
     assert not any(rows.any() for rows in pictures.masks_by_warning.values())
     array = np.array([5, 5, 0, 9, 3] + list(range(10, 20)))
     assert list_rows(pictures.find_seen_signals(1, array, "it")) == [0, 1, 3, 4]
@@ -107,7 +108,8 @@ def test_each_subject_leaves_out_the_pictures_of_its_models():
     is_embedded[[3, 7]] = False
     stores = make_stores(make_pixels(*range(100, 120)), is_finished=is_embedded)
     fewer = compare_pictures(models, lambda row, name_: "copy", stores, sources=prior)
-    assert list_rows(fewer.is_seen) == [5, 9] and list_rows(~fewer.is_tested) == [3, 7]
+    assert list_rows(fewer.is_seen) == [5, 9]
+    assert list_rows(~fewer.is_tested) == [3, 7]
 
 
 def test_copies_that_are_allowed_are_tested_with_a_caveat():
@@ -116,10 +118,10 @@ def test_copies_that_are_allowed_are_tested_with_a_caveat():
     pictures = compare_pictures(models, allows_copies=True)
 
     assert list_rows(pictures.is_seen) == list_rows(pictures.seen_by_subject[1]) == [3]
-    assert list_rows(pictures.masks_by_warning[COPY_WARNING]) == [
-        5
-    ] and pictures.caveats == [SEEN_COPIES]
-    assert len(pictures.warnings) == 2 and "t5" in pictures.warnings[1]
+    assert list_rows(pictures.masks_by_warning[COPY_WARNING]) == [5]
+    assert pictures.caveats == [SEEN_COPIES]
+    assert len(pictures.warnings) == 2
+    assert "t5" in pictures.warnings[1]
     assert not compare_pictures(models).masks_by_warning[COPY_WARNING].any()
 
 
@@ -155,11 +157,9 @@ def test_only_concepts_of_earlier_trainings_are_named():
         ].any()
         return list_rows(pictures.masks_by_warning[CONCEPT_WARNING])
 
-    assert (
-        concepts(own_model_history) == []
-        and concepts(other_model_history) == [2]
-        and concepts(started) == [4]
-    )
+    assert concepts(own_model_history) == []
+    assert concepts(other_model_history) == [2]
+    assert concepts(started) == [4]
     assert concepts(own_model_history, other_model_history, started) == [2, 4]
     stores = make_stores(make_pixels(*range(100, 120)), is_finished=has_embedding)
     assert concepts(other_model_history, stores=stores) == []
@@ -172,12 +172,11 @@ def test_held_out_trials_of_seen_pictures_are_all_tested():
     pictures = compare_pictures(
         models, holdout=holdout, sources={"prior": make_model_history(["t3"])}
     )
-    assert (
-        not pictures.is_seen.any()
-        and pictures.masks_by_warning == {}
-        and pictures.seen_by_source == {}
-    )
-    assert pictures.is_tested.all() and pictures.warnings == []
+    assert not pictures.is_seen.any()
+    assert pictures.masks_by_warning == {}
+    assert pictures.seen_by_source == {}
+    assert pictures.is_tested.all()
+    assert pictures.warnings == []
     # without pixels, trials have no caveat
     assert compare_pictures(models, holdout=holdout, stores=make_stores()).caveats == []
     trained = compare_pictures(models, holdout=holdout, split="train")
@@ -198,7 +197,8 @@ def test_unknown_facts_of_stores_are_caveats():
         (make_stores(pixels, config={"pictures": "x"}), [UNKNOWN_PICTURES]),
     ):
         pictures = compare_pictures(models, stores=stores)
-        assert pictures.caveats == caveats and list_rows(pictures.is_seen) == [3]
+        assert pictures.caveats == caveats
+        assert list_rows(pictures.is_seen) == [3]
     # without models, nothing is compared
     assert compare_pictures({}).masks_by_warning == {}
 
@@ -208,11 +208,12 @@ def test_pictures_with_equal_embeddings_are_named():
     embedding[[4, 9]] = 2 * embedding[0]
     stores = make_stores(make_pixels(*range(100, 120)), embedding, np.arange(20) != 9)
     pictures = compare_pictures({1: [make_model_history(["z"])]}, stores=stores)
-    assert list_rows(pictures.has_equal_embedding) == [0, 4] and pictures.caveats == [
-        TWINS
-    ]
+    assert list_rows(pictures.has_equal_embedding) == [0, 4]
+    assert pictures.caveats == [TWINS]
     (line,) = pictures.warnings
-    assert EQUAL_WARNING in line and "t0, t4" in line and "2 of the 19" in line
+    assert EQUAL_WARNING in line
+    assert "t0, t4" in line
+    assert "2 of the 19" in line
 
 
 @pytest.mark.parametrize(("count", "is_refused"), [(4, False), (5, True)])
@@ -233,7 +234,8 @@ def test_more_than_a_fifth_of_seen_pictures_is_refused(count, is_refused):
     with pytest.raises(BrainhiveError, match="2 of the 3"):
         pictures.find_seen_signals(1, np.array([0, 1, 19]), "it")
     (line,) = pictures.warnings
-    assert ("…" in line) == (count > 5) and f"{count} of the 20" in line
+    assert ("…" in line) == (count > 5)
+    assert f"{count} of the 20" in line
 
 
 def test_pictures_that_any_run_leaves_out_are_summarised():

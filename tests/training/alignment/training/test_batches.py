@@ -88,11 +88,9 @@ def test_all_processes_mix_signals_alike_and_within_a_subject():
     ]
 
     first_mixing, other_mixing = (context.mixing for _, _, context in drawn_by_process)
-    assert (
-        first_mixing is not None
-        and other_mixing is not None
-        and torch.equal(first_mixing.partner, other_mixing.partner)
-    )
+    assert first_mixing is not None
+    assert other_mixing is not None
+    assert torch.equal(first_mixing.partner, other_mixing.partner)
     subjects = torch.cat(
         [subject for parts, _, _ in drawn_by_process for _, subject in parts]
     )
@@ -103,9 +101,8 @@ def test_all_processes_mix_signals_alike_and_within_a_subject():
     mixed = torch.cat(
         [signal[:, 0, 0] for parts, _, _ in drawn_by_process for signal, _ in parts]
     )
-    assert torch.allclose(
-        first_mixing.mix(clean), mixed, atol=1e-3
-    ) and not torch.allclose(clean, mixed)
+    assert torch.allclose(first_mixing.mix(clean), mixed, atol=1e-3)
+    assert not torch.allclose(clean, mixed)
 
 
 def test_subjects_with_different_signals_do_not_train_together():
@@ -173,7 +170,8 @@ def test_an_epoch_has_mindeye2s_steps_with_balanced_subjects():
             counts = np.bincount(joined_array[whose[joined_array] == subject])[
                 np.flatnonzero(whose == subject)
             ]
-            assert counts.max() - counts.min() <= 1 and counts.min() > 0
+            assert counts.max() - counts.min() <= 1
+            assert counts.min() > 0
         assert all(
             np.array_equal(first_step, two)
             for first_step, two in zip(epoch, batches.split_epoch(42, 3), strict=True)
@@ -216,7 +214,9 @@ def test_a_batch_has_the_targets_that_feedback_chose():
         batches.feedback.update(torch.from_numpy(np.sort(rows)), similarity)  # type: ignore[union-attr]
     (_, targets, context), source = batches.draw(rows, 0), data.targets.sources["e"]
     level = batches.feedback.level[torch.from_numpy(np.sort(rows))]  # type: ignore[union-attr]
-    assert level[2] == 0 and level[5] == 2 and (level == USUAL).sum() == len(rows) - 2
+    assert level[2] == 0
+    assert level[5] == 2
+    assert (level == USUAL).sum() == len(rows) - 2
     expected = source.gather(context.stimuli, level)
     assert torch.equal(targets["e"], expected)
 
@@ -341,9 +341,8 @@ def test_copies_of_held_out_pictures_are_held_out_too(unit):
     for likeness, count in (("mirrored", 1), ("cropped", 2), (None, 1), ("", 1)):
         confirmed = ("set", IDS, pixels, lambda row, name, kind=likeness: kind)
         second_held_out = choose_held_out(CONCEPTS, 0.25, confirmed, unit)
-        assert (second_held_out & ~held_out).sum() == count and second_held_out[
-            held_out
-        ].all()
+        assert (second_held_out & ~held_out).sum() == count
+        assert second_held_out[held_out].all()
     unknown = choose_held_out(CONCEPTS, 0.25, ("set", IDS, None, confirm), unit)
     assert np.array_equal(unknown, held_out)
 
@@ -452,9 +451,8 @@ def test_mixtures_differ_between_processes_and_steps():
         assert torch.equal(kind[first_draw.partner], kind)
     assert sorted(first_draw.partner.tolist()) == list(range(80))
     no_mixing = make_batches(data_of()).draw(np.arange(80), 1)[2]
-    assert no_mixing.mixing is None and no_mixing.stimuli.tolist() == list(
-        range(60)
-    ) + list(range(20))
+    assert no_mixing.mixing is None
+    assert no_mixing.stimuli.tolist() == list(range(60)) + list(range(20))
 
 
 def test_what_is_drawn_once_depends_on_seed_and_subject_alone():
@@ -473,7 +471,8 @@ def test_what_is_drawn_once_depends_on_seed_and_subject_alone():
         return list(fixed_draws[position].signals)  # type: ignore[arg-type]
 
     (first_bank,), (two, repeated_bank) = bank(0, [1]), bank(0, [2, 1])
-    assert first_bank.shape == (PICTURES, 2) and torch.equal(first_bank, repeated_bank)
+    assert first_bank.shape == (PICTURES, 2)
+    assert torch.equal(first_bank, repeated_bank)
     assert not torch.equal(first_bank, two)
     assert not torch.equal(first_bank, bank(1, [1])[0])
     assert not torch.equal(first_bank, bank(0, [1], 1)[0])
@@ -537,7 +536,8 @@ def test_samples_are_averages_single_trials_or_drawn_averages(
             "single": {1.0, 2.0, 4.0},
         }[repetitions]
     )
-    assert (last_mean == 591).all() and len(last_mean) == 8
+    assert (last_mean == 591).all()
+    assert len(last_mean) == 8
     assert len(batches.rows) == (3 * 44 + 1 if repetitions == "single" else 45)
     assert batches.averages.signals[0].shape == (PICTURES, 2, 12)
 
@@ -561,10 +561,8 @@ def test_an_alternative_target_is_drawn_for_each_trial_and_step():
 
     drawn_levels = [levels(seed) for seed in range(6)]
     assert drawn_levels == [levels(seed) for seed in range(6)]
-    assert (
-        set(np.ravel(drawn_levels)) == {0, 1, 2}
-        and len(set(map(tuple, drawn_levels))) > 1
-    )
+    assert set(np.ravel(drawn_levels)) == {0, 1, 2}
+    assert len(set(map(tuple, drawn_levels))) > 1
 
 
 def test_epochs_of_another_seed_or_number_are_in_another_order():
@@ -600,13 +598,12 @@ def test_the_smallest_epochs_that_can_be_are_taken():
     for size, steps in ((3, 6), (18, 1)):
         data = replace(data_of(), epoch_trials=18)
         batches = make_batches(data, batch_size=size)
-        assert batches.steps == steps and len(batches.split_epoch(0, 0)) == steps
+        assert batches.steps == steps
+        assert len(batches.split_epoch(0, 0)) == steps
     for last_batch in ("even", "keep", "drop"):
         whole_batches = make_batches(data_of(), batch_size=60, last_batch=last_batch)
-        assert (
-            whole_batches.steps == 3
-            and list(map(len, whole_batches.split_epoch(0, 0))) == [60] * 3
-        )
+        assert whole_batches.steps == 3
+        assert list(map(len, whole_batches.split_epoch(0, 0))) == [60] * 3
     # a single subject whose pictures are all held out leaves no equal shares
     trials = [voxels(1), voxels(4).take(np.arange(5))]
     held_out = np.arange(PICTURES) < 5
@@ -676,7 +673,8 @@ def test_pictures_are_ranked_among_those_that_the_rows_show(
 
     slowly = rank_slowly(model, data, trial, 1, range(7))
     new_slowly = rank_slowly(model, data, stranger, None, range(12))
-    assert ranks.tolist() == slowly + new_slowly and not model.training
+    assert ranks.tolist() == slowly + new_slowly
+    assert not model.training
     assert len(rank_queries(model, [], data.targets, "fp32", CPU_LAUNCH)) == 0
 
 
@@ -701,7 +699,9 @@ def test_held_out_pictures_are_measured_by_subject(model_and_data, monkeypatch):
         list(range(15, 20)),
     ]
     # pictures count once, however many subjects saw them
-    assert pool == 15 and fields["seeds"] == (3,) and fields["split"] == "validation"
+    assert pool == 15
+    assert fields["seeds"] == (3,)
+    assert fields["split"] == "validation"
     assert list(fields["items"].ids[1]) == [14, 13, 12, 11, 10]
     assert summarise_validation(torch.empty(0), [], data, 3, []) == []
     without_held_out = replace(data, held_out=np.zeros(PICTURES, bool))
@@ -709,7 +709,5 @@ def test_held_out_pictures_are_measured_by_subject(model_and_data, monkeypatch):
 
 
 def test_the_share_of_first_places_is_unknown_without_signals():
-    assert (
-        compute_top1(torch.tensor([1, 2, 1, 4])) == 0.5
-        and compute_top1(torch.empty(0)) is None
-    )
+    assert compute_top1(torch.tensor([1, 2, 1, 4])) == 0.5
+    assert compute_top1(torch.empty(0)) is None

@@ -47,14 +47,17 @@ def test_a_checkpoint_is_written_each_minute_and_before_a_stop(
     for _ in range(2):
         clock_s[0] += passed_s
         cell.after_step(content)
-    assert len(written_steps) == 2 * is_saved and len(stopped) == 2
-    assert bar.items == 2 and bar.total == 5
+    assert len(written_steps) == 2 * is_saved
+    assert len(stopped) == 2
+    assert bar.items == 2
+    assert bar.total == 5
     assert (tmp_path / "checkpoints/a.pt").exists() is is_saved
     # an epoch is told with and without validation
     for top1 in (None, 0.25):
         event = {"epoch": 1, "epochs": 3, "loss": 0.5, "validation_top1": top1}
         cell.after_epoch(event)
-        assert "2/3" in cell.description and "0.500" in cell.description
+        assert "2/3" in cell.description
+        assert "0.500" in cell.description
         assert ("0.250" in cell.description) is (top1 is not None)
     assert [event["cell"] for event in RunFolder(tmp_path).events()] == ["a", "a"]
 

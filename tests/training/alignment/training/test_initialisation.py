@@ -49,7 +49,8 @@ def test_only_the_seed_decides_the_initial_weights(data, init):
         for name, value in first_weights.items()
     )
     names = [name for name, value in first_weights.items() if value.ndim > 1]
-    assert names and not any(
+    assert names
+    assert not any(
         torch.equal(first_weights[name], other_weights[name]) for name in names
     )
 
@@ -159,7 +160,8 @@ def test_modules_of_people_are_named_by_their_numbers():
     expected = {
         name for name in model.state_dict() if ".linears.4." in name or ".7." in name
     }
-    assert list_subject_weights(model) == expected and len(expected) == 4
+    assert list_subject_weights(model) == expected
+    assert len(expected) == 4
     assert list_subject_weights(sensors_model((1, 2))) == set()
 
 
@@ -278,7 +280,8 @@ def test_the_record_of_a_training_has_those_of_its_starts(data, tmp_path):
     assert make_history(cell, Train()).people == {"demo": (1,)}
     begun = replace(cell, start_files={1: {"": tmp_path / "model"}})
     history = make_history(begun, Train(selection="last"))
-    assert history.people == {"demo": (1, 3)} and history.selection == "test"
+    assert history.people == {"demo": (1, 3)}
+    assert history.selection == "test"
 
 
 def test_public_networks_alone_need_no_history(tmp_path):
@@ -295,7 +298,8 @@ def test_public_networks_alone_need_no_history(tmp_path):
     assert read_history(fetched, "backbone.text") is None
     for file, prefix in ((own_file, "backbone.text"), (public, ""), (fetched, "")):
         history = read_history(file, prefix)
-        assert history is not None and not history.has_all_subjects
+        assert history is not None
+        assert not history.has_all_subjects
     # upstream's models have the layout of transformers, and have seen brains
     save_file({"brain_model.backbone.weight": torch.ones(2)}, public)
     assert read_history(public, "backbone.text") is not None

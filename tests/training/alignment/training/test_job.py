@@ -35,7 +35,8 @@ def test_reading_a_recipe_or_naming_its_run_loads_no_weights(
     monkeypatch.setattr("brainhive_cli.core.files.hub.find_input", refused)
     job = Job.resolve(Recipe.resolve("train-align", None, {}, align_overrides))
     digests = map_digests(job.inputs())
-    assert digests and job.pin_versions()[1] == {}
+    assert digests
+    assert job.pin_versions()[1] == {}
     assert all(name.startswith("signals ") for name in digests)
 
 
@@ -85,10 +86,14 @@ def test_a_fold_goes_on_without_a_subject_who_has_no_run_for_it(
     warnings = " ".join(capsys.readouterr().err.split())
     assert "subject 2 has no trials in fold 4" in warnings
     tested_cells = [(cell.tested_on, cell.fold) for cell in trained.cells]
-    assert ((2,), 4) not in tested_cells and len(tested_cells) == {
-        "intra": 7,
-        "joint": 4,
-    }[mode]
+    assert ((2,), 4) not in tested_cells
+    assert (
+        len(tested_cells)
+        == {
+            "intra": 7,
+            "joint": 4,
+        }[mode]
+    )
     assert mode == "intra" or tested_cells[-1] == ((1,), 4)
     evaluated = api.open_run(api.run("eval-retrieval", run=str(trained.path)).folder)
     assert evaluated.metrics()[0]["n"] > 0
@@ -132,7 +137,8 @@ def test_people_of_training_and_test_must_be_here(home):
         )
         return any("embeddings" not in error.message for error in missing)
 
-    assert not lacks_people() and not lacks_people(subjects=[2])
+    assert not lacks_people()
+    assert not lacks_people(subjects=[2])
     for fields in (
         {"subjects": [3]},
         {"mode": "inter", "subjects": [1], "trained_on": [2, 3]},
@@ -216,10 +222,10 @@ def test_a_tuned_model_keeps_the_keys_of_its_run(home, capsys):
         )
 
     tuned_recipe = tune(backbone="nice", train={"epochs": 3})
-    assert tuned_recipe.subjects == [3] and tuned_recipe.finetune.run == "run"
-    assert (
-        tuned_recipe.backbone == base.recipe.backbone and tuned_recipe.train.epochs == 3
-    )
+    assert tuned_recipe.subjects == [3]
+    assert tuned_recipe.finetune.run == "run"
+    assert tuned_recipe.backbone == base.recipe.backbone
+    assert tuned_recipe.train.epochs == 3
     assert "backbone" in capsys.readouterr().err
     assert tune(subjects=[3]).subjects == [3]
     assert capsys.readouterr().err == ""

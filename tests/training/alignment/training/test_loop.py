@@ -98,7 +98,8 @@ def read_results(run_folder):
     )
     cell_facts = measurements.facts.cells["cell"]
     took = cell_facts.took
-    assert took["seconds"] > 0 and took["peak_memory_bytes"] > 10**6
+    assert took["seconds"] > 0
+    assert took["peak_memory_bytes"] > 10**6
     assert took["parameters"] <= sum(value.numel() for value in state.values())
     # which differs from run to run
     timeless = cell_facts.model_copy(update={"took": {}})
@@ -164,7 +165,8 @@ def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
 
     resumed, resumed_metrics, resumed_events = train(data, "resumed", loss, **knobs)
 
-    assert is_same(resumed, uninterrupted) and resumed_metrics == metrics
+    assert is_same(resumed, uninterrupted)
+    assert resumed_metrics == metrics
     expected = {event["epoch"]: event["loss"] for event in events}
     assert [event["loss"] for event in resumed_events] == [
         expected[event["epoch"]] for event in resumed_events
@@ -203,7 +205,8 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
     assert metrics == Measurements(
         facts=TrainingFacts(caveats=caveats, cells={"cell": cell})
     )
-    assert unseen.facts.cells["cell"].selected_on == "last epoch" and not unseen.scopes
+    assert unseen.facts.cells["cell"].selected_on == "last epoch"
+    assert not unseen.scopes
 
 
 def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
@@ -249,10 +252,8 @@ def test_training_without_progress_stops_and_keeps_the_best(
 
     tops = [event["validation_top1"] for event in events]
     last_best = max(epoch for epoch, top in enumerate(tops, 1) if top == max(tops))
-    assert (
-        len(events) == last_best + 3 < 60
-        and metrics.facts.cells["cell"].epoch == last_best
-    )
+    assert len(events) == last_best + 3 < 60
+    assert metrics.facts.cells["cell"].epoch == last_best
     by_epoch = validated[::2]  # held out, then tested
     assert all(
         torch.equal(weights[key], value)
@@ -278,13 +279,11 @@ def test_nothing_random_touches_validation(train, embedding):
         **frozen_training,
     )
 
-    assert (
-        all(
-            torch.allclose(plain_weights[key], same_weights[key], atol=1e-20)
-            for key in plain_weights
-        )
-        and same_metrics == metrics
+    assert all(
+        torch.allclose(plain_weights[key], same_weights[key], atol=1e-20)
+        for key in plain_weights
     )
+    assert same_metrics == metrics
     assert noisy["loss"] != plain_event["loss"]  # but it does touch training
 
 
@@ -346,7 +345,8 @@ def test_two_processes_go_on_in_an_epoch_with_the_same_weights(tmp_path):
         read_results(tmp_path / "whole"),
         read_results(tmp_path / "resumed"),
     )
-    assert is_same(uninterrupted, resumed) and metrics == resumed_metrics
+    assert is_same(uninterrupted, resumed)
+    assert metrics == resumed_metrics
     steps = (tmp_path / "resumed" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in steps] == [0, 1]
 
@@ -451,7 +451,8 @@ def test_frozen_parts_keep_their_weights_in_evaluation_mode(
         for name in first_stages
         if not torch.equal(first_stages[name], both_stages[name])
     }
-    assert is_changed and not [
+    assert is_changed
+    assert not [
         n for n in is_changed if n.startswith(("backbone.", "fuser.proj_maps."))
     ]
     assert any(name.startswith("fuser.block.") for name in is_changed)
@@ -642,7 +643,8 @@ def test_a_training_killed_in_a_later_stage_resumes_exactly(
 
     resumed = train_stages(data, tmp_path / "resumed", stages, start_pull=0.2)
 
-    assert is_same(resumed, whole_stages) and not is_same(free, whole_stages)
+    assert is_same(resumed, whole_stages)
+    assert not is_same(free, whole_stages)
 
 
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
@@ -671,9 +673,8 @@ def test_trials_that_fill_no_batch_are_spread_kept_or_left_out():
 
         epochs = [batches.split_epoch(1, epoch) for epoch in range(8)]
 
-        assert [len(rows) for rows in epochs[0]] == sizes and batches.steps == len(
-            sizes
-        )
+        assert [len(rows) for rows in epochs[0]] == sizes
+        assert batches.steps == len(sizes)
         # each once
         assert all(len(set(np.concatenate(epoch))) == sum(sizes) for epoch in epochs)
         joined_array = set(np.concatenate([rows for epoch in epochs for rows in epoch]))
@@ -715,11 +716,11 @@ def test_reference_weights_and_decay_are_as_in_transformers():
         decayed, exempt = make_learner(ours, decay="weights").optimizer.param_groups
         (group,) = make_learner(ours).optimizer.param_groups
         trainer = set(Trainer.get_decay_parameter_names(None, ours))
-        assert {names[p] for p in decayed["params"]} == trainer and len(
-            exempt["params"]
-        ) > 3
+        assert {names[p] for p in decayed["params"]} == trainer
+        assert len(exempt["params"]) > 3
         assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
-        assert len(group["params"]) == len(names) and group["weight_decay"] == 0.05
+        assert len(group["params"]) == len(names)
+        assert group["weight_decay"] == 0.05
 
 
 def make_learner(model, **knobs):
@@ -916,4 +917,5 @@ def test_a_closed_form_begins_with_no_weights(embedding):
     other_aligner = Aligner(make_layout(data))
     with pytest.raises(BrainhiveError):
         loop.fit(layout, data, [], Train(), other_aligner)
-    assert loop.is_closed_form(layout) and not loop.is_closed_form(make_layout(data))
+    assert loop.is_closed_form(layout)
+    assert not loop.is_closed_form(make_layout(data))

@@ -36,7 +36,8 @@ def test_a_term_may_have_the_target_of_another_name():
 def test_terms_of_one_loss_learn_one_scale():
     shared = Objective([term(), term(prediction="b", loss_of=0), term()])
     names = [name for name, _ in shared.named_parameters()]
-    assert names == ["0.logit_scale", "2.logit_scale"] and shared[1] is shared[0]
+    assert names == ["0.logit_scale", "2.logit_scale"]
+    assert shared[1] is shared[0]
 
 
 def test_only_contrastive_losses_compare_centred_vectors():
@@ -74,9 +75,11 @@ def test_a_step_in_which_no_term_counts_learns_nothing():
         value.requires_grad_()
     loss = objective(predicted, TARGETS, LossContext(epoch=0, step=0, steps=4))
     loss.backward()
-    assert loss.shape == () and loss == 0
+    assert loss.shape == ()
+    assert loss == 0
     for value in predicted.values():
-        assert value.grad is not None and (value.grad == 0).all()
+        assert value.grad is not None
+        assert (value.grad == 0).all()
 
 
 class Odd(nn.Module):

@@ -133,7 +133,8 @@ def test_the_best_epoch_is_kept_and_of_equal_ones_the_last():
     assert (learner.selected_epoch, learner.score, learner.best_epoch) == (6, 0.0, 3)
     model.weight.data.fill_(70)
     learner.load_selected()
-    assert model.weight.item() == 4 and not model.training
+    assert model.weight.item() == 4
+    assert not model.training
 
 
 def test_rates_and_decay_of_parts_are_groups_of_their_own():
@@ -190,13 +191,15 @@ def test_stages_follow_the_epochs_and_freeze_their_modules():
     ):
         learner.epoch = epoch
         learner.enter_stage()
-        assert learner.stage_end == stop and learner.peak_lr == lr
+        assert learner.stage_end == stop
+        assert learner.peak_lr == lr
         names = {
             name
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
-        assert names == learned and len(learner.parameters) == len(learned)
+        assert names == learned
+        assert len(learner.parameters) == len(learned)
         learner.train()
         assert [module.training for module in model] == [epoch >= 2, epoch not in (2,)]
     assert {"0.bias"} == {n for n, _ in model.named_parameters()} - set(

@@ -14,7 +14,8 @@ def test_each_cell_has_a_curve_with_the_newest_value_of_an_epoch(
 
     loss, top1 = learning_curves(run_folder, ["a", "b"])
 
-    assert loss.at == [1, 2] and [line.values for line in loss.lines] == [
+    assert loss.at == [1, 2]
+    assert [line.values for line in loss.lines] == [
         [3.0, 1.5],
         [4.0, None],
     ]

@@ -33,10 +33,8 @@ def test_what_a_prior_cannot_learn_from_is_refused(
         MissingData, match="no train embeddings of local--random"
     ) as caught:
         begin_training(*prior_overrides, BOTH)
-    assert (
-        "brainhive embed" in caught.value.hint
-        and "--embed-missing" in caught.value.hint
-    )
+    assert "brainhive embed" in caught.value.hint
+    assert "--embed-missing" in caught.value.hint
     run_command("embed", prior_overrides[0], f"encoders=[{TIMM}]")
     with pytest.raises(
         BrainhiveError, match=r"takes the encoders brainhive_cli-\S+, not \{kind: timm"
@@ -74,7 +72,8 @@ def test_computed_embeddings_are_those_that_a_store_would_hold(
         StoreTargets,
         OnlineTargets,
     ]
-    assert computed.keys() == stored.keys() and len(stored) == 2
+    assert computed.keys() == stored.keys()
+    assert len(stored) == 2
     for name, values in stored.items():
         assert torch.allclose(values, computed[name], atol=ROUNDING), name
     assert all(
@@ -119,7 +118,8 @@ def test_training_on_kept_latents_is_training_on_the_pictures(
     _, pixels, sizes, _ = uncached_run.pictures.read([0])
     _, latents, cached_sizes, _ = cached.pictures.read([0])
     assert cached_sizes[0].tolist() == sizes[0].tolist() == [16, 48, 0, 32, 32, 32]
-    assert pixels[0].shape == (3, 32, 32) and latents[0].shape == (4, 8, 8)
+    assert pixels[0].shape == (3, 32, 32)
+    assert latents[0].shape == (4, 8, 8)
     assert torch.allclose(loss(uncached_run), loss(cached), rtol=ROUNDING)
     shutil.rmtree(pictures / "concept_0")  # nothing is decoded any more
     assert torch.isfinite(loss(cached))
@@ -146,12 +146,10 @@ def test_an_interrupted_store_is_completed_and_then_only_read(
         begin_training(*prior_overrides, CACHED),
     )
 
-    assert [path.suffix for path in left_stores] == [".part"] and [
-        path.suffix for path in stores(home)
-    ] == [".h5"]
+    assert [path.suffix for path in left_stores] == [".part"]
+    assert [path.suffix for path in stores(home)] == [".h5"]
     assert encoded_rows == [4, 4, 4]  # of twelve pictures, none was encoded twice
     shutil.rmtree(home / "latents")
     straight = latents_of(begin_training(*prior_overrides, CACHED))
-    assert np.array_equal(latents_of(resumed), straight) and np.array_equal(
-        latents_of(second_run), straight
-    )
+    assert np.array_equal(latents_of(resumed), straight)
+    assert np.array_equal(latents_of(second_run), straight)

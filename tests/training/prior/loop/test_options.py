@@ -141,14 +141,13 @@ def test_bf16_is_the_diffusion_models_dtype_and_not_the_priors(
     ]
     losses[1].backward()
 
-    assert (
-        coarse.generator.unet.dtype == torch.bfloat16
-        and coarse.generator.vae.dtype == torch.float32
-    )
+    assert coarse.generator.unet.dtype == torch.bfloat16
+    assert coarse.generator.vae.dtype == torch.float32
     assert all(
         p.dtype == p.grad.dtype == torch.float32 for p in coarse.prior.parameters()
     )
-    assert losses[0] != losses[1] and torch.allclose(*losses, rtol=0.02)
+    assert losses[0] != losses[1]
+    assert torch.allclose(*losses, rtol=0.02)
 
 
 KEYS = ("resize=bilinear", "crop_ids=original", "posterior=sample")

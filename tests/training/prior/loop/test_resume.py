@@ -59,10 +59,8 @@ def test_an_interruption_leaves_no_trace_in_log_and_samples(
         9,
         11,
     ]
-    assert (
-        read_files(resumed.folder) == read_files(straight.folder)
-        and len(read_files(resumed.folder)) > 4
-    )
+    assert read_files(resumed.folder) == read_files(straight.folder)
+    assert len(read_files(resumed.folder)) > 4
     assert resumed.metrics == straight.metrics
 
 

@@ -31,11 +31,14 @@ def run(trained_run):
 def test_a_folder_reads_the_trials_of_its_run(folder, run):
     model = open_models(RunFolder(folder), dataset=run.dataset_config, subjects=[1])
 
-    assert isinstance(model, ModelFolder) and model.origin is None
+    assert isinstance(model, ModelFolder)
+    assert model.origin is None
     (cell,) = model.cells
     assert (cell.name, cell.trained_on, cell.tested_on) == ("model", (1,), (1,))
-    assert model.mode.startswith("model folder (") and model.recipe is None
-    assert model.open(cell).path == folder and model.read_validation() == {}
+    assert model.mode.startswith("model folder (")
+    assert model.recipe is None
+    assert model.open(cell).path == folder
+    assert model.read_validation() == {}
     by_folder = open_test_set(model, "test")
     by_run = open_test_set(run, "test")
     trials = by_folder.open_person(model.open_first(), 1).trials
@@ -53,7 +56,8 @@ def test_a_folder_is_known_by_the_digest_of_its_files(folder, run):
 
     first_digest = find_digest()
     (folder / "more.safetensors").write_text("more")
-    assert first_digest and find_digest() not in ("", first_digest)
+    assert first_digest
+    assert find_digest() not in ("", first_digest)
     assert next(run.list_inputs(["test"])).digest == ""
 
 

@@ -30,7 +30,8 @@ def test_each_cell_is_tested_on_its_own_subjects(home):
     folder = write_run(home)
     everybody = TrainedRun.read(folder)
     assert list_tests(everybody) == [(1, (1,)), (2, (1,)), (1, (2,)), (2, (2,))]
-    assert everybody.origin is None and not everybody.tests_new_subjects
+    assert everybody.origin is None
+    assert not everybody.tests_new_subjects
     single_trained_run = TrainedRun.read(folder, subjects=[2])
     assert list_tests(single_trained_run) == [(1, (2,)), (2, (2,))]
 

@@ -76,7 +76,8 @@ def test_signals_that_do_not_match_are_refused_in_one_line():
     ):
         with pytest.raises(BrainhiveError) as caught:
             match(recording, spec)
-        assert problem in caught.value.message and caught.value.hint
+        assert problem in caught.value.message
+        assert caught.value.hint
 
 
 @pytest.mark.nightly
@@ -108,7 +109,8 @@ def test_models_decode_subjects_of_another_data_set_above_chance(
         for trained in (1, 2)
         for value in (1, 2)
     ]
-    assert list(metrics.items) == cells and list(fewer.metrics.items) == cells[1::2]
+    assert list(metrics.items) == cells
+    assert list(fewer.metrics.items) == cells[1::2]
     ranks = [
         scored.metrics.items["sub-01_seed-1 · sub-02"]["ranks"]
         for scored in (result, fewer)

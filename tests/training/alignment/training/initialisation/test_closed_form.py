@@ -51,7 +51,8 @@ def test_a_shared_map_decodes_new_subjects_and_can_be_fine_tuned(
     )
 
     top1 = evaluated.metrics.scopes["all"]["top1"]  # of all three subjects
-    assert top1.n == 300 and top1.low > top1.chance
+    assert top1.n == 300
+    assert top1.low > top1.chance
 
     near_run, far_run = (
         run_command(
@@ -129,7 +130,8 @@ def test_a_closed_form_learns_from_no_held_out_picture(cell, monkeypatch):
         stimuli = torch.tensor([numbers[row] for row in rows])
         assert torch.equal(targets, data.targets.gather(stimuli)["e"])
         learned_rows.append(targets)
-    assert list(calls) == [1, 2] and not model.training
+    assert list(calls) == [1, 2]
+    assert not model.training
     # each trial counts once in the mean target
     torch.testing.assert_close(model.means["e"].data, torch.cat(learned_rows).mean(0))
 
@@ -151,8 +153,10 @@ def test_a_closed_form_is_measured_on_what_it_held_out(cell, monkeypatch):
 
     ((ranks, ((_, rows),), _, seed, _),) = calls
     # 15 and the last of the first subject, 8 of the second
-    assert rows.tolist() == list(range(15)) + [59] + list(range(60, 68)) and seed == 1
-    assert len(ranks) == 24 and ended == [(1, [])]
+    assert rows.tolist() == list(range(15)) + [59] + list(range(60, 68))
+    assert seed == 1
+    assert len(ranks) == 24
+    assert ended == [(1, [])]
 
 
 def test_a_closed_form_that_cannot_continue_refuses_a_start(
@@ -191,8 +195,7 @@ def test_a_closed_form_reads_signals_in_blocks(cell, monkeypatch, is_mapped):
         n_learned += int(trials.counts[trials.stimulus >= 0].sum())
         n_all += len(trials.signal)
     n_repetitions = data.trials[0].max_repetitions
-    assert max(reads) <= 8 * n_repetitions and sum(reads) == (
-        n_learned if is_mapped else n_all
-    )
+    assert max(reads) <= 8 * n_repetitions
+    assert sum(reads) == (n_learned if is_mapped else n_all)
     for name, weight in expected.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight), name

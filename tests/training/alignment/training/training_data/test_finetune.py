@@ -29,9 +29,8 @@ def take_pictures(share):
         np.arange(200) < 20,
         Finetune(share=share),
     )
-    assert np.array_equal(
-        trials.averages[:, 0, 0], trials.stimulus
-    ) and trials.channels == ("O1", "O2")
+    assert np.array_equal(trials.averages[:, 0, 0], trials.stimulus)
+    assert trials.channels == ("O1", "O2")
     rows, counts = np.unique(trials.stimulus, return_counts=True)
     assert (counts == 2).all()  # whole pictures
     return set(rows.tolist())
@@ -76,9 +75,8 @@ def test_first_sessions_are_exactly_their_trials():
         rows = [stimuli.index(stimulus) for stimulus in trials.stimulus]
         assert len(rows) == len(set(rows)) == max(1, round(share * len(stimuli)))
         assert trials.counts.tolist() == [counts[row] for row in rows]
-        assert (
-            trials.averages.shape[1:] == (5, 1) and trials.averages.dtype == np.float32
-        )
+        assert trials.averages.shape[1:] == (5, 1)
+        assert trials.averages.dtype == np.float32
         assert trials.averages[:, 0, 0].tolist() == pytest.approx(
             [averages[row] for row in rows]
         )

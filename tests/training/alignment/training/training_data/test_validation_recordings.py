@@ -21,8 +21,10 @@ def test_trials_of_a_session_are_taken_out_of_training():
 
     learned, tested_trials = hold_out_recordings([trials, first_trial], {4: [2]})
 
-    assert learned[1] is first_trial and len(tested_trials) == 1
-    assert (tested_trials[0].sessions == 1).all() and (learned[0].sessions <= 0).all()
+    assert learned[1] is first_trial
+    assert len(tested_trials) == 1
+    assert (tested_trials[0].sessions == 1).all()
+    assert (learned[0].sessions <= 0).all()
     assert len(tested_trials[0].signal) == (trials.counts == 2).sum() - 1
     assert learned[0].counts.tolist() == [2] + [1] * (len(trials.counts) - 1)
     with pytest.raises(RecipeError, match=r"sessions \[3\] of subject 4 hold none"):
