@@ -34,9 +34,9 @@ def test_equal_numbers_are_no_change():
 
 
 def test_the_code_is_blamed_if_no_library_moved():
-    resulting_results = results(LIBRARIES, accuracy=ACCURACY | {"value": 0.7501})
+    changed_results = results(LIBRARIES, accuracy=ACCURACY | {"value": 0.7501})
 
-    comparison = compare(results(LIBRARIES, accuracy=ACCURACY), resulting_results)
+    comparison = compare(results(LIBRARIES, accuracy=ACCURACY), changed_results)
 
     (line,) = comparison.failures
     assert "accuracy" in line

@@ -141,9 +141,7 @@ def test_every_suggested_command_line_can_be_parsed(home, monkeypatch):
 
 
 def test_the_line_to_embed_names_an_encoder_that_is_here(home, monkeypatch):
-    monkeypatch.setattr(
-        next_commands, "list_recorded_subjects", lambda *resulting_arguments: [1]
-    )
+    monkeypatch.setattr(next_commands, "list_recorded_subjects", lambda *arguments: [1])
     (home / "data/image-folder/train/cat").mkdir(parents=True)
     for kind, arguments in (
         ("demo", " --encoders demo-clip"),

@@ -44,10 +44,10 @@ def answer(better, worse, **further_fields):
     ],
 )
 def test_an_answer_is_two_sided_at_five_percent(better, worse, least_p, p, text):
-    resulting_answer = answer(better, worse, least_p=least_p)
-    assert resulting_answer.p == (p if p is None else pytest.approx(p))
-    assert resulting_answer.side == text
-    assert Facts(answers=[resulting_answer]).verdict == resulting_answer.words
+    compared_answer = answer(better, worse, least_p=least_p)
+    assert compared_answer.p == (p if p is None else pytest.approx(p))
+    assert compared_answer.side == text
+    assert Facts(answers=[compared_answer]).verdict == compared_answer.words
     assert Facts().verdict == ""
 
 
@@ -61,9 +61,9 @@ def test_an_answer_is_two_sided_at_five_percent(better, worse, least_p, p, text)
     ],
 )
 def test_an_answer_under_a_condition_claims_no_difference(better, worse, text):
-    resulting_answer = answer(better, worse, condition="so")
-    assert resulting_answer.side == text
-    assert resulting_answer.words.startswith(answer(better, worse).side)
+    compared_answer = answer(better, worse, condition="so")
+    assert compared_answer.side == text
+    assert compared_answer.words.startswith(answer(better, worse).side)
 
 
 def test_an_answer_says_scope_condition_and_wider_claim():
@@ -115,8 +115,8 @@ def test_a_difference_among_others_has_the_adjusted_p():
     ],
 )
 def test_less_is_better_where_the_metric_says_so(value, lower_is_better, better):
-    resulting_difference = difference(difference=value, lower_is_better=lower_is_better)
-    assert resulting_difference.is_better is better
+    signed_difference = difference(difference=value, lower_is_better=lower_is_better)
+    assert signed_difference.is_better is better
 
 
 def test_a_claim_holds_below_five_percent():

@@ -121,8 +121,8 @@ def metric(name, **changes):
     ],
 )
 def test_an_interval_is_written_with_both_ends(low, high, text):
-    resulting_metric = metric("top1", low=low, high=high)
-    assert interval_text(low, high) == resulting_metric.interval_text() == text
+    written_metric = metric("top1", low=low, high=high)
+    assert interval_text(low, high) == written_metric.interval_text() == text
     assert interval_text(0.125, 0.25, 1) == metric(
         "top1", low=0.125, high=0.25
     ).interval_text(1)

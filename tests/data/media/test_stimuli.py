@@ -37,19 +37,19 @@ def stimuli(**facts):
 
 def test_captions_repeat_to_fill_up():
     captions = {0: ["x", "y"], 1: []}
-    resulting_stimuli = stimuli(captions=captions.__getitem__, captions_each=5)
-    assert resulting_stimuli.get_captions(0) == ["x", "y", "x", "y", "x"]
+    captioned_stimuli = stimuli(captions=captions.__getitem__, captions_each=5)
+    assert captioned_stimuli.get_captions(0) == ["x", "y", "x", "y", "x"]
     for missing in (
-        lambda: resulting_stimuli.get_captions(1),
+        lambda: captioned_stimuli.get_captions(1),
         lambda: stimuli().get_captions(0),
     ):
         with pytest.raises(MissingData):
             missing()
-    assert resulting_stimuli.get_reader("captions")(
+    assert captioned_stimuli.get_reader("captions")(
         0
-    ) == resulting_stimuli.get_captions(0)
-    assert resulting_stimuli.medium == "picture"
-    assert len(resulting_stimuli) == 2
+    ) == captioned_stimuli.get_captions(0)
+    assert captioned_stimuli.medium == "picture"
+    assert len(captioned_stimuli) == 2
 
 
 def test_each_frame_has_a_mask():
@@ -108,9 +108,9 @@ def test_one_person_is_not_learned_from_under_another_number(
     def same_person(subject):
         return (2, 3) if subject in (2, 3) else (subject,)
 
-    resulting_dataset = dataset(same_person=same_person, crosses_studies=crosses)
-    assert resulting_dataset.list_excluded_subjects([2]) == left_out
-    assert resulting_dataset.choose_training_subjects([1, 2, 3, 4], 2) == other_numbers
+    compared_dataset = dataset(same_person=same_person, crosses_studies=crosses)
+    assert compared_dataset.list_excluded_subjects([2]) == left_out
+    assert compared_dataset.choose_training_subjects([1, 2, 3, 4], 2) == other_numbers
 
 
 def test_recordings_and_splits_that_are_not_there_are_refused():

@@ -32,30 +32,28 @@ def test_the_figures_are_those_of_numpy(vectors, monkeypatch):
     # blocks of 7 rows, which do not divide 400
     monkeypatch.setattr(health, "MAX_VALUES_IN_MEMORY", 16 * 24 * 7)
 
-    resulting_health = measure_health(vectors, np.arange(400))
+    measured_health = measure_health(vectors, np.arange(400))
 
     spread = vectors.std(axis=0, dtype=np.float64)
-    assert resulting_health.mean_norm == pytest.approx(
+    assert measured_health.mean_norm == pytest.approx(
         np.linalg.norm(vectors, axis=1).mean(), rel=1e-6
     )
-    assert resulting_health.spread == pytest.approx(
+    assert measured_health.spread == pytest.approx(
         np.quantile(spread, [0, 0.05, 0.5, 0.95, 1]), rel=1e-9
     )
-    assert resulting_health.vectors == 400
-    assert resulting_health.dimensions == 24
+    assert measured_health.vectors == 400
+    assert measured_health.dimensions == 24
     assert (
-        resulting_health.dead_dimensions
-        == resulting_health.non_finite
-        == resulting_health.near_duplicates
+        measured_health.dead_dimensions
+        == measured_health.non_finite
+        == measured_health.near_duplicates
         == 0
     )
     assert list_problems(vectors) == []
     median = np.median(compute_cosines(vectors))
     assert whole_health.median_pair_cosine == pytest.approx(median, abs=1e-6)
     # tokens are flattened to vectors
-    assert (
-        measure_health(vectors.reshape(400, 6, 4), np.arange(400)) == resulting_health
-    )
+    assert measure_health(vectors.reshape(400, 6, 4), np.arange(400)) == measured_health
 
     # only pairs of a sample are compared
     monkeypatch.setattr(health, "MAX_PAIRED_VECTORS", 100)

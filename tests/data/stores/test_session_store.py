@@ -40,11 +40,11 @@ def write_sessions(tmp_path, *sessions, dtype="float32"):
 
 
 def test_repetitions_come_by_session_and_time_with_ragged_counts(tmp_path):
-    resulting_sessions = write_sessions(
+    written_sessions = write_sessions(
         tmp_path, make_trials(["b", "a", "b"], 0), make_trials(["c", "b"], 10)
     )
 
-    joined = join_sessions(resulting_sessions, None, {"subject": 7})["train"]
+    joined = join_sessions(written_sessions, None, {"subject": 7})["train"]
 
     assert list(joined.image_ids) == ["a", "b", "b", "b", "c"]
     assert joined.repetitions.tolist() == [1, 3, 1]

@@ -142,21 +142,17 @@ def test_optional_arrays_and_float16_are_read_back(path):
     half_random = np.random.default_rng(0).normal(size=(3, 3, 3, 5)).astype(np.float16)
     recording = make_recording(3, 3, signal=half_random, **optional_arrays, **axes)
     SignalStore.write(path, {"train": recording, "test": make_recording(2, 1, **axes)})
-    resulting_signal_store = SignalStore.open(path)
-    np.testing.assert_array_equal(
-        resulting_signal_store["train"].sessions, [0, 1, 1, 1, 1, 0]
-    )
-    np.testing.assert_array_equal(resulting_signal_store["train"].whiteners, whiteners)
-    np.testing.assert_array_equal(
-        resulting_signal_store["train"].space.positions, space.positions
-    )
-    np.testing.assert_array_equal(resulting_signal_store["train"].times_s, times_s)
-    assert resulting_signal_store["test"].sessions is None
-    assert resulting_signal_store["test"].whiteners is None
-    assert resulting_signal_store["train"].signal.dtype == np.float16
-    assert resulting_signal_store["test"].signal.dtype == np.float32
-    assert signal_store.count_bytes(resulting_signal_store["train"]) == 180
-    assert signal_store.count_bytes(resulting_signal_store["test"]) == 120
+    read_store = SignalStore.open(path)
+    np.testing.assert_array_equal(read_store["train"].sessions, [0, 1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(read_store["train"].whiteners, whiteners)
+    np.testing.assert_array_equal(read_store["train"].space.positions, space.positions)
+    np.testing.assert_array_equal(read_store["train"].times_s, times_s)
+    assert read_store["test"].sessions is None
+    assert read_store["test"].whiteners is None
+    assert read_store["train"].signal.dtype == np.float16
+    assert read_store["test"].signal.dtype == np.float32
+    assert signal_store.count_bytes(read_store["train"]) == 180
+    assert signal_store.count_bytes(read_store["test"]) == 120
 
 
 def test_a_stimulus_has_an_offset_if_all_sessions_agree(path):
@@ -220,12 +216,12 @@ def test_a_damaged_row_is_named_with_advice(tmp_path):
     with h5py.File(path) as file:
         content[file["train/signal"].id.get_offset() + 5 * row_bytes] ^= 1
     path.write_bytes(content)
-    resulting_signal_store = SignalStore.open(path)
+    read_store = SignalStore.open(path)
     with pytest.raises(BrainhiveError, match="row 5 of train/signal") as caught:
-        resulting_signal_store["train"].signal[:]
+        read_store["train"].signal[:]
     assert caught.value.hint == f"delete it, then: {signal_store.REMAKE_HINT}"
     with pytest.raises(BrainhiveError, match="row 5 of train/signal") as caught:
-        resulting_signal_store.verify()
+        read_store.verify()
     assert caught.value.hint == f"delete it, then: {signal_store.REMAKE_HINT}"
 
 

@@ -99,16 +99,16 @@ def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
     labels = labels_of(COUNTS["test"], 100)
 
     full, _, measured = predicted
-    resulting_profile_correlation = profile_correlation(
+    correlation = profile_correlation(
         full, measured, Axis("sensor", NAMES), rows, labels
     )
 
-    values = dict(zip(NAMES, resulting_profile_correlation.values.mean(1), strict=True))
+    values = dict(zip(NAMES, correlation.values.mean(1), strict=True))
     (corrected,) = correct_p_values(
         [
             standardise(
-                resulting_profile_correlation.values.mean(1),
-                resulting_profile_correlation.null,
+                correlation.values.mean(1),
+                correlation.null,
             )
         ]
     )

@@ -55,12 +55,12 @@ def space(**fields):
 @pytest.mark.parametrize("normalise", ("whiten", "template"))
 def test_a_removed_sensor_has_its_mean_training_signal(normalise):
     """By hand, the trials of the sensor are replaced before whitening."""
-    resulting_space, sensor = space(normalise=normalise), NAMES.index("Cz")
+    head_space, sensor = space(normalise=normalise), NAMES.index("Cz")
     changed = PLAIN["test"].copy()
     for session in range(3):
         mean = PLAIN["train"][SESSIONS["train"] == session][:, sensor].mean(0)
         changed[SESSIONS["test"] == session, sensor] = mean
     expected = selection("test", normalise, signal=changed).averages
     np.testing.assert_allclose(
-        resulting_space.remove_sensor(sensor).numpy(), expected, atol=1e-4
+        head_space.remove_sensor(sensor).numpy(), expected, atol=1e-4
     )

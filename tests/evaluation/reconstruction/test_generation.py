@@ -34,10 +34,10 @@ def test_pictures_do_not_depend_on_the_batch_size(
 def test_every_item_and_repeat_has_noise_of_its_own(
     run_command, prior_align_run, reconstruct_overrides, reconstruct_result
 ):
-    resulting_pictures = read_pictures(reconstruct_result.folder)
+    generated_pictures = read_pictures(reconstruct_result.folder)
     pictures = [
         picture
-        for name, picture in resulting_pictures.items()
+        for name, picture in generated_pictures.items()
         if name.startswith("samples/sub-01")
     ]
     for index, picture in enumerate(pictures):

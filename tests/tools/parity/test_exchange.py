@@ -663,10 +663,10 @@ def test_figures_are_added_to_a_file(tmp_path, run_program, figures):
     assert content["settings"] == SETTINGS
     assert content["reference"][0] == {"seed": 7, **SAMGA_CURVES}
     assert [entry["seed"] for entry in content["reference"]] == [7, 8]
-    resulting_figures = exchange.find_figures("samga", figures)
-    assert resulting_figures is not None
-    assert resulting_figures.path == figures_path
-    assert resulting_figures.reference == content["reference"]
+    exchanged_figures = exchange.find_figures("samga", figures)
+    assert exchanged_figures is not None
+    assert exchanged_figures.path == figures_path
+    assert exchanged_figures.reference == content["reference"]
 
 
 def test_a_new_file_has_the_settings_of_the_export(tmp_path, run_program, golden):

@@ -37,10 +37,10 @@ def test_a_cosine_course_equals_mindeyes_temperatures(golden):
         if name.startswith("out.temperatures_")
     )
     fields = {"from": expected[0].item(), "to": expected[-1].item(), "course": "cosine"}
-    resulting_course = course(**fields, epochs=[0, len(expected) - 1])
+    weight_course = course(**fields, epochs=[0, len(expected) - 1])
 
     values = torch.tensor(
-        [resulting_course.value_at(epoch) for epoch in range(len(expected))]
+        [weight_course.value_at(epoch) for epoch in range(len(expected))]
     )
 
     torch.testing.assert_close(values.double(), expected, rtol=1e-5, atol=0)

@@ -25,18 +25,18 @@ def test_all_subjects_become_stores_of_voxels_without_regions(run_command, home,
     for subject, width in WIDTHS.items():
         store = SignalStore.open(home / f"signals/cc2017/default/sub-{subject:02d}.h5")
         for split, count in COUNTS.items():
-            resulting_store = store[split]
-            arranged = arrange(resulting_store)
+            split_trials = store[split]
+            arranged = arrange(split_trials)
             expected = draw_signal(subject, split, count)
             assert arranged.signal.shape == tuple(expected.shape) + (1,)
-            assert resulting_store.signal.shape[1] == width
+            assert split_trials.signal.shape[1] == width
             assert np.array_equal(arranged.signal[..., 0], expected)
             assert arranged.image_ids == [f"{split}/{clip}" for clip in range(count)]
-            assert isinstance(resulting_store.space, Voxels)
-            assert not resulting_store.space.regions
-            assert resulting_store.rate_hz is None
-            assert resulting_store.unit == "z-score"
-            assert resulting_store.times_s.tolist() == [0]
+            assert isinstance(split_trials.space, Voxels)
+            assert not split_trials.space.regions
+            assert split_trials.rate_hz is None
+            assert split_trials.unit == "z-score"
+            assert split_trials.times_s.tolist() == [0]
 
 
 def test_wrong_files_are_refused(root, run_command):

@@ -107,7 +107,7 @@ def test_channels(recorded):
         False,
     )
     subjects = {1: selections["default"], 3: other_channels, 4: selections["default"]}
-    resulting_subjects = [
+    found_subjects = [
         compare_subjects(subjects_compared, suspects, ["EOG9"])
         for subjects_compared in (
             subjects,
@@ -121,7 +121,7 @@ def test_channels(recorded):
         rows=rows,
         compared=[
             ([len(lines)] + list(lines) + [difference])
-            for lines, difference in resulting_subjects
+            for lines, difference in found_subjects
         ],
         facts=list(compare_rates_and_references(subjects, None))
         + list(compare_rates_and_references(subjects, 250)),
@@ -175,13 +175,13 @@ def test_recordings_that_differ_from_the_first_are_refused(
 
 
 def test_spans_of_headers():
-    resulting_header = header()
+    complete_header = header()
     spans = [
-        resulting_header.find_bad_span(onset, (-100, 200))
+        complete_header.find_bad_span(onset, (-100, 200))
         for onset in (1299, 1300, 1700, 1701, 4100, 4101)
     ]
     assert spans == ["", "BAD", "BAD", "", "boundary", ""]
-    assert resulting_header.breaks == [(4000, 4000)]
+    assert complete_header.breaks == [(4000, 4000)]
 
 
 def test_trials_are_chosen(recorded):

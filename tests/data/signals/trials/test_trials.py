@@ -251,17 +251,17 @@ def test_the_last_normalisation_replaces_those_before(is_read):
     expected = second(trials.averages)
 
     for steps in ((first_normaliser, second), (None, second), (second, second)):
-        resulting_trials = draw_trials(0)
+        changed_trials = draw_trials(0)
         for normaliser in steps:
             if is_read:
-                assert resulting_trials.averages.any()
-                assert resulting_trials.singles.any()
-            resulting_trials = resulting_trials.normalise(normaliser)
-        np.testing.assert_allclose(resulting_trials.averages, expected, atol=1e-5)
+                assert changed_trials.averages.any()
+                assert changed_trials.singles.any()
+            changed_trials = changed_trials.normalise(normaliser)
+        np.testing.assert_allclose(changed_trials.averages, expected, atol=1e-5)
         np.testing.assert_allclose(
-            resulting_trials.singles, second(trials.singles), atol=1e-5
+            changed_trials.singles, second(trials.singles), atol=1e-5
         )
-    plain_trials = resulting_trials.normalise(None)
+    plain_trials = changed_trials.normalise(None)
     np.testing.assert_allclose(plain_trials.averages, trials.averages, atol=1e-6)
 
 
@@ -341,23 +341,23 @@ def test_a_voxel_that_is_not_finite_is_named_by_its_recorded_row():
 def test_selected_channels_come_in_the_order_of_their_names():
     trials = draw_trials(0)
 
-    resulting_trials = trials.select(["Pz", "Fz"], (10, 30), scale=2.0)
+    changed_trials = trials.select(["Pz", "Fz"], (10, 30), scale=2.0)
 
-    assert resulting_trials.channels == (
+    assert changed_trials.channels == (
         "Pz",
         "Fz",
     )
-    assert resulting_trials.times_s.tolist() == [0.01, 0.02]
+    assert changed_trials.times_s.tolist() == [0.01, 0.02]
     expected = 2 * trials.averages[:, [2, 0], 1:3]
-    np.testing.assert_allclose(resulting_trials.averages, expected, rtol=1e-5)
-    assert resulting_trials.singles.dtype == np.float32
-    assert resulting_trials.signal.shape == (16, 2, 2)
-    assert resulting_trials.scale == 2
+    np.testing.assert_allclose(changed_trials.averages, expected, rtol=1e-5)
+    assert changed_trials.singles.dtype == np.float32
+    assert changed_trials.signal.shape == (16, 2, 2)
+    assert changed_trials.scale == 2
     assert trials.scale == 1
-    assert resulting_trials.samples == slice(1, 3)
+    assert changed_trials.samples == slice(1, 3)
     # the digests are of the trials as they were recorded
-    assert np.array_equal(resulting_trials.digests, trials.digests)
-    chosen_trials = resulting_trials.choose(trials.repetition < 1).take(np.array([5]))
+    assert np.array_equal(changed_trials.digests, trials.digests)
+    chosen_trials = changed_trials.choose(trials.repetition < 1).take(np.array([5]))
     assert chosen_trials.digests.tolist() == [trials.digests[trials.first_trials[5]]]
     assert trials.select().averages.shape == (7, 3, 5)
 
@@ -372,11 +372,11 @@ def test_voxels_of_regions_and_of_a_models_sets_are_their_union():
         signal, ["a", "b"], Voxels(masks), np.zeros(1), None, ""
     )
 
-    resulting_trials = trials.select(["FFA", "V1"])
-    assert resulting_trials.averages[0].ravel().tolist() == [1, 4, 5]
-    assert resulting_trials.regions == {"V1": (0, 1), "FFA": (0, 2), "none": ()}
-    assert resulting_trials.rows is not None
-    assert resulting_trials.rows.tolist() == [
+    changed_trials = trials.select(["FFA", "V1"])
+    assert changed_trials.averages[0].ravel().tolist() == [1, 4, 5]
+    assert changed_trials.regions == {"V1": (0, 1), "FFA": (0, 2), "none": ()}
+    assert changed_trials.rows is not None
+    assert changed_trials.rows.tolist() == [
         1,
         4,
         5,
@@ -396,7 +396,7 @@ def test_each_repetition_is_divided_by_its_norm_before_centring():
     trials = draw_trials(0)
     trials.signal[2, 0, 1] = 0
 
-    resulting_trials = trials.select(None, (0, 40), 3.0, normalises_trials=True)
+    changed_trials = trials.select(None, (0, 40), 3.0, normalises_trials=True)
 
     signal = trials.singles[..., :4].astype(float)
     for row in range(len(signal)):
@@ -404,7 +404,7 @@ def test_each_repetition_is_divided_by_its_norm_before_centring():
             values = signal[row, channel]
             length = np.sqrt(sum(value**2 for value in values)) or 1
             np.testing.assert_allclose(
-                resulting_trials.singles[row, channel],
+                changed_trials.singles[row, channel],
                 3 * (values - values.mean()) / length,
                 atol=1e-5,
             )

@@ -91,7 +91,7 @@ def test_copies_of_training_pictures_are_left_out_and_named(
     trained_run = train(run_command, simulated(photos))
     capsys.readouterr()
 
-    resulting_metrics = run_command(
+    metrics_with_copies = run_command(
         "eval-retrieval",
         f"run={trained_run}",
         "repetitions=[1,2]",
@@ -100,22 +100,22 @@ def test_copies_of_training_pictures_are_left_out_and_named(
         *QUICK,
     ).metrics
 
-    assert resulting_metrics.facts.seen_in_training == SeenPictures(
+    assert metrics_with_copies.facts.seen_in_training == SeenPictures(
         count=2, of=N_TEST, names=copies
     )
-    line, *_ = resulting_metrics.facts.warnings
+    line, *_ = metrics_with_copies.facts.warnings
     assert line.startswith(f"2 of the {N_TEST} test pictures of photos")
     assert copies[1] in line
     assert " ".join(capsys.readouterr().err.split()).count(line) == 1
     assert {
         metric.n
-        for metrics in resulting_metrics.scopes.values()
+        for metrics in metrics_with_copies.scopes.values()
         for metric in metrics.values()
     } == {N_TEST - 2}
     assert (
-        resulting_metrics.overall["top1"].pool == N_CONCEPTS * PER_CONCEPT
+        metrics_with_copies.overall["top1"].pool == N_CONCEPTS * PER_CONCEPT
     )  # they stay candidates
-    (items,) = resulting_metrics.items.values()
+    (items,) = metrics_with_copies.items.values()
     assert not set(items["image_ids"]) & set(copies)
 
     explained = run_command(

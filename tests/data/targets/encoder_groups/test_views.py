@@ -183,13 +183,13 @@ def test_weights_are_cast_as_autocast_would(precision, dtype):
         for parameter in layer.parameters(recurse=False)
     }
     cast = [
-        resulting_kind
-        for kind, resulting_kind in kinds.items()
+        expected_kind
+        for kind, expected_kind in kinds.items()
         if issubclass(kind, torch.nn.Linear | torch.nn.Conv2d)
     ]
     other_weights = [
-        resulting_kind
-        for kind, resulting_kind in kinds.items()
+        expected_kind
+        for kind, expected_kind in kinds.items()
         if issubclass(kind, torch.nn.LayerNorm)
     ]
     assert set(cast) == {dtype}

@@ -129,13 +129,13 @@ def test_degraded_pictures_share_one_network_and_one_decoding(
     )  # a forward for each that is seen, and for its shapes
     plain_network, networks = encoders.resolve(TIMM).build(), set()
     for config in encoders.resolve(encoder).store_configs:
-        resulting_target_store = TargetStore.open(
+        output_store = TargetStore.open(
             target_store.build_store_path(
                 home / "embeddings", "pictures", "train", config.name
             )
         )
-        assert resulting_target_store.attributes["config"]["degrade"] == config.degrade
-        assert config.degrade in resulting_target_store.attributes["preprocessing"]
+        assert output_store.attributes["config"]["degrade"] == config.degrade
+        assert config.degrade in output_store.attributes["preprocessing"]
         files = sorted(pictures.rglob("*.png"))
         shape = plain_network.preprocess(Image.new("RGB", (64, 64))).shape[-1]
         views = [
@@ -147,6 +147,6 @@ def test_degraded_pictures_share_one_network_and_one_decoding(
             expected = module(
                 torch.stack([plain_network.preprocess(view) for view in views])
             ).numpy()
-        assert np.allclose(resulting_target_store.embedding, expected, atol=ROUNDING)
-        networks.add(resulting_target_store.embedding[...].tobytes())
+        assert np.allclose(output_store.embedding, expected, atol=ROUNDING)
+        networks.add(output_store.embedding[...].tobytes())
     assert len(networks) == 2 * len(blurs)

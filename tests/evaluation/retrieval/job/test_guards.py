@@ -65,24 +65,24 @@ def test_a_control_is_at_chance_in_both_directions(
     assert metrics.facts.protocol.startswith(f"intra, {DATASET}, {argument}, ")
     assert metrics.caveats == ["simulated"]
     assert metrics.facts.protocol.endswith(", simulated")
-    resulting_control, overall = (
+    control_metrics, overall = (
         metrics.facts.control,
         evaluation_result.metrics.overall,
     )
-    assert (resulting_control.kind, resulting_control.n, resulting_control.pool) == (
+    assert (control_metrics.kind, control_metrics.n, control_metrics.pool) == (
         control,
         200,
         100,
     )
-    assert resulting_control.draws >= 200
+    assert control_metrics.draws >= 200
     for name in ("top1", "top5", "mean_rank", "mrr"):
-        metric, chance = resulting_control.metrics[name], overall[name].chance
+        metric, chance = control_metrics.metrics[name], overall[name].chance
         assert metric["measured"] == pytest.approx(overall[name].value)
         assert metric["mean"] == pytest.approx(chance, rel=0.1)
         assert metric["low"] <= chance <= metric["high"]
-        assert metric["p"] == 1 / (1 + resulting_control.draws)
+        assert metric["p"] == 1 / (1 + control_metrics.draws)
     assert result.tables[1].note.startswith("1000 draws")
-    rank = resulting_control.metrics["mean_rank"]
+    rank = control_metrics.metrics["mean_rank"]
     of_own_labels = 2 * 1.96 * np.sqrt((100**2 - 1) / 12 / 200)
     ratio = (rank["high"] - rank["low"]) / of_own_labels
     # permuted labels are the same for all subjects, shuffled ones are not

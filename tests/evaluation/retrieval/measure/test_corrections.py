@@ -20,16 +20,16 @@ def test_corrections_are_rows_that_leave_the_result_unchanged(
         "eval-retrieval", f"run={trained_run}", ALL_OF_THEM, "sheet_rows=0"
     )
 
-    plain_metrics, resulting_metrics = evaluation_result.metrics, result.metrics
-    added = resulting_metrics.scopes.keys() - plain_metrics.scopes.keys()
+    plain_metrics, corrected_metrics = evaluation_result.metrics, result.metrics
+    added = corrected_metrics.scopes.keys() - plain_metrics.scopes.keys()
     assert added == {
         f"corrections · {name}{text}" for name in CHAINS for text in ("", " · backward")
     }
     assert {
-        name: resulting_metrics.scopes[name] for name in plain_metrics.scopes
+        name: corrected_metrics.scopes[name] for name in plain_metrics.scopes
     } == plain_metrics.scopes
-    assert resulting_metrics.items == plain_metrics.items
-    for name, metrics in resulting_metrics.scopes.items():
+    assert corrected_metrics.items == plain_metrics.items
+    for name, metrics in corrected_metrics.scopes.items():
         assert all(
             (TRANSDUCTIVE in single_metric.protocol) == (name in added)
             for single_metric in metrics.values()
@@ -41,7 +41,7 @@ def test_corrections_are_rows_that_leave_the_result_unchanged(
         CHAINS
     )
     assert table.rows[0][1].value == plain_metrics.overall["top1"].value
-    assigned = resulting_metrics.scopes[f"corrections · {CHAINS[-1]}"]["top1"]
+    assigned = corrected_metrics.scopes[f"corrections · {CHAINS[-1]}"]["top1"]
     assert assigned.value > plain_metrics.overall["top1"].value
     assert (
         assigned.n,

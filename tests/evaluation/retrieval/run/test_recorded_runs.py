@@ -139,8 +139,8 @@ def test_categories(recorded, home, run_command, design):
         "window={width_ms: 20, step_ms: 10}",
     )
 
-    resulting_summary = summary(explained.metrics)
-    recorded(digits=4, **summary(evaluated.measurements), explained=resulting_summary)
+    explained_summary = summary(explained.metrics)
+    recorded(digits=4, **summary(evaluated.measurements), explained=explained_summary)
 
 
 def test_shares_of_regions(
@@ -163,8 +163,8 @@ def test_shares_of_regions(
     )
     explained = run_command("explain", f"align_run={trained}", "draws=40")
 
-    resulting_summary = summary(explained.metrics)
-    recorded(digits=4, **summary(result.metrics), explained=resulting_summary)
+    explained_summary = summary(explained.metrics)
+    recorded(digits=4, **summary(result.metrics), explained=explained_summary)
 
 
 def test_explanation(

@@ -473,55 +473,42 @@ def measured_run():
 
 
 def test_a_report_differs_where_a_number_does():
-    resulting_measured_run = measured_run()
-    assert list(compare_metrics(resulting_measured_run, resulting_measured_run)) == []
-    name = next(iter(resulting_measured_run.scopes))
-    metric = resulting_measured_run.scopes[name]["top1"]
+    measurements = measured_run()
+    assert list(compare_metrics(measurements, measurements)) == []
+    name = next(iter(measurements.scopes))
+    metric = measurements.scopes[name]["top1"]
     for key in ("value", "n", "pool", "chance", "low", "high"):
         value = getattr(metric, key)
         changed = replace(metric, **{key: value + 1})
         scopes = {
-            **resulting_measured_run.scopes,
-            name: {**resulting_measured_run.scopes[name], "top1": changed},
+            **measurements.scopes,
+            name: {**measurements.scopes[name], "top1": changed},
         }
-        (line,) = compare_metrics(
-            replace(resulting_measured_run, scopes=scopes), resulting_measured_run
-        )
+        (line,) = compare_metrics(replace(measurements, scopes=scopes), measurements)
         assert name in line
     rounded = replace(metric, value=metric.value * (1 + 1e-8))
     scopes = {
-        **resulting_measured_run.scopes,
-        name: {**resulting_measured_run.scopes[name], "top1": rounded},
+        **measurements.scopes,
+        name: {**measurements.scopes[name], "top1": rounded},
     }
     assert (
-        list(
-            compare_metrics(
-                replace(resulting_measured_run, scopes=scopes), resulting_measured_run
-            )
-        )
-        == []
+        list(compare_metrics(replace(measurements, scopes=scopes), measurements)) == []
     )
 
-    cell = next(iter(resulting_measured_run.items))
+    cell = next(iter(measurements.items))
     items = {
         cell: {
-            **resulting_measured_run.items[cell],
-            "ranks": resulting_measured_run.items[cell]["ranks"][::-1],
+            **measurements.items[cell],
+            "ranks": measurements.items[cell]["ranks"][::-1],
         }
     }
-    (line,) = compare_metrics(
-        replace(resulting_measured_run, items=items), resulting_measured_run
-    )
+    (line,) = compare_metrics(replace(measurements, items=items), measurements)
     assert cell in line
     answers = [
         replace(single_answer, better=0.2)
-        for single_answer in resulting_measured_run.facts.answers
+        for single_answer in measurements.facts.answers
     ]
-    facts = resulting_measured_run.facts.model_copy(update={"answers": answers})
+    facts = measurements.facts.model_copy(update={"answers": answers})
     assert len(
-        list(
-            compare_metrics(
-                replace(resulting_measured_run, facts=facts), resulting_measured_run
-            )
-        )
+        list(compare_metrics(replace(measurements, facts=facts), measurements))
     ) == len(answers)

@@ -215,10 +215,8 @@ def test_a_part_is_found_below_any_prefix_of_its_file(tmp_path):
 
         load_start(model, file, module_name)
 
-        resulting_weights = model.get_submodule(module_name).state_dict()
-        assert all(
-            torch.equal(resulting_weights[name], weights[name]) for name in weights
-        )
+        loaded_weights = model.get_submodule(module_name).state_dict()
+        assert all(torch.equal(loaded_weights[name], weights[name]) for name in weights)
         state = model.state_dict()
         assert all(
             torch.equal(state[name], value)

@@ -251,7 +251,7 @@ def test_posterior_samples_depend_on_step_and_position_only(
     repeated_batch = replace(
         batch, image=batch.image.expand(400, -1, -1, -1), positions=tuple(range(400))
     )
-    resulting_latents, vae = (
+    mixed_latents, vae = (
         training.get_latents(repeated_batch),
         training.generator.vae,
     )
@@ -261,8 +261,8 @@ def test_posterior_samples_depend_on_step_and_position_only(
         for distribution in (posterior.mean, posterior.std)
     )
     # five standard errors
-    assert ((resulting_latents.mean(0) - mean).abs() < 5 * spread / 20).all()
-    assert torch.allclose(resulting_latents.std(0), spread, rtol=0.25)
+    assert ((mixed_latents.mean(0) - mean).abs() < 5 * spread / 20).all()
+    assert torch.allclose(mixed_latents.std(0), spread, rtol=0.25)
 
 
 @pytest.mark.nightly
