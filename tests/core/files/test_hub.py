@@ -232,17 +232,17 @@ def test_the_error_names_the_mirror_that_cannot_be_reached(
 
 @pytest.mark.parametrize("is_offline", [True, False])
 def test_offline_only_the_cache_is_read(monkeypatch, is_offline):
-    """Also by clients that ask for the files of a commit all the same (1.33)."""
-    requests = []
-    monkeypatch.setattr(
-        "huggingface_hub.snapshot_download",
-        lambda *_, **options: (
-            requests.append(options.get("local_files_only", False)) or []
-        ),
-    )
+    """huggingface_hub 1.33 requests the list of files of a commit even if offline."""
+    local_only_flags = []
+
+    def download(*_, local_files_only=False, **options):
+        local_only_flags.append(local_files_only)
+        return ""
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
     hub.Repository.parse(f"owner/name@{COMMIT}").snapshot()
-    assert set(requests) == {is_offline}
+    assert set(local_only_flags) == {is_offline}
 
 
 def test_only_the_server_of_the_hub_receives_the_token(tmp_path, monkeypatch):
@@ -387,11 +387,20 @@ def test_weights_that_are_here_need_nothing(published, tmp_path, monkeypatch):
 def test_a_digest_is_of_names_and_contents(tmp_path):
     for name in ("b.bin", "a.bin", "c.pt"):
         (tmp_path / name).write_text(name)
-    whole_digest = hub.digest(tmp_path, ["*.bin", "a*"])
-    assert whole_digest == hub.digest(tmp_path, ["a*", "*.bin"]) != hub.digest(tmp_path)
+    digest = hub.digest(tmp_path, ["*.bin"])
+
+    # a.bin is selected by both patterns, and counts once
+    assert hub.digest(tmp_path, ["a*", "*.bin"]) == digest
+    assert hub.digest(tmp_path) != digest
+    (tmp_path / "a.bin").write_text("changed")
+    assert hub.digest(tmp_path, ["*.bin"]) != digest
+    (tmp_path / "a.bin").write_text("a.bin")
     (tmp_path / "a.bin").rename(tmp_path / "z.bin")
-    assert hub.digest(tmp_path, ["*.bin"]) != whole_digest
-    (tmp_path / "link.bin").symlink_to("nowhere")
+    assert hub.digest(tmp_path, ["*.bin"]) != digest
+
+
+def test_a_digest_needs_all_files_of_its_links(tmp_path):
+    (tmp_path / "link.bin").symlink_to("missing.bin")
     with pytest.raises(MissingData):
         hub.digest(tmp_path)
 

@@ -52,18 +52,21 @@ def test_an_answer_is_two_sided_at_five_percent(better, worse, least_p, p, text)
 
 
 @pytest.mark.parametrize(
-    ("better", "worse", "text"),
+    ("p_better", "p_worse", "side", "words"),
     [
-        (0.01, 0.995, "conditional"),
-        (0.98, 0.02, "conditional"),
-        (0.6, 0.7, "at chance"),
-        (None, None, "not testable"),
+        (0.01, 0.995, "conditional", "above chance"),
+        (0.98, 0.02, "conditional", "below chance"),
+        (0.6, 0.7, "at chance", "at chance"),
+        (None, None, "not testable", "not testable"),
     ],
 )
-def test_an_answer_under_a_condition_claims_no_difference(better, worse, text):
-    compared_answer = answer(better, worse, condition="so")
-    assert compared_answer.side == text
-    assert compared_answer.words.startswith(answer(better, worse).side)
+def test_a_significant_answer_under_a_condition_is_conditional(
+    p_better, p_worse, side, words
+):
+    """Its words say what holds if the condition does."""
+    conditional = answer(p_better, p_worse, condition="labels are exchangeable")
+    assert conditional.side == side
+    assert conditional.words.startswith(words)
 
 
 def test_an_answer_says_scope_condition_and_wider_claim():

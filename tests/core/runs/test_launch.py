@@ -294,15 +294,16 @@ def test_the_environment_names_versions_and_threads():
     launch.COMMAND_LINE.reset(token)
 
 
-def test_the_commit_is_of_the_repository_of_the_package(tmp_path):
-    """A study may track the package that is installed in it."""
+def test_the_commit_is_of_the_package_not_of_a_study_around_it(tmp_path):
+    """A study may track the virtual environment in which the package is installed."""
     for package in (tmp_path / "own/package", tmp_path / "own/.venv/lib/package"):
         package.mkdir(parents=True)
         (package / "__init__.py").touch()
     git = ["git", "-C", str(tmp_path / "own")]
     git += ["-c", "user.name=A", "-c", "user.email=a@b"]
     for command in (["init"], ["add", "."], ["commit", "-m", "Take notes"]):
-        subprocess.run(list(git) + list(command), check=True, capture_output=True)
+        subprocess.run(git + command, check=True, capture_output=True)
+    # a SHA-1 has 40 letters
     assert len(launch.read_commit(tmp_path / "own/package")) == 40
     assert launch.read_commit(tmp_path / "own/.venv/lib/package") == ""
     assert launch.read_commit(tmp_path) == ""

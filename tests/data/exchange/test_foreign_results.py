@@ -162,7 +162,8 @@ def test_a_claim_that_is_no_share_or_count_is_not_read(key, value, tmp_path):
     "content",
     ["similarities: 5", "similarities: [a]", "similarities:", "claims: 5", "claims: a"],
 )
-def test_a_role_that_is_no_name_is_an_error_of_the_file(content, tmp_path):
+def test_an_audit_file_with_wrong_types_is_named_in_the_error(content, tmp_path):
+    """`similarities` names a file, and `claims` maps metrics to numbers."""
     (write(tmp_path / "own") / "audit.yaml").write_text(content)
     with pytest.raises(RecipeError, match=r"audit\.yaml"):
         open_result(tmp_path / "own")

@@ -67,6 +67,7 @@ def assert_same(actual, expected):
 
 
 def test_the_real_index_of_things_eeg2_is_read(shared):
+    # 1,654 concepts with ten training pictures each
     index = pickles.load(shared / "data/things/image_metadata.npy")
     assert len(index["train_img_files"]) == 16540
     assert index["train_img_files"][0] == "aardvark_01b.jpg"

@@ -284,7 +284,7 @@ def test_every_generator_and_prior_draw_and_learn_there(kind, prior_kind, gpu):
 
 
 @pytest.mark.nightly
-def test_commands_run_there_from_pictures_to_metrics(
+def test_all_commands_run_on_a_gpu_from_pictures_to_metrics(
     gpu, home, generator, prior, pictures
 ):
     def run_command(command, *overrides):
